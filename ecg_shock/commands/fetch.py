@@ -1,0 +1,101 @@
+"""`ecg-shock fetch`: fetch the public databases, or check a local copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ecg_shock.data.manifests import Manifest
+
+SHOWN_PROBLEMS = 10  # a database has up to 144 files: when all are missing, ten say as much
+
+
+def fetch(
+    databases: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DB...", help="vfdb, cudb, mitdb, nstdb, or the path of a manifest of your own (.toml)."
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Folder that holds a folder for each database. Default: ECG_SHOCK_DATA, else the user's cache folder.",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Fetch nothing: check the files that are there, exit 1 on a problem.")
+    ] = False,
+) -> None:
+    """Fetch databases from PhysioNet, every file checked by size and SHA-256.
+
+    Run it again at any time: files that are there and right are kept, the others are fetched. The recordings are
+    not part of this package; their licence and the publications to cite are printed at the end.
+
+    Examples: `ecg-shock fetch vfdb cudb mitdb`, `ecg-shock fetch vfdb --data recordings --verify`
+    """
+    from ecg_shock.data.manifests import data_dir, load_manifest
+
+    console = Console()
+    folder = data_dir(data)
+    try:
+        manifests = {database: load_manifest(database) for database in databases}
+        if verify:
+            right = _verify(manifests, folder, console)
+        else:
+            _fetch(manifests, folder, console)
+            right = True
+    except (OSError, ValueError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    if not right:
+        raise typer.Exit(1)
+
+
+def _fetch(manifests: dict[str, Manifest], folder: Path, console: Console) -> None:
+    from ecg_shock.data.fetch import fetch as fetch_database
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        for database, manifest in manifests.items():
+            task = progress.add_task(manifest.name, total=manifest.total_bytes)
+            fetch_database(database, folder, progress=lambda size, task=task: progress.advance(task, size))
+    for manifest in manifests.values():
+        text = (
+            f"\n{manifest.title} {manifest.version}: {len(manifest.files)} files, {manifest.total_bytes:,} bytes, "
+            f"in {folder / manifest.name}\nLicence: {manifest.licence}\nPlease cite:\n{manifest.citation}"
+        )
+        if manifest.doi:
+            text += f"\nhttps://doi.org/{manifest.doi}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _verify(manifests: dict[str, Manifest], folder: Path, console: Console) -> bool:
+    from ecg_shock.data.fetch import verify as verify_database
+
+    problems = {database: verify_database(database, folder) for database in manifests}
+    table = Table("database", title=f"Files in {folder}", title_justify="left")
+    table.add_column("files", justify="right")
+    table.add_column("bytes", justify="right")
+    table.add_column("state")
+    for database, manifest in manifests.items():
+        found = [problem.state for problem in problems[database]]
+        state = ", ".join(f"{found.count(kind)} {kind}" for kind in sorted(set(found))) or "right"
+        table.add_row(manifest.name, str(len(manifest.files)), f"{manifest.total_bytes:,}", state)
+    console.print(table)
+    for database, manifest in manifests.items():
+        lines = [f"{manifest.name}/{problem}" for problem in problems[database]]
+        if len(lines) > SHOWN_PROBLEMS:
+            lines[SHOWN_PROBLEMS:] = [f"{manifest.name}: and {len(lines) - SHOWN_PROBLEMS} more"]
+        console.print(*lines, sep="\n", end="\n" if lines else "", markup=False, highlight=False, soft_wrap=True)
+    if any(problems.values()):
+        console.print("`ecg-shock fetch` with the same names and folder fetches what is missing or wrong.")
+        return False
+    return True

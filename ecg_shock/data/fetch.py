@@ -1,0 +1,238 @@
+"""Fetch databases from their publisher, and check local copies, byte for byte against their manifests."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import numpy as np
+
+from ecg_shock.data.manifests import FileEntry, data_dir, load_manifest
+
+logger = logging.getLogger(__name__)
+
+PARALLEL_DOWNLOADS = 4  # quick for many small files, and still polite to the server
+CHUNK_BYTES = 1 << 16
+TIMEOUT_S = 30.0  # of silence, not of the whole download
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+TEMPORARY_SUFFIX = ".part"
+# A temporary file this old was left by a killed run; a younger one may belong to a run beside this one.
+ABANDONED_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one file of a local copy.
+
+    Parameters
+    ----------
+    file : str
+        Name of the file.
+    state : str
+        ``"missing"``, ``"wrong size"`` or ``"wrong digest"``.
+    expected, found : str
+        What the manifest says, and what is there.
+    """
+
+    file: str
+    state: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.state}; expected {self.expected}, found {self.found}"
+
+
+def fetch(
+    database: str | Path,
+    folder: str | Path | None = None,
+    base_url: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Fetch the files of a database that are not there yet, or not right.
+
+    Each file is checked before it gets its final name, so that a run may be stopped at any time, even killed, and
+    the next one goes on with what is missing.
+
+    Parameters
+    ----------
+    database : str or pathlib.Path
+        Name of a database, or path of a manifest.
+    folder : str or pathlib.Path, optional
+        Where the databases lie; by default as `ecg_shock.data.manifests.data_dir` says. The files go to a folder of
+        the database's name inside it.
+    base_url : str, optional
+        Where the files are fetched from, when not from the manifest's own address; https, or http from this machine.
+    progress : callable, optional
+        Called with the size in bytes of each file once it is there and right.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder that holds the files.
+
+    Raises
+    ------
+    ValueError
+        If the database is unknown, the address is not allowed, or a file that came is not what the manifest says.
+    OSError
+        If a file cannot be fetched or written.
+    """
+    manifest = load_manifest(database)
+    address = (base_url or manifest.url).rstrip("/")
+    _require_safe(address)
+    target = data_dir(folder) / manifest.name
+    target.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
+    logger.info("fetching %s from %s to %s", manifest.name, address, target)
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+        jobs = {
+            pool.submit(_fetch_file, f"{address}/{name}", target / name, entry): entry
+            for name, entry in manifest.files.items()
+        }
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                if progress is not None:
+                    progress(jobs[job].bytes)
+        except BaseException:  # Ctrl-C too: what has not begun must not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return target
+
+
+def verify(database: str | Path, folder: str | Path | None = None) -> tuple[Problem, ...]:
+    """Check a local copy of a database against its manifest.
+
+    Parameters
+    ----------
+    database : str or pathlib.Path
+        Name of a database, or path of a manifest.
+    folder : str or pathlib.Path, optional
+        Where the databases lie; by default as `ecg_shock.data.manifests.data_dir` says.
+
+    Returns
+    -------
+    tuple of Problem
+        Empty when every file of the manifest is there and right. Other files are ignored.
+
+    Raises
+    ------
+    ValueError
+        If the database is unknown.
+    OSError
+        If a file is there and cannot be read.
+    """
+    manifest = load_manifest(database)
+    target = data_dir(folder) / manifest.name
+    problems = (_check(target / name, name, entry) for name, entry in manifest.files.items())
+    return tuple(problem for problem in problems if problem is not None)
+
+
+def decode_212(packed: bytes) -> np.ndarray:
+    """Decode WFDB format 212: two 12-bit two's complement samples in three bytes.
+
+    Parameters
+    ----------
+    packed : bytes
+        Content of the file; a multiple of three bytes.
+
+    Returns
+    -------
+    numpy.ndarray
+        Digital samples, shape (n_samples,), little-endian int16.
+
+    Raises
+    ------
+    ValueError
+        If the content does not end with a whole pair of samples.
+
+    Examples
+    --------
+    >>> decode_212(bytes([0x01, 0xF0, 0xFF])).tolist()
+    [1, -1]
+    """
+    if len(packed) % 3:
+        raise ValueError(f"{len(packed)} bytes are not whole pairs of format 212, which are three bytes each")
+    low, middle, high = np.frombuffer(packed, np.uint8).reshape(-1, 3).astype("<i2").T
+    samples = np.stack([(middle & 0x0F) << 8 | low, (middle & 0xF0) << 4 | high], axis=1).ravel()
+    return np.where(samples > 2047, samples - 4096, samples).astype("<i2")
+
+
+def _check(path: Path, name: str, entry: FileEntry) -> Problem | None:
+    if not path.is_file():
+        return Problem(name, "missing", f"{entry.bytes} bytes", f"no file at {path}")
+    size = path.stat().st_size
+    if size != entry.bytes:
+        return Problem(name, "wrong size", f"{entry.bytes} bytes", f"{size} bytes")
+    content = path.read_bytes()
+    if entry.sha256 is not None:
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != entry.sha256:
+            return Problem(name, "wrong digest", f"SHA-256 {entry.sha256}", digest)
+    if entry.samples_sha256 is not None:
+        digest = hashlib.sha256(decode_212(content).tobytes()).hexdigest()
+        if digest != entry.samples_sha256:
+            return Problem(name, "wrong digest", f"samples with SHA-256 {entry.samples_sha256}", digest)
+    return None
+
+
+def _require_safe(address: str) -> None:
+    parts = urlsplit(address)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise ValueError(f"{address!r} is not allowed; give an https address (http only from {', '.join(LOOPBACK)})")
+
+
+def _fetch_file(url: str, path: Path, entry: FileEntry) -> None:
+    if _check(path, path.name, entry) is None:
+        return
+    import pooch
+
+    download = pooch.HTTPDownloader(chunk_size=CHUNK_BYTES, timeout=TIMEOUT_S, hooks={"response": _guard_response})
+    # Beside its final place, because only a move inside one file system is atomic; under a name of its own, because
+    # another run may be fetching the same file.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    try:
+        try:
+            download(url, str(temporary), None)
+        except OSError as error:  # requests' own errors are OSErrors
+            raise OSError(
+                f"could not fetch {path.name} ({entry.bytes} bytes) from {url}: {error}; check the connection and "
+                "run the same command again, files that are already right are kept"
+            ) from error
+        problem = _check(temporary, path.name, entry)
+        if problem is not None:
+            raise ValueError(
+                f"{url} sent a wrong file, which was thrown away: {problem}; run the same command again, and if it "
+                "happens again the publisher's file and the manifest differ: please report it"
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _guard_response(response: Any, **_: Any) -> None:
+    # The downloader reads the body of a good response only; one that is left unread must be closed here.
+    try:
+        if response.is_redirect:
+            _require_safe(urljoin(response.url, response.headers["location"]))
+        response.raise_for_status()
+    except (OSError, ValueError):
+        response.close()
+        raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        with suppress(FileNotFoundError):  # a run beside this one has moved or removed it
+            if time.time() - leftover.stat().st_mtime > ABANDONED_S:
+                leftover.unlink()

@@ -1,0 +1,270 @@
+"""Manifests: what a database holds, byte for byte, and how its labels are to be read.
+
+A manifest is a TOML file. Those of the public databases lie in `data_manifests/`; a path to your own works wherever
+a database's name does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ecg_shock.rhythms import RHYTHMS, UNUSABLE
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# Letters, digits, "_" and "-", with single dots between them: no separator, no drive, no "..", no hidden file.
+# Temporary files of a download begin with a dot, so that they never meet a name of a manifest.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What one file must be.
+
+    Parameters
+    ----------
+    bytes : int
+        Size of the file.
+    sha256 : str, optional
+        SHA-256 of the file, 64 lower-case hexadecimal digits.
+    samples_sha256 : str, optional
+        SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. Stands where
+        only the samples of a file are known for certain, not how they were packed.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    bytes: int
+    sha256: str | None = None
+    samples_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.bytes <= 0:
+            raise ValueError(f"bytes is {self.bytes!r}; a file has at least one")
+        digests = [digest for digest in (self.sha256, self.samples_sha256) if digest is not None]
+        if not digests:
+            raise ValueError("neither sha256 nor samples_sha256 is given; give one, so that the file can be checked")
+        if self.samples_sha256 is not None and self.bytes % 3:
+            raise ValueError(f"bytes is {self.bytes!r}; a file of format 212 has three bytes for each two samples")
+        for digest in digests:
+            if not _SHA256.fullmatch(digest):
+                raise ValueError(f"{digest!r} is not a SHA-256; write 64 lower-case hexadecimal digits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A database: where it comes from, its files, its rhythm codes and its patients.
+
+    Parameters
+    ----------
+    name : str
+        Name of the database, and of the folder that holds its files, such as ``"vfdb"``.
+    title, version, licence, citation : str
+        As the publisher gives them; `citation` has one publication a line.
+    doi, url : str
+        Empty where the database is not published. `url` is the folder that the files are fetched from.
+    annotator : str
+        Suffix of the annotation files.
+    guard_s : float
+        Seconds by which the onsets of the labels are uncertain.
+    rhythm_codes : mapping of str to str
+        The database's rhythm codes, and the names of `ecg_shock.rhythms` that they are read as.
+    patients : mapping of str to str
+        Patient of each record that does not stand for a patient of its own: a record of this database, or
+        ``"database/record"`` of another.
+    files : mapping of str to FileEntry
+        Every file by its name.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str
+    title: str
+    version: str
+    licence: str
+    citation: str
+    doi: str = ""
+    url: str = ""
+    annotator: str = "atr"
+    guard_s: float = 0.0
+    rhythm_codes: Mapping[str, str] = field(default_factory=dict)
+    patients: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, FileEntry]
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.files):
+            if not _PLAIN_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is not a plain name, so the file could leave its folder; allowed are letters, "
+                    "digits, '_' and '-', with single dots between them"
+                )
+        if not 0 <= self.guard_s < float("inf"):
+            raise ValueError(f"guard_s is {self.guard_s!r}; it must be a finite number of seconds, 0 or more")
+        known = (*RHYTHMS, *UNUSABLE)
+        for code, rhythm in self.rhythm_codes.items():
+            if rhythm not in known:
+                raise ValueError(f"rhythm_codes reads {code!r} as {rhythm!r}; allowed are {', '.join(known)}")
+        for record, patient in self.patients.items():
+            if record not in self.records:
+                raise ValueError(f"patients names {record!r}, which has no header (.hea) among the files")
+            if len(patient.split("/")) > 2 or not all(map(_PLAIN_NAME.fullmatch, patient.split("/"))):
+                raise ValueError(
+                    f"patients gives {record!r} the patient {patient!r}; write 'record' or 'database/record'"
+                )
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """Names of the WFDB records, in the order of the files."""
+        return tuple(PurePosixPath(name).stem for name in self.files if name.endswith(".hea"))
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files together."""
+        return sum(entry.bytes for entry in self.files.values())
+
+    def patient_of(self, record: str) -> str:
+        """Name the patient of a record, the unit that splits keep apart.
+
+        Parameters
+        ----------
+        record : str
+            One of `records`.
+
+        Returns
+        -------
+        str
+            ``"database/record"``, the record being the first one of this patient.
+
+        Raises
+        ------
+        ValueError
+            If the database has no such record.
+
+        Examples
+        --------
+        >>> load_manifest("mitdb").patient_of("202")
+        'mitdb/201'
+        """
+        if record not in self.records:
+            raise ValueError(f"{self.name} has no record {record!r}; it has {', '.join(self.records)}")
+        patient = self.patients.get(record, record)
+        return patient if "/" in patient else f"{self.name}/{patient}"
+
+
+def resource_dir(name: str) -> Path:
+    """Find a folder that comes with the package, such as ``"data_manifests"``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the folder.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder inside the package where a wheel put it, or beside it in a checkout.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is in neither place.
+    """
+    package = Path(__file__).resolve().parents[1]
+    candidates = (package / "_resources" / name, package.parent / name)
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise FileNotFoundError(f"{name!r} is neither {candidates[0]} nor {candidates[1]}; install ecg-shock again")
+
+
+def manifest_names() -> tuple[str, ...]:
+    """Name the databases whose manifests come with the package.
+
+    Examples
+    --------
+    >>> manifest_names()
+    ('cudb', 'mitdb', 'nstdb', 'vfdb')
+    """
+    return tuple(sorted(path.stem for path in resource_dir("data_manifests").glob("*.toml")))
+
+
+def load_manifest(name_or_path: str | Path) -> Manifest:
+    """Read and check a manifest.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path
+        One of `manifest_names`, or the path of a manifest of your own, ending in ``.toml``.
+
+    Returns
+    -------
+    Manifest
+        The manifest; every name in it is safe to use as a file name.
+
+    Raises
+    ------
+    ValueError
+        If the database is unknown, or the file is not a manifest; the message names the file and the key.
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> vfdb = load_manifest("vfdb")
+    >>> vfdb.records[:3], vfdb.rhythm_codes["(VFL"]
+    (('418', '419', '420'), 'vf')
+    """
+    names = manifest_names()
+    if name_or_path in names:
+        return _read_manifest(resource_dir("data_manifests") / f"{name_or_path}.toml")
+    if Path(name_or_path).suffix != ".toml":
+        raise ValueError(
+            f"unknown database {str(name_or_path)!r}; known are {', '.join(names)}, "
+            "and the path of a manifest of your own that ends in .toml"
+        )
+    return _read_manifest(Path(name_or_path).expanduser())
+
+
+def _read_manifest(path: Path) -> Manifest:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
+    try:
+        return TypeAdapter(Manifest).validate_python(content)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors()]
+        raise ValueError(f"{path} is not a valid manifest; mend " + "; ".join(problems)) from error
+
+
+def data_dir(override: str | Path | None = None) -> Path:
+    """Say where the databases lie, each in a folder of its name.
+
+    Parameters
+    ----------
+    override : str or pathlib.Path, optional
+        What the caller asks for, such as a command's ``--data``; it comes first.
+
+    Returns
+    -------
+    pathlib.Path
+        `override`, else the environment variable ``ECG_SHOCK_DATA``, else the user's cache folder for this package.
+    """
+    chosen = override or os.environ.get("ECG_SHOCK_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("ecg_shock"))

@@ -1,0 +1,259 @@
+"""The three parts of a run: windows of patients to train on, to choose with, and to test on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ecg_shock.data.annotations import read_labelled
+from ecg_shock.data.manifests import data_dir, load_manifest
+from ecg_shock.data.recordings import Recording
+from ecg_shock.data.splits import load_split
+from ecg_shock.data.synthetic import synthetic_recordings
+from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, LeftOut, WindowSet, concatenate, cut_windows
+from ecg_shock.preprocessing import Preprocessing
+from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
+
+logger = logging.getLogger(__name__)
+
+SYNTHETIC = "synthetic"
+SYNTHETIC_PATIENTS = 60  # those of data_manifests/splits/synthetic-v1.toml
+SYNTHETIC_SEED = 0
+CACHE_FORMAT = 1  # raise it when the same inputs would give other windows
+
+
+class DataConfig(BaseModel):
+    """Which recordings a run uses, and how they become windows.
+
+    Parameters
+    ----------
+    databases : tuple of str
+        Names or manifest paths, or ``("synthetic",)``.
+    split : str
+        A file of `data_manifests/splits/`, without ``.toml``.
+    fold : int
+        Outer fold: its test part is set aside.
+    window_s : float
+        Length of the windows in seconds, 2 to 10.
+    train_leads : {"first", "all"}
+        Leads to train on. Validation and test use the first lead only.
+    max_windows : int or None
+        At most so many training windows of one patient and AHA class, evenly spread over the recording; None for
+        all. A 30-minute recording in one rhythm is a single patient, not 360 independent windows.
+    preprocessing : Preprocessing
+        The filter.
+    labels : LabelPolicy
+        The limits between AHA classes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    databases: tuple[str, ...] = ("vfdb", "cudb", "mitdb")
+    split: str = "public-v1"
+    fold: int = Field(default=0, ge=0)
+    window_s: float = Field(default=5.0, ge=2.0, le=10.0)
+    train_leads: Literal["first", "all"] = "all"
+    max_windows: int | None = Field(default=60, ge=1)
+    preprocessing: Preprocessing = Preprocessing()
+    labels: LabelPolicy = LabelPolicy()
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Windows of three groups of patients that share no patient.
+
+    Parameters
+    ----------
+    train, validation, test : WindowSet
+        The intermediate classes are in `test` only: they are reported, never trained on or selected with.
+    """
+
+    train: WindowSet
+    validation: WindowSet
+    test: WindowSet
+
+    def __post_init__(self) -> None:
+        patients = [set(part.patient.tolist()) for part in (self.train, self.validation, self.test)]
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            if patients[a] & patients[b]:
+                raise ValueError(f"patients {sorted(patients[a] & patients[b])!r} are in two parts of the run.")
+
+
+def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
+    """Read, filter and cut the recordings of a run, or take them from the cache.
+
+    Parameters
+    ----------
+    data : DataConfig
+        What to load.
+    folder : pathlib.Path, optional
+        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
+
+    Returns
+    -------
+    Parts
+        Patient-disjoint windows.
+
+    Raises
+    ------
+    ValueError
+        If the split has no such fold, or does not know a patient.
+    FileNotFoundError
+        If a database is not there.
+    """
+    folds = load_split(data.split)
+    if data.fold >= len(folds):
+        raise ValueError(f"fold={data.fold!r}, but {data.split!r} has the folds 0 to {len(folds) - 1}.")
+    fold = folds[data.fold]
+    windows = load_windows(data, folder, leads=data.train_leads)
+    unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
+    if unknown:
+        raise ValueError(f"split {data.split!r} does not say where these patients belong: {sorted(unknown)!r}.")
+    clear = ~np.isin(windows.aha_class, INTERMEDIATE)
+    first_lead = _on_first_lead(windows)
+    in_part = {job: np.isin(windows.patient, sorted(getattr(fold, job))) for job in ("train", "validation", "test")}
+    train = windows.select(in_part["train"] & clear)
+    return Parts(
+        train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
+        validation=windows.select(in_part["validation"] & clear & first_lead),
+        test=windows.select(in_part["test"] & first_lead),
+    )
+
+
+def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "first") -> WindowSet:
+    """Load all windows of the databases, of every class.
+
+    Parameters
+    ----------
+    data : DataConfig
+        Databases, window length, filter and labels; split and fold play no part.
+    folder : pathlib.Path, optional
+        Where the databases lie.
+    leads : {"first", "all"}
+        Which leads.
+
+    Returns
+    -------
+    WindowSet
+        With what was left out.
+    """
+    return concatenate(_load_database(name, data, folder, leads) for name in data.databases)
+
+
+def shockable(windows: WindowSet) -> np.ndarray:
+    """Return which windows call for a shock, shape (n_windows,)."""
+    return np.isin(windows.aha_class, SHOCKABLE)
+
+
+def cache_dir() -> Path:
+    """Return the folder of prepared windows: `ECG_SHOCK_CACHE`, else the user's cache folder."""
+    import pooch
+
+    return Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser() / "windows"
+
+
+def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str) -> WindowSet:
+    manifest = None if name == SYNTHETIC else load_manifest(name)
+    key = {
+        "format": CACHE_FORMAT,
+        "manifest": asdict(manifest) if manifest else [SYNTHETIC_PATIENTS, SYNTHETIC_SEED],
+        "window_s": data.window_s,
+        "leads": leads,
+        "preprocessing": asdict(data.preprocessing),
+        "labels": asdict(data.labels),
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    stem = manifest.name if manifest else SYNTHETIC
+    path = cache_dir() / f"{stem}-{data.window_s:g}s-{leads}-{digest}.npz"
+    cached = _read_cache(path)
+    if cached is not None:
+        return cached
+    recordings = _recordings(name, folder)
+    guard_s = manifest.guard_s if manifest else 0.0
+    windows = concatenate(
+        cut_windows(
+            recording,
+            data.window_s,
+            guard_s=guard_s,
+            leads=leads,
+            preprocessing=data.preprocessing,
+            policy=data.labels,
+        )
+        for recording in recordings
+    )
+    _write_cache(path, windows)
+    return windows
+
+
+def _recordings(name: str, folder: Path | None) -> Iterator[Recording]:
+    """Yield one labelled recording after the other, so that one is in memory at a time."""
+    if name == SYNTHETIC:
+        yield from synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
+        return
+    manifest = load_manifest(name)
+    database_dir = data_dir(folder) / manifest.name
+    if not database_dir.is_dir():
+        raise FileNotFoundError(
+            f"{database_dir} is not there; run `ecg-shock fetch {manifest.name}`, or point --data or ECG_SHOCK_DATA "
+            f"to the folder that holds {manifest.name}/."
+        )
+    for record in manifest.records:
+        yield read_labelled(record, manifest, database_dir)
+
+
+def _read_cache(path: Path) -> WindowSet | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in ARRAY_FIELDS}
+            left_out = tuple(LeftOut(*entry) for entry in json.loads(str(stored["left_out"])))
+            return WindowSet(**arrays, window_s=float(stored["window_s"]), left_out=left_out)
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("%s cannot be read (%s); the windows are prepared again.", path, error)
+        return None
+
+
+def _write_cache(path: Path, windows: WindowSet) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    left_out = json.dumps([[e.database, e.record, e.reason, e.seconds] for e in windows.left_out])
+    arrays = {name: getattr(windows, name) for name in ARRAY_FIELDS}
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays, window_s=windows.window_s, left_out=left_out)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _on_first_lead(windows: WindowSet) -> np.ndarray:
+    """Say which windows lie on the first lead of their record, which `cut_windows` gives first."""
+    mask = np.zeros(len(windows), dtype=bool)
+    for record in np.unique(windows.record):
+        of_record = windows.record == record
+        for database in np.unique(windows.database[of_record]):
+            mine = of_record & (windows.database == database)
+            mask |= mine & (windows.lead == windows.lead[np.argmax(mine)])
+    return mask
+
+
+def _thin_out(windows: WindowSet, most: int) -> np.ndarray:
+    """Pick at most so many windows of each patient and class, evenly spread."""
+    picked = []
+    names = np.char.add(np.char.add(windows.patient, "\t"), windows.aha_class)
+    for name in np.unique(names):
+        indices = np.flatnonzero(names == name)
+        count = min(most, len(indices))
+        picked.append(indices[np.linspace(0, len(indices) - 1, count).round().astype(int)])
+    return np.sort(np.concatenate(picked)) if picked else np.empty(0, dtype=int)

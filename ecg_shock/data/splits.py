@@ -1,0 +1,119 @@
+"""Patient splits: which patients train, which choose, and which are only tested on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecg_shock.data.manifests import resource_dir
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Patients of the three jobs; no patient has two.
+
+    Parameters
+    ----------
+    train, validation, test : frozenset of str
+        Patients as ``"database/record"``: weights are fitted on `train`; epoch, hyperparameters and threshold are
+        chosen on `validation`; `test` is looked at once and reported.
+    """
+
+    train: frozenset[str]
+    validation: frozenset[str]
+    test: frozenset[str]
+
+    def __post_init__(self) -> None:
+        for a, b in (("train", "validation"), ("train", "test"), ("validation", "test")):
+            shared = getattr(self, a) & getattr(self, b)
+            if shared:
+                raise ValueError(f"patients {sorted(shared)!r} are in {a} and in {b}; every patient has one job.")
+
+
+def load_split(name: str) -> tuple[Fold, ...]:
+    """Read one of the fixed splits in `data_manifests/splits/`.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"public-v1"``.
+
+    Returns
+    -------
+    tuple of Fold
+        One for each outer fold. Test parts cover every patient exactly once.
+
+    Raises
+    ------
+    ValueError
+        If there is no such split, or a patient is in two parts of a fold, or in two test parts.
+
+    Examples
+    --------
+    >>> folds = load_split("public-v1")
+    >>> len(folds), len(frozenset.union(*(fold.test for fold in folds)))
+    (5, 104)
+    """
+    folder = resource_dir("data_manifests") / "splits"
+    names = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in names:
+        raise ValueError(f"unknown split {name!r}; known are {', '.join(names)}")
+    path = folder / f"{name}.toml"
+    groups = tomllib.loads(path.read_text(encoding="utf-8"))["folds"]
+    everyone = [patient for group in groups for patient in group]
+    repeated = sorted({patient for patient in everyone if everyone.count(patient) > 1})
+    if repeated:
+        raise ValueError(f"{path}: patients {repeated!r} are listed twice; every patient has one fold.")
+    folds = []
+    for k, test in enumerate(groups):
+        validation = groups[(k + 1) % len(groups)]
+        train = frozenset(everyone) - frozenset(test) - frozenset(validation)
+        folds.append(Fold(train=train, validation=frozenset(validation), test=frozenset(test)))
+    return tuple(folds)
+
+
+def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, seed: int) -> list[list[str]]:
+    """Deal patients into groups that hold about equally many patients and windows of every class.
+
+    Patients with the rarest classes are dealt first, each to the group that then deviates least.
+
+    Parameters
+    ----------
+    windows_by_class : mapping of str to numpy.ndarray
+        For each patient the number of windows of each class, shape (n_classes,).
+    n_groups : int
+        Number of groups.
+    seed : int
+        Decides between equals.
+
+    Returns
+    -------
+    list of list of str
+        Sorted patients of each group.
+    """
+    rng = np.random.default_rng(seed)
+    patients = sorted(windows_by_class)
+    rng.shuffle(patients)
+    counts = np.array([windows_by_class[p] for p in patients], dtype=float)
+    present = counts > 0
+    # A class is spread by its patients first: one patient with many windows says little about others.
+    features = np.hstack([present / np.maximum(present.sum(0), 1), 0.5 * counts / np.maximum(counts.sum(0), 1)])
+    features = np.hstack([features, np.full((len(patients), 1), 1 / len(patients))])
+    rarity = (present / np.maximum(present.sum(0), 1)).max(axis=1)
+    sums = np.zeros((n_groups, features.shape[1]))
+    groups: list[list[str]] = [[] for _ in range(n_groups)]
+    for i in np.argsort(-rarity, kind="stable"):
+        after = sums + features[i]
+        cost = ((after - 1 / n_groups) ** 2 - (sums - 1 / n_groups) ** 2).sum(axis=1)
+        best = int(np.argmin(cost))
+        sums[best] += features[i]
+        groups[best].append(patients[i])
+    return [sorted(group) for group in groups]

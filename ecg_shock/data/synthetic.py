@@ -1,0 +1,512 @@
+"""Made-up ECG recordings of made-up patients, which studies use where no real recordings are at hand.
+
+Everything here is synthetic: it lets the whole pipeline run on a machine without any download, and results on
+it say nothing about patients. Beats are sums of Gaussians, an idea taken from McSharry et al. 2003 [1]_, with
+these deviations:
+
+- The Gaussians are summed in time, not integrated as a dynamical system along a limit cycle.
+- T waves come later and are wider by the square root of the RR interval; other waves keep their place.
+- RR intervals are a mean with a respiratory and a 0.1 Hz sine and jitter, not drawn from a spectrum.
+- Morphology, amplitude, polarity and noise are drawn for each patient, much wider than in health.
+
+Ventricular fibrillation has no beats: it is a carrier with wandering frequency whose complex amplitude is a
+slow random process. Rates and amplitudes were chosen so that strips look like those of the MIT-BIH and Creighton
+databases, which were looked at for it: they are no independent test of a network trained on this set.
+
+References
+----------
+.. [1] McSharry et al., IEEE Trans. Biomed. Eng. 50:289-294, 2003, doi:10.1109/TBME.2003.808805
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecg_shock.data.recordings import Episode, Recording
+
+DATABASE = "synthetic"
+FS_RANGE_HZ = (125.0, 2000.0)  # mains of 60 Hz is below half the rate
+SHORTEST_RHYTHM_S = 5.0
+
+# Rates in beats a minute. Rapid and slow VT keep clear of the 150 bpm that parts them.
+SINUS_BPM = (55.0, 120.0)  # databases label sinus tachycardia as normal sinus too
+BRADYCARDIA_BPM = (28.0, 50.0)
+AF_BPM = (60.0, 160.0)
+SVT_BPM = (150.0, 220.0)
+PACED_BPM = (60.0, 90.0)
+ATRIAL_BPM = (65.0, 110.0)  # of P waves that are blocked
+ESCAPE_BPM = (28.0, 48.0)
+IDIOVENTRICULAR_BPM = (20.0, 100.0)  # from agonal to accelerated
+SLOW_VT_BPM = (115.0, 145.0)
+RAPID_VT_BPM = (160.0, 250.0)
+POLYMORPHIC_VT_BPM = (180.0, 260.0)
+FLUTTER_BPM = (200.0, 350.0)
+
+# Amplitudes in mV, peak to peak unless said otherwise. Fine VF keeps clear of the 0.2 mV of coarse VF.
+QRS_MV = (0.3, 3.0)
+VT_MV = (0.5, 4.5)
+COARSE_VF_MV = (0.6, 4.5)
+FINE_VF_MV = (0.13, 0.165)
+FIBRILLATORY_WAVE_MV = (0.02, 0.12)  # root mean square
+BLOCKED_P_WAVE_MV = 0.03  # of asystole
+PACING_SPIKE_MV = (0.3, 2.0)
+
+AF_RR_VARIATION = (0.15, 0.3)  # standard deviation over mean
+SHORTEST_RR_S = 0.24
+AF_WAVE_HZ = (4.0, 8.0)
+VF_HZ = (3.0, 9.0)
+VF_WANDER = (0.03, 0.15)  # standard deviation over mean of the carrier's frequency
+VF_BANDWIDTH_HZ = (0.3, 3.0)  # of its complex amplitude
+VF_REGULARITY = (0.0, 2.5)  # constant part of that amplitude, over the standard deviation of the rest
+VF_OVERTONE = (0.0, 0.45)
+VF_REST = (0.05, 0.8)  # broadband part, over the standard deviation of the amplitude
+PREMATURITY = (0.5, 0.75)  # of a premature beat: its RR interval over the usual one
+
+WAVE_BEFORE_S, WAVE_AFTER_S = 0.6, 1.0  # of a beat's R peak: beyond, its waves are taken as zero
+
+# Measurement: root mean square in mV, drawn on a logarithmic scale for each patient.
+WANDER_MV = (0.02, 0.5)
+MUSCLE_MV = (0.002, 0.03)
+MAINS_MV = (0.0005, 0.015)
+MOTION_MV = (0.01, 0.12)
+QUIET = 0.12  # what remains of all this in asystole and fine VF, which it would otherwise drown
+GAIN_ERROR = 0.05
+INVERTED_LEADS = 0.3  # share of patients
+OFFSET_MV = 1.0
+QUANTUM_MV = 0.005  # 12 bits over ±10.24 mV, as vfdb's recorder
+FULL_SCALE_MV = 10.24
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """A beat as Gaussians: arrays of shape (n_waves,).
+
+    `stretch` is the power of the RR interval in seconds that moves and widens a wave.
+    """
+
+    peak_mv: np.ndarray
+    centre_s: np.ndarray
+    width_s: np.ndarray
+    stretch: np.ndarray
+
+    def __add__(self, other: _Beat) -> _Beat:
+        return _Beat(
+            np.concatenate([self.peak_mv, other.peak_mv]),
+            np.concatenate([self.centre_s, other.centre_s]),
+            np.concatenate([self.width_s, other.width_s]),
+            np.concatenate([self.stretch, other.stretch]),
+        )
+
+
+@dataclass(frozen=True)
+class _Heart:
+    """A patient's waves: what stays the same through all of the patient's rhythms."""
+
+    p_wave: _Beat
+    qrs_t: _Beat
+    ectopic: _Beat
+    other_ectopic: _Beat
+    sinus_rr_s: float
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """A stretch of one rhythm before the electrode: mV, and its beats in order of time."""
+
+    signal: np.ndarray
+    beats_s: np.ndarray
+    codes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A rhythm as it is drawn here: its name in `ecg_shock.rhythms`, and the function that draws it."""
+
+    rhythm: str
+    draw: Callable[[np.random.Generator, _Heart, float, float], _Strip]
+    quiet: bool = False
+
+
+def synthetic_recordings(
+    patients: int = 60, seed: int = 0, seconds_per_rhythm: float = 15.0, fs: float = 250.0
+) -> Iterator[Recording]:
+    """Make up patients and record them, one after another.
+
+    Each patient has normal sinus rhythm, asystole, coarse VF or flutter, rapid VT, fine VF or slow VT, two of
+    seven other rhythms, and noise, in random order. Any four patients in a row have all rhythms between them.
+    Patient k is the same whatever the number of patients.
+
+    Parameters
+    ----------
+    patients : int
+        How many, at least 1.
+    seed : int
+        Seed of all random numbers, 0 or more.
+    seconds_per_rhythm : float
+        Length of each of a patient's eight episodes in seconds, at least 5.
+    fs : float
+        Sampling rate in Hz, 125 to 2000.
+
+    Returns
+    -------
+    iterator of Recording
+        One recording a patient, with one lead of shape (8 · seconds_per_rhythm · fs, 1) in mV, database
+        ``"synthetic"``. An episode's `code` names its kind, such as ``"fine_vf"``. VF, asystole and noise
+        have no beats.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> recording = next(synthetic_recordings(patients=1, seed=0))
+    >>> recording.patient, recording.duration_s, len(recording.episodes)
+    ('synthetic/p001', 120.0, 8)
+    """
+    if patients < 1:
+        raise ValueError(f"patients={patients!r} is not allowed; give 1 or more.")
+    if seed < 0:
+        raise ValueError(f"seed={seed!r} is not allowed; give 0 or more.")
+    if not SHORTEST_RHYTHM_S <= seconds_per_rhythm < np.inf:
+        raise ValueError(
+            f"seconds_per_rhythm={seconds_per_rhythm!r} is not allowed; give {SHORTEST_RHYTHM_S:g} s or more."
+        )
+    low, high = FS_RANGE_HZ
+    if not low <= fs <= high:
+        raise ValueError(f"fs={fs!r} Hz is out of range; allowed are {low:g} to {high:g} Hz.")
+    return (_record_patient(k, seed, seconds_per_rhythm, fs) for k in range(patients))
+
+
+def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,)))
+    heart = _draw_heart(rng)
+    codes = [str(code) for code in rng.permutation(_codes_of_patient(k))]
+    n = round(seconds * fs)
+    strips = [KINDS[code].draw(rng, heart, n / fs, fs) for code in codes]
+    starts = np.arange(len(codes)) * n / fs
+    quiet = np.repeat([KINDS[code].quiet for code in codes], n)
+    name = f"p{k + 1:03d}"
+    return Recording(
+        signal=_measure(rng, np.concatenate([strip.signal for strip in strips]), quiet, fs)[:, None],
+        fs=fs,
+        leads=("II",),
+        name=name,
+        database=DATABASE,
+        patient=f"{DATABASE}/{name}",
+        episodes=tuple(
+            Episode(float(start), float(start + n / fs), KINDS[code].rhythm, code)
+            for start, code in zip(starts, codes, strict=True)
+        ),
+        beats_s=np.concatenate([start + strip.beats_s for start, strip in zip(starts, strips, strict=True)]),
+        beat_codes=tuple(code for strip in strips for code in strip.codes),
+    )
+
+
+def _codes_of_patient(k: int) -> list[str]:
+    """Deal the rhythms in turn, so that a few patients have them all."""
+    return [
+        "normal_sinus",
+        "asystole",
+        "noise",
+        ("coarse_vf", "coarse_vf", "flutter")[k % 3],
+        ("rapid_vt", "rapid_vt", "rapid_vt", "polymorphic_vt")[k % 4],
+        ("fine_vf", "slow_vt")[k % 2],
+        OTHER_NONSHOCKABLE[2 * k % len(OTHER_NONSHOCKABLE)],
+        OTHER_NONSHOCKABLE[(2 * k + 1) % len(OTHER_NONSHOCKABLE)],
+    ]
+
+
+def _draw_heart(rng: np.random.Generator) -> _Heart:
+    p_wave = _beat([rng.uniform(0.03, 0.25)], [-rng.uniform(0.13, 0.2)], [rng.uniform(0.015, 0.03)], [0.0])
+    return _Heart(
+        p_wave=p_wave,
+        qrs_t=_draw_qrs_t(rng),
+        ectopic=_draw_ectopic(rng),
+        other_ectopic=_draw_ectopic(rng),
+        sinus_rr_s=60 / rng.uniform(*SINUS_BPM),
+    )
+
+
+def _draw_qrs_t(rng: np.random.Generator) -> _Beat:
+    """Return Q, R, S and R' in one of four forms, and a T wave that may be flat, inverted or tall."""
+    upright = (-rng.uniform(0, 0.2), 1.0, -rng.uniform(0, 0.4), 0.0)
+    down = (rng.uniform(0, 0.1), rng.uniform(0.05, 0.3), -1.0, 0.0)
+    biphasic = (0.0, 1.0, -rng.uniform(0.5, 1.2), 0.0)
+    notched = (-rng.uniform(0, 0.3), 1.0, -rng.uniform(0, 0.4), rng.uniform(0.3, 0.9))
+    form = rng.choice(4, p=[0.45, 0.15, 0.2, 0.2])
+    qrs = np.array((upright, down, biphasic, notched)[form])
+    wide = form == 3 or rng.random() < 0.2
+    width = rng.uniform(0.018, 0.032) if wide else rng.uniform(0.008, 0.014)
+    qrs *= _log_uniform(rng, QRS_MV) / (qrs.max() - qrs.min())
+    t_peak = rng.choice([1.0, 1.0, 1.0, -1.0]) * rng.uniform(0.02, 0.45 if wide else 0.35) * np.ptp(qrs)
+    t_centre = rng.uniform(0.26, 0.34)
+    return _beat(
+        [*qrs, t_peak, 0.6 * t_peak],
+        [*(width * np.array([-2.2, 0.0, 2.2, 4.4])), t_centre, t_centre - 0.06],
+        [*(width * np.array([0.8, 1.0, 1.0, 1.2])), rng.uniform(0.03, 0.05), 0.06],
+        [0.0, 0.0, 0.0, 0.0, 0.5, 0.5],
+    )
+
+
+def _draw_ectopic(rng: np.random.Generator) -> _Beat:
+    """Return a wide beat of the ventricles: main deflection of 1 mV, a shoulder, and a discordant T wave."""
+    width = rng.uniform(0.028, 0.06)
+    return _beat(
+        [1.0, rng.uniform(-0.7, 0.7), -rng.uniform(0.2, 0.9)],
+        [0.0, rng.choice([-1.0, 1.0]) * rng.uniform(1.5, 2.2) * width, rng.uniform(0.24, 0.34)],
+        [width, rng.uniform(0.6, 1.2) * width, rng.uniform(0.05, 0.09)],
+        [0.0, 0.0, 0.5],
+    )
+
+
+def _beat(peak_mv: list[float], centre_s: list[float], width_s: list[float], stretch: list[float]) -> _Beat:
+    return _Beat(np.array(peak_mv), np.array(centre_s), np.array(width_s), np.array(stretch))
+
+
+def _draw_normal_sinus(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    beats_s, rr_s = _regular_beats(rng, heart.sinus_rr_s, seconds)
+    return _strip(_draw_beats(rng, heart.p_wave + heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
+
+
+def _draw_bradycardia(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*BRADYCARDIA_BPM), seconds)
+    return _strip(_draw_beats(rng, heart.p_wave + heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
+
+
+def _draw_svt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    """P waves are hidden in the T waves, so none are drawn."""
+    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*SVT_BPM), seconds, variation=0.005)
+    return _strip(_draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "A")
+
+
+def _draw_af(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    beats_s, rr_s = _irregular_beats(rng, 60 / rng.uniform(*AF_BPM), rng.uniform(*AF_RR_VARIATION), seconds)
+    wave_hz = rng.uniform(*AF_WAVE_HZ)
+    waves = _band_noise(rng, round(seconds * fs), fs, 0.85 * wave_hz, 1.15 * wave_hz)
+    signal = _draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs)
+    return _strip(signal + _log_uniform(rng, FIBRILLATORY_WAVE_MV) * waves, beats_s, "N")
+
+
+def _draw_ventricular_ectopy(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    """Sinus rhythm whose every second to sixth beat is premature, wide, and followed by a pause."""
+    beats_s, rr_s = _regular_beats(rng, heart.sinus_rr_s, seconds)
+    ectopic = np.arange(len(beats_s)) % rng.integers(2, 7) == 1
+    beats_s = beats_s - np.where(ectopic, (1 - rng.uniform(*PREMATURITY)) * rr_s, 0.0)
+    sinus = _draw_beats(rng, heart.p_wave + heart.qrs_t, beats_s[~ectopic], rr_s[~ectopic], seconds, fs)
+    scale = rng.uniform(0.6, 1.8) * np.ptp(heart.qrs_t.peak_mv)
+    wide = scale * _draw_beats(rng, heart.ectopic, beats_s[ectopic], rr_s[ectopic], seconds, fs)
+    inside = beats_s >= 0
+    codes = np.where(ectopic, "V", "N")[inside]
+    return _Strip(sinus + wide, beats_s[inside], tuple(str(code) for code in codes))
+
+
+def _draw_heart_block(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    """Every second to fourth P wave blocked, or all, with an escape rhythm."""
+    p_s, p_rr_s = _regular_beats(rng, 60 / rng.uniform(*ATRIAL_BPM), seconds)
+    if rng.random() < 0.5:
+        beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*ESCAPE_BPM), seconds)
+    else:
+        conducted = np.arange(len(p_s)) % rng.integers(2, 5) != 1
+        beats_s, rr_s = p_s[conducted], p_rr_s[conducted]
+    atria = _draw_beats(rng, heart.p_wave, p_s, p_rr_s, seconds, fs)
+    return _strip(atria + _draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
+
+
+def _draw_paced(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    """Wide beats, each after a spike of the pacemaker."""
+    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*PACED_BPM), seconds, variation=0.001)
+    spike = _beat([rng.choice([-1.0, 1.0]) * _log_uniform(rng, PACING_SPIKE_MV)], [-0.08], [0.003], [0.0])
+    wide = _log_uniform(rng, QRS_MV) * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
+    return _strip(wide + _draw_beats(rng, spike, beats_s, rr_s, seconds, fs), beats_s, "/")
+
+
+def _draw_idioventricular(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*IDIOVENTRICULAR_BPM), seconds)
+    signal = _log_uniform(rng, QRS_MV) * _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
+    return _strip(signal, beats_s, "V")
+
+
+def _draw_slow_vt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    return _draw_tachycardia(rng, heart, SLOW_VT_BPM, seconds, fs)
+
+
+def _draw_rapid_vt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    return _draw_tachycardia(rng, heart, RAPID_VT_BPM, seconds, fs)
+
+
+def _draw_flutter(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    """Tachycardia so fast that its complexes run into a sine; databases count it as VF and mark no beats."""
+    strip = _draw_tachycardia(rng, heart, FLUTTER_BPM, seconds, fs)
+    return _Strip(strip.signal, np.empty(0), ())
+
+
+def _draw_tachycardia(
+    rng: np.random.Generator, heart: _Heart, bpm: tuple[float, float], seconds: float, fs: float
+) -> _Strip:
+    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*bpm), seconds, variation=rng.uniform(0.003, 0.02))
+    signal = _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
+    swing = 1 + rng.uniform(0.0, 0.15) * _band_noise(rng, len(signal), fs, 0.05, 0.5)
+    return _strip(_to_peak_to_peak(signal * swing, _log_uniform(rng, VT_MV)), beats_s, "V")
+
+
+def _draw_polymorphic_vt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    """Turn the axis, as in torsade de pointes: two forms of beat come and go, and change sign."""
+    beats_s, rr_s = _irregular_beats(rng, 60 / rng.uniform(*POLYMORPHIC_VT_BPM), 0.06, seconds)
+    turn = 2 * np.pi * (rng.uniform(0.08, 0.3) * np.arange(round(seconds * fs)) / fs + rng.random())
+    signal = np.cos(turn) * _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
+    signal += rng.uniform(0.3, 0.8) * np.sin(turn) * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
+    return _strip(_to_peak_to_peak(signal, _log_uniform(rng, VT_MV)), beats_s, "V")
+
+
+def _draw_coarse_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    return _Strip(_fibrillation(rng, _log_uniform(rng, COARSE_VF_MV), seconds, fs), np.empty(0), ())
+
+
+def _draw_fine_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    return _Strip(_fibrillation(rng, rng.uniform(*FINE_VF_MV), seconds, fs), np.empty(0), ())
+
+
+def _fibrillation(rng: np.random.Generator, peak_to_peak_mv: float, seconds: float, fs: float) -> np.ndarray:
+    """Return a carrier of wandering frequency and slow complex amplitude, sharpened by an overtone."""
+    n = round(seconds * fs)
+    hz = rng.uniform(*VF_HZ) * (1 + rng.uniform(*VF_WANDER) * _band_noise(rng, n, fs, 0.05, 0.8))
+    carrier = np.exp(2j * np.pi * np.cumsum(hz) / fs)
+    bandwidth_hz = _log_uniform(rng, VF_BANDWIDTH_HZ)
+    amplitude = _band_noise(rng, n, fs, 0, bandwidth_hz) + 1j * _band_noise(rng, n, fs, 0, bandwidth_hz)
+    amplitude += rng.uniform(*VF_REGULARITY)
+    overtone = rng.uniform(*VF_OVERTONE) * np.exp(2j * np.pi * rng.random()) * carrier
+    rest = _log_uniform(rng, VF_REST) * _band_noise(rng, n, fs, 1.0, 12.0)
+    return _to_peak_to_peak((amplitude * carrier * (1 + overtone)).real + rest, peak_to_peak_mv)
+
+
+def _draw_asystole(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    """Nothing, or P waves that no beat follows."""
+    p_s, p_rr_s = _regular_beats(rng, 60 / rng.uniform(*ATRIAL_BPM), seconds)
+    p_wave = _beat([rng.choice([0.0, BLOCKED_P_WAVE_MV])], [0.0], [0.03], [0.0])
+    return _Strip(_draw_beats(rng, p_wave, p_s, p_rr_s, seconds, fs), np.empty(0), ())
+
+
+def _draw_noise(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+    """Broadband noise, motion, or steps between two levels, over a heart that beats on unseen."""
+    n = round(seconds * fs)
+    broadband = _band_noise(rng, n, fs, 1.0, 100.0)
+    motion = _band_noise(rng, n, fs, 0.3, 8.0) * np.exp(_band_noise(rng, n, fs, 0.05, 0.5))
+    steps = np.sign(_band_noise(rng, n, fs, 0.2, 3.0))
+    level = _log_uniform(rng, (0.4, 3.0))
+    beats = _draw_normal_sinus(rng, heart, seconds, fs).signal
+    return _Strip(beats + level * (broadband, motion, steps)[rng.integers(3)], np.empty(0), ())
+
+
+KINDS = {
+    "normal_sinus": _Kind("normal_sinus", _draw_normal_sinus),
+    "atrial_fibrillation": _Kind("atrial_fibrillation", _draw_af),
+    "svt": _Kind("svt", _draw_svt),
+    "ventricular_ectopy": _Kind("ventricular_ectopy", _draw_ventricular_ectopy),
+    "sinus_bradycardia": _Kind("sinus_bradycardia", _draw_bradycardia),
+    "heart_block": _Kind("heart_block", _draw_heart_block),
+    "paced": _Kind("paced", _draw_paced),
+    "idioventricular": _Kind("idioventricular", _draw_idioventricular),
+    "asystole": _Kind("asystole", _draw_asystole, quiet=True),
+    "coarse_vf": _Kind("vf", _draw_coarse_vf),
+    "fine_vf": _Kind("vf", _draw_fine_vf, quiet=True),
+    "flutter": _Kind("vf", _draw_flutter),
+    "rapid_vt": _Kind("vt", _draw_rapid_vt),
+    "polymorphic_vt": _Kind("vt", _draw_polymorphic_vt),
+    "slow_vt": _Kind("vt", _draw_slow_vt),
+    "noise": _Kind("noise", _draw_noise),
+}
+OTHER_NONSHOCKABLE = (
+    "atrial_fibrillation",
+    "svt",
+    "ventricular_ectopy",
+    "sinus_bradycardia",
+    "heart_block",
+    "paced",
+    "idioventricular",
+)
+
+
+def _measure(rng: np.random.Generator, signal: np.ndarray, quiet: np.ndarray, fs: float) -> np.ndarray:
+    """Return what electrode, amplifier and converter make of the signal."""
+    n = len(signal)
+    motion_bursts = np.clip(_band_noise(rng, n, fs, 0.02, 0.3) - 1, 0, None)
+    mains_hz = rng.choice([50.0, 60.0])
+    noise = (
+        _log_uniform(rng, WANDER_MV) * _band_noise(rng, n, fs, 0.03, 0.5)
+        + _log_uniform(rng, MUSCLE_MV) * _band_noise(rng, n, fs, 5.0, 100.0)
+        + _log_uniform(rng, MAINS_MV) * np.sqrt(2) * np.cos(2 * np.pi * mains_hz * np.arange(n) / fs)
+        + _log_uniform(rng, MOTION_MV) * motion_bursts * _band_noise(rng, n, fs, 0.5, 10.0)
+    )
+    one_second = np.ones(round(fs)) / round(fs)
+    level = np.convolve(np.where(quiet, QUIET, 1.0), one_second, mode="same")
+    gain = rng.uniform(1 - GAIN_ERROR, 1 + GAIN_ERROR) * (-1 if rng.random() < INVERTED_LEADS else 1)
+    measured = gain * signal + level * noise + rng.uniform(-OFFSET_MV, OFFSET_MV)
+    return np.clip(np.round(measured / QUANTUM_MV) * QUANTUM_MV, -FULL_SCALE_MV, FULL_SCALE_MV)
+
+
+def _regular_beats(
+    rng: np.random.Generator, rr_s: float, seconds: float, variation: float = 0.02
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return times and RR intervals of beats with respiratory and 0.1 Hz variability, each of this size."""
+    at_s = rr_s * np.arange(int(seconds / rr_s * 1.3) + 3)
+    respiratory = np.sin(2 * np.pi * (rng.uniform(0.15, 0.35) * at_s + rng.random()))
+    slow = np.sin(2 * np.pi * (0.1 * at_s + rng.random()))
+    jitter = 0.3 * rng.standard_normal(len(at_s))
+    return _beats_from_intervals(rng, rr_s * (1 + variation * (respiratory + slow + jitter)), seconds)
+
+
+def _irregular_beats(
+    rng: np.random.Generator, rr_s: float, variation: float, seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return times and RR intervals of beats whose intervals are independent of each other."""
+    intervals = rr_s * np.exp(variation * rng.standard_normal(int(seconds / rr_s * 2) + 8))
+    return _beats_from_intervals(rng, np.maximum(intervals, SHORTEST_RR_S), seconds)
+
+
+def _beats_from_intervals(rng: np.random.Generator, rr_s: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    beats_s = np.cumsum(rr_s) - rng.random() * rr_s[0]
+    inside = beats_s < seconds
+    return beats_s[inside], rr_s[inside]
+
+
+def _draw_beats(
+    rng: np.random.Generator, beat: _Beat, beats_s: np.ndarray, rr_s: np.ndarray, seconds: float, fs: float
+) -> np.ndarray:
+    """Sum the Gaussians of every beat, of whose height breathing changes a little."""
+    before, after = round(WAVE_BEFORE_S * fs), round(WAVE_AFTER_S * fs)
+    samples = np.round(beats_s * fs).astype(int)[:, None] + np.arange(-before, after)
+    stretch = rr_s[:, None] ** beat.stretch
+    centre_s = beats_s[:, None] + beat.centre_s * stretch
+    distance = (samples[:, None, :] / fs - centre_s[:, :, None]) / (beat.width_s * stretch)[:, :, None]
+    waves = np.einsum("w,bwt->bt", beat.peak_mv, np.exp(-0.5 * distance**2))
+    breath = 1 + 0.08 * np.sin(2 * np.pi * (rng.uniform(0.15, 0.35) * beats_s + rng.random()))
+    n = round(seconds * fs)
+    padded = np.bincount((samples + before).ravel(), (waves * breath[:, None]).ravel(), n + before + after)
+    return padded[before : before + n]
+
+
+def _strip(signal: np.ndarray, beats_s: np.ndarray, code: str) -> _Strip:
+    return _Strip(signal, beats_s, (code,) * len(beats_s))
+
+
+def _band_noise(rng: np.random.Generator, n: int, fs: float, low_hz: float, high_hz: float) -> np.ndarray:
+    """Return Gaussian noise of unit power whose spectrum is flat in a band and zero elsewhere."""
+    hz = np.fft.rfftfreq(n, 1 / fs)
+    band = (hz >= low_hz) & (hz <= high_hz) & (hz > 0)
+    spectrum = np.zeros(len(hz), dtype=complex)
+    spectrum[band] = rng.standard_normal(band.sum()) + 1j * rng.standard_normal(band.sum())
+    noise = np.fft.irfft(spectrum, n)
+    return noise / noise.std()
+
+
+def _to_peak_to_peak(signal: np.ndarray, peak_to_peak_mv: float) -> np.ndarray:
+    return signal * (peak_to_peak_mv / np.ptp(signal))
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return float(np.exp(rng.uniform(*np.log(bounds))))

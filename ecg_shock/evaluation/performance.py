@@ -1,0 +1,341 @@
+"""From predictions to the figures a shock-advisory algorithm is judged by.
+
+The goals are those of the AHA [1]_ for each class of rhythm; the counts TP, FN, TN and FP, and the positive
+predictive value, are what IEC 60601-2-4 asks a maker to state. Windows of an intermediate class (fine VF, other VT)
+are reported and never counted: there is no right advice for them.
+
+References
+----------
+.. [1] Kerber et al., Circulation 95:1677-1682, 1997, doi:10.1161/01.CIR.95.6.1677
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecg_shock.evaluation.limits import ALPHA, RESAMPLES, bootstrap_limit, lower_limit, upper_limit
+from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, RHYTHMS, SHOCKABLE
+
+DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)
+SYNTHETIC = "synthetic"  # the database whose results must never pass for those of recordings
+GROUPS = {"shockable": SHOCKABLE, "nonshockable": NONSHOCKABLE, "intermediate": INTERMEDIATE}
+MEASURES = {"shockable": "Se", "nonshockable": "Sp", "intermediate": "shock advised"}
+
+MEETS = "meets"
+DOES_NOT_MEET = "does not meet"
+TOO_FEW_WINDOWS = "too few windows"
+REPORT_ONLY = "report only"
+
+
+@dataclass(frozen=True)
+class AhaGoal:
+    """What the AHA asks of one class.
+
+    Parameters
+    ----------
+    observed : float or None
+        Se or Sp must be above this, 0 to 1; None for a class that is reported only.
+    limit : float or None
+        The 90 % one-sided lower limit must reach this.
+    min_windows : int
+        With fewer windows there is no verdict.
+    """
+
+    observed: float | None
+    limit: float | None
+    min_windows: int
+
+
+AHA_GOALS = {  # Kerber et al. 1997
+    "coarse_vf": AhaGoal(0.90, 0.87, 200),
+    "rapid_vt": AhaGoal(0.75, 0.67, 50),
+    "normal_sinus": AhaGoal(0.99, 0.97, 100),
+    "other_nonshockable": AhaGoal(0.95, 0.88, 30),
+    "asystole": AhaGoal(0.95, 0.92, 100),
+    "fine_vf": AhaGoal(None, None, 25),
+    "other_vt": AhaGoal(None, None, 25),
+}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of windows, and how sure it is.
+
+    Parameters
+    ----------
+    windows, patients : int
+        What the share rests on.
+    count : int
+        The windows with the right advice: shock for shockable, no shock for nonshockable ones. Of an intermediate
+        class, which has no right advice, the windows advised shock.
+    observed : float or None
+        ``count / windows``; like the rest None where there are no windows.
+    lower_limit : float or None
+        Clopper-Pearson, one-sided, as if windows were independent.
+    patient_limit : float or None
+        From resampling patients, one-sided; None also where a single patient leaves nothing to resample.
+    macro_average : float or None
+        Mean over patients of each patient's share.
+    """
+
+    windows: int
+    patients: int
+    count: int
+    observed: float | None
+    lower_limit: float | None
+    patient_limit: float | None
+    macro_average: float | None
+
+
+@dataclass(frozen=True)
+class AhaRow:
+    """One class of rhythm against its goal.
+
+    Parameters
+    ----------
+    aha_class : str
+        One of `ecg_shock.rhythms.AHA_CLASSES`.
+    measure : {"Se", "Sp", "shock advised"}
+        What `rate` is the share of.
+    goal : AhaGoal
+        What the AHA asks.
+    rate : Rate
+        What was found.
+    verdict : {"meets", "does not meet", "too few windows", "report only"}
+        ``"meets"`` takes both lines: the observed share above its goal, and its Clopper-Pearson limit at its own.
+    """
+
+    aha_class: str
+    measure: str
+    goal: AhaGoal
+    rate: Rate
+    verdict: str
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """The windows of one database, or of one rhythm, in one group.
+
+    Parameters
+    ----------
+    name : str
+        The database or rhythm.
+    group : {"shockable", "nonshockable", "intermediate"}
+        What the windows call for.
+    windows, patients, count : int
+        As in `Rate`.
+    """
+
+    name: str
+    group: str
+    windows: int
+    patients: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What an algorithm does on windows of one duration.
+
+    Parameters
+    ----------
+    duration_s : float
+        Length of every window in seconds.
+    windows, patients : int
+        All of them, intermediate ones too.
+    aha : tuple of AhaRow
+        The seven classes, in the order of `ecg_shock.rhythms.AHA_CLASSES`.
+    sensitivity, specificity : Rate
+        Pooled over the shockable and over the nonshockable classes.
+    balanced_accuracy, balanced_accuracy_patient_limit : float or None
+        Mean of both, and its lower limit from resampling patients; None where one of them is missing.
+    tp, fn, tn, fp : int
+        Shockable windows advised shock and not, nonshockable ones not advised and advised.
+    ppv : float or None
+        ``tp / (tp + fp)``, which depends on how many shockable windows there are.
+    false_positive_rate, false_positive_rate_upper_limit : float or None
+        ``fp / (fp + tn)``, and its upper Clopper-Pearson limit.
+    by_database, by_rhythm : tuple of GroupRow
+        Every window once in each.
+    """
+
+    duration_s: float
+    windows: int
+    patients: int
+    aha: tuple[AhaRow, ...]
+    sensitivity: Rate
+    specificity: Rate
+    balanced_accuracy: float | None
+    balanced_accuracy_patient_limit: float | None
+    tp: int
+    fn: int
+    tn: int
+    fp: int
+    ppv: float | None
+    false_positive_rate: float | None
+    false_positive_rate_upper_limit: float | None
+    by_database: tuple[GroupRow, ...]
+    by_rhythm: tuple[GroupRow, ...]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The performance at every duration, and how its limits were found.
+
+    Parameters
+    ----------
+    performances : tuple of Performance
+        One for each duration, the shortest first.
+    synthetic : bool
+        Some windows are synthetic: the figures say nothing of real ECG.
+    alpha : float
+        Error probability of all limits, one-sided.
+    resamples, seed : int
+        Of the patient bootstrap.
+    """
+
+    performances: tuple[Performance, ...]
+    synthetic: bool
+    alpha: float
+    resamples: int
+    seed: int
+
+
+def judge(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0) -> Validation:
+    """Judge an algorithm by its predictions, each duration by itself.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Test predictions, pooled over folds, of one or several durations.
+    alpha : float
+        Error probability of the limits, one-sided.
+    resamples, seed : int
+        Of the patient bootstrap, see `ecg_shock.evaluation.limits.bootstrap_limit`.
+
+    Raises
+    ------
+    ValueError
+        If there are no predictions, or the bootstrap's parameters are not allowed.
+    """
+    if not len(predictions):
+        raise ValueError("there are no predictions; give at least one window")
+    durations = np.unique(predictions.duration_s)
+    return Validation(
+        performances=tuple(
+            _measure(predictions.select(predictions.duration_s == duration), alpha, resamples, seed)
+            for duration in durations
+        ),
+        synthetic=bool((predictions.database == SYNTHETIC).any()),
+        alpha=alpha,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) -> Performance:
+    shock = predictions.shock
+    shockable = np.isin(predictions.aha_class, SHOCKABLE)
+    nonshockable = np.isin(predictions.aha_class, NONSHOCKABLE)
+    counted = np.where(nonshockable, ~shock, shock)
+    patients, patient = np.unique(predictions.patient, return_inverse=True)
+
+    def by_patient(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.bincount(patient[mask & counted], minlength=len(patients))
+        return counts, np.bincount(patient[mask], minlength=len(patients))
+
+    def rate(mask: np.ndarray) -> Rate:
+        return _rate(*by_patient(mask), alpha, resamples, seed)
+
+    aha = []
+    for aha_class in AHA_CLASSES:
+        found = rate(predictions.aha_class == aha_class)
+        goal = AHA_GOALS[aha_class]
+        aha.append(AhaRow(aha_class, MEASURES[_group_of(aha_class)], goal, found, _verdict(found, goal)))
+
+    sensitivity, specificity = rate(shockable), rate(nonshockable)
+    tp, tn = sensitivity.count, specificity.count
+    fn, fp = sensitivity.windows - tp, specificity.windows - tn
+    balanced_accuracy = balanced_limit = None
+    if sensitivity.observed is not None and specificity.observed is not None:
+        balanced_accuracy = (sensitivity.observed + specificity.observed) / 2
+        counts, windows = zip(by_patient(shockable), by_patient(nonshockable), strict=True)
+        judged = sum(windows) > 0
+        balanced_limit = _or_none(
+            bootstrap_limit(
+                np.stack(counts, axis=1)[judged],
+                np.stack(windows, axis=1)[judged],
+                alpha=alpha,
+                resamples=resamples,
+                seed=seed,
+            )
+        )
+    return Performance(
+        duration_s=float(predictions.duration_s[0]),
+        windows=len(predictions),
+        patients=len(patients),
+        aha=tuple(aha),
+        sensitivity=sensitivity,
+        specificity=specificity,
+        balanced_accuracy=balanced_accuracy,
+        balanced_accuracy_patient_limit=balanced_limit,
+        tp=tp,
+        fn=fn,
+        tn=tn,
+        fp=fp,
+        ppv=tp / (tp + fp) if tp + fp else None,
+        false_positive_rate=fp / (fp + tn) if fp + tn else None,
+        false_positive_rate_upper_limit=upper_limit(fp, fp + tn, alpha) if fp + tn else None,
+        by_database=tuple(_group_rows(predictions, predictions.database, counted)),
+        by_rhythm=tuple(_group_rows(predictions, predictions.rhythm, counted)),
+    )
+
+
+def _group_of(aha_class: str) -> str:
+    return next(group for group, classes in GROUPS.items() if aha_class in classes)
+
+
+def _rate(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Rate:
+    counts, windows = counts[windows > 0], windows[windows > 0]
+    count, total = int(counts.sum()), int(windows.sum())
+    if total == 0:
+        return Rate(0, 0, 0, None, None, None, None)
+    return Rate(
+        windows=total,
+        patients=len(windows),
+        count=count,
+        observed=count / total,
+        lower_limit=lower_limit(count, total, alpha),
+        patient_limit=_or_none(bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)),
+        macro_average=float(np.mean(counts / windows)),
+    )
+
+
+def _or_none(limit: float) -> float | None:
+    return None if np.isnan(limit) else limit
+
+
+def _verdict(rate: Rate, goal: AhaGoal) -> str:
+    if goal.observed is None or goal.limit is None:
+        return REPORT_ONLY
+    if rate.observed is None or rate.lower_limit is None or rate.windows < goal.min_windows:
+        return TOO_FEW_WINDOWS
+    return MEETS if rate.observed > goal.observed and rate.lower_limit >= goal.limit else DOES_NOT_MEET
+
+
+def _group_rows(predictions: Predictions, names: np.ndarray, counted: np.ndarray) -> Iterator[GroupRow]:
+    for name in np.unique(names):
+        for group, classes in GROUPS.items():
+            mask = (names == name) & np.isin(predictions.aha_class, classes)
+            if mask.any():
+                yield GroupRow(
+                    name=str(name),
+                    group=group,
+                    windows=int(mask.sum()),
+                    patients=len(np.unique(predictions.patient[mask])),
+                    count=int(counted[mask].sum()),
+                )

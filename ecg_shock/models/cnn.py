@@ -1,0 +1,251 @@
+"""The fully convolutional network of Krasteva et al. [1]_: what it is made of, what it costs, and how it is built.
+
+References
+----------
+.. [1] Krasteva, Ménétré, Didon, Jekova, "Fully Convolutional Deep Neural Networks with Optimized Hyperparameters
+   for Detection of Shockable and Non-Shockable Rhythms", Sensors 20(10):2875, 2020, doi:10.3390/s20102875
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+MAX_BLOCKS = 7  # Krasteva 2020: depths 1 to 7
+MIN_INPUT_SAMPLES = 250  # 2 s at 125 Hz, the shortest window of Krasteva 2020
+MAX_INPUT_SAMPLES = 1250  # 10 s at 125 Hz, the longest
+PADDINGS = ("same", "valid")
+ACTIVATIONS = ("relu", "elu", "selu", "tanh")
+
+
+@dataclass(frozen=True)
+class CnnSpec:
+    """Describe a network of convolution blocks.
+
+    A block is Conv1D, max-pooling, dropout; global max-pooling and one sigmoid unit follow the last block.
+
+    Parameters
+    ----------
+    filters : sequence of int
+        Filters of each block, first to last; 1 to 7 blocks.
+    kernels : sequence of int
+        Kernel length of each block, in samples.
+    pool : int
+        Samples that each max-pooling takes together, at least 2.
+    dropout : float
+        Share of the activations dropped after each pooling while training, in [0, 1).
+    padding : {"same", "valid"}
+        Padding of the convolutions. The poolings are never padded: a last incomplete pool is dropped.
+    activation : {"relu", "elu", "selu", "tanh"}
+        Activation of the convolutions.
+    input_samples : int
+        Samples of a window at 125 Hz, 250 to 1250 (2 to 10 s).
+
+    Raises
+    ------
+    TypeError
+        If a count is not an integer.
+    ValueError
+        If a value is out of its range, or if so little reaches a block that it has no output.
+
+    Notes
+    -----
+    Where this deviates from the paper [1]_:
+
+    - padding, activation, loss and optimiser are not stated there; "same" is inferred, because the published
+      network with "valid" needs 311 samples and yet was validated on 2 s;
+    - the sigmoid is the probability of *shockable*.
+
+    References
+    ----------
+    .. [1] Krasteva et al., Sensors 20(10):2875, 2020, doi:10.3390/s20102875
+
+    Examples
+    --------
+    >>> spec = CnnSpec(filters=(20, 15, 15, 10, 5), kernels=(10,) * 5)
+    >>> spec.parameter_count(), spec.macs()
+    (7521, 1548505)
+    """
+
+    filters: Sequence[int]
+    kernels: Sequence[int]
+    pool: int = 2
+    dropout: float = 0.3
+    padding: str = "same"
+    activation: str = "relu"
+    input_samples: int = 625
+
+    def __post_init__(self) -> None:
+        # Lists, as JSON and TOML give them, become tuples: equal networks compare equal and can be hashed.
+        object.__setattr__(self, "filters", _positive_integers("filters", self.filters))
+        object.__setattr__(self, "kernels", _positive_integers("kernels", self.kernels))
+        object.__setattr__(self, "pool", _integer("pool", self.pool))
+        object.__setattr__(self, "input_samples", _integer("input_samples", self.input_samples))
+        if not 1 <= len(self.filters) <= MAX_BLOCKS:
+            raise ValueError(
+                f"filters has {len(self.filters)} values, one a block; allowed are 1 to {MAX_BLOCKS} blocks"
+            )
+        if len(self.filters) != len(self.kernels):
+            raise ValueError(
+                f"filters {self.filters!r} and kernels {self.kernels!r} differ in length; give one value of each a block"
+            )
+        if self.pool < 2:
+            raise ValueError(f"pool is {self.pool!r}; it must be 2 or more")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout!r}; it must be at least 0 and below 1")
+        if self.padding not in PADDINGS:
+            raise ValueError(f"padding is {self.padding!r}; allowed are {PADDINGS}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {self.activation!r}; allowed are {ACTIVATIONS}")
+        if not MIN_INPUT_SAMPLES <= self.input_samples <= MAX_INPUT_SAMPLES:
+            raise ValueError(
+                f"input_samples is {self.input_samples!r}; allowed are {MIN_INPUT_SAMPLES} to {MAX_INPUT_SAMPLES} "
+                "(2 to 10 s at 125 Hz)"
+            )
+        self._convolved_lengths()
+
+    def parameter_count(self) -> int:
+        """Count the trainable parameters.
+
+        Returns
+        -------
+        int
+            Weights and biases of all convolutions and of the sigmoid unit.
+        """
+        inputs = (1, *self.filters[:-1])
+        convolutions = sum((k * c + 1) * f for k, c, f in zip(self.kernels, inputs, self.filters, strict=True))
+        return convolutions + self.filters[-1] + 1
+
+    def macs(self) -> int:
+        """Count the multiply-adds of one window.
+
+        Returns
+        -------
+        int
+            Multiplications in the convolutions (with those on padding) and in the sigmoid unit.
+        """
+        inputs = (1, *self.filters[:-1])
+        blocks = zip(self._convolved_lengths(), self.kernels, inputs, self.filters, strict=True)
+        return sum(n * k * c * f for n, k, c, f in blocks) + self.filters[-1]
+
+    def _convolved_lengths(self) -> list[int]:
+        """Return the samples that leave each convolution; raise ValueError where a block has no output."""
+        lengths = []
+        reaching = self.input_samples
+        for block, kernel in enumerate(self.kernels, start=1):
+            convolved = reaching if self.padding == "same" else max(reaching - kernel + 1, 0)
+            if convolved < self.pool:
+                remedies = "use a smaller pool, fewer blocks or a longer window"
+                if self.padding == "valid":
+                    remedies = f"use padding 'same', shorter kernels, {remedies.removeprefix('use ')}"
+                raise ValueError(
+                    f"block {block} of {len(self.kernels)} has no output: of {self.input_samples} input samples "
+                    f"{reaching} reach it, its convolution (kernel {kernel}, padding {self.padding!r}) leaves "
+                    f"{convolved}, and pooling by {self.pool} needs {self.pool}; {remedies}"
+                )
+            lengths.append(convolved)
+            reaching = convolved // self.pool
+        return lengths
+
+
+def _integer(name: str, value: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; it must be an integer")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it must be an integer") from None
+
+
+def _positive_integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} is {values!r}; it must be a sequence of integers, one a block")
+    integers = tuple(_integer(name, value) for value in values)
+    if any(value < 1 for value in integers):
+        raise ValueError(f"{name} is {integers!r}; every value must be 1 or more")
+    return integers
+
+
+def import_keras() -> ModuleType:
+    """Import Keras on TensorFlow, and keep TensorFlow's start-up messages off the terminal.
+
+    Variables of the environment that are already set are left as they are.
+
+    Returns
+    -------
+    module
+        The `keras` package.
+
+    Raises
+    ------
+    ValueError
+        If Keras is set to a backend other than TensorFlow.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"Keras runs on {keras.backend.backend()!r}; ecg_shock trains on 'tensorflow': "
+            "unset KERAS_BACKEND, or the backend in keras.json"
+        )
+    return keras
+
+
+def build_model(spec: CnnSpec, *, seed: int = 0) -> keras.Model:
+    """Build the Keras network of a specification.
+
+    Parameters
+    ----------
+    spec : CnnSpec
+        The network.
+    seed : int
+        Seed of the initial weights and of the dropout; two builds with one seed are equal.
+
+    Returns
+    -------
+    keras.Model
+        Functional model from windows in mV, shape (batch, input_samples, 1), to the probability of shockable, shape
+        (batch, 1). The weights do not depend on `input_samples`: those of one length load into another.
+
+    Examples
+    --------
+    >>> model = build_model(CnnSpec(filters=(4,), kernels=(10,)))
+    >>> model.count_params()
+    49
+    """
+    keras = import_keras()
+    blocks = len(spec.filters)
+    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(2 * blocks + 1)]
+
+    x = ecg = keras.Input((spec.input_samples, 1), name="ecg")
+    for i, (filters, kernel) in enumerate(zip(spec.filters, spec.kernels, strict=True)):
+        x = keras.layers.Conv1D(
+            filters,
+            kernel,
+            padding=spec.padding,
+            activation=spec.activation,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=seeds[2 * i]),
+            name=f"conv_{i + 1}",
+        )(x)
+        x = keras.layers.MaxPooling1D(spec.pool, name=f"pool_{i + 1}")(x)
+        x = keras.layers.Dropout(spec.dropout, seed=seeds[2 * i + 1], name=f"dropout_{i + 1}")(x)
+    x = keras.layers.GlobalMaxPooling1D(name="global_pool")(x)
+    # The paper's output is 0 for shockable and 1 for nonshockable; here 1 is shockable.
+    shockable = keras.layers.Dense(
+        1,
+        activation="sigmoid",
+        kernel_initializer=keras.initializers.GlorotUniform(seed=seeds[-1]),
+        name="shockable",
+    )(x)
+    return keras.Model(ecg, shockable, name="ecg_shock")

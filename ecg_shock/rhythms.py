@@ -1,0 +1,82 @@
+"""Rhythms, and the AHA classes they are judged in.
+
+The classes are those of the AHA recommendation for AED algorithms [1]_. A *rhythm* is what a database says of
+a stretch of ECG; an *AHA class* is what a window is judged as, which for ventricular fibrillation, ventricular
+tachycardia and asystole also needs the window's amplitude or rate (see `ecg_shock.data.windows`). The codes that
+a database writes for its rhythms stand in its manifest, `data_manifests/*.toml`.
+
+References
+----------
+.. [1] Kerber et al., Circulation 95:1677-1682, 1997, doi:10.1161/01.CIR.95.6.1677
+"""
+
+from __future__ import annotations
+
+SHOCKABLE = ("coarse_vf", "rapid_vt")
+NONSHOCKABLE = ("normal_sinus", "other_nonshockable", "asystole")
+INTERMEDIATE = ("fine_vf", "other_vt")
+AHA_CLASSES = SHOCKABLE + NONSHOCKABLE + INTERMEDIATE
+
+AHA_LABELS = {
+    "coarse_vf": "Coarse VF",
+    "rapid_vt": "Rapid VT",
+    "normal_sinus": "Normal sinus rhythm",
+    "other_nonshockable": "Other nonshockable (AF, SB, SVT, block, PVC …)",
+    "asystole": "Asystole",
+    "fine_vf": "Fine VF",
+    "other_vt": "Other VT",
+}
+
+# What each rhythm is judged as. VF and VT are split further in each window, by amplitude and by rate.
+# The AHA text names AF, sinus bradycardia, SVT, heart block, idioventricular rhythm and PVCs; we put every other
+# organised rhythm with them: flutter, junctional, paced, pre-excited, and `organised`, which is a stretch
+# with annotated beats whose rhythm the database does not name (cudb outside its VF).
+RHYTHMS = {
+    "vf": "coarse_vf",
+    "vt": "rapid_vt",
+    "asystole": "asystole",
+    "normal_sinus": "normal_sinus",
+    "sinus_bradycardia": "other_nonshockable",
+    "atrial_fibrillation": "other_nonshockable",
+    "atrial_flutter": "other_nonshockable",
+    "atrial_ectopy": "other_nonshockable",
+    "svt": "other_nonshockable",
+    "junctional": "other_nonshockable",
+    "heart_block": "other_nonshockable",
+    "idioventricular": "other_nonshockable",
+    "ventricular_ectopy": "other_nonshockable",
+    "preexcitation": "other_nonshockable",
+    "paced": "other_nonshockable",
+    "organised": "other_nonshockable",
+}
+
+# Stretches that carry a label but cannot be classified.
+UNUSABLE = ("noise", "unlabelled")
+
+
+def is_shockable(aha_class: str) -> bool:
+    """Say whether windows of an AHA class call for a shock.
+
+    Parameters
+    ----------
+    aha_class : str
+        One of `AHA_CLASSES`, but not an intermediate one: for those the AHA sets no goal.
+
+    Raises
+    ------
+    ValueError
+        If the class is unknown or intermediate.
+
+    Examples
+    --------
+    >>> is_shockable("rapid_vt")
+    True
+    """
+    if aha_class in SHOCKABLE:
+        return True
+    if aha_class in NONSHOCKABLE:
+        return False
+    raise ValueError(
+        f"{aha_class!r} is neither shockable nor nonshockable; allowed are {SHOCKABLE + NONSHOCKABLE}. "
+        f"Intermediate classes {INTERMEDIATE} are reported, never trained on or counted."
+    )

@@ -1,0 +1,274 @@
+"""The ledger of a search: every network that was trained, as rows, a table and a plot."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from rich.table import Table
+
+from ecg_shock.training.checkpoint import atomic_writer
+
+RESULT_FILE = "result.json"
+LEARNING_RATE_DIGITS = 3
+PLOT_SIZE_INCHES = (8.0, 5.0)
+PLOT_DPI = 120
+
+
+class Trial(BaseModel):
+    """One network that was trained, and how it did at its best epoch on the validation part.
+
+    Parameters
+    ----------
+    name : str
+        Name of the trial, which is also that of its folder.
+    filters, kernels : tuple of int
+        One value for each block.
+    learning_rate : float
+        Step size of Adam.
+    seed : int
+        Seed of weights and sampler.
+    parameters, macs : int
+        Trainable parameters, and multiply-adds for one window.
+    seconds : float
+        Time that the training took, that of interrupted attempts not counted.
+    balanced_accuracy, sensitivity, specificity, loss : float
+        At the best epoch, on the validation part; NaN if the trial failed.
+    best_epoch : int
+        Counted from 1; 0 if the trial failed.
+    error : str or None
+        Why the trial failed, in one line; None if it did not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    name: str
+    filters: tuple[int, ...]
+    kernels: tuple[int, ...]
+    learning_rate: float
+    seed: int
+    parameters: int
+    macs: int
+    seconds: float = 0.0
+    balanced_accuracy: float = math.nan
+    sensitivity: float = math.nan
+    specificity: float = math.nan
+    loss: float = math.nan
+    best_epoch: int = 0
+    error: str | None = None
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.filters)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a file's text at once, so that a process killed at any moment leaves the old text or the new.
+
+    Parameters
+    ----------
+    file : Path
+        What to write.
+    text : str
+        Its whole content.
+    """
+    with atomic_writer(file) as stream:
+        stream.write(text.encode())
+
+
+def write_trial(folder: Path, trial: Trial) -> None:
+    """Write a trial's result into its folder, whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        The trial's own folder.
+    trial : Trial
+        What to write.
+    """
+    write_text(folder / RESULT_FILE, trial.model_dump_json(indent=2))
+
+
+def read_trial(folder: Path) -> Trial | None:
+    """Read the result that a trial's folder holds.
+
+    Parameters
+    ----------
+    folder : Path
+        The trial's own folder.
+
+    Returns
+    -------
+    Trial or None
+        None while the trial has not ended.
+    """
+    file = folder / RESULT_FILE
+    return Trial.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def read_trials(folder: Path) -> tuple[Trial, ...]:
+    """Read the trials that have ended, failed ones included.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder that holds one folder for each trial.
+
+    Returns
+    -------
+    tuple of Trial
+        By name.
+    """
+    found = (read_trial(file.parent) for file in sorted(folder.glob(f"*/{RESULT_FILE}")))
+    return tuple(trial for trial in found if trial is not None)
+
+
+def rank(trials: Iterable[Trial]) -> list[Trial]:
+    """Order the trials that succeeded, best first.
+
+    Ties in balanced accuracy go to the lower loss, then to fewer parameters, then to the name, so that the order
+    in which the trials come does not matter.
+
+    Parameters
+    ----------
+    trials : iterable of Trial
+        Failed ones are left out.
+
+    Returns
+    -------
+    list of Trial
+    """
+    succeeded = (trial for trial in trials if trial.error is None)
+    return sorted(succeeded, key=lambda t: (-t.balanced_accuracy, t.loss, t.parameters, t.name))
+
+
+def write_csv(file: Path, trials: Sequence[Trial]) -> None:
+    """Write the trials as CSV: ranked ones first, failed ones after them without a rank.
+
+    Parameters
+    ----------
+    file : Path
+        Where to write.
+    trials : sequence of Trial
+        What to write.
+    """
+    ranked = rank(trials)
+    failed = [trial for trial in trials if trial.error is not None]
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["rank", "blocks", *Trial.model_fields])
+        for place, trial in enumerate(ranked + failed, start=1):
+            row = trial.model_dump()
+            row["filters"], row["kernels"] = dashed(trial.filters), dashed(trial.kernels)
+            writer.writerow(["" if trial.error else place, trial.depth, *row.values()])
+
+
+def table(trials: Sequence[Trial], *, title: str, rows: int = 10) -> Table:
+    """Lay the best trials out for the terminal.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        In any order; failed ones are counted in the caption.
+    title : str
+        Printed above.
+    rows : int
+        How many to show.
+
+    Returns
+    -------
+    rich.table.Table
+    """
+    ranked = rank(trials)
+    failed = len(trials) - len(ranked)
+    caption = f"{len(trials)} trained, {min(rows, len(ranked))} shown" + (f", {failed} failed" if failed else "")
+    laid_out = Table(title=title, caption=caption)
+    for heading in ("#", "N", "filters", "kernels", "parameters", "MACs", "BAC %", "Se %", "Sp %", "loss", "epoch", "s"):
+        laid_out.add_column(heading, justify="left" if heading in ("filters", "kernels") else "right")
+    for place, trial in enumerate(ranked[:rows], start=1):
+        laid_out.add_row(
+            str(place),
+            str(trial.depth),
+            dashed(trial.filters),
+            dashed(trial.kernels),
+            f"{trial.parameters:,}",
+            f"{trial.macs:,}",
+            percent(trial.balanced_accuracy),
+            percent(trial.sensitivity),
+            percent(trial.specificity),
+            f"{trial.loss:.4f}",
+            str(trial.best_epoch),
+            f"{trial.seconds:.0f}",
+        )
+    return laid_out
+
+
+def plot(file: Path, trials: Sequence[Trial], *, title: str) -> None:
+    """Draw balanced accuracy against the number of parameters, one colour a depth, as PNG.
+
+    Parameters
+    ----------
+    file : Path
+        Where to write.
+    trials : sequence of Trial
+        Failed ones are left out.
+    title : str
+        Printed above.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=PLOT_SIZE_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    ranked = rank(trials)
+    depths = sorted({trial.depth for trial in ranked})
+    colours = colormaps["viridis_r"]
+    for place, depth in enumerate(depths):
+        chosen = [trial for trial in ranked if trial.depth == depth]
+        axes.scatter(
+            [trial.parameters for trial in chosen],
+            [100 * trial.balanced_accuracy for trial in chosen],
+            color=colours((place + 0.5) / len(depths)),
+            label=f"N = {depth}  ({len(chosen)})",
+            edgecolor="black",
+            linewidth=0.4,
+        )
+    axes.set(xscale="log", xlabel="trainable parameters", ylabel="validation balanced accuracy (%)", title=title)
+    axes.grid(alpha=0.3)
+    if depths:
+        axes.legend(title="blocks (trials)")
+    figure.savefig(file, dpi=PLOT_DPI)
+
+
+def dashed(values: Sequence[int]) -> str:
+    """Write the values of all blocks in a row, as in `20-15-15-10-5`.
+
+    Parameters
+    ----------
+    values : sequence of int
+        One for each block.
+
+    Returns
+    -------
+    str
+    """
+    return "-".join(str(value) for value in values)
+
+
+def percent(share: float) -> str:
+    """Write a share of 1 as percent with two decimals.
+
+    Parameters
+    ----------
+    share : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    str
+    """
+    return f"{100 * share:.2f}"

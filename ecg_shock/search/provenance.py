@@ -1,0 +1,141 @@
+"""What a run must remember so that it can be repeated: versions, commit, patients, and a digest of its windows."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ecg_shock
+from ecg_shock.data.parts import Parts
+from ecg_shock.data.windows import WindowSet
+from ecg_shock.search.ledger import write_text
+from ecg_shock.search.study import Study
+
+RUN_FILE = "run.json"
+PACKAGES = ("ecg-shock", "numpy", "scipy", "keras", "keras-tuner", "tensorflow", "tensorflow-cpu", "pydantic", "wfdb")
+GIT_TIMEOUT_S = 10
+
+
+def digest(*parts: WindowSet) -> str:
+    """Hash what a network is trained and selected on: samples, classes and patients.
+
+    Parameters
+    ----------
+    *parts : WindowSet
+        Windows, in the order in which they are used.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(np.ascontiguousarray(part.ecg).tobytes())
+        for names in (part.aha_class, part.patient):
+            sha.update("\n".join(names.tolist()).encode())
+    return sha.hexdigest()
+
+
+def commit() -> str | None:
+    """Return the git commit of the checkout that runs, marked if there are changes on top of it.
+
+    Returns
+    -------
+    str or None
+        None if the package is installed, not checked out, or git is missing.
+    """
+    checkout = Path(ecg_shock.__file__).resolve().parents[1]
+    # An installed package may lie inside somebody else's repository.
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """List the versions of Python and of the packages that decide a result.
+
+    Returns
+    -------
+    dict of str
+        Installed packages only.
+    """
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def keep_run(study: Study, parts: Parts, folder: Path) -> None:
+    """Write `run.json`, or add this start to the one found, after checking that the windows are the same.
+
+    Parameters
+    ----------
+    study : Study
+        What is about to run.
+    parts : Parts
+        The study's windows. Of the test part only the patients and the counts are written.
+    folder : Path
+        The run folder.
+
+    Raises
+    ------
+    ValueError
+        If the folder's run was begun with other windows.
+    """
+    file = folder / RUN_FILE
+    found = digest(parts.train, parts.validation)
+    run: dict[str, Any] = {"starts": []}
+    if file.is_file():
+        run = json.loads(file.read_text(encoding="utf-8"))
+        if run["data_digest"] != found:
+            raise ValueError(
+                f"{folder} was begun with other windows: their digest was {run['data_digest'][:12]}…, now it is "
+                f"{found[:12]}…. The recordings, manifests, label policy or preprocessing have changed since; "
+                "go back to those, or choose another folder with --out."
+            )
+    start = {
+        "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": versions(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+    }
+    run = {
+        "study": study.name,
+        "synthetic": study.synthetic,
+        "seeds": {
+            "search": study.search.seed,
+            "trials": study.training.seed,
+            "consensus": [study.training.seed + index for index in range(study.consensus.seeds)],
+        },
+        "data_digest": found,
+        "parts": {name: _summary(getattr(parts, name)) for name in ("train", "validation", "test")},
+        "starts": [*run["starts"], start],
+    }
+    write_text(file, json.dumps(run, indent=2))
+
+
+def _summary(part: WindowSet) -> dict[str, Any]:
+    return {
+        "patients": sorted(set(part.patient.tolist())),
+        "windows": dict(sorted(Counter(part.aha_class.tolist()).items())),
+    }

@@ -1,0 +1,158 @@
+"""The networks that a search may draw: how many blocks, and the filters and kernel of each.
+
+References
+----------
+.. [1] Krasteva et al., Sensors 20:2875, 2020, doi:10.3390/s20102875
+
+Deviations from the paper
+    - The grid of 5 for filters and kernels is inferred: every published value is a multiple of 5.
+    - The number of blocks is drawn first and uniformly, so that each depth gets its share of the trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from ecg_shock.models.cnn import MAX_BLOCKS, CnnSpec
+
+if TYPE_CHECKING:
+    from keras_tuner import HyperParameters
+
+Range = tuple[PositiveInt, PositiveInt]
+
+
+class SearchSpace(BaseModel):
+    """Ranges from which the networks of a search are drawn, limits included.
+
+    Parameters
+    ----------
+    blocks : tuple of int
+        Fewest and most blocks of convolution, pooling and dropout.
+    filters, kernels : tuple of int
+        Smallest and largest number of filters, and kernel length in samples, of any block; multiples of `step`.
+    step : int
+        Grid of filters and kernels.
+    dropout : float
+        Share of values dropped after each block, the same in all networks.
+    padding : {"same", "valid"}
+        Padding of the convolutions, the same in all networks.
+
+    Examples
+    --------
+    >>> space = SearchSpace(blocks=(1, 2), filters=(5, 10), kernels=(5, 5))
+    >>> space.size()
+    6
+    >>> space.spec_from({"blocks": 1, "filters_1": 10, "kernel_1": 5}, input_samples=625).filters
+    (10,)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: Range = (1, 7)
+    filters: Range = (5, 50)
+    kernels: Range = (5, 100)
+    step: PositiveInt = 5
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    padding: Literal["same", "valid"] = "same"
+
+    @field_validator("blocks", "filters", "kernels")
+    @classmethod
+    def _ascends(cls, limits: Range) -> Range:
+        if limits[0] > limits[1]:
+            raise ValueError("the first limit must not be larger than the second")
+        return limits
+
+    @field_validator("blocks")
+    @classmethod
+    def _is_not_too_deep(cls, limits: Range) -> Range:
+        if limits[1] > MAX_BLOCKS:
+            raise ValueError(f"a network has at most {MAX_BLOCKS} blocks")
+        return limits
+
+    @model_validator(mode="after")
+    def _lies_on_grid(self) -> SearchSpace:
+        for name in ("filters", "kernels"):
+            limits = getattr(self, name)
+            if any(limit % self.step for limit in limits):
+                raise ValueError(f"{name} = {list(limits)} must be multiples of step = {self.step}")
+        return self
+
+    def size(self) -> int:
+        """Count the different networks of the space, impossible ones included.
+
+        Returns
+        -------
+        int
+        """
+        widths, lengths = (
+            (high - low) // self.step + 1 for low, high in (self.filters, self.kernels)
+        )
+        return sum((widths * lengths) ** blocks for blocks in self._depths())
+
+    def declare(self, hp: HyperParameters) -> None:
+        """Declare all hyperparameters, those of each block only where the network has that block.
+
+        Parameters
+        ----------
+        hp : keras_tuner.HyperParameters
+            Receives `blocks`, and `filters_1`, `kernel_1`, `filters_2` … under conditional scopes.
+        """
+        hp.Int("blocks", *self.blocks)
+        for block in range(1, self.blocks[1] + 1):
+            with hp.conditional_scope("blocks", [depth for depth in self._depths() if depth >= block]):
+                hp.Int(f"filters_{block}", *self.filters, step=self.step)
+                hp.Int(f"kernel_{block}", *self.kernels, step=self.step)
+
+    def spec_from(self, values: HyperParameters | Mapping[str, int], *, input_samples: int) -> CnnSpec:
+        """Return the network that drawn hyperparameters describe.
+
+        Parameters
+        ----------
+        values : keras_tuner.HyperParameters or mapping
+            Values by the names that `declare` gives them.
+        input_samples : int
+            Window length in samples.
+
+        Returns
+        -------
+        CnnSpec
+
+        Raises
+        ------
+        ValueError
+            If no such network can be built on windows of that length.
+        """
+        blocks = range(1, values["blocks"] + 1)
+        return self.spec(
+            tuple(values[f"filters_{block}"] for block in blocks),
+            tuple(values[f"kernel_{block}"] for block in blocks),
+            input_samples=input_samples,
+        )
+
+    def spec(self, filters: tuple[int, ...], kernels: tuple[int, ...], *, input_samples: int) -> CnnSpec:
+        """Return the network with these blocks and the space's own dropout and padding.
+
+        Parameters
+        ----------
+        filters, kernels : tuple of int
+            One value for each block.
+        input_samples : int
+            Window length in samples.
+
+        Returns
+        -------
+        CnnSpec
+        """
+        return CnnSpec(
+            filters=filters,
+            kernels=kernels,
+            dropout=self.dropout,
+            padding=self.padding,
+            input_samples=input_samples,
+        )
+
+    def _depths(self) -> range:
+        return range(self.blocks[0], self.blocks[1] + 1)

@@ -1,0 +1,282 @@
+"""A study: what a search is asked to do, as it stands in a TOML file.
+
+Examples
+--------
+>>> study = read_study("quickstart")
+>>> study.data.databases
+('synthetic',)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from ecg_shock.data.manifests import resource_dir
+from ecg_shock.data.parts import DataConfig
+from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.search.consensus import ConsensusConfig
+from ecg_shock.search.ledger import write_text
+from ecg_shock.search.space import SearchSpace
+from ecg_shock.training.trainer import TrainingConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+STUDY_FILE = "study.toml"
+FS_HZ = 125  # the rate that preprocessing delivers
+
+# What a run that has begun may change: how far it goes and how it is run, not what it compares.
+MAY_GROW = ("search.trials",)
+MAY_CHANGE = ("search.trials_per_process",)
+
+
+class SearchConfig(BaseModel):
+    """How many networks are drawn, and how long each is trained.
+
+    Parameters
+    ----------
+    trials : int
+        How many networks are drawn and trained.
+    seed : int
+        Seed of the draw.
+    epochs, patience : int or None
+        Those of a trial, where they differ from [training], which also trains the networks of the consensus.
+    trials_per_process : int
+        A process leaks some MiB a trial, so that after this many another one goes on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: PositiveInt
+    seed: NonNegativeInt = 0
+    epochs: PositiveInt | None = None
+    patience: PositiveInt | None = None
+    trials_per_process: PositiveInt = 25
+
+
+class Study(BaseModel):
+    """All that a search needs to know.
+
+    Parameters
+    ----------
+    name : str
+        Names the run folder, `runs/NAME`.
+    data : DataConfig
+        Databases, split, fold and window length.
+    space : SearchSpace
+        Networks that may be drawn.
+    search : SearchConfig
+        How many are drawn, and how long each is trained.
+    training : TrainingConfig
+        How a network is trained.
+    consensus : ConsensusConfig
+        How one network is made out of the trials.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: DataConfig
+    space: SearchSpace = SearchSpace()
+    search: SearchConfig
+    training: TrainingConfig = TrainingConfig()
+    consensus: ConsensusConfig = ConsensusConfig()
+
+    @model_validator(mode="after")
+    def _space_is_large_enough(self) -> Study:
+        if self.search.trials > self.space.size():
+            raise ValueError(
+                f"search.trials = {self.search.trials}, but the space holds only {self.space.size()} different networks; "
+                "ask for fewer trials, or widen [space]"
+            )
+        return self
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether any window is synthetic, so that the results say nothing about patients."""
+        return "synthetic" in self.data.databases
+
+    @property
+    def input_samples(self) -> int:
+        """Samples in a window."""
+        return round(self.data.window_s * FS_HZ)
+
+    @property
+    def trial_training(self) -> TrainingConfig:
+        """How each drawn network is trained."""
+        own = {"epochs": self.search.epochs, "patience": self.search.patience}
+        return self.training_with(**{name: value for name, value in own.items() if value is not None})
+
+    def training_with(self, **changes: Any) -> TrainingConfig:
+        """Return [training] with some of its fields changed.
+
+        Parameters
+        ----------
+        **changes
+            Fields of TrainingConfig.
+
+        Returns
+        -------
+        TrainingConfig
+        """
+        return TrainingConfig(**{**self.training.model_dump(), **changes})
+
+    def spec(self, filters: tuple[int, ...], kernels: tuple[int, ...]) -> CnnSpec:
+        """Return the network with these blocks, for the study's windows.
+
+        Parameters
+        ----------
+        filters, kernels : tuple of int
+            One value for each block.
+
+        Returns
+        -------
+        CnnSpec
+        """
+        return self.space.spec(filters, kernels, input_samples=self.input_samples)
+
+
+def study_names() -> tuple[str, ...]:
+    """List the studies that come with the package.
+
+    Returns
+    -------
+    tuple of str
+        Names that `read_study` takes.
+    """
+    return tuple(sorted(file.stem for file in resource_dir("tuning").glob("*.toml")))
+
+
+def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
+    """Read a study and check every value in it.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A TOML file, or the bare name of a study that comes with the package.
+    changes : mapping of str, optional
+        Values that replace those of the file, by dotted key, such as {"search.trials": 20}.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither such a file nor such a study.
+    ValueError
+        If the file is not TOML, or a key or value in it is not allowed; the message names file, key and value.
+    """
+    file = _find_study(name_or_path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file} is not valid TOML: {error}") from error
+    for key, value in (changes or {}).items():
+        section, _, field = key.partition(".")
+        content.setdefault(section, {})[field] = value
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{file} cannot be used:\n{_explain(error)}") from error
+
+
+def keep_study(study: Study, folder: Path) -> None:
+    """Write the resolved study into its run folder, or check that the run found there is of the same study.
+
+    Parameters
+    ----------
+    study : Study
+        What is about to run.
+    folder : Path
+        The run folder.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a run of another study; the message shows every difference. Raising `search.trials` is no
+        difference: it lengthens a run.
+    """
+    file = folder / STUDY_FILE
+    if file.is_file():
+        begun = _flat(tomllib.loads(file.read_text(encoding="utf-8")))
+        asked = _flat(_as_toml(study))
+        differences = [
+            f"  {key}: {begun.get(key, 'not set')!r} in the folder, {asked.get(key, 'not set')!r} asked for"
+            for key in sorted(begun.keys() | asked.keys())
+            if begun.get(key) != asked.get(key)
+            and key not in MAY_CHANGE
+            and not (key in MAY_GROW and asked[key] > begun[key])
+        ]
+        if differences:
+            raise ValueError(
+                f"{folder} holds a run of another study:\n" + "\n".join(differences) + "\n"
+                "Undo the change to go on with that run (search.trials may be raised), or choose another folder with --out."
+            )
+    write_text(file, tomli_w.dumps(_as_toml(study)))
+
+
+def _find_study(name_or_path: str | Path) -> Path:
+    file = Path(name_or_path)
+    if file.is_file():
+        return file
+    if str(name_or_path) in study_names():
+        return resource_dir("tuning") / f"{name_or_path}.toml"
+    raise FileNotFoundError(
+        f"there is no study {str(name_or_path)!r}: give a TOML file, or one of the embedded studies {', '.join(study_names())}"
+    )
+
+
+def _explain(error: ValidationError) -> str:
+    """Say for each fault which key it is, what came, and what is allowed."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"  {key} is unknown; allowed are {', '.join(_fields_beside(fault['loc']))}")
+        elif fault["type"] == "missing":
+            lines.append(f"  {key} is missing")
+        elif key and not isinstance(fault["input"], Mapping):
+            lines.append(f"  {key} = {fault['input']!r}: {_lowered(fault['msg'])}")
+        else:
+            lines.append(f"  {key + ': ' if key else ''}{_lowered(fault['msg'])}")
+    return "\n".join(lines)
+
+
+def _lowered(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Study
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return list(model.model_fields)
+
+
+def _as_toml(study: Study) -> dict[str, Any]:
+    # TOML has no null: a field that is not set is left out.
+    return study.model_dump(mode="json", exclude_none=True)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,537 @@
+"""Train a network: importance-sampled batches, the best epoch by balanced accuracy, and exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
+from ecg_shock.training.checkpoint import Checkpoint, atomic_writer, load_checkpoint, save_checkpoint
+from ecg_shock.training.samplers import DEFAULT_FLOOR, Sampler, gradient_scores
+
+if TYPE_CHECKING:
+    import keras
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_NAME = "checkpoint.npz"
+HISTORY_NAME = "history.json"
+CHECKPOINT_FORMAT = 1
+THRESHOLD = 0.5  # of the probability, where balanced accuracy is measured while training
+# Steps of one call into TensorFlow: fewer spend time on calls, more let an adaptive sampler's scores grow old.
+STEPS_PER_CALL = 8
+# Windows of one forward pass without gradients: larger chunks fall out of the processor's cache.
+INFERENCE_CHUNK = 256
+# A longer run begins like a shorter one, so these may be raised when a folder is trained further.
+RAISABLE = ("epochs", "patience")
+
+
+class TrainingConfig(BaseModel):
+    """Set how a network is trained.
+
+    Parameters
+    ----------
+    epochs : int
+        Epochs at most; the paper's 400.
+    batch_size : int
+        Windows a step.
+    learning_rate : float
+        Of Adam.
+    sampler : {"ras", "uniform"}
+        How windows are drawn, see `ecg_shock.training.samplers`.
+    balanced : bool
+        Give both classes the same weight in the loss, N/(2 N_class) a window, instead of every window.
+    patience : int or None
+        Stop after so many epochs without a better one; None never stops early.
+    floor : float
+        Share of uniform sampling in "ras"; importance weights are at most 1/floor.
+    rescore_every : int
+        Epochs between two forward passes over all training windows that renew the scores of "ras".
+    seed : int
+        Of the initial weights, the dropout and the sampler.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epochs: int = Field(400, ge=1)
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    sampler: Literal["ras", "uniform"] = "ras"
+    balanced: bool = False
+    patience: int | None = Field(None, ge=1)
+    floor: float = Field(DEFAULT_FLOOR, gt=0, le=1)
+    rescore_every: int = Field(10, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Labelled windows.
+
+    Parameters
+    ----------
+    ecg : numpy.ndarray of float32
+        Windows in mV at 125 Hz, shape (N, n).
+    shockable : numpy.ndarray of bool
+        Labels, shape (N,).
+    groups : numpy.ndarray of int
+        Groups that the sampler knows apart, such as AHA classes, shape (N,).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, there is no window, or a sample is not finite.
+    """
+
+    ecg: np.ndarray
+    shockable: np.ndarray
+    groups: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ecg", np.ascontiguousarray(self.ecg, dtype=np.float32))
+        object.__setattr__(self, "shockable", np.asarray(self.shockable))
+        object.__setattr__(self, "groups", np.asarray(self.groups))
+        n = len(self.ecg)
+        if self.ecg.ndim != 2 or n == 0 or self.shockable.shape != (n,) or self.groups.shape != (n,):
+            raise ValueError(
+                f"ecg, shockable and groups have shapes {self.ecg.shape}, {self.shockable.shape} and "
+                f"{self.groups.shape}; they must be (N, samples), (N,) and (N,), with at least one window"
+            )
+        if self.shockable.dtype != np.bool_:
+            raise ValueError(f"shockable has type {self.shockable.dtype}; it must be bool")
+        if not np.issubdtype(self.groups.dtype, np.integer):
+            raise ValueError(f"groups has type {self.groups.dtype}; it must be integer")
+        bad = np.flatnonzero(~np.isfinite(self.ecg).all(axis=1))
+        if bad.size:
+            raise ValueError(f"{bad.size} windows hold samples that are not finite, first {bad[0]}; leave them out")
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """What an epoch came to.
+
+    Parameters
+    ----------
+    epoch : int
+        From 1.
+    loss : float
+        Mean weighted loss of the epoch's batches, with dropout: the objective as training saw it.
+    validation_loss : float
+        The same objective on the validation windows, without dropout. With `balanced`, the mean of both classes' means.
+    sensitivity, specificity, balanced_accuracy : float
+        On the validation windows at probability 0.5, from 0 to 1.
+    seconds : float
+        Wall-clock time; not compared, since it never repeats.
+    """
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    sensitivity: float
+    specificity: float
+    balanced_accuracy: float
+    seconds: float = field(compare=False)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training run came to.
+
+    Parameters
+    ----------
+    history : tuple of EpochLog
+        Every epoch in order.
+    best_epoch : int
+        The epoch of the highest validation balanced accuracy; of equal ones that of the lowest validation loss.
+    best_balanced_accuracy, best_loss : float
+        Balanced accuracy and loss on the validation windows after that epoch.
+    folder : pathlib.Path
+        Where the checkpoint and the history lie.
+    """
+
+    history: tuple[EpochLog, ...]
+    best_epoch: int
+    best_balanced_accuracy: float
+    best_loss: float
+    folder: Path
+
+    def load_model(self) -> keras.Model:
+        """Build the network with the weights of the best epoch."""
+        return load_best_model(self.folder)
+
+
+class DivergedError(ValueError):
+    """A loss that is not finite: training cannot go on."""
+
+
+def train(
+    spec: CnnSpec,
+    training: Examples,
+    validation: Examples,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    on_epoch: Callable[[EpochLog], None] | None = None,
+) -> TrainingResult:
+    """Train a network, or go on where a run in the same folder stopped.
+
+    After every epoch the whole state is written to `folder`. Called again after an interruption, even a kill, training
+    goes on from the last whole epoch and comes to the same weights and history, bit for bit on the same machine with
+    the same versions and number of threads. A finished folder returns at once.
+
+    Parameters
+    ----------
+    spec : CnnSpec
+        The network.
+    training, validation : Examples
+        Windows to train on, and windows of other patients to choose the epoch by; both classes in each.
+    config : TrainingConfig
+        How to train.
+    folder : pathlib.Path
+        Made if missing; gets ``checkpoint.npz`` and ``history.json``.
+    on_epoch : callable, optional
+        Called with the `EpochLog` of each epoch trained now, after its state is on disk.
+
+    Returns
+    -------
+    TrainingResult
+        The history and the best epoch.
+
+    Raises
+    ------
+    ValueError
+        If a part has one class only or windows of another length than the network, or if the folder holds a run of
+        another network, configuration or data (more epochs or patience are allowed), or a damaged checkpoint.
+    DivergedError
+        If a loss is not finite. The folder keeps the epochs before, the best among them (`load_best_model`).
+
+    Notes
+    -----
+    An epoch is ⌈N / batch_size⌉ full batches. With uniform sampling the last batch takes its missing windows from the
+    next shuffled round, so that every step has the same size and every window comes once a round.
+
+    Each step minimises Σ w_i c_i l_i / B over the B windows drawn: l the binary cross-entropy, c the class weight
+    (`balanced`), w the importance weight. Scores come from the batch's own forward pass, with dropout at work, and every
+    `rescore_every` epochs, the first included, from a forward pass over all windows without dropout.
+    """
+    folder = Path(folder)
+    for name, part in (("training", training), ("validation", validation)):
+        _check_part(name, part, spec)
+    run = _describe_run(spec, training, validation, config)
+
+    model = build_model(spec, seed=config.seed)
+    optimizer = import_keras().optimizers.Adam(config.learning_rate)
+    optimizer.build(model.trainable_variables)
+    sampler = Sampler(config.sampler, training.groups, floor=config.floor, seed=config.seed)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    history: list[EpochLog] = []
+    best_variables: list[np.ndarray] = []
+    if (folder / CHECKPOINT_NAME).exists():
+        checkpoint = load_checkpoint(folder / CHECKPOINT_NAME)
+        _check_same_run(checkpoint.run, run, folder)
+        history = [EpochLog(**epoch) for epoch in checkpoint.history]
+        best_variables = checkpoint.best
+        _assign(model.variables, checkpoint.model)
+        _assign(optimizer.variables, checkpoint.optimizer)
+        sampler.restore(checkpoint.sampler)
+        _write_history(folder, history)  # a kill may have come between the checkpoint and its history
+        logger.info("resuming %s after epoch %d", folder, len(history))
+
+    class_weights = _class_weights(training.shockable, config.balanced)
+    train_steps = _compile_train_steps(model, optimizer, training)
+    infer = _compile_inference(model)
+    batches = math.ceil(len(training.ecg) / config.batch_size)
+
+    while not _is_finished(history, config):
+        started = time.perf_counter()
+        epoch = len(history) + 1
+        if sampler.learns and (epoch - 1) % config.rescore_every == 0:
+            sampler.rescore(gradient_scores(*infer(training.ecg), training.shockable, class_weights))
+        losses: list[float] = []
+        for first in range(0, batches, STEPS_PER_CALL):
+            steps = min(STEPS_PER_CALL, batches - first)
+            indices, weights = sampler.draw((steps, config.batch_size))
+            drawn_class_weights = class_weights[indices]
+            step_losses, logits, squared_norms = train_steps(indices, weights * drawn_class_weights)
+            losses.extend(step_losses)
+            if sampler.learns:
+                shockable = training.shockable[indices]
+                sampler.update(indices, gradient_scores(logits, squared_norms, shockable, drawn_class_weights))
+        logits, _ = infer(validation.ecg)
+        loss = float(np.mean(losses))
+        log = _judge(epoch, loss, logits, validation.shockable, config.balanced, started)
+        if not (math.isfinite(log.loss) and math.isfinite(log.validation_loss)):
+            raise _diverged(log, history, config, folder)
+
+        history.append(log)
+        variables = [np.array(v) for v in model.variables]
+        if _best(history) is log:
+            best_variables = variables
+        save_checkpoint(
+            folder / CHECKPOINT_NAME,
+            Checkpoint(
+                run=run,
+                history=[asdict(e) for e in history],
+                model=variables,
+                best=best_variables,
+                optimizer=[np.array(v) for v in optimizer.variables],
+                sampler=sampler.state(),
+            ),
+        )
+        _write_history(folder, history)
+        if on_epoch is not None:
+            on_epoch(log)
+
+    best = _best(history)
+    return TrainingResult(
+        history=tuple(history),
+        best_epoch=best.epoch,
+        best_balanced_accuracy=best.balanced_accuracy,
+        best_loss=best.validation_loss,
+        folder=folder,
+    )
+
+
+def load_best_model(folder: Path) -> keras.Model:
+    """Build the network of a training folder with the weights of its best epoch.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A folder that `train` wrote, finished or not.
+
+    Returns
+    -------
+    keras.Model
+        Windows in mV, shape (batch, samples, 1), to the probability of shockable, shape (batch, 1).
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no checkpoint.
+    ValueError
+        If the checkpoint is damaged.
+    """
+    checkpoint = load_checkpoint(Path(folder) / CHECKPOINT_NAME)
+    model = build_model(CnnSpec(**checkpoint.run["network"]))
+    _assign(model.variables, checkpoint.best)
+    return model
+
+
+def _compile_train_steps(
+    model: keras.Model, optimizer: keras.Optimizer, training: Examples
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return a function that trains on several batches in one call.
+
+    It takes indices and weights, shape (steps, batch), and returns each step's loss, shape (steps,), and each drawn
+    window's logit and squared norm of the pooled features, shape (steps, batch).
+    """
+    import tensorflow as tf
+
+    # The whole part lies in memory as one tensor, and each step gathers its windows inside TensorFlow.
+    ecg = tf.constant(training.ecg[..., np.newaxis])
+    target = tf.constant(training.shockable, dtype=tf.float32)
+    last_layer = _last_layer(model)
+    variables = model.trainable_variables
+    shape = (None, None)
+
+    # XLA makes this network many times slower on CPUs.
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.int64), tf.TensorSpec(shape, tf.float32)], jit_compile=False)
+    def run_steps(indices: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        steps = tf.shape(indices)[0]
+        losses = tf.TensorArray(tf.float32, steps)
+        all_logits = tf.TensorArray(tf.float32, steps)
+        all_norms = tf.TensorArray(tf.float32, steps)
+        for step in tf.range(steps):
+            drawn = indices[step]
+            labels = tf.gather(target, drawn)
+            with tf.GradientTape() as tape:
+                logits, squared_norms = last_layer(tf.gather(ecg, drawn), training=True)
+                cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+                # Divided by the batch size: by the sum of the weights it would be biased.
+                loss = tf.reduce_mean(weights[step] * cross_entropy)
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            losses = losses.write(step, loss)
+            all_logits = all_logits.write(step, logits)
+            all_norms = all_norms.write(step, squared_norms)
+        return losses.stack(), all_logits.stack(), all_norms.stack()
+
+    def train_steps(indices: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        outputs = run_steps(tf.constant(indices, tf.int64), tf.constant(weights, tf.float32))
+        losses, logits, squared_norms = (output.numpy() for output in outputs)
+        return losses, logits, squared_norms
+
+    return train_steps
+
+
+def _compile_inference(model: keras.Model) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return a function from windows (N, n) to logits and squared norms of the pooled features, each (N,)."""
+    import tensorflow as tf
+
+    last_layer = _last_layer(model)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, model.input_shape[1], 1))], jit_compile=False)
+    def run(ecg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        chunks = -(-tf.shape(ecg)[0] // INFERENCE_CHUNK)
+        all_logits = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=(None,))
+        all_norms = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=(None,))
+        for chunk in tf.range(chunks):
+            windows = ecg[chunk * INFERENCE_CHUNK : (chunk + 1) * INFERENCE_CHUNK]
+            logits, squared_norms = last_layer(windows, training=False)
+            all_logits = all_logits.write(chunk, logits)
+            all_norms = all_norms.write(chunk, squared_norms)
+        return all_logits.concat(), all_norms.concat()
+
+    def infer(ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, squared_norms = run(tf.constant(ecg[..., np.newaxis]))
+        return logits.numpy(), squared_norms.numpy()
+
+    return infer
+
+
+def _last_layer(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
+    """Return a function from windows (batch, n, 1) to logits and squared norms of the pooled features, each (batch,)."""
+    import tensorflow as tf
+
+    pooled = import_keras().Model(model.input, model.get_layer("global_pool").output)
+    dense = model.get_layer("shockable")
+
+    def last_layer(windows: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        features = pooled(windows, training=training)
+        # The cross-entropy of a logit stays exact where that of a rounded probability does not.
+        logits = tf.squeeze(tf.matmul(features, dense.kernel) + dense.bias, axis=1)
+        return logits, tf.reduce_sum(tf.square(features), axis=1)
+
+    return last_layer
+
+
+def _check_part(name: str, part: Examples, spec: CnnSpec) -> None:
+    if part.ecg.shape[1] != spec.input_samples:
+        raise ValueError(
+            f"the {name} windows have {part.ecg.shape[1]} samples and the network takes {spec.input_samples}; "
+            "set input_samples to the length of the windows"
+        )
+    if part.shockable.all() or not part.shockable.any():
+        missing = "nonshockable" if part.shockable.all() else "shockable"
+        raise ValueError(
+            f"the {name} part has {len(part.shockable)} windows and none is {missing}; both classes are needed: "
+            "choose another split, or more databases"
+        )
+
+
+def _class_weights(shockable: np.ndarray, balanced: bool) -> np.ndarray:
+    """Return each window's weight in the objective, shape (N,): N/(2 N_class) if balanced, else 1."""
+    if not balanced:
+        return np.ones(len(shockable))
+    counts = np.bincount(shockable, minlength=2)
+    return (len(shockable) / (2.0 * counts))[shockable.astype(int)]
+
+
+def _judge(
+    epoch: int, loss: float, logits: np.ndarray, shockable: np.ndarray, balanced: bool, started: float
+) -> EpochLog:
+    towards_label = np.where(shockable, logits, -logits).astype(np.float64)
+    cross_entropy = np.logaddexp(0.0, -towards_label)
+    shock = logits >= math.log(THRESHOLD / (1.0 - THRESHOLD))
+    sensitivity, specificity = float(shock[shockable].mean()), float((~shock[~shockable]).mean())
+    return EpochLog(
+        epoch=epoch,
+        loss=loss,
+        validation_loss=float(np.mean(_class_weights(shockable, balanced) * cross_entropy)),
+        sensitivity=sensitivity,
+        specificity=specificity,
+        balanced_accuracy=(sensitivity + specificity) / 2,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _best(history: Sequence[EpochLog]) -> EpochLog:
+    return max(history, key=lambda e: (e.balanced_accuracy, -e.validation_loss))
+
+
+def _is_finished(history: Sequence[EpochLog], config: TrainingConfig) -> bool:
+    if not history:
+        return False
+    waited = len(history) - _best(history).epoch
+    return len(history) >= config.epochs or (config.patience is not None and waited >= config.patience)
+
+
+def _diverged(log: EpochLog, history: Sequence[EpochLog], config: TrainingConfig, folder: Path) -> DivergedError:
+    kept = f"no epoch was complete, and nothing is kept in {folder}"
+    if history:
+        best = _best(history)
+        kept = f"{folder} keeps epoch {best.epoch} (balanced accuracy {best.balanced_accuracy:.4f})"
+    return DivergedError(
+        f"epoch {log.epoch} came to loss {log.loss} and validation loss {log.validation_loss}, with learning rate "
+        f"{config.learning_rate}; {kept}; train again in another folder with a lower learning rate, "
+        "and look for windows of extreme amplitude"
+    )
+
+
+def _describe_run(spec: CnnSpec, training: Examples, validation: Examples, config: TrainingConfig) -> dict[str, Any]:
+    """Return what makes a run the one it is, as it comes back from JSON."""
+    run = {
+        "format": CHECKPOINT_FORMAT,
+        "network": asdict(spec),
+        "config": config.model_dump(),
+        "data": {"training": _digest(training), "validation": _digest(validation)},
+    }
+    return json.loads(json.dumps(run))
+
+
+def _digest(part: Examples) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for array in (part.ecg, part.shockable, part.groups.astype(np.int64)):
+        digest.update(np.ascontiguousarray(array).data)
+    return {"windows": len(part.ecg), "shockable": int(part.shockable.sum()), "sha256": digest.hexdigest()}
+
+
+def _check_same_run(stored: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
+    before, now = _flatten(stored), _flatten(current)
+    differences = [
+        f"{name}: {before.get(name)!r} in the folder, {now.get(name)!r} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and not _is_raised(name, before.get(name), now.get(name))
+    ]
+    if differences:
+        raise ValueError(
+            f"{folder} holds another training run; use another folder, or undo the difference "
+            f"({' and '.join(RAISABLE)} may be raised):\n  " + "\n  ".join(differences)
+        )
+
+
+def _is_raised(name: str, before: int | None, now: int | None) -> bool:
+    """Say whether a setting that may be raised was raised; no limit is above every limit."""
+    if name.removeprefix("config.") not in RAISABLE:
+        return False
+    return now is None or (before is not None and now > before)
+
+
+def _flatten(run: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in run.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _assign(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _write_history(folder: Path, history: Sequence[EpochLog]) -> None:
+    best = _best(history)
+    text = json.dumps({"best_epoch": best.epoch, "epochs": [asdict(e) for e in history]}, indent=1)
+    with atomic_writer(folder / HISTORY_NAME) as file:
+        file.write(text.encode())
