@@ -1,3 +1,11 @@
-"""Shock advice from an ECG: train, search, judge by the AHA goals, and run anywhere."""
+"""Shock advice from an ECG: train, search, judge by the AHA goals, and run anywhere.
+
+TensorFlow is loaded only by what trains: `import ecg_shock` and `predict` do without it.
+"""
+
+from ecg_shock.data.recordings import Episode, Recording, read_record
+from ecg_shock.deploy.advisor import Advice, Advisor, predict, predict_many
+from ecg_shock.preprocessing import Preprocessing
 
 __version__ = "0.1.0"
+__all__ = ["Advice", "Advisor", "Episode", "Preprocessing", "Recording", "predict", "predict_many", "read_record"]

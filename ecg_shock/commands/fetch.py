@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,10 +37,11 @@ def fetch(
 ) -> None:
     """Fetch databases from PhysioNet, every file checked by size and SHA-256.
 
-    Run it again at any time: files that are there and right are kept, the others are fetched. The recordings are
-    not part of this package; their licence and the publications to cite are printed at the end.
+    Run it again at any time: files that are there and right are kept.
 
-    Examples: `ecg-shock fetch vfdb cudb mitdb`, `ecg-shock fetch vfdb --data recordings --verify`
+    The licence, and the publications to cite, are printed at the end.
+
+    Example: ecg-shock fetch vfdb cudb mitdb --data recordings
     """
     from ecg_shock.data.manifests import data_dir, load_manifest
 
@@ -66,7 +68,7 @@ def _fetch(manifests: dict[str, Manifest], folder: Path, console: Console) -> No
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         for database, manifest in manifests.items():
             task = progress.add_task(manifest.name, total=manifest.total_bytes)
-            fetch_database(database, folder, progress=lambda size, task=task: progress.advance(task, size))
+            fetch_database(database, folder, progress=partial(progress.advance, task))
     for manifest in manifests.values():
         text = (
             f"\n{manifest.title} {manifest.version}: {len(manifest.files)} files, {manifest.total_bytes:,} bytes, "

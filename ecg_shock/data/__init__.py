@@ -1,0 +1,1 @@
+"""From files to windows: manifests, recordings, windows, patient splits."""

@@ -221,7 +221,7 @@ def _fetch_file(url: str, path: Path, entry: FileEntry) -> None:
 
 
 def _guard_response(response: Any, **_: Any) -> None:
-    # The downloader reads the body of a good response only; one that is left unread must be closed here.
+    # The downloader leaves a response that it refuses unread, and its connection open until the garbage is collected.
     try:
         if response.is_redirect:
             _require_safe(urljoin(response.url, response.headers["location"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -103,28 +104,66 @@ class Recording:
             kind = getattr(self.signal, "dtype", type(self.signal).__name__)
             raise TypeError(f"signal is {kind}; give a float array in mV, shape (n_samples, n_leads)")
         if self.signal.ndim != 2 or self.signal.size == 0:
-            raise ValueError(
-                f"signal has shape {self.signal.shape}; give (n_samples, n_leads), at least (1, 1)"
-            )
+            raise ValueError(f"signal has shape {self.signal.shape}; give (n_samples, n_leads), at least (1, 1)")
         _check_fs(self.fs)
         if len(self.leads) != self.signal.shape[1]:
             raise ValueError(
                 f"leads {self.leads!r} name {len(self.leads)} of {self.signal.shape[1]} columns; name each"
             )
         if len(self.beats_s) != len(self.beat_codes):
-            raise ValueError(
-                f"{len(self.beats_s)} beats_s but {len(self.beat_codes)} beat_codes; give one each"
-            )
+            raise ValueError(f"{len(self.beats_s)} beats_s but {len(self.beat_codes)} beat_codes; give one each")
         for episode, following in zip(self.episodes, self.episodes[1:], strict=False):
             if episode.end_s > following.start_s:
-                raise ValueError(
-                    f"{episode!r} overlaps {following!r}; give episodes in order, without overlap"
-                )
+                raise ValueError(f"{episode!r} overlaps {following!r}; give episodes in order, without overlap")
 
     @property
     def duration_s(self) -> float:
         """Length in seconds."""
         return len(self.signal) / self.fs
+
+    def strip(self, start_s: float, length_s: float, lead: str | None = None) -> Recording:
+        """Cut a strip of one lead, as `ecg_shock.predict` takes it.
+
+        Parameters
+        ----------
+        start_s, length_s : float
+            Where the strip begins and how long it is, in seconds.
+        lead : str, optional
+            Name of the lead; the first one if not given.
+
+        Returns
+        -------
+        Recording
+            One lead, without episodes and beats.
+
+        Raises
+        ------
+        ValueError
+            If the strip does not lie within the recording, or there is no such lead.
+
+        Examples
+        --------
+        >>> recording = Recording(np.zeros((5000, 2)), fs=250, leads=("II", "V5"))
+        >>> recording.strip(3, 5, lead="V5").duration_s
+        5.0
+        """
+        lead = self.leads[0] if lead is None else lead
+        if lead not in self.leads:
+            raise ValueError(f"lead={lead!r} is not in this recording; choose from {self.leads!r}")
+        first, last = round(start_s * self.fs), round((start_s + length_s) * self.fs)
+        if not 0 <= first < last <= len(self.signal):
+            raise ValueError(
+                f"a strip from {start_s:g} s of {length_s:g} s is not within the recording, of {self.duration_s:g} s"
+            )
+        column = self.leads.index(lead)
+        return Recording(
+            signal=self.signal[first:last, column : column + 1],
+            fs=self.fs,
+            leads=(lead,),
+            name=self.name,
+            database=self.database,
+            patient=self.patient,
+        )
 
 
 def read_record(
@@ -217,9 +256,7 @@ def read_record(
             ".edf, .csv, .tsv, .txt and .npy"
         )
     if fs is None or units is None:
-        raise ValueError(
-            f"{path} does not say its sampling rate and unit; pass fs= in Hz and units= such as 'mV'"
-        )
+        raise ValueError(f"{path} does not say its sampling rate and unit; pass fs= in Hz and units= such as 'mV'")
     return (_read_npy if suffix == ".npy" else _read_csv)(path, fs, units, leads)
 
 
@@ -275,10 +312,10 @@ def read_wfdb_header(path: Path) -> Any:
     if several_segments:
         raise ValueError(f"{path} is a record of several segments; read its segments one by one")
     if header.n_sig == 0 or header.n_sig != len(lines) - 1:
-        raise ValueError(
-            f"{path} promises {header.n_sig} signals and describes {len(lines) - 1}. {WHAT_TO_DO}"
-        )
+        raise ValueError(f"{path} promises {header.n_sig} signals and describes {len(lines) - 1}. {WHAT_TO_DO}")
     _check_fs(header.fs, f"{path}: ")
+    if not np.isfinite(header.adc_gain).all():
+        raise ValueError(f"{path} has the gains {header.adc_gain}. {WHAT_TO_DO}")
     if any(header.skew[i] for i in range(header.n_sig)):
         raise ValueError(f"{path} has skewed signals, which are not supported; rewrite it with wfdb's xform")
     for name in dict.fromkeys(header.file_name):
@@ -306,9 +343,7 @@ def _header_lines(path: Path) -> list[str]:
         return [line.decode("ascii") for line in lines]
     except UnicodeDecodeError as error:
         # The WFDB library drops such characters without a word, and so reads µV as V.
-        raise ValueError(
-            f"{path} is no plain ASCII: {error}. Write uV for microvolts, or fetch it again."
-        ) from None
+        raise ValueError(f"{path} is no plain ASCII: {error}. Write uV for microvolts, or fetch it again.") from None
 
 
 def _check_signal_file(path: Path, header: Any, name: str) -> None:
@@ -318,8 +353,7 @@ def _check_signal_file(path: Path, header: Any, name: str) -> None:
     (fmt, offset), *others = formats
     if others or fmt not in WFDB_BYTES_PER_SAMPLE:
         raise ValueError(
-            f"{path} gives {name!r} the formats {sorted(formats)}; allowed is one of "
-            f"{tuple(WFDB_BYTES_PER_SAMPLE)}"
+            f"{path} gives {name!r} the formats {sorted(formats)}; allowed is one of {tuple(WFDB_BYTES_PER_SAMPLE)}"
         )
     signal_file = path.parent / name
     if not signal_file.is_file():
@@ -359,17 +393,15 @@ def _read_wfdb(path: Path, fs: float | None, units: str | None, leads: Sequence[
                 f"to the checksum {checksum} in {path.name}. {WHAT_TO_DO}"
             )
     _warn_of_missing_gains(path, chosen)
-    signal = np.stack(
-        [column * MV_PER_UNIT[header.units[i]] for column, i in zip(columns, chosen, strict=True)], 1
-    )
+    signal = np.stack([column * MV_PER_UNIT[header.units[i]] for column, i in zip(columns, chosen, strict=True)], 1)
     return _recording(path, signal, rates[0], [names[i] for i in chosen])
 
 
 def _warn_of_missing_gains(path: Path, channels: list[int]) -> None:
     lines = _header_lines(path)[1:]
     for channel in channels:
-        gain = (lines[channel].split() + [""])[2].split("/")[0].split("(")[0]
-        if not gain or float(gain) == 0:
+        gain = (lines[channel].split() + [""])[2]  # as in 200(1024)/mV
+        if re.match(r"-?[0.]*(?![0-9.])", gain):
             logger.warning("%s: signal %d is not calibrated; taken as 200 units/mV", path, channel)
 
 
@@ -448,9 +480,7 @@ def _read_npy(path: Path, fs: float, units: str, leads: Sequence[str] | None) ->
     if len(shape) not in (1, 2):
         raise ValueError(f"{path} has shape {shape}; save (n_samples,) or (n_samples, n_leads)")
     if len(shape) == 2 and shape[1] > shape[0]:
-        raise ValueError(
-            f"{path} has shape {shape}, more leads than samples; transpose it to (n_samples, n_leads)"
-        )
+        raise ValueError(f"{path} has shape {shape}, more leads than samples; transpose it to (n_samples, n_leads)")
     array = array.reshape(shape[0], -1) if array.size else np.empty((0, 1))
     names = _lead_names([""] * array.shape[1])
     chosen = _choose_leads(path, names, leads)
@@ -479,16 +509,12 @@ def _check_agreement(
     path: Path, rates: Sequence[float], found_units: Sequence[str], fs: float | None, units: str | None
 ) -> None:
     if len(set(rates)) > 1:
-        raise ValueError(
-            f"{path} has leads of different rates, {sorted(set(rates))} Hz; choose leads= of one rate"
-        )
+        raise ValueError(f"{path} has leads of different rates, {sorted(set(rates))} Hz; choose leads= of one rate")
     _check_fs(rates[0], f"{path}: ")
     if fs is not None and fs != rates[0]:
         raise ValueError(f"{path} is sampled at {rates[0]} Hz by its header, not at {fs!r} Hz; leave fs out")
     if units is not None and any(MV_PER_UNIT[found] != MV_PER_UNIT[units] for found in found_units):
-        raise ValueError(
-            f"{path} is in {sorted(set(found_units))} by its header, not in {units!r}; leave units out"
-        )
+        raise ValueError(f"{path} is in {sorted(set(found_units))} by its header, not in {units!r}; leave units out")
 
 
 def _lead_names(names: Sequence[str | None]) -> list[str]:
@@ -517,7 +543,5 @@ def _choose_voltage_leads(
     chosen = [i for i in _choose_leads(path, names, leads) if units[i] in MV_PER_UNIT]
     if not chosen or (leads is not None and len(chosen) < len(leads)):
         channels = dict(zip(names, units, strict=True))
-        raise ValueError(
-            f"{path} has channels in {channels}; ECG leads have to be in one of {tuple(MV_PER_UNIT)}"
-        )
+        raise ValueError(f"{path} has channels in {channels}; ECG leads have to be in one of {tuple(MV_PER_UNIT)}")
     return chosen

@@ -10,8 +10,8 @@ these deviations:
 - Morphology, amplitude, polarity and noise are drawn for each patient, much wider than in health.
 
 Ventricular fibrillation has no beats: it is a carrier with wandering frequency whose complex amplitude is a
-slow random process. Rates and amplitudes were chosen so that strips look like those of the MIT-BIH and Creighton
-databases, which were looked at for it: they are no independent test of a network trained on this set.
+slow random process. Rates and amplitudes were chosen so that strips look like those of the MIT-BIH and
+Creighton databases, which were looked at for it: they are no independent test of a network trained on this set.
 
 References
 ----------
@@ -49,12 +49,22 @@ FLUTTER_BPM = (200.0, 350.0)
 QRS_MV = (0.3, 3.0)
 VT_MV = (0.5, 4.5)
 COARSE_VF_MV = (0.6, 4.5)
-FINE_VF_MV = (0.13, 0.165)
+FINE_VF_MV = (0.13, 0.17)
 FIBRILLATORY_WAVE_MV = (0.02, 0.12)  # root mean square
 BLOCKED_P_WAVE_MV = 0.03  # of asystole
 PACING_SPIKE_MV = (0.3, 2.0)
 
-AF_RR_VARIATION = (0.15, 0.3)  # standard deviation over mean
+# Variation of RR intervals: standard deviation or amplitude over mean.
+SINUS_RR_VARIATION = 0.02
+SVT_RR_VARIATION = 0.005
+PACED_RR_VARIATION = 0.001
+VT_RR_VARIATION = (0.003, 0.02)
+POLYMORPHIC_RR_VARIATION = 0.06
+AF_RR_VARIATION = (0.15, 0.3)
+RR_JITTER = 0.3  # of the variation
+MAYER_HZ = 0.1  # blood pressure waves
+BREATHING_HZ = (0.15, 0.35)
+BREATHING_DEPTH = 0.08  # of a beat's height
 SHORTEST_RR_S = 0.24
 AF_WAVE_HZ = (4.0, 8.0)
 VF_HZ = (3.0, 9.0)
@@ -63,8 +73,24 @@ VF_BANDWIDTH_HZ = (0.3, 3.0)  # of its complex amplitude
 VF_REGULARITY = (0.0, 2.5)  # constant part of that amplitude, over the standard deviation of the rest
 VF_OVERTONE = (0.0, 0.45)
 VF_REST = (0.05, 0.8)  # broadband part, over the standard deviation of the amplitude
+VT_SWING = (0.0, 0.15)  # standard deviation over mean of the complexes' height
+TORSADE_HZ = (0.08, 0.3)
+TORSADE_SECOND_FORM = (0.3, 0.8)  # its height over that of the first
 PREMATURITY = (0.5, 0.75)  # of a premature beat: its RR interval over the usual one
+PREMATURE_HEIGHT = (0.6, 1.8)  # over that of the patient's usual QRS
 
+# Waves: time from the R peak and standard deviation of the Gaussian in s.
+P_MV, P_BEFORE_S, P_WIDTH_S = (0.03, 0.25), (0.13, 0.2), (0.015, 0.03)
+NARROW_WIDTH_S, WIDE_WIDTH_S = (0.008, 0.014), (0.018, 0.032)  # of each of Q, R and S
+QRS_FORMS = (0.45, 0.15, 0.2, 0.2)  # shares of patients: upright, down, biphasic, notched (always wide)
+WIDE_QRS = 0.2  # share of the others
+T_HEIGHT = (0.02, 0.4)  # over the height of the QRS
+T_CENTRE_S, T_WIDTH_S = (0.26, 0.34), (0.03, 0.05)
+T_FOOT, T_FOOT_BEFORE_S, T_FOOT_WIDTH_S = 0.6, 0.06, 0.06  # T waves rise slowly and fall fast
+INVERTED_T = 0.25  # share of patients
+ECTOPIC_WIDTH_S, ECTOPIC_T_WIDTH_S = (0.028, 0.06), (0.05, 0.09)
+ECTOPIC_T_HEIGHT = (0.2, 0.9)
+SQRT_RR = 0.5  # Bazett's exponent of the QT interval
 WAVE_BEFORE_S, WAVE_AFTER_S = 0.6, 1.0  # of a beat's R peak: beyond, its waves are taken as zero
 
 # Measurement: root mean square in mV, drawn on a logarithmic scale for each patient.
@@ -72,7 +98,7 @@ WANDER_MV = (0.02, 0.5)
 MUSCLE_MV = (0.002, 0.03)
 MAINS_MV = (0.0005, 0.015)
 MOTION_MV = (0.01, 0.12)
-QUIET = 0.12  # what remains of all this in asystole and fine VF, which it would otherwise drown
+QUIET = 0.06  # what remains of all this in asystole and fine VF, which it would otherwise drown
 GAIN_ERROR = 0.05
 INVERTED_LEADS = 0.3  # share of patients
 OFFSET_MV = 1.0
@@ -188,7 +214,7 @@ def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
     codes = [str(code) for code in rng.permutation(_codes_of_patient(k))]
     n = round(seconds * fs)
     strips = [KINDS[code].draw(rng, heart, n / fs, fs) for code in codes]
-    starts = np.arange(len(codes)) * n / fs
+    edges_s = (np.arange(len(codes) + 1) * n / fs).tolist()
     quiet = np.repeat([KINDS[code].quiet for code in codes], n)
     name = f"p{k + 1:03d}"
     return Recording(
@@ -199,10 +225,10 @@ def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
         database=DATABASE,
         patient=f"{DATABASE}/{name}",
         episodes=tuple(
-            Episode(float(start), float(start + n / fs), KINDS[code].rhythm, code)
-            for start, code in zip(starts, codes, strict=True)
+            Episode(start, end, KINDS[code].rhythm, code)
+            for start, end, code in zip(edges_s[:-1], edges_s[1:], codes, strict=True)
         ),
-        beats_s=np.concatenate([start + strip.beats_s for start, strip in zip(starts, strips, strict=True)]),
+        beats_s=np.concatenate([start + strip.beats_s for start, strip in zip(edges_s[:-1], strips, strict=True)]),
         beat_codes=tuple(code for strip in strips for code in strip.codes),
     )
 
@@ -222,9 +248,8 @@ def _codes_of_patient(k: int) -> list[str]:
 
 
 def _draw_heart(rng: np.random.Generator) -> _Heart:
-    p_wave = _beat([rng.uniform(0.03, 0.25)], [-rng.uniform(0.13, 0.2)], [rng.uniform(0.015, 0.03)], [0.0])
     return _Heart(
-        p_wave=p_wave,
+        p_wave=_beat([rng.uniform(*P_MV)], [-rng.uniform(*P_BEFORE_S)], [rng.uniform(*P_WIDTH_S)], [0.0]),
         qrs_t=_draw_qrs_t(rng),
         ectopic=_draw_ectopic(rng),
         other_ectopic=_draw_ectopic(rng),
@@ -238,29 +263,30 @@ def _draw_qrs_t(rng: np.random.Generator) -> _Beat:
     down = (rng.uniform(0, 0.1), rng.uniform(0.05, 0.3), -1.0, 0.0)
     biphasic = (0.0, 1.0, -rng.uniform(0.5, 1.2), 0.0)
     notched = (-rng.uniform(0, 0.3), 1.0, -rng.uniform(0, 0.4), rng.uniform(0.3, 0.9))
-    form = rng.choice(4, p=[0.45, 0.15, 0.2, 0.2])
+    form = rng.choice(len(QRS_FORMS), p=QRS_FORMS)
     qrs = np.array((upright, down, biphasic, notched)[form])
-    wide = form == 3 or rng.random() < 0.2
-    width = rng.uniform(0.018, 0.032) if wide else rng.uniform(0.008, 0.014)
-    qrs *= _log_uniform(rng, QRS_MV) / (qrs.max() - qrs.min())
-    t_peak = rng.choice([1.0, 1.0, 1.0, -1.0]) * rng.uniform(0.02, 0.45 if wide else 0.35) * np.ptp(qrs)
-    t_centre = rng.uniform(0.26, 0.34)
+    wide = qrs[3] > 0 or rng.random() < WIDE_QRS
+    width = rng.uniform(*(WIDE_WIDTH_S if wide else NARROW_WIDTH_S))
+    qrs *= _log_uniform(rng, QRS_MV) / np.ptp(qrs)
+    t_peak = (-1 if rng.random() < INVERTED_T else 1) * rng.uniform(*T_HEIGHT) * np.ptp(qrs)
+    t_centre = rng.uniform(*T_CENTRE_S)
     return _beat(
-        [*qrs, t_peak, 0.6 * t_peak],
-        [*(width * np.array([-2.2, 0.0, 2.2, 4.4])), t_centre, t_centre - 0.06],
-        [*(width * np.array([0.8, 1.0, 1.0, 1.2])), rng.uniform(0.03, 0.05), 0.06],
-        [0.0, 0.0, 0.0, 0.0, 0.5, 0.5],
+        [*qrs, t_peak, T_FOOT * t_peak],
+        [*(width * np.array([-2.2, 0.0, 2.2, 4.4])), t_centre, t_centre - T_FOOT_BEFORE_S],
+        [*(width * np.array([0.8, 1.0, 1.0, 1.2])), rng.uniform(*T_WIDTH_S), T_FOOT_WIDTH_S],
+        [0.0, 0.0, 0.0, 0.0, SQRT_RR, SQRT_RR],
     )
 
 
 def _draw_ectopic(rng: np.random.Generator) -> _Beat:
     """Return a wide beat of the ventricles: main deflection of 1 mV, a shoulder, and a discordant T wave."""
-    width = rng.uniform(0.028, 0.06)
+    width = rng.uniform(*ECTOPIC_WIDTH_S)
+    shoulder_s = rng.choice([-1.0, 1.0]) * rng.uniform(1.5, 2.2) * width
     return _beat(
-        [1.0, rng.uniform(-0.7, 0.7), -rng.uniform(0.2, 0.9)],
-        [0.0, rng.choice([-1.0, 1.0]) * rng.uniform(1.5, 2.2) * width, rng.uniform(0.24, 0.34)],
-        [width, rng.uniform(0.6, 1.2) * width, rng.uniform(0.05, 0.09)],
-        [0.0, 0.0, 0.5],
+        [1.0, rng.uniform(-0.7, 0.7), -rng.uniform(*ECTOPIC_T_HEIGHT)],
+        [0.0, shoulder_s, rng.uniform(*T_CENTRE_S)],
+        [width, rng.uniform(0.6, 1.2) * width, rng.uniform(*ECTOPIC_T_WIDTH_S)],
+        [0.0, 0.0, SQRT_RR],
     )
 
 
@@ -280,7 +306,7 @@ def _draw_bradycardia(rng: np.random.Generator, heart: _Heart, seconds: float, f
 
 def _draw_svt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
     """P waves are hidden in the T waves, so none are drawn."""
-    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*SVT_BPM), seconds, variation=0.005)
+    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*SVT_BPM), seconds, SVT_RR_VARIATION)
     return _strip(_draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "A")
 
 
@@ -298,7 +324,7 @@ def _draw_ventricular_ectopy(rng: np.random.Generator, heart: _Heart, seconds: f
     ectopic = np.arange(len(beats_s)) % rng.integers(2, 7) == 1
     beats_s = beats_s - np.where(ectopic, (1 - rng.uniform(*PREMATURITY)) * rr_s, 0.0)
     sinus = _draw_beats(rng, heart.p_wave + heart.qrs_t, beats_s[~ectopic], rr_s[~ectopic], seconds, fs)
-    scale = rng.uniform(0.6, 1.8) * np.ptp(heart.qrs_t.peak_mv)
+    scale = rng.uniform(*PREMATURE_HEIGHT) * np.ptp(heart.qrs_t.peak_mv)
     wide = scale * _draw_beats(rng, heart.ectopic, beats_s[ectopic], rr_s[ectopic], seconds, fs)
     inside = beats_s >= 0
     codes = np.where(ectopic, "V", "N")[inside]
@@ -319,7 +345,7 @@ def _draw_heart_block(rng: np.random.Generator, heart: _Heart, seconds: float, f
 
 def _draw_paced(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
     """Wide beats, each after a spike of the pacemaker."""
-    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*PACED_BPM), seconds, variation=0.001)
+    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*PACED_BPM), seconds, PACED_RR_VARIATION)
     spike = _beat([rng.choice([-1.0, 1.0]) * _log_uniform(rng, PACING_SPIKE_MV)], [-0.08], [0.003], [0.0])
     wide = _log_uniform(rng, QRS_MV) * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
     return _strip(wide + _draw_beats(rng, spike, beats_s, rr_s, seconds, fs), beats_s, "/")
@@ -348,18 +374,22 @@ def _draw_flutter(rng: np.random.Generator, heart: _Heart, seconds: float, fs: f
 def _draw_tachycardia(
     rng: np.random.Generator, heart: _Heart, bpm: tuple[float, float], seconds: float, fs: float
 ) -> _Strip:
-    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*bpm), seconds, variation=rng.uniform(0.003, 0.02))
+    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*bpm), seconds, rng.uniform(*VT_RR_VARIATION))
     signal = _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
-    swing = 1 + rng.uniform(0.0, 0.15) * _band_noise(rng, len(signal), fs, 0.05, 0.5)
+    swing = 1 + rng.uniform(*VT_SWING) * _band_noise(rng, len(signal), fs, 0.05, 0.5)
     return _strip(_to_peak_to_peak(signal * swing, _log_uniform(rng, VT_MV)), beats_s, "V")
 
 
 def _draw_polymorphic_vt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
     """Turn the axis, as in torsade de pointes: two forms of beat come and go, and change sign."""
-    beats_s, rr_s = _irregular_beats(rng, 60 / rng.uniform(*POLYMORPHIC_VT_BPM), 0.06, seconds)
-    turn = 2 * np.pi * (rng.uniform(0.08, 0.3) * np.arange(round(seconds * fs)) / fs + rng.random())
+    beats_s, rr_s = _irregular_beats(rng, 60 / rng.uniform(*POLYMORPHIC_VT_BPM), POLYMORPHIC_RR_VARIATION, seconds)
+    turn = 2 * np.pi * (rng.uniform(*TORSADE_HZ) * np.arange(round(seconds * fs)) / fs + rng.random())
     signal = np.cos(turn) * _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
-    signal += rng.uniform(0.3, 0.8) * np.sin(turn) * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
+    signal += (
+        rng.uniform(*TORSADE_SECOND_FORM)
+        * np.sin(turn)
+        * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
+    )
     return _strip(_to_peak_to_peak(signal, _log_uniform(rng, VT_MV)), beats_s, "V")
 
 
@@ -450,13 +480,13 @@ def _measure(rng: np.random.Generator, signal: np.ndarray, quiet: np.ndarray, fs
 
 
 def _regular_beats(
-    rng: np.random.Generator, rr_s: float, seconds: float, variation: float = 0.02
+    rng: np.random.Generator, rr_s: float, seconds: float, variation: float = SINUS_RR_VARIATION
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return times and RR intervals of beats with respiratory and 0.1 Hz variability, each of this size."""
     at_s = rr_s * np.arange(int(seconds / rr_s * 1.3) + 3)
-    respiratory = np.sin(2 * np.pi * (rng.uniform(0.15, 0.35) * at_s + rng.random()))
-    slow = np.sin(2 * np.pi * (0.1 * at_s + rng.random()))
-    jitter = 0.3 * rng.standard_normal(len(at_s))
+    respiratory = np.sin(2 * np.pi * (rng.uniform(*BREATHING_HZ) * at_s + rng.random()))
+    slow = np.sin(2 * np.pi * (MAYER_HZ * at_s + rng.random()))
+    jitter = RR_JITTER * rng.standard_normal(len(at_s))
     return _beats_from_intervals(rng, rr_s * (1 + variation * (respiratory + slow + jitter)), seconds)
 
 
@@ -484,7 +514,7 @@ def _draw_beats(
     centre_s = beats_s[:, None] + beat.centre_s * stretch
     distance = (samples[:, None, :] / fs - centre_s[:, :, None]) / (beat.width_s * stretch)[:, :, None]
     waves = np.einsum("w,bwt->bt", beat.peak_mv, np.exp(-0.5 * distance**2))
-    breath = 1 + 0.08 * np.sin(2 * np.pi * (rng.uniform(0.15, 0.35) * beats_s + rng.random()))
+    breath = 1 + BREATHING_DEPTH * np.sin(2 * np.pi * (rng.uniform(*BREATHING_HZ) * beats_s + rng.random()))
     n = round(seconds * fs)
     padded = np.bincount((samples + before).ravel(), (waves * breath[:, None]).ravel(), n + before + after)
     return padded[before : before + n]

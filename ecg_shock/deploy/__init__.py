@@ -1,0 +1,1 @@
+"""Models at work: strip quality, advice, and later streaming and export."""

@@ -125,8 +125,9 @@ def bootstrap_limit(
     Deviations from the plain percentile bootstrap:
 
     - A rate without a single wrong window would have no spread and a limit of 100 %, be it of three patients.
-      Its resamples are drawn from Beta(patients, 1), whose `alpha` quantile is the Clopper-Pearson limit of as
-      many correct windows as there are patients.
+      Its resamples are the quantiles of Beta(patients, 1) in random order, so that its limit is Clopper-Pearson's
+      for as many correct windows as there are patients. That allows for patients in whom everything fails, and
+      can be below the limit of a rate with a few wrong windows.
     - Draws that hold no window of one of the rates are left out.
     - Patients with the same counts are drawn together by a multinomial: the same distribution, in less time.
 
@@ -171,5 +172,6 @@ def bootstrap_limit(
     complete = (sum_windows > 0).all(axis=1)
     rates = sum_correct[complete] / sum_windows[complete]
     for rate in np.flatnonzero(all_correct):
-        rates[:, rate] = rng.beta(n_patients[rate], 1, size=len(rates))
+        probabilities = (np.arange(len(rates)) + 0.5) / len(rates)
+        rates[:, rate] = rng.permutation(probabilities) ** (1 / n_patients[rate])
     return float(np.quantile(rates.mean(axis=1), alpha))

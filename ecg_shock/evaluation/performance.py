@@ -18,9 +18,9 @@ import numpy as np
 
 from ecg_shock.evaluation.limits import ALPHA, RESAMPLES, bootstrap_limit, lower_limit, upper_limit
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, RHYTHMS, SHOCKABLE
+from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
-DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)
+DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # at which our own bundles are judged
 SYNTHETIC = "synthetic"  # the database whose results must never pass for those of recordings
 GROUPS = {"shockable": SHOCKABLE, "nonshockable": NONSHOCKABLE, "intermediate": INTERMEDIATE}
 MEASURES = {"shockable": "Se", "nonshockable": "Sp", "intermediate": "shock advised"}
@@ -92,6 +92,25 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class BalancedAccuracy:
+    """The mean of sensitivity and specificity.
+
+    Parameters
+    ----------
+    patients : int
+        All with shockable or nonshockable windows.
+    observed : float or None
+        None where there are no shockable or no nonshockable windows.
+    patient_limit : float or None
+        As in `Rate`; windows of both groups are resampled together, patient by patient.
+    """
+
+    patients: int
+    observed: float | None
+    patient_limit: float | None
+
+
+@dataclass(frozen=True)
 class AhaRow:
     """One class of rhythm against its goal.
 
@@ -151,8 +170,8 @@ class Performance:
         The seven classes, in the order of `ecg_shock.rhythms.AHA_CLASSES`.
     sensitivity, specificity : Rate
         Pooled over the shockable and over the nonshockable classes.
-    balanced_accuracy, balanced_accuracy_patient_limit : float or None
-        Mean of both, and its lower limit from resampling patients; None where one of them is missing.
+    balanced_accuracy : BalancedAccuracy
+        The mean of both.
     tp, fn, tn, fp : int
         Shockable windows advised shock and not, nonshockable ones not advised and advised.
     ppv : float or None
@@ -169,8 +188,7 @@ class Performance:
     aha: tuple[AhaRow, ...]
     sensitivity: Rate
     specificity: Rate
-    balanced_accuracy: float | None
-    balanced_accuracy_patient_limit: float | None
+    balanced_accuracy: BalancedAccuracy
     tp: int
     fn: int
     tn: int
@@ -260,20 +278,6 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
     sensitivity, specificity = rate(shockable), rate(nonshockable)
     tp, tn = sensitivity.count, specificity.count
     fn, fp = sensitivity.windows - tp, specificity.windows - tn
-    balanced_accuracy = balanced_limit = None
-    if sensitivity.observed is not None and specificity.observed is not None:
-        balanced_accuracy = (sensitivity.observed + specificity.observed) / 2
-        counts, windows = zip(by_patient(shockable), by_patient(nonshockable), strict=True)
-        judged = sum(windows) > 0
-        balanced_limit = _or_none(
-            bootstrap_limit(
-                np.stack(counts, axis=1)[judged],
-                np.stack(windows, axis=1)[judged],
-                alpha=alpha,
-                resamples=resamples,
-                seed=seed,
-            )
-        )
     return Performance(
         duration_s=float(predictions.duration_s[0]),
         windows=len(predictions),
@@ -281,8 +285,7 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         aha=tuple(aha),
         sensitivity=sensitivity,
         specificity=specificity,
-        balanced_accuracy=balanced_accuracy,
-        balanced_accuracy_patient_limit=balanced_limit,
+        balanced_accuracy=_balanced_accuracy(by_patient(shockable), by_patient(nonshockable), alpha, resamples, seed),
         tp=tp,
         fn=fn,
         tn=tn,
@@ -315,6 +318,23 @@ def _rate(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int,
     )
 
 
+def _balanced_accuracy(
+    shockable: tuple[np.ndarray, np.ndarray],
+    nonshockable: tuple[np.ndarray, np.ndarray],
+    alpha: float,
+    resamples: int,
+    seed: int,
+) -> BalancedAccuracy:
+    counts, windows = (np.stack(pair, axis=1) for pair in zip(shockable, nonshockable, strict=True))
+    judged = windows.any(axis=1)
+    counts, windows = counts[judged], windows[judged]
+    if not windows.any(axis=0).all():
+        return BalancedAccuracy(len(windows), None, None)
+    limit = bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)
+    observed = float(np.mean(counts.sum(axis=0) / windows.sum(axis=0)))
+    return BalancedAccuracy(len(windows), observed, _or_none(limit))
+
+
 def _or_none(limit: float) -> float | None:
     return None if np.isnan(limit) else limit
 
@@ -328,9 +348,10 @@ def _verdict(rate: Rate, goal: AhaGoal) -> str:
 
 
 def _group_rows(predictions: Predictions, names: np.ndarray, counted: np.ndarray) -> Iterator[GroupRow]:
+    in_group = {group: np.isin(predictions.aha_class, classes) for group, classes in GROUPS.items()}
     for name in np.unique(names):
-        for group, classes in GROUPS.items():
-            mask = (names == name) & np.isin(predictions.aha_class, classes)
+        for group, members in in_group.items():
+            mask = members & (names == name)
             if mask.any():
                 yield GroupRow(
                     name=str(name),

@@ -8,14 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TextIO
 
 import numpy as np
 
 from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS
-
-if TYPE_CHECKING:
-    import _csv  # the reader's type has no public name
 
 # NumPy kinds that each sort of column takes, what they become, and the word for them in errors.
 _TEXT = ("U", np.str_, "text")
@@ -178,13 +175,10 @@ class Predictions:
             If the file cannot be read.
         """
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
             try:
-                columns, lines = _parse(reader)
+                columns, lines = _parse(file)
             except _BadLineError as error:
                 raise ValueError(f"{path}, line {error.line}: {error}") from error
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise ValueError(f"{path}, after line {reader.line_num}: {error}") from error
         try:
             return cls(**{name: np.asarray(values) for name, values in columns.items()})
         except _BadRowError as error:
@@ -257,22 +251,27 @@ def _parse_shock(text: str) -> bool:
 _PARSERS: dict[str, Callable[[str], object]] = {"U": sys.intern, "fiu": float, "b": _parse_shock, "iu": int}
 
 
-def _parse(reader: _csv._reader) -> tuple[dict[str, list], list[int]]:
-    header = next(reader, [])
-    if sorted(header) != sorted(_COLUMNS):
-        raise _BadLineError(1, f"the header is {','.join(header)!r}; it must name {','.join(_COLUMNS)}")
-    columns: dict[str, list] = {name: [] for name in header}
-    plan = [(name, columns[name], _PARSERS[_COLUMNS[name][0]]) for name in header]
-    lines = []
-    line = reader.line_num + 1
-    for row in reader:
-        if len(row) != len(plan):
-            raise _BadLineError(line, f"there are {len(row)} values; the header names {len(plan)}")
-        for (name, values, parse), text in zip(plan, row, strict=True):
-            try:
-                values.append(parse(text))
-            except (ValueError, KeyError) as error:
-                raise _BadLineError(line, f"{name} is {text!r}; allowed are {_COLUMNS[name][2]}") from error
-        lines.append(line)
-        line = reader.line_num + 1  # where the next row begins: a quoted value may run over several lines
+def _parse(file: TextIO) -> tuple[dict[str, list], list[int]]:
+    reader = csv.reader(file, strict=True)
+    line = 1
+    lines: list[int] = []
+    try:
+        header: list[str] = next(reader, [])
+        if sorted(header) != sorted(_COLUMNS):
+            raise _BadLineError(line, f"the header is {','.join(header)!r}; it must be {','.join(_COLUMNS)!r}")
+        columns: dict[str, list] = {name: [] for name in header}
+        plan = [(name, columns[name], _PARSERS[_COLUMNS[name][0]]) for name in header]
+        line = reader.line_num + 1
+        for row in reader:
+            if len(row) != len(plan):
+                raise _BadLineError(line, f"there are {len(row)} values; the header names {len(plan)}")
+            for (name, values, parse), text in zip(plan, row, strict=True):
+                try:
+                    values.append(parse(text))
+                except (ValueError, KeyError) as error:
+                    raise _BadLineError(line, f"{name} is {text!r}; allowed: {_COLUMNS[name][2]}") from error
+            lines.append(line)
+            line = reader.line_num + 1  # where the next row begins: a quoted value may run over several lines
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _BadLineError(line, f"{error}; allowed is UTF-8 text with commas") from error
     return columns, lines

@@ -96,7 +96,7 @@ class CnnSpec:
             )
         if len(self.filters) != len(self.kernels):
             raise ValueError(
-                f"filters {self.filters!r} and kernels {self.kernels!r} differ in length; give one value of each a block"
+                f"filters {self.filters!r} and kernels {self.kernels!r} differ in length; give one value a block"
             )
         if self.pool < 2:
             raise ValueError(f"pool is {self.pool!r}; it must be 2 or more")

@@ -1,0 +1,1 @@
+"""The search: what may be drawn, running and resuming it, its ledger, and the consensus."""

@@ -5,9 +5,9 @@ References
 .. [1] Krasteva et al., Sensors 20:2875, 2020, doi:10.3390/s20102875
 
 How this follows the paper, and where it deviates
-    - The paper takes "the median of the hyperparameter space common to a few top-ranked models". Here: for each depth the
-      trials are ranked by validation balanced accuracy (ties: lower loss, then fewer parameters), the best ones are
-      taken, and each block's filters and kernel are the median over those, rounded to the grid of the search.
+    - The paper takes the median of the hyperparameter space that a few top-ranked models have in common. Here: for each
+      depth the trials are ranked by validation balanced accuracy (ties: lower loss, then fewer parameters), the best
+      ones are taken, and each block's filters and kernel are the median over those, rounded to the search's grid.
     - A median that lies half-way between two points of the grid goes to the lower one, the smaller network.
     - The paper retrains each depth once for every learning rate; here with several seeds, and the mean counts, because
       one lucky start moves balanced accuracy by more than the depths differ.
@@ -206,9 +206,7 @@ def settings(retrained: Iterable[Trial]) -> tuple[Setting, ...]:
         Setting(*key, runs=tuple(rank(runs)), failed=sum(run.error is not None for run in runs))
         for key, runs in groups.items()
     )
-    return tuple(
-        sorted((s for s in found if s.runs), key=lambda s: (s.depth, s.learning_rate, s.filters, s.kernels))
-    )
+    return tuple(sorted((s for s in found if s.runs), key=lambda s: (s.depth, s.learning_rate, s.filters, s.kernels)))
 
 
 def choose(compared: Sequence[Setting]) -> Setting:
@@ -232,9 +230,18 @@ def choose(compared: Sequence[Setting]) -> Setting:
         If there is nothing to choose from.
     """
     if not compared:
-        raise ValueError("there is no setting to choose from: every retrained network failed; see the error.txt of each")
+        raise ValueError(
+            "there is no setting to choose from: every retrained network failed; see the error.txt of each"
+        )
     # Means that are equal on paper can differ in the last bits.
     return min(
         compared,
-        key=lambda s: (s.failed > 0, -round(s.balanced_accuracy, 12), s.parameters, s.learning_rate, s.filters, s.kernels),
+        key=lambda s: (
+            s.failed > 0,
+            -round(s.balanced_accuracy, 12),
+            s.parameters,
+            s.learning_rate,
+            s.filters,
+            s.kernels,
+        ),
     )

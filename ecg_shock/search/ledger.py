@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ecg_shock.training.checkpoint import atomic_writer
@@ -16,6 +17,7 @@ RESULT_FILE = "result.json"
 LEARNING_RATE_DIGITS = 3
 PLOT_SIZE_INCHES = (8.0, 5.0)
 PLOT_DPI = 120
+COLUMNS = ("#", "N", "filters", "kernels", "params", "MMACs", "BAC %", "Se %", "Sp %", "loss", "epoch", "s")
 
 
 class Trial(BaseModel):
@@ -34,7 +36,7 @@ class Trial(BaseModel):
     parameters, macs : int
         Trainable parameters, and multiply-adds for one window.
     seconds : float
-        Time that the training took, that of interrupted attempts not counted.
+        Time that all epochs took together; 0 if the trial failed.
     balanced_accuracy, sensitivity, specificity, loss : float
         At the best epoch, on the validation part; NaN if the trial failed.
     best_epoch : int
@@ -123,8 +125,8 @@ def read_trials(folder: Path) -> tuple[Trial, ...]:
     tuple of Trial
         By name.
     """
-    found = (read_trial(file.parent) for file in sorted(folder.glob(f"*/{RESULT_FILE}")))
-    return tuple(trial for trial in found if trial is not None)
+    found = (read_trial(file.parent) for file in folder.glob(f"*/{RESULT_FILE}"))
+    return tuple(sorted((trial for trial in found if trial is not None), key=lambda trial: trial.name))
 
 
 def rank(trials: Iterable[Trial]) -> list[Trial]:
@@ -186,21 +188,21 @@ def table(trials: Sequence[Trial], *, title: str, rows: int = 10) -> Table:
     ranked = rank(trials)
     failed = len(trials) - len(ranked)
     caption = f"{len(trials)} trained, {min(rows, len(ranked))} shown" + (f", {failed} failed" if failed else "")
-    laid_out = Table(title=title, caption=caption)
-    for heading in ("#", "N", "filters", "kernels", "parameters", "MACs", "BAC %", "Se %", "Sp %", "loss", "epoch", "s"):
+    laid_out = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in COLUMNS:
         laid_out.add_column(heading, justify="left" if heading in ("filters", "kernels") else "right")
     for place, trial in enumerate(ranked[:rows], start=1):
         laid_out.add_row(
             str(place),
             str(trial.depth),
-            dashed(trial.filters),
-            dashed(trial.kernels),
+            spaced(trial.filters),
+            spaced(trial.kernels),
             f"{trial.parameters:,}",
-            f"{trial.macs:,}",
+            f"{trial.macs / 1e6:.2f}",
             percent(trial.balanced_accuracy),
             percent(trial.sensitivity),
             percent(trial.specificity),
-            f"{trial.loss:.4f}",
+            f"{trial.loss:.3f}",
             str(trial.best_epoch),
             f"{trial.seconds:.0f}",
         )
@@ -257,6 +259,21 @@ def dashed(values: Sequence[int]) -> str:
     str
     """
     return "-".join(str(value) for value in values)
+
+
+def spaced(values: Sequence[int]) -> str:
+    """Write the values of all blocks in a row that a narrow table can wrap.
+
+    Parameters
+    ----------
+    values : sequence of int
+        One for each block.
+
+    Returns
+    -------
+    str
+    """
+    return " ".join(str(value) for value in values)
 
 
 def percent(share: float) -> str:

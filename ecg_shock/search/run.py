@@ -1,7 +1,7 @@
 """Run a study: draw and train networks, agree on one for each depth, train those again, choose.
 
-A run folder holds `study.toml` (all values resolved), `run.json` (versions, patients, digest of the windows), `search/` and
-`retrain/` with one folder for each network that was trained, `worker.log`, and the results made from them.
+A run folder holds `study.toml` (all values resolved), `run.json` (versions, patients, digest of the windows), `search/`
+and `retrain/` with one folder for each network that was trained, `worker.log`, and the results made from them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ecg_shock.data.parts import shockable
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.models.cnn import CnnSpec
-from ecg_shock.rhythms import AHA_CLASSES, NONSHOCKABLE, SHOCKABLE
+from ecg_shock.rhythms import AHA_CLASSES
 from ecg_shock.search.consensus import Candidate, Setting, candidates
 from ecg_shock.search.ledger import Trial, dashed, read_trial, read_trials, write_text, write_trial
 from ecg_shock.search.study import Study
@@ -79,23 +80,21 @@ def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, .
 
 
 def examples(windows: WindowSet) -> Examples:
-    """Make of windows what a network is trained on: the clear classes alone, in bins of one AHA class each.
+    """Make of windows what a network is trained on, in bins of one AHA class each.
 
     Parameters
     ----------
     windows : WindowSet
-        Windows of any class; intermediate ones are left out, as the AHA sets no goal for them.
+        Windows of the clear classes.
 
     Returns
     -------
-    Examples
+    ecg_shock.training.trainer.Examples
     """
-    clear = np.isin(windows.aha_class, SHOCKABLE + NONSHOCKABLE)
-    classes = windows.aha_class[clear]
     return Examples(
-        ecg=windows.ecg[clear],
-        shockable=np.isin(classes, SHOCKABLE),
-        groups=np.array([AHA_CLASSES.index(name) for name in classes], dtype=np.int64),
+        ecg=windows.ecg,
+        shockable=shockable(windows),
+        groups=np.array([AHA_CLASSES.index(name) for name in windows.aha_class], dtype=np.int64),
     )
 
 
@@ -262,9 +261,9 @@ def _work(
 
     def give_up(name: str, reason: str) -> None:
         place = folder / phase / name
-        _logger.warning("%s is given up: %s", name, reason)
         started = Trial.model_validate_json((place / "begun.json").read_text(encoding="utf-8"))
         write_trial(place, started.model_copy(update={"error": reason}))
+        follow({"kind": "end", "trial": name, "error": reason})
 
     supervise(
         [sys.executable, "-m", "ecg_shock.search.worker", str(folder), phase, "--data", str(data_dir)],

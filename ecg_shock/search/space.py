@@ -87,9 +87,7 @@ class SearchSpace(BaseModel):
         -------
         int
         """
-        widths, lengths = (
-            (high - low) // self.step + 1 for low, high in (self.filters, self.kernels)
-        )
+        widths, lengths = ((high - low) // self.step + 1 for low, high in (self.filters, self.kernels))
         return sum((widths * lengths) ** blocks for blocks in self._depths())
 
     def declare(self, hp: HyperParameters) -> None:

@@ -87,14 +87,14 @@ class Study(BaseModel):
     data: DataConfig
     space: SearchSpace = SearchSpace()
     search: SearchConfig
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = TrainingConfig.model_validate({})
     consensus: ConsensusConfig = ConsensusConfig()
 
     @model_validator(mode="after")
     def _space_is_large_enough(self) -> Study:
         if self.search.trials > self.space.size():
             raise ValueError(
-                f"search.trials = {self.search.trials}, but the space holds only {self.space.size()} different networks; "
+                f"search.trials = {self.search.trials}, but the space holds only {self.space.size()} networks; "
                 "ask for fewer trials, or widen [space]"
             )
         return self
@@ -220,7 +220,8 @@ def keep_study(study: Study, folder: Path) -> None:
         if differences:
             raise ValueError(
                 f"{folder} holds a run of another study:\n" + "\n".join(differences) + "\n"
-                "Undo the change to go on with that run (search.trials may be raised), or choose another folder with --out."
+                "Undo the change to go on with that run (search.trials may be raised), "
+                "or choose another folder with --out."
             )
     write_text(file, tomli_w.dumps(_as_toml(study)))
 
@@ -232,7 +233,8 @@ def _find_study(name_or_path: str | Path) -> Path:
     if str(name_or_path) in study_names():
         return resource_dir("tuning") / f"{name_or_path}.toml"
     raise FileNotFoundError(
-        f"there is no study {str(name_or_path)!r}: give a TOML file, or one of the embedded studies {', '.join(study_names())}"
+        f"there is no study {str(name_or_path)!r}: give a TOML file, or one of the embedded studies "
+        f"{', '.join(study_names())}"
     )
 
 

@@ -1,25 +1,23 @@
-"""The working process of a search, started by its supervisor: `python -m ecg_shock.search.worker FOLDER PHASE --data DIR`.
+"""The working process of a search: `python -m ecg_shock.search.worker FOLDER PHASE --data DIR`, run by a supervisor.
 
 It says on standard output what it does, one JSON object a line, each with a "kind" and the "trial" it is about:
 
-    begin       a training begins, or goes on
+    begin       a training begins, or goes on: "pid" is the process
     epoch       an epoch has ended and is safe on disk: "epoch", "epochs", "balanced_accuracy"
     end         a training has ended: "balanced_accuracy", "error" (null, or why it failed)
     exhausted   no new network can be drawn: "drawn" is how many there are
 
-Keras Tuner draws the networks and keeps the books; the training is ours (`ecg_shock.training`). That spares the search the
-tuner's own training loop, which needs tensorboard, copies its callbacks and cannot resume within a trial.
+Keras Tuner draws the networks and keeps the books; the training is ours (`ecg_shock.training`). That spares the search
+the tuner's own training loop, which needs tensorboard, copies its callbacks and cannot resume within a trial.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from ecg_shock.search.ledger import Trial, read_trial, write_text, write_trial
 from ecg_shock.search.run import Job, examples, retraining_jobs, study_candidates
 from ecg_shock.search.study import STUDY_FILE, Study, read_study
 from ecg_shock.search.supervisor import DONE, RECYCLE
-from ecg_shock.training.trainer import EpochLog, TrainingConfig, train
+from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig, train
 
 OBJECTIVE = "val_balanced_accuracy"
 # Keras Tuner stops at 20 draws in a row that it has had already; we insist this many times over.
@@ -45,7 +43,7 @@ class Stopped(BaseException):
 
 
 class Recycled(BaseException):
-    """This process has trained its share of networks."""
+    """The process has trained its share of networks."""
 
 
 class Supervisor:
@@ -132,7 +130,7 @@ class Trainer:
         )
         # Should this process die again and again in here, the supervisor makes a failed trial out of this.
         write_text(folder / "begun.json", begun.model_dump_json())
-        self._supervisor.say("begin", folder.name)
+        self._supervisor.say("begin", folder.name, pid=os.getpid())
 
         def on_epoch(log: EpochLog) -> None:
             self._supervisor.say(
@@ -144,11 +142,8 @@ class Trainer:
             )
             self._supervisor.stop_if_asked()
 
-        started = time.monotonic()
         try:
             result = train(spec, self._training, self._validation, config, folder, on_epoch=on_epoch)
-            if not math.isfinite(result.best_loss):
-                raise FloatingPointError(f"the loss is {result.best_loss}: the training diverged")
             best = result.history[result.best_epoch - 1]
             outcome: dict[str, Any] = {
                 "balanced_accuracy": result.best_balanced_accuracy,
@@ -156,11 +151,12 @@ class Trainer:
                 "specificity": best.specificity,
                 "loss": result.best_loss,
                 "best_epoch": result.best_epoch,
+                "seconds": round(sum(log.seconds for log in result.history), 2),
             }
         except Exception as error:
             write_text(folder / "error.txt", traceback.format_exc())
             outcome = {"error": f"{type(error).__name__}: {error}".replace("\n", " ")[:MAX_ERROR_LENGTH]}
-        trial = begun.model_copy(update={**outcome, "seconds": round(time.monotonic() - started, 2)})
+        trial = begun.model_copy(update=outcome)
         write_trial(folder, trial)
         self._left -= 1
         self._supervisor.say("end", folder.name, balanced_accuracy=trial.balanced_accuracy, error=trial.error)
@@ -217,7 +213,7 @@ class Oracle(keras_tuner.oracles.RandomSearchOracle):
         write_text(place / "trial.json", json.dumps(trial.get_state()))
 
     def reload(self) -> None:
-        """Read the state back, and forget a trial that was on disk before the oracle had noted it: it is drawn again."""
+        """Read the state back; forget a trial that was on disk before the oracle noted it: it is drawn again."""
         noted = json.loads((self._folder / "oracle.json").read_text(encoding="utf-8"))["start_order"]
         for file in self._folder.glob("trial_*/trial.json"):
             if file.parent.name.removeprefix("trial_") not in noted:
@@ -254,14 +250,17 @@ class Tuner(keras_tuner.Tuner):
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Train the network that was drawn."""
+        folder = Path(self.get_trial_dir(trial.trial_id))
         ended = self._trainer.run(
-            trial.trial_id,
-            Path(self.get_trial_dir(trial.trial_id)),
+            f"{int(trial.trial_id):04d}",  # Keras Tuner's own width changes with the number of trials
+            folder,
             self._study.space.spec_from(trial.hyperparameters, input_samples=self._study.input_samples),
             self._study.trial_training,
         )
         if ended.error:
             raise keras_tuner.errors.FailedTrialError(ended.error)
+        # The consensus trains afresh, and thousands of deep networks would fill a disk.
+        (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
         return {OBJECTIVE: ended.balanced_accuracy}
 
     def reload(self) -> None:

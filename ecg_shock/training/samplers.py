@@ -123,7 +123,7 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
     uniform = np.full(scores.size, 1.0 / scores.size)
     if name == "uniform" or not np.isfinite(scores).all() or scores.max() == 0:
         return uniform
-    # The mean score of a group times its size is its sum, and cancels: both levels together are the share of all scores.
+    # A group's mean score times its size is the sum of its scores and cancels: both levels together give p ∝ score.
     share = scores / scores.max()  # the sum of huge scores would overflow
     return (1.0 - floor) * share / share.sum() + floor * uniform
 

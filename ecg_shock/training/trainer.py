@@ -221,32 +221,29 @@ def train(
     next shuffled round, so that every step has the same size and every window comes once a round.
 
     Each step minimises Σ w_i c_i l_i / B over the B windows drawn: l the binary cross-entropy, c the class weight
-    (`balanced`), w the importance weight. Scores come from the batch's own forward pass, with dropout at work, and every
-    `rescore_every` epochs, the first included, from a forward pass over all windows without dropout.
+    (`balanced`), w the importance weight. Scores come from the batch's own forward pass, with dropout at work, and
+    every `rescore_every` epochs, the first included, from a forward pass over all windows without dropout.
     """
     folder = Path(folder)
     for name, part in (("training", training), ("validation", validation)):
         _check_part(name, part, spec)
     run = _describe_run(spec, training, validation, config)
 
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, history = _resume(folder, run)
+    if _is_finished(history, config):
+        return _result(history, folder)
+
     model = build_model(spec, seed=config.seed)
     optimizer = import_keras().optimizers.Adam(config.learning_rate)
     optimizer.build(model.trainable_variables)
     sampler = Sampler(config.sampler, training.groups, floor=config.floor, seed=config.seed)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    history: list[EpochLog] = []
     best_variables: list[np.ndarray] = []
-    if (folder / CHECKPOINT_NAME).exists():
-        checkpoint = load_checkpoint(folder / CHECKPOINT_NAME)
-        _check_same_run(checkpoint.run, run, folder)
-        history = [EpochLog(**epoch) for epoch in checkpoint.history]
+    if checkpoint is not None:
         best_variables = checkpoint.best
         _assign(model.variables, checkpoint.model)
         _assign(optimizer.variables, checkpoint.optimizer)
         sampler.restore(checkpoint.sampler)
-        _write_history(folder, history)  # a kill may have come between the checkpoint and its history
-        logger.info("resuming %s after epoch %d", folder, len(history))
 
     class_weights = _class_weights(training.shockable, config.balanced)
     train_steps = _compile_train_steps(model, optimizer, training)
@@ -275,8 +272,8 @@ def train(
             raise _diverged(log, history, config, folder)
 
         history.append(log)
-        variables = [np.array(v) for v in model.variables]
-        if _best(history) is log:
+        variables = [v.numpy().copy() for v in model.variables]
+        if best_of(history) is log:
             best_variables = variables
         save_checkpoint(
             folder / CHECKPOINT_NAME,
@@ -285,7 +282,7 @@ def train(
                 history=[asdict(e) for e in history],
                 model=variables,
                 best=best_variables,
-                optimizer=[np.array(v) for v in optimizer.variables],
+                optimizer=[v.numpy().copy() for v in optimizer.variables],
                 sampler=sampler.state(),
             ),
         )
@@ -293,14 +290,7 @@ def train(
         if on_epoch is not None:
             on_epoch(log)
 
-    best = _best(history)
-    return TrainingResult(
-        history=tuple(history),
-        best_epoch=best.epoch,
-        best_balanced_accuracy=best.balanced_accuracy,
-        best_loss=best.validation_loss,
-        folder=folder,
-    )
+    return _result(history, folder)
 
 
 def load_best_model(folder: Path) -> keras.Model:
@@ -327,6 +317,34 @@ def load_best_model(folder: Path) -> keras.Model:
     model = build_model(CnnSpec(**checkpoint.run["network"]))
     _assign(model.variables, checkpoint.best)
     return model
+
+
+def best_of(history: Sequence[EpochLog]) -> EpochLog:
+    """Return the epoch of the highest balanced accuracy; of equal ones that of the lowest validation loss."""
+    return max(history, key=lambda e: (e.balanced_accuracy, -e.validation_loss))
+
+
+def _resume(folder: Path, run: dict[str, Any]) -> tuple[Checkpoint | None, list[EpochLog]]:
+    path = folder / CHECKPOINT_NAME
+    if not path.exists():
+        return None, []
+    checkpoint = load_checkpoint(path)
+    _check_same_run(checkpoint.run, run, folder)
+    history = [EpochLog(**epoch) for epoch in checkpoint.history]
+    _write_history(folder, history)  # a kill may have come between the checkpoint and its history
+    logger.info("%s holds %d epochs", folder, len(history))
+    return checkpoint, history
+
+
+def _result(history: Sequence[EpochLog], folder: Path) -> TrainingResult:
+    best = best_of(history)
+    return TrainingResult(
+        history=tuple(history),
+        best_epoch=best.epoch,
+        best_balanced_accuracy=best.balanced_accuracy,
+        best_loss=best.validation_loss,
+        folder=folder,
+    )
 
 
 def _compile_train_steps(
@@ -401,7 +419,7 @@ def _compile_inference(model: keras.Model) -> Callable[[np.ndarray], tuple[np.nd
 
 
 def _last_layer(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
-    """Return a function from windows (batch, n, 1) to logits and squared norms of the pooled features, each (batch,)."""
+    """Return a function from windows (batch, n, 1) to logits and squared norms of pooled features, each (batch,)."""
     import tensorflow as tf
 
     pooled = import_keras().Model(model.input, model.get_layer("global_pool").output)
@@ -456,21 +474,17 @@ def _judge(
     )
 
 
-def _best(history: Sequence[EpochLog]) -> EpochLog:
-    return max(history, key=lambda e: (e.balanced_accuracy, -e.validation_loss))
-
-
 def _is_finished(history: Sequence[EpochLog], config: TrainingConfig) -> bool:
     if not history:
         return False
-    waited = len(history) - _best(history).epoch
+    waited = len(history) - best_of(history).epoch
     return len(history) >= config.epochs or (config.patience is not None and waited >= config.patience)
 
 
 def _diverged(log: EpochLog, history: Sequence[EpochLog], config: TrainingConfig, folder: Path) -> DivergedError:
     kept = f"no epoch was complete, and nothing is kept in {folder}"
     if history:
-        best = _best(history)
+        best = best_of(history)
         kept = f"{folder} keeps epoch {best.epoch} (balanced accuracy {best.balanced_accuracy:.4f})"
     return DivergedError(
         f"epoch {log.epoch} came to loss {log.loss} and validation loss {log.validation_loss}, with learning rate "
@@ -531,7 +545,7 @@ def _assign(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
 
 
 def _write_history(folder: Path, history: Sequence[EpochLog]) -> None:
-    best = _best(history)
+    best = best_of(history)
     text = json.dumps({"best_epoch": best.epoch, "epochs": [asdict(e) for e in history]}, indent=1)
     with atomic_writer(folder / HISTORY_NAME) as file:
         file.write(text.encode())

@@ -1,10 +1,10 @@
-"""Synthetic recordings are reproducible, fully labelled, and each rhythm has the rate, spectrum and amplitude it claims."""
+"""Synthetic recordings are reproducible, fully labelled, and each rhythm has the rate and amplitude it claims."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.signal import butter, find_peaks, periodogram, sosfiltfilt
+from scipy.signal import butter, periodogram, sosfiltfilt
 
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.synthetic import KINDS, synthetic_recordings
@@ -58,6 +58,13 @@ def test_patient_does_not_depend_on_how_many_there_are(recordings):
         assert (one.episodes, one.beat_codes, one.patient) == (other.episodes, other.beat_codes, other.patient)
     assert not np.array_equal(few[0].signal, few[1].signal)
     assert not np.array_equal(few[0].signal, next(synthetic_recordings(patients=1, seed=8)).signal)
+
+
+def test_patients_differ(recordings):
+    """No two patients have the same sinus rate, and their beats differ in height."""
+    assert len({round(rr_s.mean(), 3) for rr_s in intervals(recordings, "normal_sinus")}) == len(recordings)
+    heights = [np.ptp(strip) for strip in strips(recordings, "normal_sinus")]
+    assert max(heights) > 2 * min(heights)
 
 
 @pytest.mark.parametrize(("seconds", "fs"), [(15.0, 250.0), (5.0, 125.0), (7.3, 360.0)])
@@ -178,14 +185,14 @@ def test_vf_is_a_narrow_band_without_beats(recordings):
 
 
 def test_amplitudes_keep_to_their_side_of_the_limits(recordings):
-    """In every 5 s: asystole below 0.08 mV, fine VF below 0.2 mV and above asystole, coarse VF above 0.2 mV."""
+    """In every 5 s: asystole below 0.08 mV, fine VF mostly above 0.1 and always below 0.2 mV, coarse VF above 0.2 mV."""
     n = round(5 * recordings[0].fs)
 
     def peak_to_peak(code: str) -> np.ndarray:
         return np.array([np.ptp(s[i : i + n]) for s in strips(recordings, code) for i in (0, n)])
 
     assert peak_to_peak("asystole").max() < 0.08
-    assert 0.08 < peak_to_peak("fine_vf").min()
+    assert np.median(peak_to_peak("fine_vf")) > 0.1
     assert peak_to_peak("fine_vf").max() < 0.2
     assert peak_to_peak("coarse_vf").min() > 0.2
 
@@ -200,7 +207,7 @@ def test_ventricular_beats_are_wider_than_sinus_beats(recordings):
             shares.append(power[hz > 8].sum() / power.sum())
         return float(np.median(shares))
 
-    assert fast_share("rapid_vt") < 0.5 * fast_share("svt")
+    assert fast_share("rapid_vt") < 0.2 * fast_share("svt")
 
 
 def test_blocked_p_waves_outnumber_beats(recordings):
@@ -209,19 +216,21 @@ def test_blocked_p_waves_outnumber_beats(recordings):
         assert rr_s.max() > 60 / 55
 
 
-def test_bradycardia_has_few_peaks(recordings):
-    """Counting tall peaks of the signal gives the number of marked beats, within one at each end."""
+@pytest.mark.parametrize("code", ["normal_sinus", "sinus_bradycardia", "atrial_fibrillation", "heart_block"])
+def test_steep_waves_stand_at_the_beat_marks(recordings, code):
+    """Power at 8 to 25 Hz is several times higher within 0.1 s of a beat mark, for most patients."""
     fs = recordings[0].fs
+    band = butter(2, (8.0, 25.0), btype="bandpass", fs=fs, output="sos")
+    ratios = []
     for recording in recordings:
+        power = sosfiltfilt(band, recording.signal[:, 0]) ** 2
+        at_s = np.arange(len(power)) / fs
         for episode in recording.episodes:
-            if episode.code != "sinus_bradycardia":
-                continue
-            start, end = episode.start_s + GUARD_S, episode.end_s - GUARD_S
-            signal = recording.signal[round(start * fs) : round(end * fs), 0]
-            steep = np.abs(np.diff(signal, prepend=signal[0]))
-            peaks, _ = find_peaks(steep, height=0.5 * steep.max(), distance=round(0.6 * fs))
-            marked = ((recording.beats_s >= start) & (recording.beats_s < end)).sum()
-            assert len(peaks) == pytest.approx(marked, abs=1)
+            if episode.code == code:
+                inside = (at_s >= episode.start_s + GUARD_S) & (at_s < episode.end_s - GUARD_S)
+                near = np.abs(at_s[:, None] - recording.beats_s).min(axis=1) < 0.1
+                ratios.append(power[inside & near].mean() / power[inside & ~near].mean())
+    assert np.median(ratios) > 4
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ PUBLISHED_FILTERS, PUBLISHED_KERNELS = (20, 15, 15, 10, 5), (10, 10, 10, 10, 10)
 
 
 def trial(name: str, bac: float, filters: tuple[int, ...] = (5,), kernels: tuple[int, ...] = (5,), **others) -> Trial:
+    """Make a trial of which only some values matter."""
     others = {"loss": 0.1, "parameters": 100, "macs": 1, "learning_rate": 1e-3, "seed": 0, **others}
     return Trial(name=name, filters=filters, kernels=kernels, balanced_accuracy=bac, **others)
 

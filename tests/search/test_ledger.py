@@ -17,7 +17,7 @@ from ecg_shock.search.ledger import Trial, plot, rank, read_trial, read_trials, 
 @pytest.fixture
 def trials() -> list[Trial]:
     """Three good trials and a failed one."""
-    common = {"learning_rate": 1e-3, "seed": 0, "macs": 1000, "seconds": 2.0}
+    common = {"learning_rate": 1e-3, "seed": 0, "macs": 1000, "seconds": 2.0, "sensitivity": 0.8, "specificity": 1.0}
     return [
         Trial(name="0", filters=(5,), kernels=(10,), parameters=61, balanced_accuracy=0.9, loss=0.3, **common),
         Trial(name="1", filters=(5, 5), kernels=(5, 5), parameters=161, balanced_accuracy=0.95, loss=0.2, **common),

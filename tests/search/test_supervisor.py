@@ -54,7 +54,7 @@ def test_recycles_until_done(run):
 
 
 def test_a_killed_process_is_started_again(run):
-    """kill -9 in the middle of a trial costs a restart, nothing else."""
+    """SIGKILL in the middle of a trial costs a restart, nothing else."""
     heard, given_up, starts = run("""
         say("begin")
         if count == 0:

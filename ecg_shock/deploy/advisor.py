@@ -1,0 +1,257 @@
+"""Shock advice from a strip of ECG, on LiteRT: no TensorFlow is loaded."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecg_shock.data.recordings import Recording
+from ecg_shock.deploy.quality import unusable_reasons
+from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
+from ecg_shock.preprocessing import FS, preprocess_strips, rate_ratio
+
+MIN_STRIP_S, MAX_STRIP_S = 2.0, 10.0
+MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "µV": 1e-3, "V": 1e3}
+DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What the model advises for one strip.
+
+    Parameters
+    ----------
+    shock : bool
+        Whether a shock is advised; never for an unusable strip.
+    probability : float
+        Probability that the rhythm is shockable; NaN for an unusable strip.
+    threshold : float
+        Probability from which on a shock is advised.
+    usable : bool
+        Whether the strip could be judged.
+    reason : str
+        Why not, or empty.
+    """
+
+    shock: bool
+    probability: float
+    threshold: float
+    usable: bool = True
+    reason: str = ""
+
+
+class Advisor:
+    """A loaded model that gives advice.
+
+    Parameters
+    ----------
+    model : str, pathlib.Path or Bundle, optional
+        A bundle or its folder; the model that comes with the package if not given.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no bundle.
+    ValueError
+        If it is damaged.
+
+    Notes
+    -----
+    An advisor may be shared between threads; they take turns.
+    """
+
+    def __init__(self, model: str | Path | Bundle | None = None) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.bundle = model if isinstance(model, Bundle) else load_bundle(DEFAULT_BUNDLE if model is None else model)
+        try:
+            self._interpreter = Interpreter(model_content=self.bundle.read_litert(), num_threads=1)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"{self.bundle.folder} holds no LiteRT model that can be run: {error}") from error
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._samples = 0
+        self._lock = threading.Lock()
+
+    def predict(self, signal: Any, fs: float | None = None, *, units: str = "mV") -> Advice:
+        """Advise on one strip; see `ecg_shock.predict`."""
+        if isinstance(signal, Recording):
+            signal, fs = _lead_of(signal, fs)
+        strip = np.asarray(signal)
+        if strip.ndim != 1:
+            raise ValueError(
+                f"signal has shape {strip.shape}; one lead is a 1-D array, such as signal[:, 0]. "
+                "For many strips at once use predict_many."
+            )
+        return self.predict_many(strip[None], fs, units=units)[0]
+
+    def predict_many(self, signals: Any, fs: float | None = None, *, units: str = "mV") -> list[Advice]:
+        """Advise on strips of one length; see `ecg_shock.predict_many`."""
+        fs = FS if fs is None else fs
+        strips = _check_strips(signals, fs, units)
+        filtered = preprocess_strips(strips, fs, self.bundle.preprocessing)
+        reasons = unusable_reasons(strips, fs, filtered)
+        threshold = self.bundle.threshold
+        probabilities = np.full(len(strips), np.nan)
+        usable = reasons == ""
+        probabilities[usable] = self.probabilities(filtered[usable])
+        return [
+            Advice(shock=bool(p >= threshold), probability=p, threshold=threshold, usable=not reason, reason=reason)
+            for p, reason in zip(probabilities.tolist(), reasons.tolist(), strict=True)
+        ]
+
+    def probabilities(self, ecg: np.ndarray) -> np.ndarray:
+        """Run the network alone.
+
+        Parameters
+        ----------
+        ecg : numpy.ndarray
+            Shape (n_windows, n_samples), mV, preprocessed, at 125 Hz.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (n_windows,), probability of *shockable*.
+        """
+        windows = np.ascontiguousarray(ecg, dtype=np.float32)
+        result = np.empty(len(windows))
+        with self._lock:
+            if windows.shape[1] != self._samples:
+                self._interpreter.resize_tensor_input(self._input, [1, windows.shape[1], 1])
+                self._interpreter.allocate_tensors()
+                self._samples = windows.shape[1]
+            for i, window in enumerate(windows):
+                self._interpreter.set_tensor(self._input, window[None, :, None])
+                self._interpreter.invoke()
+                result[i] = self._interpreter.get_tensor(self._output)[0, 0]
+        return result
+
+
+def predict(
+    signal: Any, fs: float | None = None, *, units: str = "mV", model: str | Path | Advisor | None = None
+) -> Advice:
+    """Advise whether to shock, from one strip of one lead.
+
+    Parameters
+    ----------
+    signal : array_like or Recording
+        Shape (n,), 2 to 10 s, NaN where invalid; or a recording of one lead.
+    fs : float, optional
+        Sampling rate in Hz, 100 to 2000. Without it a recording's own rate is used, and an array is taken at 125 Hz.
+    units : {"mV", "uV", "µV", "V"}
+        Units of an array. A recording is in mV.
+    model : str, pathlib.Path or Advisor, optional
+        A bundle's folder or a loaded model; the model that comes with the package if not given.
+
+    Returns
+    -------
+    Advice
+        With ``usable=False`` and a reason for a strip that is flat, saturated, noisy, out of range or mostly missing.
+
+    Raises
+    ------
+    TypeError
+        If the signal is not an array of real numbers.
+    ValueError
+        If its shape, length, rate or units are not allowed, or all samples are missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> predict(np.zeros(1250), fs=250).reason
+    'flat: the strip spans 0.000 mV, less than 0.010 mV'
+    """
+    return _advisor(model).predict(signal, fs, units=units)
+
+
+def predict_many(
+    signals: Any, fs: float | None = None, *, units: str = "mV", model: str | Path | Advisor | None = None
+) -> list[Advice]:
+    """Advise whether to shock, for many strips of one length.
+
+    Parameters
+    ----------
+    signals : array_like
+        Shape (n_strips, n), 2 to 10 s each, NaN where invalid.
+    fs, units, model
+        As for `predict`.
+
+    Returns
+    -------
+    list of Advice
+        One for each strip.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `predict`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [advice.shock for advice in predict_many(np.zeros((2, 625)))]
+    [False, False]
+    """
+    return _advisor(model).predict_many(signals, fs, units=units)
+
+
+def _advisor(model: str | Path | Advisor | None) -> Advisor:
+    if isinstance(model, Advisor):
+        return model
+    folder = Path(DEFAULT_BUNDLE if model is None else model).resolve()
+    try:
+        changed = (folder / TOML_NAME).stat().st_mtime_ns
+    except OSError:
+        changed = 0  # load_bundle will say what is missing
+    return _load_advisor(folder, changed)
+
+
+@lru_cache(maxsize=4)
+def _load_advisor(folder: Path, changed: int) -> Advisor:
+    """Keep a few models loaded; `changed` makes a bundle that was written anew load again."""
+    return Advisor(folder)
+
+
+def _lead_of(recording: Recording, fs: float | None) -> tuple[np.ndarray, float]:
+    if fs is not None and fs != recording.fs:
+        raise ValueError(f"fs={fs!r}, but the recording has {recording.fs!r} Hz; leave fs out.")
+    if len(recording.leads) != 1:
+        raise ValueError(
+            f"the recording has the leads {recording.leads!r}; choose one, such as "
+            f"recording.strip(0, 5, lead={recording.leads[0]!r})."
+        )
+    return recording.signal[:, 0], recording.fs
+
+
+def _check_strips(signals: Any, fs: float, units: str) -> np.ndarray:
+    """Return strips in mV, or say what is wrong with them."""
+    if units not in MV_PER_UNIT:
+        raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
+    rate_ratio(fs)  # refuses what is no rate
+    if isinstance(signals, np.ma.MaskedArray):
+        signals = signals.astype(np.float64).filled(np.nan)
+    try:
+        strips = np.asarray(signals)
+    except ValueError as error:
+        raise ValueError(f"the strips have different lengths ({error}); give strips of one length.") from error
+    if strips.dtype.kind not in "iuf":
+        raise TypeError(f"the signal has dtype {strips.dtype}; give real numbers, in {units}.")
+    if strips.ndim != 2:
+        raise ValueError(f"signals has shape {strips.shape}; give (n_strips, n_samples).")
+    n = strips.shape[1]
+    half = 0.5 / fs
+    if not MIN_STRIP_S - half <= n / fs <= MAX_STRIP_S + half:
+        raise ValueError(
+            f"a strip of {n} samples at {fs:g} Hz is {n / fs:.3g} s; allowed are {MIN_STRIP_S:g} to {MAX_STRIP_S:g} s. "
+            "If the rate is not that, give fs; cut what is longer into strips."
+        )
+    strips = strips.astype(np.float64) * MV_PER_UNIT[units]
+    empty = ~np.isfinite(strips).any(axis=1)
+    if empty.any():
+        raise ValueError(f"strip {int(np.argmax(empty))} has no valid sample at all; there is nothing to judge.")
+    return strips

@@ -1,0 +1,266 @@
+"""A validation as tables: for the terminal, as Markdown, and as JSON.
+
+Shares are printed in per cent and rounded against the algorithm, so that 2204 of 2205 is 99.9 and never 100.0. The
+JSON holds every digit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ecg_shock.evaluation.performance import MEASURES, AhaRow, GroupRow, Performance, Rate, Validation
+from ecg_shock.rhythms import AHA_LABELS
+
+HEADLINE_S = 5.0  # the duration whose databases and rhythms the terminal shows
+DISCLAIMER = "Not a claim of conformity with any standard."
+SYNTHETIC_NOTE = "synthetic: made-up signals, which say nothing of real ECG."
+_NONE = "–"
+_RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
+# A share is a ratio of counts: the tolerance only undoes the rounding of 1000 * 0.57 to 569.9999999999999.
+_TOLERANCE = 1e-9
+
+
+_TEXT_COLUMNS = ("Class", "Database", "Rhythm", "Window", "Measure", "Verdict")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Plain cells: what every form of output starts from. A cell may have two lines, to keep columns narrow."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def is_left(self, column: int) -> bool:
+        return self.header[column] in _TEXT_COLUMNS
+
+
+def to_dict(validation: Validation) -> dict[str, Any]:
+    """Give a validation as dictionaries, lists, numbers, strings and None.
+
+    Parameters
+    ----------
+    validation : Validation
+        What `ecg_shock.evaluation.performance.judge` returns.
+
+    Returns
+    -------
+    dict
+        ``synthetic``, ``note``, ``limits`` (``level``, ``alpha``, ``resamples``, ``seed``), and ``performances``, a
+        list with the fields of `Performance`, the shortest duration first.
+    """
+    return {
+        "synthetic": validation.synthetic,
+        "note": DISCLAIMER,
+        "limits": {
+            "level": _level(validation),
+            "alpha": validation.alpha,
+            "resamples": validation.resamples,
+            "seed": validation.seed,
+        },
+        "performances": [asdict(performance) for performance in validation.performances],
+    }
+
+
+def to_json(validation: Validation) -> str:
+    """Give a validation as JSON, with the keys of `to_dict`.
+
+    Parameters
+    ----------
+    validation : Validation
+        What `ecg_shock.evaluation.performance.judge` returns.
+    """
+    return json.dumps(to_dict(validation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_markdown(validation: Validation) -> str:
+    """Give a validation as Markdown: all tables at every duration, with columns that line up as text too.
+
+    Parameters
+    ----------
+    validation : Validation
+        What `ecg_shock.evaluation.performance.judge` returns.
+    """
+    parts = ["\n".join(f"- {note}" for note in _notes(validation))]
+    for table in _tables(validation, [p.duration_s for p in validation.performances]):
+        parts += [f"### {_markdown_text(table.title)}", _markdown_table(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_rich(validation: Validation) -> Group:
+    """Give a validation for a rich console.
+
+    All durations are summed up and set against the AHA goals; databases and rhythms are shown at one duration,
+    `HEADLINE_S` or else the longest.
+
+    Parameters
+    ----------
+    validation : Validation
+        What `ecg_shock.evaluation.performance.judge` returns.
+    """
+    durations = [performance.duration_s for performance in validation.performances]
+    headline = HEADLINE_S if HEADLINE_S in durations else durations[-1]
+    notes = Text("\n".join(_notes(validation)))
+    tables = (Padding(_rich_table(table), (0, 0, 1, 0)) for table in _tables(validation, [headline]))
+    return Group(*tables, notes)
+
+
+def _level(validation: Validation) -> str:
+    return f"{100 * (1 - validation.alpha):g} % one-sided"
+
+
+def _notes(validation: Validation) -> list[str]:
+    notes = [
+        f"Limits: {_level(validation)}, α = {validation.alpha:.2f}. By window: Clopper-Pearson, windows taken as "
+        "independent.",
+        f"By patient: patients resampled {validation.resamples} times, seed {validation.seed}; without an error, "
+        "Clopper-Pearson of the number of patients. Patient mean: each patient counts once.",
+        "A verdict takes the observed share above its goal, the limit by window at its own, and enough windows.",
+        "Fine VF and other VT have no right advice: the share advised shock is reported and not counted.",
+        "PPV depends on how many of the windows are shockable. Shares in %, rounded against the algorithm.",
+        DISCLAIMER,
+    ]
+    return [*([SYNTHETIC_NOTE] if validation.synthetic else []), *notes]
+
+
+def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[_Table]:
+    performances = validation.performances
+    tables = [_pooled_table(performances), _counts_table(performances)]
+    tables += [_aha_table(performance) for performance in performances]
+    for performance in performances:
+        if performance.duration_s in detailed_s:
+            tables.append(_groups_table("database", performance, performance.by_database))
+            tables.append(_groups_table("rhythm", performance, performance.by_rhythm))
+    if not validation.synthetic:
+        return tables
+    return [replace(table, title=f"{table.title} (synthetic)") for table in tables]
+
+
+def _pooled_table(performances: Iterable[Performance]) -> _Table:
+    rows: list[tuple[str, ...]] = []
+    for performance in performances:
+        window = f"{performance.duration_s:g} s"
+        balanced = performance.balanced_accuracy
+        rows += [
+            (window, "Se", *_rate_cells(performance.sensitivity)),
+            (window, "Sp", *_rate_cells(performance.specificity)),
+            (
+                window,
+                "balanced accuracy",
+                str(balanced.patients),
+                _NONE,
+                _down(balanced.observed),
+                _NONE,
+                _down(balanced.patient_limit),
+                _NONE,
+            ),
+        ]
+    return _Table("All shockable and nonshockable windows", ("Window", "Measure", *_RATE_HEADER), tuple(rows))
+
+
+def _counts_table(performances: Iterable[Performance]) -> _Table:
+    header = ("Window", "TP", "FN", "TN", "FP", "PPV", "False-positive\nrate", "Upper limit\nby window")
+    rows = tuple(
+        (
+            f"{performance.duration_s:g} s",
+            *(str(count) for count in (performance.tp, performance.fn, performance.tn, performance.fp)),
+            _down(performance.ppv),
+            _up(performance.false_positive_rate),
+            _up(performance.false_positive_rate_upper_limit),
+        )
+        for performance in performances
+    )
+    return _Table("Counts: shock advised to shockable windows is TP", header, rows)
+
+
+def _aha_table(performance: Performance) -> _Table:
+    rows = tuple(_aha_cells(row) for row in performance.aha)
+    return _Table(
+        f"AHA classes (and goals), windows of {performance.duration_s:g} s",
+        ("Class", *_RATE_HEADER, "Verdict"),
+        rows,
+    )
+
+
+def _aha_cells(row: AhaRow) -> tuple[str, ...]:
+    patients, windows, observed, limit, *rest = _rate_cells(row.rate)
+    windows += f"\n(n ≥ {row.goal.min_windows})"
+    if row.goal.observed is not None and row.goal.limit is not None:
+        observed += f"\n(> {100 * row.goal.observed:g})"
+        limit += f"\n(≥ {100 * row.goal.limit:g})"
+    label = f"{AHA_LABELS[row.aha_class]}: {row.measure}"
+    return (label, patients, windows, observed, limit, *rest, row.verdict)
+
+
+def _groups_table(of: str, performance: Performance, groups: Iterable[GroupRow]) -> _Table:
+    rows = tuple(
+        (
+            group.name.replace("_", " ") if of == "rhythm" else _printable(group.name),
+            MEASURES[group.group],
+            str(group.patients),
+            f"{group.count}/{group.windows}",
+            _down(group.count / group.windows),
+        )
+        for group in groups
+    )
+    header = (of.capitalize(), "Measure", *_RATE_HEADER[:3])
+    return _Table(f"By {of}, windows of {performance.duration_s:g} s", header, rows)
+
+
+def _rate_cells(rate: Rate) -> tuple[str, ...]:
+    shares = (rate.observed, rate.lower_limit, rate.patient_limit, rate.macro_average)
+    return (str(rate.patients), f"{rate.count}/{rate.windows}", *(_down(share) for share in shares))
+
+
+def _down(share: float | None) -> str:
+    return _NONE if share is None else f"{math.floor(1000 * share + _TOLERANCE) / 10:.1f}"
+
+
+def _up(share: float | None) -> str:
+    return _NONE if share is None else f"{math.ceil(1000 * share - _TOLERANCE) / 10:.1f}"
+
+
+def _printable(text: str) -> str:
+    # A control character in a name could move the cursor or turn the direction of the text.
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def _markdown_text(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<|~&!])", r"\\\1", text.replace("\n", " "))
+
+
+def _markdown_table(table: _Table) -> str:
+    rows = [[_markdown_text(cell) for cell in row] for row in (table.header, *table.rows)]
+    widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = []
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - cell_len(cell))
+            cells.append(cell + space if table.is_left(index) else space + cell)
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = ["-" * width if table.is_left(i) else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
+
+
+def _rich_table(table: _Table) -> RichTable:
+    # Text objects are printed as they are, where strings would be read as markup.
+    rich_table = RichTable(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    for index, name in enumerate(table.header):
+        left = table.is_left(index)
+        rich_table.add_column(Text(name), justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    for row in table.rows:
+        rich_table.add_row(*(Text(cell) for cell in row))
+    return rich_table

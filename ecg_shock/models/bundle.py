@@ -1,0 +1,241 @@
+"""Bundles: a model as it is shipped, with everything that its decision depends on.
+
+A bundle is a folder:
+
+``bundle.toml``
+    Format, threshold, network, preprocessing, the digests of the two models, and the card.
+``model.tflite``
+    The network for LiteRT, one window of any length from 2 to 10 s; what `predict` runs.
+``model.keras``
+    The same network for Keras, to retrain or export.
+``CARD.md``
+    What the model was trained, selected and tested on, for people.
+
+Reading one runs no code: TOML, a flatbuffer whose digest is checked, and (on request only) Keras in safe mode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.preprocessing import Preprocessing
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT = 1
+TOML_NAME, LITERT_NAME, KERAS_NAME, CARD_NAME = "bundle.toml", "model.tflite", "model.keras", "CARD.md"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A shipped model, without its weights, which stay in `folder`.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where the bundle lies.
+    spec : CnnSpec
+        The network.
+    preprocessing : Preprocessing
+        The filter it was trained behind.
+    threshold : float
+        Probability of *shockable* from which on a shock is advised.
+    digests : dict of str to str
+        SHA-256 of each model file.
+    card : dict
+        Data, patients, protocol, results and versions.
+    """
+
+    folder: Path
+    spec: CnnSpec
+    preprocessing: Preprocessing
+    threshold: float
+    digests: dict[str, str]
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def read_litert(self) -> bytes:
+        """Return the LiteRT model, checked against its digest.
+
+        Raises
+        ------
+        ValueError
+            If the file is not the one that was written.
+        FileNotFoundError
+            If it is missing.
+        """
+        return self._read(LITERT_NAME)
+
+    def load_keras(self) -> keras.Model:
+        """Load the Keras model, in safe mode.
+
+        Raises
+        ------
+        ValueError
+            If the file is not the one that was written.
+        """
+        import keras
+
+        self._read(KERAS_NAME)
+        return keras.models.load_model(self.folder / KERAS_NAME, compile=False, safe_mode=True)
+
+    def _read(self, name: str) -> bytes:
+        path = self.folder / name
+        content = path.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.digests[name]:
+            raise ValueError(
+                f"{path} has SHA-256 {found}, but {TOML_NAME} says {self.digests[name]}: it was changed or damaged. "
+                "Write the bundle again, or fetch a fresh copy."
+            )
+        return content
+
+
+def write_bundle(
+    folder: Path,
+    model: keras.Model,
+    *,
+    spec: CnnSpec,
+    preprocessing: Preprocessing,
+    threshold: float,
+    card: dict[str, Any],
+) -> Bundle:
+    """Write a trained network as a bundle.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A folder that is made, or whose bundle is replaced.
+    model : keras.Model
+        The trained network, as `ecg_shock.models.build_model` builds it from `spec`.
+    spec : CnnSpec
+        The network's shape.
+    preprocessing : Preprocessing
+        The filter it was trained behind.
+    threshold : float
+        Probability of *shockable* from which on a shock is advised, between 0 and 1.
+    card : dict
+        What to tell about the model: anything that TOML can hold; keys in the order to print.
+
+    Returns
+    -------
+    Bundle
+        As `load_bundle` reads it back.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is out of range.
+    """
+    import tomli_w
+
+    _check_threshold(threshold)
+    folder.mkdir(parents=True, exist_ok=True)
+    toml_path = folder / TOML_NAME
+    toml_path.unlink(missing_ok=True)  # without it the folder is no bundle while the models are replaced
+    model.save(folder / KERAS_NAME)
+    _export_litert(model, folder / LITERT_NAME)
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (KERAS_NAME, LITERT_NAME)}
+    content = {
+        "format": FORMAT,
+        "threshold": float(threshold),
+        "network": asdict(spec),
+        "preprocessing": preprocessing.to_dict(),
+        "sha256": digests,
+        "card": card,
+    }
+    (folder / CARD_NAME).write_text(_card_markdown(spec, threshold, card), encoding="utf-8")
+    temporary = toml_path.with_suffix(".tmp")
+    temporary.write_bytes(tomli_w.dumps(content).encode())
+    temporary.replace(toml_path)
+    return load_bundle(folder)
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle's description; the weights are read when they are needed.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        The bundle's folder.
+
+    Returns
+    -------
+    Bundle
+        Checked against the format.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is no bundle.
+    ValueError
+        If `bundle.toml` is damaged, or of another format.
+    """
+    folder = Path(folder)
+    path = folder / TOML_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no bundle: it has no {TOML_NAME}. Give the folder that `tune` wrote.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r} is not {FORMAT}, the one this version reads")
+        network = {k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()}
+        threshold = content["threshold"]
+        _check_threshold(threshold)
+        return Bundle(
+            folder=folder,
+            spec=CnnSpec(**network),
+            preprocessing=Preprocessing(**content["preprocessing"]),
+            threshold=threshold,
+            digests={name: str(content["sha256"][name]) for name in (KERAS_NAME, LITERT_NAME)},
+            card=content["card"],
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as a bundle: {error!s} ({type(error).__name__})") from error
+
+
+def _check_threshold(threshold: float) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
+        raise ValueError(f"threshold={threshold!r} is not allowed; give a probability between 0 and 1.")
+
+
+def _export_litert(model: keras.Model, path: Path) -> None:
+    """Export with a batch of one, which is faster, and any length, which the global max-pooling leaves open."""
+    import keras
+
+    single = keras.models.clone_model(model, input_tensors=keras.Input((None, 1), batch_size=1))
+    single.set_weights(model.get_weights())
+    single.export(str(path), format="litert", verbose=False)
+
+
+def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str:
+    """Lay out the card: nested tables become headings, everything else a line."""
+    lines = [
+        f"# {card.get('name', 'Model card')}",
+        "",
+        "Shock advice from one ECG lead. **Not a medical device**, and not a claim of conformity.",
+        "",
+        f"- network: filters {list(spec.filters)}, kernels {list(spec.kernels)}, {spec.parameter_count()} parameters",
+        f"- threshold: {threshold:g} (probability of *shockable*)",
+    ]
+    lines += [
+        f"- {key}: {_plain(value)}" for key, value in card.items() if not isinstance(value, dict) and key != "name"
+    ]
+    for key, table in card.items():
+        if isinstance(table, dict):
+            lines += ["", f"## {key}", ""] + [f"- {k}: {_plain(v)}" for k, v in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

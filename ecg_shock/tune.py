@@ -1,0 +1,311 @@
+"""The main job: search networks, agree on one, train it again, and write it as a bundle.
+
+Run as `python -m ecg_shock.tune [STUDY]`, the same as `ecg-shock tune [STUDY]`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ecg_shock.data.parts import Parts
+    from ecg_shock.search.consensus import Candidate, Setting
+    from ecg_shock.search.ledger import Trial
+    from ecg_shock.search.study import Study
+
+STOPPED_EXIT_CODE = 130  # what shells give a command that Ctrl-C ended
+
+# All tables fit 80 columns.
+NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+
+console = Console()
+
+
+def tune(
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY",
+            help="A TOML file, or one of the embedded studies: quickstart (synthetic recordings, minutes), "
+            "public (vfdb, cudb, mitdb; hours), paper (the published search; months).",
+        ),
+    ] = "quickstart",
+    trials: Annotated[int | None, typer.Option(help="Networks to draw.", show_default="the study's")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every training.", show_default="the study's")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Starts of each retrained network.", show_default="the study's")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/NAME")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
+    ] = None,
+) -> None:
+    """Search networks, choose one, and write it as a bundle.
+
+    1. Draw networks and train each of them.
+
+    2. For each depth, take the median of the best.
+
+    3. Train those again with several learning rates and from several starts.
+
+    4. Choose one by balanced accuracy on the validation patients, and write it to RUN FOLDER/bundle.
+
+    The test patients are not looked at.
+
+    Ctrl-C stops after the current epoch. The same command goes on from there, also after a crash.
+    """
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_time=False, show_path=False)],
+    )
+    changes = {"search.trials": trials, "search.epochs": epochs, "training.epochs": epochs, "consensus.seeds": seeds}
+    from ecg_shock.search.supervisor import WorkerError
+
+    try:
+        _tune(study, {key: value for key, value in changes.items() if value is not None}, out, data)
+    except (ValueError, OSError, WorkerError) as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as interrupt:
+        console.print("stopped; the same command goes on from here")
+        raise typer.Exit(STOPPED_EXIT_CODE) from interrupt
+
+
+def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | None) -> None:
+    from ecg_shock.data.manifests import data_dir
+    from ecg_shock.data.parts import load_parts
+    from ecg_shock.search import consensus, ledger, run
+    from ecg_shock.search.provenance import keep_run
+    from ecg_shock.search.study import keep_study, read_study
+
+    study = read_study(name, changes)
+    folder = out or Path("runs") / study.name
+    recordings = data_dir(data)
+    with console.status("reading the recordings"):
+        parts = load_parts(study.data, recordings)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_study(study, folder)
+    keep_run(study, parts, folder)
+    _show_plan(study, parts, folder)
+
+    with _progress("search", study.search.trials, ledger.read_trials(folder / "search")) as follow:
+        trials = run.search(study, folder, data_dir=recordings, on_message=follow)
+    mark = " · synthetic" if study.synthetic else ""
+    ledger.write_csv(folder / "trials.csv", trials)
+    ledger.plot(folder / "trials.png", trials, title=f"{study.name}: {len(trials)} trials{mark}")
+    console.print(ledger.table(trials, title=f"best trials, validation part{mark}"))
+    console.print(f"all trials: {folder / 'trials.csv'}, {folder / 'trials.png'}\n")
+
+    candidates = run.study_candidates(study, folder)
+    if not candidates:
+        raise ValueError(f"all {len(trials)} trials failed; see error.txt in the folders of {folder / 'search'}")
+    _show_candidates(candidates, study)
+    jobs = run.retraining_jobs(study, candidates)
+    done = [trial for job in jobs if (trial := ledger.read_trial(folder / "retrain" / job.name)) is not None]
+    with _progress("retrain", len(jobs), done) as follow:
+        retrained = run.retrain(study, candidates, folder, data_dir=recordings, on_message=follow)
+    compared = consensus.settings(retrained)
+    choice = consensus.choose(compared)
+    ledger.write_csv(folder / "retrained.csv", retrained)
+    run.write_choice(folder, study, candidates, compared, choice)
+    _show_settings(compared, choice, mark)
+
+    bundle = _write_bundle(study, parts, choice, folder)
+    console.print(f"bundle{mark}: [bold]{bundle}[/]", highlight=False)
+
+
+def _write_bundle(study: Study, parts: Parts, choice: Setting, folder: Path) -> Path:
+    """Write the best run of the chosen setting as a bundle."""
+    from ecg_shock.models.bundle import write_bundle
+    from ecg_shock.search.provenance import versions
+    from ecg_shock.training.trainer import load_best_model
+
+    best = choice.runs[0]
+    bundle = folder / "bundle"
+    write_bundle(
+        bundle,
+        load_best_model(folder / "retrain" / best.name),
+        spec=study.spec(best.filters, best.kernels),
+        preprocessing=study.data.preprocessing,
+        threshold=0.5,
+        card={
+            "study": study.name,
+            "synthetic": study.synthetic,
+            "data": study.data.model_dump(mode="json"),
+            "training": study.training_with(learning_rate=best.learning_rate, seed=best.seed).model_dump(mode="json"),
+            "patients": {
+                name: sorted(set(getattr(parts, name).patient.tolist())) for name in ("train", "validation", "test")
+            },
+            "validation": best.model_dump(mode="json"),
+            "versions": versions(),
+        },
+    )
+    return bundle
+
+
+@contextmanager
+def _progress(what: str, total: int, done: tuple[Trial, ...] | list[Trial]) -> Iterator[Any]:
+    """Show a bar with the best so far on a terminal, and one line a training elsewhere; yield what follows messages."""
+    best = max((trial.balanced_accuracy for trial in done if trial.error is None), default=0.0)
+    ended = len(done)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("best BAC {task.fields[best]:.2f} %"),
+        TextColumn("[dim]{task.fields[now]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(what, total=total, completed=ended, best=100 * best, now="")
+
+    def follow(message: dict[str, Any]) -> None:
+        nonlocal best, ended
+        if message["kind"] == "epoch":
+            now = f"{message['trial']} epoch {message['epoch']}/{message['epochs']}"
+            bar.update(task, now=f"{now} BAC {100 * message['balanced_accuracy']:.2f} %")
+        if message["kind"] != "end":
+            return
+        ended += 1
+        if message["error"]:
+            outcome = f"failed: {message['error']}"
+            console.print(f"{what} {message['trial']} {outcome}", style="yellow", highlight=False, markup=False)
+        else:
+            best = max(best, message["balanced_accuracy"])
+            outcome = f"BAC {100 * message['balanced_accuracy']:.2f} %"
+            if not console.is_terminal:
+                console.print(
+                    f"{what} {ended}/{total}: {message['trial']} {outcome}, best {100 * best:.2f} %", highlight=False
+                )
+        bar.update(task, completed=ended, best=100 * best, now="")
+
+    with bar:
+        yield follow
+
+
+def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
+    space, training = study.space, study.training
+    trial = study.trial_training
+    plan = Table.grid(padding=(0, 2))
+    plan.add_row(
+        "study",
+        f"[bold]{study.name}[/]" + (" · [yellow]synthetic: says nothing about patients[/]" if study.synthetic else ""),
+    )
+    plan.add_row(
+        "data",
+        f"{', '.join(study.data.databases)} · {study.data.split} fold {study.data.fold} · "
+        f"{study.data.window_s:g}-s windows",
+    )
+    plan.add_row(
+        "space",
+        f"blocks {space.blocks[0]}–{space.blocks[1]}, filters {space.filters[0]}–{space.filters[1]}, "
+        f"kernels {space.kernels[0]}–{space.kernels[1]}, in steps of {space.step}",
+    )
+    plan.add_row("search", f"{study.search.trials} networks, {_epochs(trial.epochs, trial.patience)}")
+    plan.add_row(
+        "retraining",
+        f"one network a depth × {len(study.consensus.learning_rates)} learning rates × {study.consensus.seeds} seeds, "
+        f"{_epochs(training.epochs, training.patience)}",
+    )
+    plan.add_row("run folder", str(folder))
+    console.print(plan, highlight=False)
+
+    from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
+
+    table = Table(title="windows (patients)", **NARROW)
+    table.add_column("AHA class")
+    named = {"train": parts.train, "validation": parts.validation, "test, set aside": parts.test}
+    for name in named:
+        table.add_column(name, justify="right")
+    for aha_class in AHA_CLASSES:
+        cells = []
+        for part in named.values():
+            patients = part.patient[part.aha_class == aha_class]
+            cells.append(f"{len(patients):,} ({len(set(patients.tolist()))})")
+        table.add_row(AHA_LABELS[aha_class], *cells)
+    table.add_section()
+    table.add_row("all", *(f"{len(part):,} ({len(set(part.patient.tolist()))})" for part in named.values()))
+    console.print(table)
+    for name, part in named.items():
+        patients = sorted(set(part.patient.tolist()))
+        console.print(f"[bold]{name}[/]: {', '.join(patients)}", highlight=False)
+    console.print()
+
+
+def _epochs(epochs: int, patience: int | None) -> str:
+    return f"{epochs} epochs" + (f" (stops after {patience} without a better one)" if patience else "")
+
+
+def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
+    from ecg_shock.search.ledger import percent, spaced
+
+    table = Table(title="consensus: the median of the best trials of each depth", **NARROW)
+    for heading in ("N", "filters", "kernels", "params", "median of", "their BAC %"):
+        table.add_column(heading, justify="left" if heading in ("filters", "kernels") else "right")
+    for candidate in candidates:
+        spec = study.spec(candidate.filters, candidate.kernels)
+        table.add_row(
+            str(candidate.depth),
+            spaced(candidate.filters),
+            spaced(candidate.kernels),
+            f"{spec.parameter_count():,}",
+            str(len(candidate.top)),
+            f"{percent(candidate.top[-1].balanced_accuracy)}–{percent(candidate.top[0].balanced_accuracy)}",
+        )
+    console.print(table)
+
+
+def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) -> None:
+    from ecg_shock.search.ledger import percent, spaced
+
+    table = Table(title=f"retrained, validation part{mark}")
+    for heading in (
+        "N",
+        "filters",
+        "kernels",
+        "parameters",
+        "learning rate",
+        "runs",
+        "mean BAC %",
+        "BAC % from–to",
+        "",
+    ):
+        table.add_column(heading, justify="left" if heading in ("filters", "kernels", "") else "right")
+    for setting in compared:
+        worst, best = setting.runs[-1].balanced_accuracy, setting.runs[0].balanced_accuracy
+        table.add_row(
+            str(setting.depth),
+            spaced(setting.filters),
+            spaced(setting.kernels),
+            f"{setting.parameters:,}",
+            f"{setting.learning_rate:g}",
+            str(len(setting.runs)) + (f" ({setting.failed} failed)" if setting.failed else ""),
+            percent(setting.balanced_accuracy),
+            f"{percent(worst)}–{percent(best)}",
+            "[bold green]chosen[/]" if setting is choice else "",
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command."""
+    typer.run(tune)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,513 @@
+"""The readers give the samples that were written, in mV, and refuse what is damaged or ambiguous."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import edfio
+import numpy as np
+import pytest
+import wfdb
+
+from ecg_shock.data.annotations import read_labels
+from ecg_shock.data.manifests import load_manifest
+from ecg_shock.data.recordings import Episode, Recording, read_record
+
+INVALID = {"80": -(2**7), "212": -(2**11), "16": -(2**15), "24": -(2**23), "32": -(2**31)}
+
+
+def write_record(folder: Path, digital: np.ndarray, *, fmt: str = "16", units: str = "mV", gain: float = 100.0) -> Path:
+    """Write a WFDB record "r" at 250 Hz whose samples are digital / gain, and return its path."""
+    n_leads = digital.shape[1]
+    wfdb.wrsamp(
+        "r",
+        fs=250,
+        units=[units] * n_leads,
+        sig_name=[f"lead{i}" for i in range(n_leads)],
+        d_signal=digital.astype(np.int64),
+        fmt=[fmt] * n_leads,
+        adc_gain=[gain] * n_leads,
+        baseline=[0] * n_leads,
+        write_dir=str(folder),
+    )
+    return folder / "r"
+
+
+@pytest.fixture
+def digital(rng: np.random.Generator) -> np.ndarray:
+    """400 samples of two leads that fit all formats, the smallest of which has 8 bits."""
+    return rng.integers(-100, 100, (400, 2))
+
+
+@pytest.fixture
+def record(tmp_path: Path, digital: np.ndarray) -> Path:
+    """Path of a WFDB record of `digital` at 100 units/mV."""
+    return write_record(tmp_path, digital)
+
+
+def edit_header(record: Path, old: str, new: str) -> None:
+    """Replace text in a header that has to be there."""
+    header = record.with_suffix(".hea")
+    text = header.read_text()
+    assert old in text
+    header.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("fmt", INVALID)
+def test_wfdb_formats_give_the_samples_that_were_written(fmt: str, tmp_path: Path, digital: np.ndarray) -> None:
+    """Every format gives digital / gain in mV as float32, and NaN where the format's invalid value stands."""
+    digital[7, 1] = INVALID[fmt]
+    expected = digital / 100.0
+    expected[7, 1] = np.nan
+    recording = read_record(write_record(tmp_path, digital, fmt=fmt))
+    assert recording.signal.dtype == np.float32
+    np.testing.assert_allclose(recording.signal, expected, rtol=1e-6)
+    assert (recording.fs, recording.leads, recording.name) == (250.0, ("lead0", "lead1"), "r")
+
+
+@pytest.mark.parametrize("ending", ["", ".hea", ".dat"])
+def test_wfdb_record_is_found_by_any_of_its_files(ending: str, record: Path) -> None:
+    """The record, its header and its signal file are the same to the reader."""
+    assert read_record(f"{record}{ending}").name == "r"
+
+
+def test_challenge_mat_file(tmp_path: Path, digital: np.ndarray) -> None:
+    """A .mat signal as in the PhysioNet challenges is read past its 24-byte header, with a checksum of 0."""
+    (tmp_path / "A1.mat").write_bytes(bytes(24) + digital.astype("<i2").tobytes())
+    lines = [f"A1.mat 16+24 1000/mV 16 0 {first} 0 0 {name}" for first, name in zip(digital[0], "ab", strict=True)]
+    (tmp_path / "A1.hea").write_text("\n".join(["A1 2 300 400 05:05:15 1/05/2014", *lines]))
+    recording = read_record(tmp_path / "A1.mat")
+    np.testing.assert_allclose(recording.signal, digital / 1000, rtol=1e-6)
+    assert recording.fs == 300
+
+
+@pytest.mark.parametrize(("units", "mv"), [("mV", 1), ("uV", 1e-3), ("V", 1e3)])
+def test_wfdb_units(units: str, mv: float, tmp_path: Path, digital: np.ndarray) -> None:
+    """Every voltage unit becomes mV, agreeing arguments are taken, disagreeing ones refused."""
+    path = write_record(tmp_path, digital, units=units)
+    recording = read_record(path, units=units, fs=250)
+    np.testing.assert_allclose(recording.signal, digital / 100 * mv, rtol=1e-6)
+    with pytest.raises(ValueError, match="not in"):
+        read_record(path, units={"mV": "V"}.get(units, "mV"))
+    with pytest.raises(ValueError, match=r"250 Hz by its header, not at 360"):
+        read_record(path, fs=360)
+
+
+def test_wfdb_without_units_is_in_mv(record: Path, digital: np.ndarray) -> None:
+    """A header that leaves the unit out means mV, as the WFDB format says."""
+    edit_header(record, "(0)/mV", "")
+    np.testing.assert_allclose(read_record(record).signal, digital / 100, rtol=1e-6)
+
+
+def test_wfdb_header_with_a_micro_sign_is_refused(record: Path) -> None:
+    """The WFDB library would drop the sign and read V: a million times too much."""
+    header = record.with_suffix(".hea")
+    header.write_bytes(header.read_text().replace("mV", "\u00b5V").encode())
+    assert wfdb.rdheader(str(record)).units == ["V", "V"]
+    with pytest.raises(ValueError, match="Write uV"):
+        read_record(record)
+
+
+def test_wfdb_without_gain_warns(record: Path, digital: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+    """A gain of 0 is read at 200 units/mV, and the log says which signal it is."""
+    edit_header(record, "100.0(0)/mV 16 0 " + str(digital[0, 0]), f"0(0)/mV 16 0 {digital[0, 0]}")
+    with caplog.at_level(logging.WARNING):
+        recording = read_record(record)
+    np.testing.assert_allclose(recording.signal, digital / [200, 100], rtol=1e-6)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{record}.hea: signal 0 is not calibrated; taken as 200 units/mV"
+    ]
+
+
+def test_wfdb_keeps_voltages_alone(record: Path, digital: np.ndarray) -> None:
+    """A pressure channel is left out; asked for, or alone, it is an error."""
+    header = record.with_suffix(".hea")
+    lines = header.read_text().splitlines()
+    header.write_text("\n".join([lines[0], lines[1].replace("mV", "mmHg"), lines[2]]))
+    recording = read_record(record)
+    assert recording.leads == ("lead1",)
+    np.testing.assert_allclose(recording.signal[:, 0], digital[:, 1] / 100, rtol=1e-6)
+    with pytest.raises(ValueError, match="mmHg"):
+        read_record(record, leads=["lead0", "lead1"])
+    edit_header(record, "mV", "degC")
+    with pytest.raises(ValueError, match="ECG leads have to be in"):
+        read_record(record)
+
+
+def test_leads_are_chosen_by_name_in_order(record: Path, digital: np.ndarray) -> None:
+    """The order is the caller's, namesakes are numbered, and an unknown name lists the known ones."""
+    recording = read_record(record, leads=["lead1", "lead0"])
+    assert recording.leads == ("lead1", "lead0")
+    np.testing.assert_allclose(recording.signal, digital[:, ::-1] / 100, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"no leads \['V9'\]; choose from \['lead0', 'lead1'\]"):
+        read_record(record, leads=["V9"])
+    with pytest.raises(TypeError, match=r"leads=\['lead1'\]"):
+        read_record(record, leads="lead1")
+    edit_header(record, "lead1", "lead0")
+    assert read_record(record).leads == ("lead0", "lead0-2")
+
+
+def test_wfdb_of_several_rates(tmp_path: Path, digital: np.ndarray) -> None:
+    """Leads with several samples a frame keep them all; leads of different rates have to be chosen."""
+    frames = np.concatenate([digital[:, 0].reshape(200, 2), digital[:200, 1:]], axis=1)
+    (tmp_path / "m.dat").write_bytes(frames.astype("<i2").tobytes())
+    (tmp_path / "m.hea").write_text("m 2 125 200\nm.dat 16x2 100 16 0 0 0 0 fast\nm.dat 16 100 16 0 0 0 0 slow\n")
+    fast = read_record(tmp_path / "m", leads=["fast"])
+    assert fast.fs == 250
+    np.testing.assert_allclose(fast.signal[:, 0], digital[:, 0] / 100, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"different rates, \[125, 250\] Hz; choose leads="):
+        read_record(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["../r.dat", "/etc/passwd", "sub/r.dat", "..\\r.dat"])
+def test_wfdb_header_cannot_leave_its_folder(name: str, record: Path) -> None:
+    """A header that names a file elsewhere is refused, even where that file is there."""
+    (record.parent / "sub").mkdir()
+    (record.parent / "sub" / "r.dat").write_bytes(record.with_suffix(".dat").read_bytes())
+    edit_header(record, "r.dat", name)
+    with pytest.raises(ValueError, match="outside its folder"):
+        read_record(record)
+
+
+@pytest.mark.parametrize("change", [-1, -400, 1, 4000])
+def test_wfdb_signal_file_of_another_size(change: int, record: Path) -> None:
+    """A signal file that is shorter or longer than its header says is refused with both sizes."""
+    signal_file = record.with_suffix(".dat")
+    data = signal_file.read_bytes()
+    signal_file.write_bytes(data[:change] if change < 0 else data + bytes(change))
+    with pytest.raises(ValueError, match=rf"has {1600 + change} bytes, but its header promises 400 samples"):
+        read_record(record)
+
+
+def test_wfdb_length_comes_from_the_file_where_the_header_has_none(record: Path) -> None:
+    """A header without a number of samples is read to the end of its file."""
+    edit_header(record, "r 2 250 400", "r 2 250")
+    assert read_record(record).signal.shape == (400, 2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("r 2 250 400", "r 2 250 4000000000000", "promises 4000000000000 samples"),
+        ("r 2 250 400", "r 2 250 0", "promises 0 samples"),
+        ("r 2 250 400", "r 99999999 250 400", "promises 99999999 signals and describes 2"),
+        ("r 2 250 400", "r 2 0 400", "above 0"),
+        ("r.dat 16 ", "r.dat 516 ", "516"),
+        ("r.dat 16 ", "r.dat 16x99999999999 ", "promises"),
+        ("r.dat 16 ", "r.dat 16x0 ", "0 samples per frame"),
+        ("r.dat 16 ", "r.dat 16:3 ", "skewed"),
+        ("r.dat 16 ", "r.dat 16+3 ", "promises"),
+        ("r.dat 16 ", "r.dat xyz ", "cannot be read as a WFDB header"),
+        ("100.0(0)", "1e-99(0)", "infinite"),
+        ("100.0(0)", "1e999(0)", "gains"),
+    ],
+)
+def test_wfdb_header_claims_are_checked(old: str, new: str, message: str, record: Path) -> None:
+    """What a header cannot mean is refused, and nothing is allocated for it."""
+    edit_header(record, old, new)
+    with pytest.raises(ValueError, match=message) as error:
+        read_record(record)
+    assert str(record) in str(error.value)
+
+
+def test_wfdb_of_several_segments(record: Path) -> None:
+    """A header that joins records is refused, and says what to do."""
+    (record.parent / "s.hea").write_text("s/2 2 250 800\nr 400\nr 400\n")
+    with pytest.raises(ValueError, match="read its segments one by one"):
+        read_record(record.parent / "s")
+
+
+def test_wfdb_checksum(record: Path) -> None:
+    """One flipped bit in the samples is found, and is not where the header has no checksum."""
+    signal_file = record.with_suffix(".dat")
+    data = bytearray(signal_file.read_bytes())
+    data[801] ^= 1
+    signal_file.write_bytes(data)
+    with pytest.raises(ValueError, match="'lead0' do not add up"):
+        read_record(record)
+    header = record.with_suffix(".hea")
+    lines = header.read_text().splitlines()
+    header.write_text("\n".join([lines[0], *(" ".join(line.split()[:6]) for line in lines[1:])]))
+    assert read_record(record).leads == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n\n", b"# only a comment", b"\x00\xff" * 200, b"not a header\n", b"r 0 250\n"]
+)
+def test_wfdb_garbage_headers(content: bytes, tmp_path: Path) -> None:
+    """A header that is empty, binary or text of another kind is a ValueError with its name."""
+    (tmp_path / "g.hea").write_bytes(content)
+    with pytest.raises(ValueError, match=r"g\.hea"):
+        read_record(tmp_path / "g")
+
+
+def test_nothing_to_read(tmp_path: Path, record: Path) -> None:
+    """Missing files and folders are OSErrors, empty and unknown files ValueErrors."""
+    with pytest.raises(FileNotFoundError, match="missing"):
+        read_record(tmp_path / "nowhere")
+    with pytest.raises(IsADirectoryError, match="folder"):
+        read_record(tmp_path)
+    for name in ("e.edf", "e.csv", "e.npy"):
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match="is empty"):
+            read_record(tmp_path / name, fs=250, units="mV")
+    (tmp_path / "e.pdf").write_text("x")
+    with pytest.raises(ValueError, match=r"unknown format '\.pdf'"):
+        read_record(tmp_path / "e.pdf")
+    record.with_suffix(".dat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"r\.dat is missing, which r\.hea names"):
+        read_record(record)
+
+
+@pytest.mark.parametrize("fs", [0, -250, float("nan"), float("inf")])
+def test_impossible_rates(fs: float, tmp_path: Path) -> None:
+    """A rate has to be finite and above 0."""
+    with pytest.raises(ValueError, match="above 0"):
+        read_record(tmp_path / "any.csv", fs=fs, units="mV")
+
+
+@pytest.mark.parametrize("fs", ["250", True, 250j])
+def test_rates_that_are_no_numbers(fs: object, tmp_path: Path) -> None:
+    """A rate has to be a number."""
+    with pytest.raises(TypeError, match="number of Hz"):
+        read_record(tmp_path / "any.csv", fs=fs, units="mV")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("names", [(), ("II", "V5")])
+def test_csv(delimiter: str, names: tuple[str, ...], tmp_path: Path, digital: np.ndarray) -> None:
+    """CSV with or without names gives the same samples; an empty cell and nan are missing ones."""
+    rows = [[f"{value:.2f}" for value in row] for row in digital / 100]
+    rows[3][0], rows[4][1] = "", "nan"
+    expected = digital / 100
+    expected[3, 0] = expected[4, 1] = np.nan
+    (tmp_path / "a.csv").write_text("\n".join(delimiter.join(row) for row in [*([names] if names else []), *rows]))
+    recording = read_record(tmp_path / "a.csv", fs=200, units="mV")
+    np.testing.assert_allclose(recording.signal, expected, atol=1e-6)
+    assert recording.leads == (names or ("1", "2"))
+    uv = read_record(tmp_path / "a.csv", fs=200, units="uV", leads=recording.leads[1:])
+    np.testing.assert_allclose(uv.signal, expected[:, 1:] / 1000, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("I,II\n0.1,0.2\n0.1,x\n", "line 3: 'x' is not a number"),
+        ("0.1,II\n0.1,0.2\n", "line 1: 'II' is not a number"),
+        ("0.1,0.2\n0.1\n", "line 2 has 1 cells instead of 2"),
+        ("time,II\n0,0.2\n", "column 'time' is no ECG lead"),
+        ("I,II\n", "no samples"),
+        ("0.1\ninf\n", "infinite"),
+        ("  \n", "cannot be read as CSV"),
+    ],
+)
+def test_csv_errors(text: str, message: str, tmp_path: Path) -> None:
+    """What is wrong in a CSV is named with file and line."""
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_record(tmp_path / "a.csv", fs=250, units="mV")
+    assert "a.csv" in str(error.value)
+
+
+def test_csv_with_one_column_and_time_left_out(tmp_path: Path) -> None:
+    """An empty line in the only column is a missing sample; a time column is left out by choosing leads."""
+    (tmp_path / "a.txt").write_text("0.5\n\n1.5\n\n")
+    np.testing.assert_array_equal(read_record(tmp_path / "a.txt", fs=1, units="V").signal, [[500], [np.nan], [1500]])
+    (tmp_path / "a.csv").write_text("time,II\n0,0.5\n1,1.5\n")
+    np.testing.assert_array_equal(
+        read_record(tmp_path / "a.csv", fs=1, units="mV", leads=["II"]).signal, [[0.5], [1.5]]
+    )
+
+
+def test_formats_without_rate_ask_for_it(tmp_path: Path) -> None:
+    """CSV and NumPy files need fs and units, and units have to be known."""
+    np.save(tmp_path / "a.npy", np.zeros(10))
+    for arguments in ({}, {"fs": 250}, {"units": "mV"}):
+        with pytest.raises(ValueError, match="pass fs= in Hz and units="):
+            read_record(tmp_path / "a.npy", **arguments)
+    with pytest.raises(ValueError, match="units 'bananas' are unknown; allowed are"):
+        read_record(tmp_path / "a.npy", fs=250, units="bananas")
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "float32", ">f8"])
+def test_npy(dtype: str, tmp_path: Path, digital: np.ndarray) -> None:
+    """Real numbers of any type and one or two dimensions become float32 mV."""
+    array = np.abs(digital).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    np.save(tmp_path / "b.npy", array[:, 0])
+    two = read_record(tmp_path / "a.npy", fs=250, units="uV")
+    np.testing.assert_allclose(two.signal, np.abs(digital) / 1000, rtol=1e-6)
+    assert (two.signal.dtype, two.leads) == (np.float32, ("1", "2"))
+    one = read_record(tmp_path / "b.npy", fs=250, units="uV")
+    np.testing.assert_array_equal(one.signal, two.signal[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "message"),
+    [
+        (np.array([object()]), ValueError, "cannot be read as .npy"),
+        (np.zeros(10, complex), TypeError, "complex128"),
+        (np.array(["a"]), TypeError, "<U1"),
+        (np.zeros(10, bool), TypeError, "bool"),
+        (np.zeros((2, 3, 4)), ValueError, r"\(2, 3, 4\)"),
+        (np.zeros((2, 500)), ValueError, "transpose"),
+        (np.zeros((0, 0)), ValueError, "no samples|cannot be read"),
+        (np.full(10, np.inf), ValueError, "infinite"),
+        (np.full(10, 1e300), ValueError, "infinite"),
+    ],
+)
+def test_npy_errors(array: np.ndarray, error: type[Exception], message: str, tmp_path: Path) -> None:
+    """Arrays that are no ECG are refused, and pickles are never loaded."""
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    with pytest.raises(error, match=message) as caught:
+        read_record(tmp_path / "a.npy", fs=250, units="mV")
+    assert "a.npy" in str(caught.value)
+
+
+def test_npy_that_claims_too_much(tmp_path: Path) -> None:
+    """A NumPy header that promises terabytes is refused before anything is allocated."""
+    np.save(tmp_path / "a.npy", np.zeros(10))
+    data = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(data.replace(b"(10,), }         ", b"(9999999999,), }"[:17].ljust(17)))
+    assert (tmp_path / "a.npy").read_bytes() != data
+    with pytest.raises(ValueError, match=r"a\.npy cannot be read"):
+        read_record(tmp_path / "a.npy", fs=250, units="mV")
+
+
+def write_edf(path: Path, signals: list[edfio.EdfSignal]) -> Path:
+    """Write an EDF+ file with an annotation."""
+    edfio.Edf(signals, annotations=[edfio.EdfAnnotation(1, None, "shock")]).write(path)
+    return path
+
+
+def edf_signal(ecg: np.ndarray, fs: float, label: str, unit: str) -> edfio.EdfSignal:
+    """Make an EDF signal with a range of 2000 units."""
+    return edfio.EdfSignal(ecg, fs, label=label, physical_dimension=unit, physical_range=(-1000, 1000))
+
+
+def test_edf(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Voltages of an EDF+ file come in mV within its resolution; other channels and annotations are left out."""
+    uv = rng.uniform(-900, 900, (2, 2500))
+    signals = [edf_signal(x, 250, name, unit) for x, name, unit in zip(uv, ("II", "V5"), ("uV", "mV"), strict=True)]
+    path = write_edf(tmp_path / "a.EDF", [*signals, edf_signal(uv[0], 250, "SpO2", "%")])
+    recording = read_record(path)
+    assert (recording.fs, recording.leads, recording.signal.shape) == (250, ("II", "V5"), (2500, 2))
+    resolution = 2000 / 2**16
+    np.testing.assert_allclose(recording.signal, (uv * [[1e-3], [1]]).T, atol=resolution)
+    np.testing.assert_allclose(recording.signal[:, 0], uv[0] / 1000, atol=resolution / 1000)
+    with pytest.raises(ValueError, match="not at 360"):
+        read_record(path, fs=360)
+    with pytest.raises(ValueError, match="leave units out"):
+        read_record(path, units="uV")
+
+
+def test_edf_of_several_rates(tmp_path: Path) -> None:
+    """Leads of different rates have to be chosen."""
+    path = write_edf(tmp_path / "a.edf", [edf_signal(np.zeros(n), n / 10, f"at{n}", "uV") for n in (1250, 2500)])
+    with pytest.raises(ValueError, match=r"different rates, \[125\.0, 250\.0\] Hz; choose leads="):
+        read_record(path)
+    assert read_record(path, leads=["at2500"]).signal.shape == (2500, 1)
+
+
+def test_edf_damage(tmp_path: Path) -> None:
+    """Truncated, overlong, uncalibrated and garbled EDF files are refused, not mended."""
+    path = write_edf(tmp_path / "a.edf", [edf_signal(np.arange(2500) % 900.0, 250, "II", "uV")])
+    data = path.read_bytes()
+    physical_min = 256 + 2 * (16 + 80 + 8)  # of two signals, the second being the annotations
+    assert data[physical_min : physical_min + 5] == b"-1000"
+    damaged = [
+        data[:100],
+        data[:600],
+        data[:-2],
+        data[: -len(data) // 2],
+        data + b"xx",
+        data[:physical_min] + b"1000    " + data[physical_min + 8 :],
+        data[:physical_min] + b"garbage!" + data[physical_min + 8 :],
+        data[:physical_min] + b"nan     " + data[physical_min + 8 :],
+        bytes(range(256)) * 20,
+    ]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.edf"):
+            read_record(path)
+
+
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """Flip bits, overwrite, cut, double or insert something somewhere."""
+    content = bytearray(data)
+    at = int(rng.integers(len(content)))
+    length = int(rng.integers(1, 9))
+    match rng.integers(6):
+        case 0:
+            content[at] ^= 1 << int(rng.integers(8))
+        case 1:
+            content[at : at + length] = rng.bytes(length)
+        case 2:
+            del content[at:]
+        case 3:
+            del content[at : at + length]
+        case 4:
+            content[at:at] = content[at : at + 40]
+        case 5:
+            content[at:at] = rng.choice([b"9" * 12, b"-", b"/", b" ", b"\n", b"\x00", b"(", b"1e999"])
+    return bytes(content)
+
+
+def test_damaged_wfdb_records_never_surprise(record: Path, rng: np.random.Generator) -> None:
+    """Of 300 damaged copies of a record, each reads as mV or is refused with one of three errors and a message."""
+    times = np.sort(rng.choice(400, 40, replace=False))
+    symbols = ["+" if i % 10 == 0 else "N" for i in range(40)]
+    notes = ["(N" if symbol == "+" else "" for symbol in symbols]
+    wfdb.wrann("r", "atr", times, symbols, aux_note=notes, write_dir=str(record.parent))
+    manifest = load_manifest("mitdb")
+    files = [record.with_suffix(suffix) for suffix in (".hea", ".dat", ".atr")]
+    originals = [file.read_bytes() for file in files]
+    messages = []
+    for i in range(300):
+        target = files[i % 3]
+        target.write_bytes(mutate(originals[i % 3], rng))
+        for read in (read_record, lambda path: read_labels(path, manifest)):
+            try:
+                read(record)
+            except (ValueError, TypeError, OSError) as error:
+                messages.append(str(error))
+        target.write_bytes(originals[i % 3])
+    assert all(str(record.parent) in message for message in messages)
+    assert len(messages) > 150
+    assert read_record(record).signal.shape == (400, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"signal": [[0.0]]}, TypeError),
+        ({"signal": np.zeros((5, 1), int)}, TypeError),
+        ({"signal": np.zeros(5)}, ValueError),
+        ({"signal": np.zeros((0, 1))}, ValueError),
+        ({"fs": 0}, ValueError),
+        ({"leads": ("I", "II")}, ValueError),
+        ({"beats_s": np.ones(2)}, ValueError),
+        ({"episodes": (Episode(0, 2, "vf"), Episode(1, 3, "vt"))}, ValueError),
+    ],
+)
+def test_recording_checks_itself(change: dict[str, object], error: type[Exception]) -> None:
+    """A Recording whose parts do not fit together cannot be made."""
+    good = {"signal": np.zeros((5, 1)), "fs": 250, "leads": ("I",)}
+    assert Recording(**good).duration_s == 5 / 250
+    with pytest.raises(error):
+        Recording(**{**good, **change})
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize(
+    ("name", "gain", "baseline"), [("vfdb/418", 200, 0), ("mitdb/100", 200, 1024), ("cudb/cu26", 400, 0)]
+)
+def test_real_records_against_our_own_decoder(name: str, gain: int, baseline: int, recordings_dir: Path) -> None:
+    """Format 212, unpacked here by hand, gives the same mV, and NaN where it holds -2048."""
+    low, middle, high = np.fromfile(recordings_dir / f"{name}.dat", np.uint8).astype(int).reshape(-1, 3).T
+    flat = np.stack([low + (middle % 16) * 256, high + (middle // 16) * 256], axis=1).ravel()
+    flat = np.where(flat > 2047, flat - 4096, flat)
+    recording = read_record(recordings_dir / name)
+    expected = np.where(flat == -2048, np.nan, (flat - baseline) / gain).reshape(-1, len(recording.leads))
+    np.testing.assert_allclose(recording.signal, expected, rtol=1e-6)

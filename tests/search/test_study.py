@@ -1,0 +1,107 @@
+"""Studies: what TOML may say, what errors say, and when a run may go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ecg_shock.search.study import STUDY_FILE, keep_study, read_study, study_names
+
+SMALL = """
+name = "small"
+[data]
+databases = ["synthetic"]
+split = "synthetic-v1"
+[search]
+trials = 3
+[training]
+epochs = 7
+learning_rate = 0.002
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Return a study's file."""
+    file = tmp_path / "small.toml"
+    file.write_text(SMALL)
+    return file
+
+
+def test_embedded_studies_are_sound():
+    """Every embedded study can be read, and says what its name promises."""
+    assert study_names() == ("paper", "public", "quickstart")
+    studies = {name: read_study(name) for name in study_names()}
+    assert {name: study.synthetic for name, study in studies.items()} == {
+        "paper": False,
+        "public": False,
+        "quickstart": True,
+    }
+    paper = studies["paper"]
+    assert (paper.search.trials, paper.trial_training.epochs) == (4216, 400)
+    assert (paper.space.blocks, paper.space.filters, paper.space.kernels) == ((1, 7), (5, 50), (5, 100))
+    rates = paper.consensus.learning_rates
+    assert (len(rates), min(rates), max(rates)) == (7, 1e-5, 1e-2)
+    assert all(study.consensus.seeds >= 5 for name, study in studies.items() if name != "quickstart")
+
+
+def test_trials_train_as_the_study_says(small: Path):
+    """A trial takes [training], except for what [search] sets itself."""
+    study = read_study(small, {"search.epochs": 2, "consensus.seeds": 1})
+    assert (study.training.epochs, study.trial_training.epochs, study.consensus.seeds) == (7, 2, 1)
+    assert study.trial_training.learning_rate == 0.002
+    assert read_study(small).trial_training == read_study(small).training
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (SMALL.replace("trials = 3", "trials = -3"), ["search.trials", "-3", "greater than 0"]),
+        (
+            SMALL.replace("trials = 3", "trails = 3"),
+            ["search.trails is unknown", "trials, seed", "search.trials is missing"],
+        ),
+        (SMALL.replace("[search]", "[serach]"), ["serach is unknown", "name, data, space, search"]),
+        (SMALL.replace('"small"', '"../small"'), ["name", "'../small'"]),
+        (SMALL + "\nsampler = 'best'", ["training.sampler", "'best'", "ras"]),
+        (SMALL + "\n[space]\nfilters = [5, 52]", ["space", "[5, 52]", "multiples of step = 5"]),
+        (SMALL + "\n[space]\nblocks = [1, 1]\nfilters = [5, 5]\nkernels = [5, 10]", ["search.trials = 3", "only 2"]),
+        (SMALL + "\n[data", ["not valid TOML"]),
+    ],
+)
+def test_errors_name_file_key_value_and_what_is_allowed(small: Path, text: str, parts: list[str]):
+    """Each fault is reported with its file, its key, what came and what may come."""
+    small.write_text(text)
+    with pytest.raises(ValueError, match=r"small\.toml") as caught:
+        read_study(small)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_unknown_study_lists_the_known():
+    """A name that is neither a file nor an embedded study is answered with the embedded ones."""
+    with pytest.raises(FileNotFoundError, match="'quickstar'.*paper, public, quickstart"):
+        read_study("quickstar")
+
+
+def test_resolved_study_reads_back(small: Path, tmp_path: Path):
+    """The run folder's copy holds every value, defaults included, and reads back as the same study."""
+    study = read_study(small)
+    keep_study(study, tmp_path)
+    assert read_study(tmp_path / STUDY_FILE) == study
+    assert "batch_size" in (tmp_path / STUDY_FILE).read_text()
+
+
+def test_changed_study_is_refused_with_the_difference(small: Path, tmp_path: Path):
+    """A run goes on with the same study or with more trials; any other change is shown and refused."""
+    keep_study(read_study(small), tmp_path)
+    keep_study(read_study(small, {"search.trials": 5, "search.trials_per_process": 2}), tmp_path)
+    assert read_study(tmp_path / STUDY_FILE).search.trials == 5
+
+    with pytest.raises(ValueError, match="another study") as caught:
+        keep_study(read_study(small, {"search.trials": 4, "training.balanced": True}), tmp_path)
+    assert "training.balanced: False in the folder, True asked for" in str(caught.value)
+    assert "search.trials: 5 in the folder, 4 asked for" in str(caught.value)
+    assert "epochs" not in str(caught.value)
+    assert read_study(tmp_path / STUDY_FILE).search.trials == 5

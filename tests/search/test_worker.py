@@ -1,0 +1,176 @@
+"""The worker's bookkeeping with Keras Tuner itself; the training is a stand-in, so that no network is built."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecg_shock.data.parts import Parts
+from ecg_shock.data.windows import WindowSet
+from ecg_shock.search import worker
+from ecg_shock.search.ledger import read_trials
+from ecg_shock.search.study import Study
+from ecg_shock.training.trainer import EpochLog, TrainingResult
+
+# Keras Tuner calls threading.currentThread, which Python has renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning", "ignore:getName:DeprecationWarning")
+
+
+class Listener:
+    """Stands for the supervisor: keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    def say(self, kind: str, trial: str, **more: object) -> None:
+        """Note a message."""
+        self.heard.append((kind, trial))
+
+    def stop_if_asked(self) -> None:
+        """Never ask for an end."""
+
+
+def make_study(trials: int, *, space: dict | None = None, per_process: int = 100, seed: int = 0) -> Study:
+    """Make a study of synthetic windows."""
+    return Study.model_validate(
+        {
+            "name": "small",
+            "data": {"databases": ("synthetic",), "split": "synthetic-v1"},
+            "space": space or {"blocks": (1, 3), "filters": (5, 20), "kernels": (5, 20)},
+            "search": {"trials": trials, "seed": seed, "trials_per_process": per_process},
+            "training": {"epochs": 2},
+        }
+    )
+
+
+def make_part(patient: str) -> WindowSet:
+    """Make two windows of one patient, one of either label."""
+    names = {name: np.full(2, name) for name in ("database", "record", "lead", "rhythm")}
+    return WindowSet(
+        ecg=np.zeros((2, 625), dtype=np.float32),
+        patient=np.full(2, patient),
+        aha_class=np.array(["coarse_vf", "asystole"]),
+        start_s=np.arange(2.0),
+        window_s=5.0,
+        **names,
+    )
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Search in `tmp_path` with a stand-in for training, and return what the supervisor heard."""
+    parts = Parts(make_part("a"), make_part("b"), make_part("c"))
+    monkeypatch.setattr(worker, "load_parts", lambda data, folder: parts)
+
+    def _search(study: Study, fails=lambda spec: False, interrupt_at: int | None = None) -> list[tuple[str, str]]:
+        trained = 0
+
+        def train(spec, training, validation, config, folder, *, on_epoch):
+            nonlocal trained
+            trained += 1
+            if trained == interrupt_at:
+                raise KeyboardInterrupt
+            if fails(spec):
+                raise ValueError("the loss is nan\nin epoch 1")
+            log = EpochLog(1, 0.5, 0.4, 0.8, 1.0, 0.9, seconds=1.5)
+            on_epoch(log)
+            return TrainingResult((log,), 1, 0.9, 0.4, folder)
+
+        monkeypatch.setattr(worker, "train", train)
+        listener = Listener()
+        worker.search(study, tmp_path, worker.Trainer(study, tmp_path, listener), listener)
+        return listener.heard
+
+    return _search
+
+
+def drawn(folder: Path) -> list[tuple]:
+    """Return the networks of all trials, in order."""
+    return [(trial.filters, trial.kernels) for trial in read_trials(folder / "search")]
+
+
+def test_search_trains_each_network_once(search, tmp_path: Path):
+    """As many different networks are trained as asked for, each inside the space, and without tensorboard."""
+    heard = search(make_study(12))
+    assert [kind for kind, _ in heard] == ["begin", "epoch", "end"] * 12
+    networks = drawn(tmp_path)
+    assert len(set(networks)) == 12
+    assert {len(filters) for filters, _ in networks} == {1, 2, 3}
+    assert {value for network in networks for blocks in network for value in blocks} == {5, 10, 15, 20}
+    assert "tensorboard" not in sys.modules
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_draws_repeat_with_the_seed(search, tmp_path: Path, seed: int):
+    """An interrupted search and a longer one draw the networks of an uninterrupted one, seed 0 included."""
+    with pytest.raises(KeyboardInterrupt):
+        search(make_study(4, seed=seed), interrupt_at=3)
+    assert len(drawn(tmp_path)) == 2
+    search(make_study(4, seed=seed))
+    search(make_study(6, seed=seed))
+    interrupted = drawn(tmp_path)
+    assert len(interrupted) == 6
+    (tmp_path / "search").rename(tmp_path / "first")
+    search(make_study(6, seed=seed))
+    assert drawn(tmp_path) == interrupted
+
+
+def test_failed_trials_are_recorded_and_the_search_goes_on(search, tmp_path: Path):
+    """Failures, more than Keras Tuner allows in a row, are results with a traceback, and are not tried again."""
+    search(make_study(8), fails=lambda spec: True)
+    trials = read_trials(tmp_path / "search")
+    assert [trial.error for trial in trials] == ["ValueError: the loss is nan in epoch 1"] * 8
+    assert "Traceback" in (tmp_path / "search" / "trial_0" / "error.txt").read_text()
+    heard = search(make_study(10))
+    assert [trial for kind, trial in heard if kind == "begin"] == ["trial_08", "trial_09"]
+    assert [trial.error is None for trial in read_trials(tmp_path / "search")] == [False] * 8 + [True] * 2
+
+
+def test_a_small_space_is_searched_to_its_last_network(search, tmp_path: Path):
+    """Where nearly every draw has been had before, the search still ends with all networks of the space."""
+    space = {"blocks": (1, 2), "filters": (5, 10), "kernels": (5, 10)}
+    heard = search(make_study(20, space=space))
+    assert len(set(drawn(tmp_path))) == 20
+    assert "exhausted" not in dict(heard)
+
+
+def test_impossible_networks_are_not_drawn_and_their_lack_is_told(search, tmp_path: Path):
+    """With 'valid' padding only networks that fit the window are trained; when they run out, the supervisor hears."""
+    space = {"blocks": (6, 6), "filters": (5, 5), "kernels": (5, 10), "padding": "valid"}
+    heard = search(make_study(64, space=space))
+    possible = drawn(tmp_path)
+    assert heard[-1][0] == "exhausted"
+    assert 0 < len(possible) < 64
+    assert len(set(possible)) == len(possible)
+
+
+def test_a_kill_between_two_files_loses_no_trial(search, tmp_path: Path):
+    """A trial that is on disk but not in the oracle's books is drawn again, and a torn tuner file does not matter."""
+    search(make_study(3))
+    expected = drawn(tmp_path)
+    books = tmp_path / "search" / "oracle.json"
+    before = json.loads(books.read_text())
+    search(make_study(4))
+    expected = drawn(tmp_path)
+    # As it is when the process dies right after the fourth trial's trial.json was written.
+    books.write_text(json.dumps(before))
+    (tmp_path / "search" / "trial_3" / "result.json").unlink()
+    (tmp_path / "search" / "tuner0.json").write_text("")
+    search(make_study(4))
+    assert drawn(tmp_path) == expected
+    assert json.loads(books.read_text())["end_order"] == ["0", "1", "2", "3"]
+
+
+def test_a_worn_process_hands_over(search, tmp_path: Path):
+    """After its share of trials the process ends, unless nothing is left to do."""
+    with pytest.raises(worker.Recycled):
+        search(make_study(5, per_process=2))
+    assert len(drawn(tmp_path)) == 2
+    with pytest.raises(worker.Recycled):
+        search(make_study(5, per_process=2))
+    search(make_study(5, per_process=1))
+    assert len(drawn(tmp_path)) == 5
