@@ -15,7 +15,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -144,12 +144,14 @@ def _write_bundle(study: Study, parts: Parts, choice: Setting, folder: Path) -> 
         card={
             "study": study.name,
             "synthetic": study.synthetic,
-            "data": study.data.model_dump(mode="json"),
-            "training": study.training_with(learning_rate=best.learning_rate, seed=best.seed).model_dump(mode="json"),
+            "data": study.data.model_dump(mode="json", exclude_none=True),
+            "training": study.training_with(learning_rate=best.learning_rate, seed=best.seed).model_dump(
+                mode="json", exclude_none=True
+            ),
             "patients": {
                 name: sorted(set(getattr(parts, name).patient.tolist())) for name in ("train", "validation", "test")
             },
-            "validation": best.model_dump(mode="json"),
+            "validation": best.model_dump(mode="json", exclude_none=True),
             "versions": versions(),
         },
     )
@@ -163,11 +165,10 @@ def _progress(what: str, total: int, done: tuple[Trial, ...] | list[Trial]) -> I
     ended = len(done)
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("best BAC {task.fields[best]:.2f} %"),
+        TextColumn("best {task.fields[best]:.2f} %"),
         TextColumn("[dim]{task.fields[now]}"),
-        TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
@@ -177,8 +178,8 @@ def _progress(what: str, total: int, done: tuple[Trial, ...] | list[Trial]) -> I
     def follow(message: dict[str, Any]) -> None:
         nonlocal best, ended
         if message["kind"] == "epoch":
-            now = f"{message['trial']} epoch {message['epoch']}/{message['epochs']}"
-            bar.update(task, now=f"{now} BAC {100 * message['balanced_accuracy']:.2f} %")
+            now = f"epoch {message['epoch']}/{message['epochs']} {100 * message['balanced_accuracy']:.2f} %"
+            bar.update(task, now=now)
         if message["kind"] != "end":
             return
         ended += 1
@@ -273,18 +274,8 @@ def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
 def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) -> None:
     from ecg_shock.search.ledger import percent, spaced
 
-    table = Table(title=f"retrained, validation part{mark}")
-    for heading in (
-        "N",
-        "filters",
-        "kernels",
-        "parameters",
-        "learning rate",
-        "runs",
-        "mean BAC %",
-        "BAC % from–to",
-        "",
-    ):
+    table = Table(title=f"retrained, validation part{mark}", **NARROW)
+    for heading in ("N", "filters", "kernels", "params", "learning rate", "runs", "mean BAC %", "from-to", ""):
         table.add_column(heading, justify="left" if heading in ("filters", "kernels", "") else "right")
     for setting in compared:
         worst, best = setting.runs[-1].balanced_accuracy, setting.runs[0].balanced_accuracy

@@ -53,6 +53,10 @@ def gradient_scores(
     numpy.ndarray
         Scores, float64, same shape.
 
+    References
+    ----------
+    .. [1] Katharopoulos, Fleuret, arXiv:1803.00942, 2018
+
     Examples
     --------
     >>> gradient_scores(np.zeros(1), np.array([3.0]), np.array([True]), np.ones(1))
@@ -60,7 +64,8 @@ def gradient_scores(
     """
     towards_label = np.where(shockable, logits, -logits).astype(np.float64)
     error = np.exp(-np.logaddexp(0.0, towards_label))  # |q − y| without overflow
-    return class_weights * error * np.sqrt(1.0 + squared_norms)
+    with np.errstate(invalid="ignore"):  # features that overflowed have a score of NaN, which samplers pass over
+        return class_weights * error * np.sqrt(1.0 + squared_norms)
 
 
 def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, floor: float) -> np.ndarray:

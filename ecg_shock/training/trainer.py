@@ -261,15 +261,16 @@ def train(
             indices, weights = sampler.draw((steps, config.batch_size))
             drawn_class_weights = class_weights[indices]
             step_losses, logits, squared_norms = train_steps(indices, weights * drawn_class_weights)
+            if not np.isfinite(step_losses).all():
+                raise _diverged(epoch, step_losses, history, config, folder)
             losses.extend(step_losses)
             if sampler.learns:
                 shockable = training.shockable[indices]
                 sampler.update(indices, gradient_scores(logits, squared_norms, shockable, drawn_class_weights))
         logits, _ = infer(validation.ecg)
-        loss = float(np.mean(losses))
-        log = _judge(epoch, loss, logits, validation.shockable, config.balanced, started)
-        if not (math.isfinite(log.loss) and math.isfinite(log.validation_loss)):
-            raise _diverged(log, history, config, folder)
+        log = _judge(epoch, losses, logits, validation.shockable, config.balanced, started)
+        if not math.isfinite(log.validation_loss):
+            raise _diverged(epoch, log.validation_loss, history, config, folder)
 
         history.append(log)
         variables = [v.numpy().copy() for v in model.variables]
@@ -457,7 +458,7 @@ def _class_weights(shockable: np.ndarray, balanced: bool) -> np.ndarray:
 
 
 def _judge(
-    epoch: int, loss: float, logits: np.ndarray, shockable: np.ndarray, balanced: bool, started: float
+    epoch: int, losses: Sequence[float], logits: np.ndarray, shockable: np.ndarray, balanced: bool, started: float
 ) -> EpochLog:
     towards_label = np.where(shockable, logits, -logits).astype(np.float64)
     cross_entropy = np.logaddexp(0.0, -towards_label)
@@ -465,7 +466,7 @@ def _judge(
     sensitivity, specificity = float(shock[shockable].mean()), float((~shock[~shockable]).mean())
     return EpochLog(
         epoch=epoch,
-        loss=loss,
+        loss=float(np.mean(losses, dtype=np.float64)),
         validation_loss=float(np.mean(_class_weights(shockable, balanced) * cross_entropy)),
         sensitivity=sensitivity,
         specificity=specificity,
@@ -481,15 +482,16 @@ def _is_finished(history: Sequence[EpochLog], config: TrainingConfig) -> bool:
     return len(history) >= config.epochs or (config.patience is not None and waited >= config.patience)
 
 
-def _diverged(log: EpochLog, history: Sequence[EpochLog], config: TrainingConfig, folder: Path) -> DivergedError:
+def _diverged(
+    epoch: int, loss: Any, history: Sequence[EpochLog], config: TrainingConfig, folder: Path
+) -> DivergedError:
     kept = f"no epoch was complete, and nothing is kept in {folder}"
     if history:
         best = best_of(history)
         kept = f"{folder} keeps epoch {best.epoch} (balanced accuracy {best.balanced_accuracy:.4f})"
     return DivergedError(
-        f"epoch {log.epoch} came to loss {log.loss} and validation loss {log.validation_loss}, with learning rate "
-        f"{config.learning_rate}; {kept}; train again in another folder with a lower learning rate, "
-        "and look for windows of extreme amplitude"
+        f"epoch {epoch} came to a loss that is not finite: {loss}, with learning rate {config.learning_rate}; {kept}; "
+        "train in another folder with a lower learning rate, and look for windows of extreme amplitude"
     )
 
 

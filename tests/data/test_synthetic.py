@@ -62,7 +62,7 @@ def test_patient_does_not_depend_on_how_many_there_are(recordings):
 
 def test_patients_differ(recordings):
     """No two patients have the same sinus rate, and their beats differ in height."""
-    assert len({round(rr_s.mean(), 3) for rr_s in intervals(recordings, "normal_sinus")}) == len(recordings)
+    assert len({round(rr_s.mean(), 6) for rr_s in intervals(recordings, "normal_sinus")}) == len(recordings)
     heights = [np.ptp(strip) for strip in strips(recordings, "normal_sinus")]
     assert max(heights) > 2 * min(heights)
 
@@ -185,7 +185,7 @@ def test_vf_is_a_narrow_band_without_beats(recordings):
 
 
 def test_amplitudes_keep_to_their_side_of_the_limits(recordings):
-    """In every 5 s: asystole below 0.08 mV, fine VF mostly above 0.1 and always below 0.2 mV, coarse VF above 0.2 mV."""
+    """In every 5 s: asystole below 0.08 mV; fine VF mostly above 0.1, always below 0.2 mV; coarse VF above it."""
     n = round(5 * recordings[0].fs)
 
     def peak_to_peak(code: str) -> np.ndarray:

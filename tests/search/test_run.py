@@ -120,7 +120,7 @@ def test_tune_goes_on_after_a_kill_and_ends_with_a_bundle(cache: None, tmp_path:
     assert len(record["starts"]) == 2
     patients = [set(record["parts"][part]["patients"]) for part in ("train", "validation", "test")]
     assert all(patients)
-    assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
+    assert len(set.union(*patients)) == sum(len(part) for part in patients)
 
 
 def test_failures_in_a_row_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,155 @@
+"""`ecg-shock train`: train one network on one fold, or on every fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from ecg_shock.data.parts import DataConfig
+    from ecg_shock.models import CnnSpec
+    from ecg_shock.training.trainer import EpochLog, TrainingConfig
+
+PUBLISHED_FILTERS, PUBLISHED_KERNELS = "20,15,15,10,5", "10,10,10,10,10"  # Krasteva et al. 2020
+
+console = Console()
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on with what is there.")] = Path(
+        "runs/train"
+    ),
+    like: Annotated[
+        Path | None, typer.Option(help="Bundle whose data, network and training to repeat; other options change them.")
+    ] = None,
+    fold: Annotated[str, typer.Option(help="Outer fold of the split, or 'all'.")] = "0",
+    databases: Annotated[str | None, typer.Option(help="Databases, by commas.", show_default="vfdb,cudb,mitdb")] = None,
+    filters: Annotated[
+        str | None, typer.Option(help="Filters of each block, by commas.", show_default=PUBLISHED_FILTERS)
+    ] = None,
+    kernels: Annotated[
+        str | None, typer.Option(help="Kernel of each block, by commas.", show_default=PUBLISHED_KERNELS)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at most.", show_default="400")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better one.", show_default="never")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="'ras' or 'uniform'.", show_default="ras")] = None,
+    balanced: Annotated[
+        bool | None, typer.Option("--balanced/--prior", help="Give both classes equal weight.", show_default="prior")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.", show_default="0.001")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, dropout and sampler.", show_default="0")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
+    ] = None,
+) -> None:
+    """Train a network, keep its best epoch, and write it as a bundle.
+
+    The epoch is chosen by balanced accuracy on the validation patients; the test patients are not looked at. Ctrl-C or
+    a crash loses at most the running epoch: the same command goes on.
+    """
+    from ecg_shock.data.parts import DataConfig, load_parts
+    from ecg_shock.data.splits import load_split
+    from ecg_shock.evaluation.protocol import data_config
+    from ecg_shock.models import CnnSpec
+    from ecg_shock.models.bundle import load_bundle
+    from ecg_shock.training.trainer import TrainingConfig
+
+    base = load_bundle(like) if like else None
+    changes: dict[str, Any] = {"databases": tuple(databases.split(",")) if databases else None}
+    if databases == "synthetic":
+        changes["split"] = "synthetic-v1"
+    config = _changed(data_config(base) if base else DataConfig(), changes)
+    training = _changed(
+        TrainingConfig.model_validate(base.card["training"]) if base else TrainingConfig.model_validate({}),
+        {
+            "epochs": epochs,
+            "patience": patience,
+            "sampler": sampler,
+            "balanced": balanced,
+            "learning_rate": learning_rate,
+            "seed": seed,
+        },
+    )
+    spec = base.spec if base else CnnSpec(_integers(PUBLISHED_FILTERS), _integers(PUBLISHED_KERNELS))
+    if filters or kernels:
+        spec = CnnSpec(_integers(filters) if filters else spec.filters, _integers(kernels) if kernels else spec.kernels)
+
+    folds = range(len(load_split(config.split))) if fold == "all" else [int(fold)]
+    for k in folds:
+        config = _changed(config, {"fold": k})
+        with console.status("reading the recordings"):
+            parts = load_parts(config, data)
+        folder = out / f"fold-{k}"
+        _train_fold(spec, parts, config, training, folder)
+    console.print(f"to judge it: ecg-shock validate {out}", highlight=False, markup=False)
+
+
+def _train_fold(spec: CnnSpec, parts: Any, config: DataConfig, training: TrainingConfig, folder: Path) -> None:
+    """Train on one fold and write its bundle and its plot."""
+    from ecg_shock.evaluation.protocol import BUNDLE_NAME
+    from ecg_shock.training.plots import plot_history
+    from ecg_shock.training.shipping import examples, ship
+    from ecg_shock.training.trainer import train as train_network
+
+    sizes = ", ".join(
+        f"{job} {len(getattr(parts, job)):,} windows of {len(set(getattr(parts, job).patient.tolist()))} patients"
+        for job in ("train", "validation")
+    )
+    console.print(f"[bold]fold {config.fold}[/]: {sizes}", highlight=False)
+    columns = (
+        TextColumn("epoch"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[now]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("train", total=training.epochs, now="")
+
+        def on_epoch(log: EpochLog) -> None:
+            progress.update(
+                task,
+                completed=log.epoch,
+                now=f"loss {log.loss:.4f}, validation BAC {100 * log.balanced_accuracy:.2f} %",
+            )
+
+        result = train_network(
+            spec, examples(parts.train), examples(parts.validation), training, folder, on_epoch=on_epoch
+        )
+    plot_history(result.history, folder / "history.png")
+    ship(
+        folder / BUNDLE_NAME,
+        f"fold {config.fold} of {config.split}",
+        result,
+        spec=spec,
+        data=config,
+        training=training,
+        parts=parts,
+    )
+    best = result.history[result.best_epoch - 1]
+    console.print(
+        f"  {len(result.history)} epochs; best is {best.epoch}: validation balanced accuracy "
+        f"{100 * best.balanced_accuracy:.2f} %, Se {100 * best.sensitivity:.2f} %, Sp {100 * best.specificity:.2f} %",
+        highlight=False,
+    )
+    console.print(f"  {folder / BUNDLE_NAME}", highlight=False, markup=False)
+
+
+def _changed(model: Any, changes: dict[str, Any]) -> Any:
+    """Return a copy of a configuration with the values that were given, checked."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    return type(model).model_validate({**model.model_dump(), **given})
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is no list of integers; write them with commas, such as 20,15,10.") from None

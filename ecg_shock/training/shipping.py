@@ -1,0 +1,95 @@
+"""The two ends of a training: windows become examples, and the best epoch becomes a bundle with its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecg_shock.data.parts import SYNTHETIC, DataConfig, Parts, shockable
+from ecg_shock.data.windows import WindowSet
+from ecg_shock.models.bundle import Bundle, write_bundle
+from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.provenance import commit, versions
+from ecg_shock.rhythms import AHA_CLASSES
+from ecg_shock.training.trainer import THRESHOLD, Examples, TrainingConfig, TrainingResult
+
+
+def examples(windows: WindowSet) -> Examples:
+    """Make of windows what a network is trained on, in sampler groups of one AHA class each.
+
+    Parameters
+    ----------
+    windows : WindowSet
+        Windows of the clear classes.
+
+    Returns
+    -------
+    ecg_shock.training.trainer.Examples
+    """
+    return Examples(
+        ecg=windows.ecg,
+        shockable=shockable(windows),
+        groups=np.array([AHA_CLASSES.index(name) for name in windows.aha_class], dtype=np.int64),
+    )
+
+
+def ship(
+    folder: Path,
+    name: str,
+    result: TrainingResult,
+    *,
+    spec: CnnSpec,
+    data: DataConfig,
+    training: TrainingConfig,
+    parts: Parts,
+) -> Bundle:
+    """Write the best epoch of a training as a bundle that says what it has seen.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The bundle's folder.
+    name : str
+        Name of the model on its card.
+    result : TrainingResult
+        The training.
+    spec, data, training : CnnSpec, DataConfig, TrainingConfig
+        What was trained, on what, and how.
+    parts : Parts
+        The windows; of the test part only the patients' names are used.
+
+    Returns
+    -------
+    Bundle
+    """
+    synthetic = SYNTHETIC in data.databases
+    best = result.history[result.best_epoch - 1]
+    card: dict[str, Any] = {
+        "name": name + (" (synthetic data: says nothing about patients)" if synthetic else ""),
+        "synthetic": synthetic,
+        "protocol": "weights fitted on the train patients; epoch and hyperparameters chosen on the validation "
+        "patients; the test patients were not looked at",
+        "commit": commit() or "not a checkout",
+        "data": data.model_dump(mode="json", exclude_none=True),
+        "training": training.model_dump(mode="json", exclude_none=True),
+        "validation": {
+            "epoch": best.epoch,
+            "balanced_accuracy": best.balanced_accuracy,
+            "sensitivity": best.sensitivity,
+            "specificity": best.specificity,
+            "windows": len(parts.validation),
+            "patients": len(set(parts.validation.patient.tolist())),
+        },
+        "patients": {job: sorted(set(getattr(parts, job).patient.tolist())) for job in ("train", "validation", "test")},
+        "versions": versions(),
+    }
+    return write_bundle(
+        folder,
+        result.load_model(),
+        spec=spec,
+        preprocessing=data.preprocessing,
+        threshold=THRESHOLD,
+        card=card,
+    )
