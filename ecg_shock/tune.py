@@ -15,6 +15,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from ecg_shock.search.study import Study
 
 STOPPED_EXIT_CODE = 130  # what shells give a command that Ctrl-C ended
-
-# All tables fit 80 columns.
-NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
 
 console = Console()
 
@@ -77,7 +75,7 @@ def tune(
     try:
         _tune(study, {key: value for key, value in changes.items() if value is not None}, out, data)
     except (ValueError, OSError, WorkerError) as error:
-        console.print(f"[red]error:[/] {error}", highlight=False)
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as interrupt:
         console.print("stopped; the same command goes on from here")
@@ -111,7 +109,7 @@ def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | Non
 
     candidates = run.study_candidates(study, folder)
     if not candidates:
-        raise ValueError(f"all {len(trials)} trials failed; see error.txt in the folders of {folder / 'search'}")
+        raise ValueError(f"none of {len(trials)} trials succeeded; see error.txt in the folders of {folder / 'search'}")
     _show_candidates(candidates, study)
     jobs = run.retraining_jobs(study, candidates)
     done = [trial for job in jobs if (trial := ledger.read_trial(folder / "retrain" / job.name)) is not None]
@@ -190,9 +188,8 @@ def _progress(what: str, total: int, done: tuple[Trial, ...] | list[Trial]) -> I
             best = max(best, message["balanced_accuracy"])
             outcome = f"BAC {100 * message['balanced_accuracy']:.2f} %"
             if not console.is_terminal:
-                console.print(
-                    f"{what} {ended}/{total}: {message['trial']} {outcome}, best {100 * best:.2f} %", highlight=False
-                )
+                line = f"{what} {ended}/{total}: {message['trial']} {outcome}, best {100 * best:.2f} %"
+                console.print(line, highlight=False, soft_wrap=True)
         bar.update(task, completed=ended, best=100 * best, now="")
 
     with bar:
@@ -228,7 +225,7 @@ def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
 
     from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
 
-    table = Table(title="windows (patients)", **NARROW)
+    table = Table(title="windows (patients)", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("AHA class")
     named = {"train": parts.train, "validation": parts.validation, "test, set aside": parts.test}
     for name in named:
@@ -253,11 +250,10 @@ def _epochs(epochs: int, patience: int | None) -> str:
 
 
 def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
-    from ecg_shock.search.ledger import percent, spaced
+    from ecg_shock.search.ledger import narrow_table, percent, spaced
 
-    table = Table(title="consensus: the median of the best trials of each depth", **NARROW)
-    for heading in ("N", "filters", "kernels", "params", "median of", "their BAC %"):
-        table.add_column(heading, justify="left" if heading in ("filters", "kernels") else "right")
+    headings = ("N", "filters", "kernels", "params", "median of", "their BAC %")
+    table = narrow_table("consensus: the median of the best trials of each depth", headings)
     for candidate in candidates:
         spec = study.spec(candidate.filters, candidate.kernels)
         table.add_row(
@@ -272,11 +268,10 @@ def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
 
 
 def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) -> None:
-    from ecg_shock.search.ledger import percent, spaced
+    from ecg_shock.search.ledger import narrow_table, percent, spaced
 
-    table = Table(title=f"retrained, validation part{mark}", **NARROW)
-    for heading in ("N", "filters", "kernels", "params", "learning rate", "runs", "mean BAC %", "from-to", ""):
-        table.add_column(heading, justify="left" if heading in ("filters", "kernels", "") else "right")
+    headings = ("N", "filters", "kernels", "params", "rate", "runs", "BAC %", "from-to", "")
+    table = narrow_table(f"retrained, mean BAC on the validation part{mark}", headings)
     for setting in compared:
         worst, best = setting.runs[-1].balanced_accuracy, setting.runs[0].balanced_accuracy
         table.add_row(

@@ -49,6 +49,13 @@ def test_unknown_study_lists_the_embedded_ones(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_errors_of_a_study_are_printed_whole(tmp_path: Path):
+    """What stands in brackets, as TOML tables do, is not taken for markup."""
+    done = CliRunner().invoke(app, ["quickstart", "--trials", "100000000"])
+    assert done.exit_code == 1
+    assert "widen [space]" in " ".join(done.output.split())
+
+
 def test_missing_recordings_are_named(tmp_path: Path):
     """Without the recordings of a study the command says which folder it looked for and what to do."""
     done = CliRunner().invoke(app, ["public", "--data", str(tmp_path / "nowhere")])

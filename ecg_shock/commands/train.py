@@ -81,6 +81,8 @@ def train(
     if filters or kernels:
         spec = CnnSpec(_integers(filters) if filters else spec.filters, _integers(kernels) if kernels else spec.kernels)
 
+    if fold != "all" and not fold.isdecimal():
+        raise ValueError(f"fold is {fold!r}; give a number, or 'all'.")
     folds = range(len(load_split(config.split))) if fold == "all" else [int(fold)]
     for k in folds:
         config = _changed(config, {"fold": k})

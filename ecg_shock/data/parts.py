@@ -51,6 +51,9 @@ class DataConfig(BaseModel):
     max_windows : int or None
         At most so many training windows of one patient and AHA class, evenly spread over the recording; None for
         all. A 30-minute recording in one rhythm is a single patient, not 360 independent windows.
+    supplement : tuple of str
+        Clear AHA classes of which synthetic windows are added to the training part, and to it alone. The public
+        databases hold asystole of three patients, too few to learn it from in every fold.
     preprocessing : Preprocessing
         The filter.
     labels : LabelPolicy
@@ -65,6 +68,7 @@ class DataConfig(BaseModel):
     window_s: float = Field(default=5.0, ge=2.0, le=10.0)
     train_leads: Literal["first", "all"] = "all"
     max_windows: int | None = Field(default=60, ge=1)
+    supplement: tuple[Literal["coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable", "asystole"], ...] = ()
     preprocessing: Preprocessing = Preprocessing()
     labels: LabelPolicy = LabelPolicy()
 
@@ -124,6 +128,9 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
     first_lead = _on_first_lead(windows)
     in_part = {job: np.isin(windows.patient, sorted(getattr(fold, job))) for job in ("train", "validation", "test")}
     train = windows.select(in_part["train"] & clear)
+    if data.supplement:
+        made_up = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
+        train = concatenate([train, made_up.select(np.isin(made_up.aha_class, data.supplement))])
     return Parts(
         train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
         validation=windows.select(in_part["validation"] & clear & first_lead),

@@ -80,7 +80,7 @@ def _checked(k: int, n: int, alpha: float, sided: str) -> tuple[int, int, float]
         raise ValueError(f"alpha is {alpha!r}; allowed is anything between 0 and 1, such as {ALPHA}")
     if sided not in ("one", "two"):
         raise ValueError(f'sided is {sided!r}; allowed are "one" and "two"')
-    return k, n, alpha if sided == "one" else alpha / 2
+    return k, n, alpha
 
 
 def bootstrap_limit(
@@ -150,7 +150,8 @@ def bootstrap_limit(
             f"correct has shape {correct.shape} and windows {windows.shape}; "
             "allowed is the same shape twice, (n_patients,) or (n_patients, n_rates)"
         )
-    correct, windows = correct.reshape(len(correct), -1), windows.reshape(len(windows), -1)
+    if correct.ndim == 1:
+        correct, windows = correct[:, np.newaxis], windows[:, np.newaxis]
     if (correct < 0).any() or (correct > windows).any():
         raise ValueError("every patient's correct windows must lie between 0 and the patient's windows")
     if (windows.sum(axis=0) == 0).any():

@@ -169,6 +169,28 @@ def write_csv(file: Path, trials: Sequence[Trial]) -> None:
             writer.writerow(["" if trial.error else place, trial.depth, *row.values()])
 
 
+def narrow_table(title: str, headings: Sequence[str]) -> Table:
+    """Begin a table that fits 80 columns: numbers stand whole, and only filters and kernels wrap.
+
+    Parameters
+    ----------
+    title : str
+        Printed above.
+    headings : sequence of str
+        One for each column.
+
+    Returns
+    -------
+    rich.table.Table
+        Without rows.
+    """
+    begun = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in headings:
+        wraps = heading in ("filters", "kernels")
+        begun.add_column(heading, justify="left" if wraps else "right", no_wrap=not wraps)
+    return begun
+
+
 def table(trials: Sequence[Trial], *, title: str, rows: int = 10) -> Table:
     """Lay the best trials out for the terminal.
 
@@ -188,9 +210,8 @@ def table(trials: Sequence[Trial], *, title: str, rows: int = 10) -> Table:
     ranked = rank(trials)
     failed = len(trials) - len(ranked)
     caption = f"{len(trials)} trained, {min(rows, len(ranked))} shown" + (f", {failed} failed" if failed else "")
-    laid_out = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in COLUMNS:
-        laid_out.add_column(heading, justify="left" if heading in ("filters", "kernels") else "right")
+    laid_out = narrow_table(title, COLUMNS)
+    laid_out.caption = caption
     for place, trial in enumerate(ranked[:rows], start=1):
         laid_out.add_row(
             str(place),

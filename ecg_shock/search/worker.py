@@ -34,7 +34,7 @@ from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig
 
 OBJECTIVE = "val_balanced_accuracy"
 # Keras Tuner stops at 20 draws in a row that it has had already; we insist this many times over.
-MAX_DRAWS = 500
+MAX_DRAWS = 200
 MAX_ERROR_LENGTH = 300
 
 

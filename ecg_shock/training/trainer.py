@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "checkpoint.npz"
 HISTORY_NAME = "history.json"
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 1  # to be raised with any change after which an old run would go on differently
 THRESHOLD = 0.5  # of the probability, where balanced accuracy is measured while training
 # Steps of one call into TensorFlow: fewer spend time on calls, more let an adaptive sampler's scores grow old.
 STEPS_PER_CALL = 8

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from ecg_shock.search import run
 from ecg_shock.search.ledger import Trial, read_trials
@@ -95,7 +96,6 @@ def test_a_search_survives_kills_on_both_sides(cache: None, tmp_path: Path):
 @pytest.mark.slow
 def test_tune_goes_on_after_a_kill_and_ends_with_a_bundle(cache: None, tmp_path: Path):
     """The command, killed in its search and run again, ends all trainings, tells its choice and writes the bundle."""
-    tomli_w = pytest.importorskip("tomli_w")
     study, out = tmp_path / "tiny.toml", tmp_path / "out"
     study.write_text(tomli_w.dumps(STUDY))
     command = [sys.executable, "-m", "ecg_shock.tune", str(study), "--out", str(out), "--trials", "2"]

@@ -1,0 +1,83 @@
+"""`ecg-shock predict`: advice for one strip of a recording."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ecg_shock.deploy.advisor import Advice
+
+
+def predict(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A recording: a WFDB record such as vfdb/424, or .edf, .csv, .npy."),
+    ],
+    start: Annotated[float, typer.Option(help="Where the strip begins, in seconds.")] = 0.0,
+    length: Annotated[float, typer.Option(help="How long it is, 2 to 10 s.")] = 5.0,
+    lead: Annotated[str | None, typer.Option(help="Name of the lead.", show_default="the first one")] = None,
+    fs: Annotated[
+        float | None, typer.Option(help="Sampling rate in Hz; CSV and NumPy files do not say.", show_default=False)
+    ] = None,
+    units: Annotated[
+        str | None, typer.Option(help="mV, uV or V; CSV and NumPy files do not say.", show_default=False)
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a bundle.", show_default="the one that comes with the package")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Advise whether to shock, from one strip of one lead.
+
+    A strip that is flat, saturated, noisy, out of range or mostly missing is unusable, and no shock is advised.
+
+    Example: ecg-shock predict cudb/cu01 --start 225 --length 5
+    """
+    from ecg_shock import Advisor, read_record
+
+    strip = read_record(path, fs=fs, units=units).strip(start, length, lead)
+    advisor = Advisor(model)
+    advice = advisor.predict(strip)
+    card = advisor.bundle.card
+    name = card.get("name") or card.get("study") or str(advisor.bundle.folder)
+    synthetic = bool(card.get("synthetic", False))
+    if as_json:
+        result = {
+            "recording": str(path),
+            "lead": strip.leads[0],
+            "start_s": start,
+            "length_s": strip.duration_s,
+            "shock": advice.shock,
+            "usable": advice.usable,
+            "reason": advice.reason,
+            "probability": advice.probability if advice.usable else None,  # JSON has no NaN
+            "threshold": advice.threshold,
+            "model": name,
+            "synthetic": synthetic,
+        }
+        typer.echo(json.dumps(result, indent=2))
+        return
+    console = Console(markup=False, highlight=False)
+    style, verdict = _verdict(advice)
+    console.print(verdict, style=style, soft_wrap=True)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    facts.add_row("strip", f"{path} lead {strip.leads[0]}, {start:g} to {start + strip.duration_s:g} s")
+    if advice.usable:
+        facts.add_row("probability", f"{advice.probability:.3f} of shockable; a shock from {advice.threshold:g} on")
+    facts.add_row("model", name + (", trained on synthetic recordings only" if synthetic else ""))
+    console.print(facts)
+
+
+def _verdict(advice: Advice) -> tuple[str, str]:
+    """Return a style and the advice in words."""
+    if not advice.usable:
+        return "bold yellow", f"UNUSABLE: {advice.reason}"
+    return ("bold red", "SHOCK ADVISED") if advice.shock else ("bold green", "NO SHOCK ADVISED")

@@ -1,0 +1,120 @@
+"""`ecg-shock train` and `ecg-shock validate`, on synthetic recordings and a tiny network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ecg_shock.__main__ import app
+from ecg_shock.data.parts import DataConfig, load_parts
+from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.protocol import find_bundles, predict_databases, predict_test_part
+from ecg_shock.models.bundle import load_bundle
+
+RUN = ["--databases", "synthetic", "--filters", "4,4", "--kernels", "10,10", "--epochs", "2", "--balanced"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of five folds, trained for two epochs."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECG_SHOCK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for fold in ("0", "1"):
+            done = CliRunner().invoke(app, ["train", *RUN, "--fold", fold, "--out", str(folder)])
+            assert done.exit_code == 0, done.output
+        yield folder
+
+
+def test_train_writes_a_bundle_that_names_its_patients(run_folder: Path) -> None:
+    """The card names exactly the patients of the split's parts, and marks the data as synthetic."""
+    bundle = load_bundle(run_folder / "fold-1" / "bundle")
+    parts = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=1))
+    for job in ("train", "validation", "test"):
+        assert bundle.card["patients"][job] == sorted(set(getattr(parts, job).patient))
+    assert bundle.card["synthetic"] is True
+    assert "synthetic" in (bundle.folder / "CARD.md").read_text(encoding="utf-8")
+    assert (run_folder / "fold-1" / "history.png").stat().st_size > 1000
+    history = json.loads((run_folder / "fold-1" / "history.json").read_text(encoding="utf-8"))
+    assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2]
+
+
+def test_training_like_a_bundle_repeats_it(run_folder: Path, tmp_path: Path) -> None:
+    """--like takes over data, network and training, so that the same fold gives the same model, bit for bit."""
+    like = run_folder / "fold-0" / "bundle"
+    done = CliRunner().invoke(app, ["train", "--like", str(like), "--fold", "0", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    again = load_bundle(tmp_path / "fold-0" / "bundle")
+    assert again.read_litert() == load_bundle(like).read_litert()
+
+
+def test_validate_pools_the_folds_own_test_patients(run_folder: Path, tmp_path: Path) -> None:
+    """Every test window of both folds is predicted once, by the model that never saw its patient."""
+    done = CliRunner().invoke(app, ["validate", str(run_folder), "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "synthetic" in done.output
+    predictions = Predictions.read_csv(tmp_path / "predictions.csv")
+    assert sorted(set(predictions.duration_s)) == [2, 3, 4, 5, 8, 10]
+    at_5_s = predictions.select(predictions.duration_s == 5)
+    tests = [load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=k)).test for k in (0, 1)]
+    assert len(at_5_s) == sum(map(len, tests))
+    for fold, test in enumerate(tests):
+        assert set(at_5_s.patient[at_5_s.fold == fold]) == set(test.patient)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["synthetic"] is True
+    assert "not a claim of conformity" in (tmp_path / "report.md").read_text(encoding="utf-8").lower()
+
+
+def test_validate_refuses_patients_that_the_model_has_seen(run_folder: Path) -> None:
+    """Judging all synthetic windows would test the model on its own training patients."""
+    bundle = load_bundle(run_folder / "fold-0" / "bundle")
+    with pytest.raises(ValueError, match=r"synthetic/p0.*has seen them"):
+        predict_databases(bundle, ["synthetic"], durations_s=[5.0])
+
+
+def test_prediction_is_the_keras_models(run_folder: Path) -> None:
+    """What is judged, on LiteRT, is what was trained, in Keras."""
+    bundle = load_bundle(run_folder / "fold-0" / "bundle")
+    found = predict_test_part(bundle, durations_s=[5.0])
+    test = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=0)).test
+    expected = np.asarray(bundle.load_keras()(test.ecg[..., np.newaxis]))[:, 0]
+    np.testing.assert_allclose(found.probability, expected, atol=1e-6)
+    np.testing.assert_array_equal(found.shock, expected >= 0.5)
+
+
+def test_bundles_that_cannot_be_pooled_are_refused(run_folder: Path, tmp_path: Path) -> None:
+    """Two models of one fold would count its patients twice."""
+    for name in ("fold-0", "fold-7"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bundle").symlink_to(run_folder / "fold-0" / "bundle", target_is_directory=True)
+    with pytest.raises(ValueError, match=r"folds \[0, 0\]"):
+        find_bundles(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no bundle"):
+        find_bundles(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fold", "9"], "has the folds 0 to 4"),
+        (["--fold", "one"], "fold"),
+        (["--filters", "20,x"], "'20,x' is no list of integers"),
+        (["--filters", "4,4,4"], "differ in length"),
+        (["--sampler", "magic"], "magic"),
+        (["--like", "nowhere"], "is no bundle"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is said, and nothing is trained."""
+    monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "cache"))
+    done = CliRunner().invoke(app, ["train", *RUN, *options, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not list((tmp_path / "run").glob("fold-*"))

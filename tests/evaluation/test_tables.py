@@ -1,0 +1,171 @@
+"""The tables as a reader sees them: aligned, marked, complete, and safe from what a file calls its databases."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from rich.cells import cell_len
+from rich.console import Console
+
+from ecg_shock.evaluation.performance import Validation, judge
+from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.tables import DISCLAIMER, to_dict, to_json, to_markdown, to_rich
+
+HOSTILE = "[red]a|b[/red]`<script>x</script>`\\\x1b[2J_名_&lt;\n\u202e"
+
+
+def terminal(validation: Validation, width: int) -> str:
+    """Print a validation on a terminal with colours."""
+    file = io.StringIO()
+    Console(file=file, width=width, force_terminal=True, color_system="truecolor").print(to_rich(validation))
+    return file.getvalue()
+
+
+def markdown_cells(text: str) -> list[list[str]]:
+    """Read the rows of all tables as a Markdown parser sees them."""
+    rows: list[list[str]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline" and rows and token.level > 3:
+            kinds = {child.type for child in token.children or []}
+            assert kinds <= {"text", "text_special"}, token.content
+            rows[-1].append("".join(child.content for child in token.children or []))
+    return rows
+
+
+@pytest.fixture
+def validation(make_predictions: Callable[..., Predictions]) -> Validation:
+    """Judge random predictions at two durations."""
+    return judge(Predictions.concatenate([make_predictions(400, duration) for duration in (3.0, 5.0)]))
+
+
+def test_json_holds_everything_under_stable_keys(validation: Validation) -> None:
+    """JSON comes back as the dictionary, without NaN, under the keys that readers rely on."""
+    document = json.loads(to_json(validation), parse_constant=pytest.fail)
+    assert document == json.loads(json.dumps(to_dict(validation)))
+    assert list(document) == ["synthetic", "note", "limits", "performances"]
+    assert document["limits"] == {"level": "90 % one-sided", "alpha": 0.1, "resamples": 2000, "seed": 0}
+    assert document["note"] == DISCLAIMER
+    first = document["performances"][0]
+    assert set(first) == {
+        *("duration_s", "windows", "patients", "aha", "sensitivity", "specificity", "balanced_accuracy"),
+        *("tp", "fn", "tn", "fp", "ppv", "false_positive_rate", "false_positive_rate_upper_limit"),
+        *("by_database", "by_rhythm"),
+    }
+    assert set(first["aha"][0]) == {"aha_class", "measure", "goal", "rate", "verdict"}
+    assert set(first["sensitivity"]) == {
+        *("windows", "patients", "count", "observed", "lower_limit", "patient_limit", "macro_average"),
+    }
+
+
+def test_markdown_says_what_json_says(validation: Validation) -> None:
+    """Patients, counts, verdicts and shares of every AHA row stand in the Markdown, read by a parser."""
+    rows = markdown_cells(to_markdown(validation))
+    for performance in to_dict(validation)["performances"]:
+        for aha in performance["aha"]:
+            rate = aha["rate"]
+            (found,) = (
+                row
+                for row in rows
+                if row[-1] == aha["verdict"]
+                and row[0].endswith(f": {aha['measure']}")
+                and row[2] == f"{rate['count']}/{rate['windows']} (n ≥ {aha['goal']['min_windows']})"
+            )
+            assert found[1] == str(rate["patients"])
+            printed = float(found[3].split()[0])
+            assert printed <= 100 * rate["observed"] + 1e-6 < printed + 0.1 + 1e-5
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_columns_are_aligned(validation: Validation, width: int) -> None:
+    """At 80 and 120 columns nothing is cut or too wide, and the last digits of each column stand in one line."""
+    lines = terminal(validation, width).replace("\x1b[1m", "").replace("\x1b[0m", "").split("\n")
+    assert max(cell_len(line) for line in lines) <= width
+    assert "…" not in "".join(lines).replace("PVC …", "").replace("…): Sp", "")
+    for start in (i for i, line in enumerate(lines) if "AHA classes" in line):
+        header = next(line for line in lines[start:] if "Patients" in line)
+        end = header.index("Patients") + len("Patients")
+        body = lines[start : lines.index(" " * width, start)]
+        first_lines = [line for line in body if "/" in line]
+        assert len(first_lines) == 7
+        assert all(line[end - 1].isdigit() and line[end] == " " for line in first_lines)
+
+
+def test_markdown_columns_are_aligned(validation: Validation) -> None:
+    """As plain text, the bars of each Markdown table stand below each other."""
+    tables = [part for part in to_markdown(validation).split("\n\n") if part.startswith("|")]
+    assert len(tables) == 8
+    for table in tables:
+        bars = {tuple(i for i, c in enumerate(line) if c == "|") for line in table.strip().split("\n")}
+        assert len(bars) == 1
+
+
+def test_every_output_says_how_sure_and_for_whom(validation: Validation) -> None:
+    """The level, alpha, the patients and the disclaimer are printed everywhere."""
+    for text in (terminal(validation, 200), to_markdown(validation)):
+        assert "90 % one-sided, α = 0.10" in text
+        assert DISCLAIMER in text
+        assert text.count("Patients") >= 4
+        assert "synthetic" not in text
+
+
+def test_every_output_of_synthetic_windows_says_so(make_predictions: Callable[..., Predictions]) -> None:
+    """Each table's title is marked, and so are the notes and the JSON."""
+    synthetic = judge(make_predictions(100, databases=("synthetic",)))
+    assert to_dict(synthetic)["synthetic"] is True
+    headings = [line for line in to_markdown(synthetic).split("\n") if line.startswith("#")]
+    assert len(headings) == 5
+    assert all(heading.endswith("(synthetic)") for heading in headings)
+    assert to_markdown(synthetic).startswith("- synthetic: made-up signals")
+    assert terminal(synthetic, 120).count("(synthetic)") == 5
+
+
+def test_hostile_names_stay_text(make_predictions: Callable[..., Predictions]) -> None:
+    """Markup, pipes, tags, escapes and control characters in a database's name come out as they would be typed."""
+    shown = HOSTILE.replace("\x1b", "\\u001b").replace("\n", "\\u000a").replace("\u202e", "\\u202e")
+    hostile = judge(make_predictions(100, databases=(HOSTILE, "vfdb")))
+    rows = markdown_cells(to_markdown(hostile))
+    assert sum(row[0] == shown for row in rows) == 3
+    assert {len(row) for row in rows} == {8, 5}
+    printed = terminal(hostile, 200)
+    assert printed.count(shown) == 3
+    assert "\x1b[2J" not in printed
+    assert "\x1b[31m" not in printed
+    names = {row["name"] for row in json.loads(to_json(hostile))["performances"][0]["by_database"]}
+    assert names == {HOSTILE, "vfdb"}
+
+
+def test_terminal_details_the_headline_duration(make_predictions: Callable[..., Predictions]) -> None:
+    """Databases and rhythms are shown at 5 s, or else at the longest; the AHA classes at all durations."""
+    durations = (3.0, 5.0, 8.0)
+    parts = [make_predictions(50, duration) for duration in durations]
+    with_headline = terminal(judge(Predictions.concatenate(parts)), 120)
+    assert "By database, windows of 5 s" in with_headline
+    assert with_headline.count("By database") == 1
+    assert all(f"AHA classes (and goals), windows of {d:g} s" in with_headline for d in durations)
+    assert "By rhythm, windows of 8 s" in terminal(judge(Predictions.concatenate(parts[::2])), 120)
+
+
+def test_shares_are_rounded_against_the_algorithm() -> None:
+    """One error in 2205 windows is never printed as none, and exact tenths are not pushed down."""
+    n = 2205
+    shock = np.arange(n) == 0
+    names = np.array([f"p{i % 50}" for i in range(n)])
+    predictions = Predictions(
+        *(np.full(n, "mitdb"), names, np.full(n, "ECG"), names, np.arange(n) * 5.0, np.full(n, 5.0)),
+        *(np.full(n, "paced"), np.full(n, "other_nonshockable"), shock * 1.0, shock, np.zeros(n, int)),
+    )
+    rows = markdown_cells(to_markdown(judge(predictions)))
+    pooled = next(row for row in rows if row[1] == "Sp")
+    assert pooled[:5] == ["5 s", "Sp", "50", "2204/2205", "99.9"]
+    counts = next(row for row in rows if row[:5] == ["5 s", "0", "0", "2204", "1"])
+    assert counts[5:7] == ["0.0", "0.1"]
+    exact = predictions.select(np.arange(n) < 1000)
+    rows = markdown_cells(to_markdown(judge(exact)))
+    assert next(row[4] for row in rows if row[1] == "Sp") == "99.9"
