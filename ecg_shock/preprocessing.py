@@ -33,7 +33,7 @@ RESAMPLER_DELAY_SAMPLES = 5  # at 125 Hz: half the low-pass
 RESAMPLER_CUTOFF_HZ = 60.0
 MAX_HIGH_HZ = 40.0  # the resampler's own pass band ends here
 RESAMPLER_KAISER_BETA = 5.65  # 60 dB stop band
-MAX_UP = 250  # bounds the low-pass of an odd rate such as 249.97 Hz; rates are met to within 2e-5
+MAX_UP = 12_500  # meets rates of two decimals, such as 249.97 Hz, exactly, and any other to within 4e-5
 NOTCH_Q = 30.0  # a notch 1.7 Hz wide at 50 Hz
 
 WARM_UP_S = 2.0  # mirrored lead-in of a strip: the 1 Hz high-pass has decayed to below 1 % of a step by then
@@ -59,6 +59,8 @@ class Preprocessing:
     >>> Preprocessing(mains_hz=50.0).high_hz
     30.0
     """
+
+    __pydantic_config__ = {"extra": "forbid"}
 
     low_hz: float = 1.0
     high_hz: float = 30.0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ecg_shock.data.parts import Parts
     from ecg_shock.search.consensus import Candidate, Setting
     from ecg_shock.search.ledger import Trial
+    from ecg_shock.search.run import Job
     from ecg_shock.search.study import Study
 
 STOPPED_EXIT_CODE = 130  # what shells give a command that Ctrl-C ended
@@ -121,39 +122,30 @@ def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | Non
     run.write_choice(folder, study, candidates, compared, choice)
     _show_settings(compared, choice, mark)
 
-    bundle = _write_bundle(study, parts, choice, folder)
+    best = next(job for job in jobs if job.name == choice.runs[0].name)
+    bundle = _write_bundle(study, parts, best, folder)
     console.print(f"bundle{mark}: [bold]{bundle}[/]", highlight=False)
 
 
-def _write_bundle(study: Study, parts: Parts, choice: Setting, folder: Path) -> Path:
+def _write_bundle(study: Study, parts: Parts, job: Job, folder: Path) -> Path:
     """Write the best run of the chosen setting as a bundle."""
-    from ecg_shock.models.bundle import write_bundle
-    from ecg_shock.search.provenance import versions
-    from ecg_shock.training.trainer import load_best_model
+    from ecg_shock.training.shipping import examples, ship
+    from ecg_shock.training.trainer import train
 
-    best = choice.runs[0]
-    bundle = folder / "bundle"
-    write_bundle(
-        bundle,
-        load_best_model(folder / "retrain" / best.name),
-        spec=study.spec(best.filters, best.kernels),
-        preprocessing=study.data.preprocessing,
-        threshold=0.5,
-        card={
-            "study": study.name,
-            "synthetic": study.synthetic,
-            "data": study.data.model_dump(mode="json", exclude_none=True),
-            "training": study.training_with(learning_rate=best.learning_rate, seed=best.seed).model_dump(
-                mode="json", exclude_none=True
-            ),
-            "patients": {
-                name: sorted(set(getattr(parts, name).patient.tolist())) for name in ("train", "validation", "test")
-            },
-            "validation": best.model_dump(mode="json", exclude_none=True),
-            "versions": versions(),
-        },
+    # Finished long ago: `train` only checks that this is still the same run, and gives its result.
+    result = train(
+        job.spec, examples(parts.train), examples(parts.validation), job.config, folder / "retrain" / job.name
     )
-    return bundle
+    bundle = ship(
+        folder / "bundle",
+        f"study {study.name}",
+        result,
+        spec=job.spec,
+        data=study.data,
+        training=job.config,
+        parts=parts,
+    )
+    return bundle.folder
 
 
 @contextmanager

@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 SMALL_BOX_S, SMALL_BOX_MV = 0.04, 0.1
 LARGE_BOX_S, LARGE_BOX_MV = 0.2, 0.5
 PAPER_COLOUR, SMALL_BOX_COLOUR, LARGE_BOX_COLOUR = "#fffaf8", "#fbe0dc", "#f0b4ac"
-CLASS_COLOURS = {
-    name: "#b3261e" if name in SHOCKABLE else "#5f6368" if name in INTERMEDIATE else "#1b6e3c" for name in AHA_CLASSES
-}
+KIND_COLOURS = {"shockable": "#b3261e", "nonshockable": "#1b6e3c", "intermediate": "#5f6368"}
 
-SHEET_COLUMNS = 5
-SHEET_INCHES_PER_S = 0.62
+SHEET_COLUMNS = 4
 SHEET_DPI = 150
+INCHES_PER_S = 0.75
+MARGIN_IN, GAP_IN, HEADING_IN, TITLE_IN = 0.25, 0.16, 0.24, 0.2
 MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV = 0.5, 3.0  # of a row; the rare larger complexes are cut off
 
 
@@ -155,36 +154,33 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
     rng = np.random.default_rng(seed)
     chosen = {name: _choose(found, name, rng) for name in AHA_CLASSES if name in found.aha_class}
     ranges = {name: _half_range_mv(found.ecg[indices]) for name, indices in chosen.items()}
-    # One scale for all: a millivolt is as high in every row as 0.4 s is wide, and rows are as high as they need.
-    inches_per_mv = SHEET_INCHES_PER_S * LARGE_BOX_S / LARGE_BOX_MV
-    heights = [2 * half * inches_per_mv for half in ranges.values()]
-    title_in, margin_in, head_in = 0.34, 0.25, 0.55
-    width = SHEET_COLUMNS * (found.window_s * SHEET_INCHES_PER_S + margin_in) + margin_in
-    height = head_in + sum(heights) + len(heights) * 2 * title_in + margin_in
-    figure = Figure(figsize=(width, height), facecolor="white")
-    figure.text(
-        margin_in / width,
-        1 - 0.3 / height,
-        f"{found.window_s:g}-s windows by AHA class, of {', '.join(dict.fromkeys(found.database.tolist()))} "
-        f"(seed {seed}); large box 0.2 s × 0.5 mV, after the filter",
-        fontsize=11,
+    # One scale for all: a large box is square, and a row is as high as it needs.
+    inches_per_mv = INCHES_PER_S * LARGE_BOX_S / LARGE_BOX_MV
+    heights = {name: 2 * half * inches_per_mv for name, half in ranges.items()}
+    window_width = found.window_s * INCHES_PER_S
+    width = SHEET_COLUMNS * (window_width + MARGIN_IN) + MARGIN_IN
+    height = sum(heights.values()) + len(heights) * (GAP_IN + HEADING_IN + TITLE_IN) + HEADING_IN + 2 * MARGIN_IN
+    figure = Figure(figsize=(width, height))
+    y = height - MARGIN_IN - HEADING_IN
+    caption = (
+        f"{found.window_s:g}-s windows by AHA class · {', '.join(dict.fromkeys(found.database.tolist()))} · "
+        f"filtered · large box {LARGE_BOX_S:g} s × {LARGE_BOX_MV:g} mV · seed {seed}"
     )
-    top = height - head_in
-    for (name, indices), row_height in zip(chosen.items(), heights, strict=True):
+    figure.text(MARGIN_IN / width, y / height, caption, fontsize=12)
+    for name, indices in chosen.items():
+        y -= GAP_IN + HEADING_IN
         figure.text(
-            margin_in / width,
-            (top - 0.17) / height,
+            MARGIN_IN / width,
+            y / height,
             _heading(found, name),
             fontsize=11,
             fontweight="bold",
-            color=CLASS_COLOURS[name],
+            color=KIND_COLOURS[_kind(name)],
         )
-        top -= 2 * title_in + row_height
+        y -= TITLE_IN + heights[name]
         for column, index in enumerate(indices):
-            left = margin_in + column * (found.window_s * SHEET_INCHES_PER_S + margin_in)
-            axes = figure.add_axes(
-                (left / width, top / height, found.window_s * SHEET_INCHES_PER_S / width, row_height / height)
-            )
+            x = MARGIN_IN + column * (window_width + MARGIN_IN)
+            axes = figure.add_axes((x / width, y / height, window_width / width, heights[name] / height))
             _draw_window(axes, found, int(index), ranges[name])
     return figure
 
@@ -222,16 +218,19 @@ def _draw_window(axes: Axes, found: WindowSet, index: int, half_range_mv: float)
     axes.plot(np.arange(len(ecg)) / FS, ecg, color="black", linewidth=0.8)
     for spine in axes.spines.values():
         spine.set(color=LARGE_BOX_COLOUR)
-    where = f"{found.database[index]}/{found.record[index]} @ {found.start_s[index]:.0f} s"
+    where = f"{found.database[index]}/{found.record[index]} @ {found.start_s[index]:.1f} s"
     rhythm = str(found.rhythm[index])
-    axes.set_title(f"{where}  {found.lead[index]}  {rhythm.replace('_', ' ')}", fontsize=7.5, loc="left", pad=2.5)
+    axes.set_title(f"{where}  {found.lead[index]}  {rhythm.replace('_', ' ')}", fontsize=8, loc="left", pad=2.5)
 
 
 def _heading(found: WindowSet, aha_class: str) -> str:
     mask = found.aha_class == aha_class
-    kind = "shockable" if aha_class in SHOCKABLE else "intermediate" if aha_class in INTERMEDIATE else "nonshockable"
     patients = len(np.unique(found.patient[mask]))
-    return f"{AHA_LABELS[aha_class]}: {kind}, {int(mask.sum()):,} windows of {patients} patients"
+    return f"{AHA_LABELS[aha_class]}: {_kind(aha_class)}, {int(mask.sum()):,} windows, {patients} patients"
+
+
+def _kind(aha_class: str) -> str:
+    return "shockable" if aha_class in SHOCKABLE else "intermediate" if aha_class in INTERMEDIATE else "nonshockable"
 
 
 def _short_label(aha_class: str) -> str:

@@ -16,6 +16,9 @@ else:
     import tomli as tomllib
 
 
+MIN_GROUPS = 3  # one tests, one validates, the others train
+
+
 @dataclass(frozen=True)
 class Fold:
     """Patients of the three jobs; no patient has two.
@@ -54,7 +57,7 @@ def load_split(name: str) -> tuple[Fold, ...]:
     Raises
     ------
     ValueError
-        If there is no such split, or a patient is in two parts of a fold, or in two test parts.
+        If there is no such split, its file is damaged, or a patient is listed twice.
 
     Examples
     --------
@@ -67,7 +70,12 @@ def load_split(name: str) -> tuple[Fold, ...]:
     if name not in names:
         raise ValueError(f"unknown split {name!r}; known are {', '.join(names)}")
     path = folder / f"{name}.toml"
-    groups = tomllib.loads(path.read_text(encoding="utf-8"))["folds"]
+    try:
+        groups = tomllib.loads(path.read_text(encoding="utf-8")).get("folds")
+    except ValueError as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
+    if not _are_groups(groups):
+        raise ValueError(f"{path}: folds={groups!r} has to be a list of {MIN_GROUPS} or more lists of patients.")
     everyone = [patient for group in groups for patient in group]
     repeated = sorted({patient for patient in everyone if everyone.count(patient) > 1})
     if repeated:
@@ -78,6 +86,12 @@ def load_split(name: str) -> tuple[Fold, ...]:
         train = frozenset(everyone) - frozenset(test) - frozenset(validation)
         folds.append(Fold(train=train, validation=frozenset(validation), test=frozenset(test)))
     return tuple(folds)
+
+
+def _are_groups(groups: object) -> bool:
+    if not isinstance(groups, list) or len(groups) < MIN_GROUPS:
+        return False
+    return all(isinstance(group, list) and group and all(isinstance(p, str) for p in group) for group in groups)
 
 
 def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, seed: int) -> list[list[str]]:

@@ -8,6 +8,7 @@ tachycardia. Every second of a recording is either in a window or counted by the
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -19,6 +20,8 @@ from ecg_shock.preprocessing import FS, Preprocessing, preprocess
 from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS, UNUSABLE
 
 MIN_WINDOW_S, MAX_WINDOW_S = 2.0, 10.0
+
+ROUNDING = 1e-6  # of a sample or second
 
 SETTLING_S = 1.0  # an invalid sample disturbs the 1 Hz high-pass for about this long after it
 MAX_BEAT_GAP_S = 3.0  # an organised rhythm without an annotated beat for longer is not what its label says
@@ -52,6 +55,8 @@ class LabelPolicy:
     not decide. A window labelled asystole that is larger is left out: vfdb so labels coarse VF of 0.8 mV (424)
     and fine VF of 0.2 mV (607).
     """
+
+    __pydantic_config__ = {"extra": "forbid"}
 
     rapid_vt_bpm: float = 150.0
     coarse_vf_mv: float = 0.2  # Kerber et al. 1997
@@ -223,7 +228,7 @@ def _cut_lead(
         if episode.rhythm not in RHYTHMS:
             raise ValueError(f"episode of unknown rhythm {episode.rhythm!r}; known are {sorted(RHYTHMS)}.")
         count = 0
-        for start_s in _grid(episode, recording.duration_s, window_s, guard_s):
+        for start_s in _grid(episode, min(recording.duration_s, len(filtered) / FS), window_s, guard_s):
             count += 1
             first = round(start_s * FS)
             window = filtered[first : first + samples]
@@ -240,6 +245,7 @@ def _cut_lead(
             rhythms.append(rhythm)
             classes.append(aha_class)
         left_out["within the guard, or shorter than a window"] += length - count * window_s
+    left_out["no label"] += recording.duration_s - sum(e.end_s - e.start_s for e in recording.episodes)
     n = len(windows)
     return WindowSet(
         ecg=np.asarray(windows, dtype=np.float32).reshape(n, samples),
@@ -251,9 +257,11 @@ def _cut_lead(
         aha_class=np.asarray(classes, dtype=str),
         start_s=np.asarray(starts, dtype=np.float64),
         window_s=float(window_s),
-        left_out=tuple(LeftOut(recording.database, recording.name, r, s) for r, s in left_out.items())
-        if column == 0
-        else (),
+        left_out=tuple(
+            LeftOut(recording.database, recording.name, reason, seconds)
+            for reason, seconds in left_out.items()
+            if column == 0 and seconds > ROUNDING
+        ),
     )
 
 
@@ -272,11 +280,10 @@ def _grid(episode: Episode, duration_s: float, window_s: float, guard_s: float) 
     """Yield the starts of an episode's windows, on whole output samples so that windows never overlap."""
     # The ends of a recording are no change of rhythm.
     first = episode.start_s + (guard_s if episode.start_s > 0 else 0.0)
-    last = episode.end_s - (guard_s if episode.end_s < duration_s else 0.0) - window_s
-    start = np.ceil(first * FS) / FS
-    while start <= last + 1e-9:
-        yield start
-        start += window_s
+    last = min(episode.end_s - (guard_s if episode.end_s < duration_s else 0.0), duration_s) - window_s
+    first_sample, step = math.ceil(first * FS - ROUNDING), math.ceil(window_s * FS - ROUNDING)
+    for sample in range(first_sample, math.floor(last * FS + ROUNDING) + 1, step):
+        yield sample / FS
 
 
 def _rhythm_by_beats(recording: Recording, rhythm: str, start_s: float, end_s: float) -> str:

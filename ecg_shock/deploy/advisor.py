@@ -81,8 +81,8 @@ class Advisor:
     def predict(self, signal: Any, fs: float | None = None, *, units: str = "mV") -> Advice:
         """Advise on one strip; see `ecg_shock.predict`."""
         if isinstance(signal, Recording):
-            signal, fs = _lead_of(signal, fs)
-        strip = np.asarray(signal)
+            signal, fs = _lead_of(signal, fs, units)
+        strip = _real_numbers(signal)
         if strip.ndim != 1:
             raise ValueError(
                 f"signal has shape {strip.shape}; one lead is a 1-D array, such as signal[:, 0]. "
@@ -94,8 +94,9 @@ class Advisor:
         """Advise on strips of one length; see `ecg_shock.predict_many`."""
         fs = FS if fs is None else fs
         strips = _check_strips(signals, fs, units)
-        filtered = preprocess_strips(strips, fs, self.bundle.preprocessing)
-        reasons = unusable_reasons(strips, fs, filtered)
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+            filtered = preprocess_strips(strips, fs, self.bundle.preprocessing)
+            reasons = unusable_reasons(strips, fs, filtered)
         threshold = self.bundle.threshold
         probabilities = np.full(len(strips), np.nan)
         usable = reasons == ""
@@ -217,7 +218,9 @@ def _load_advisor(folder: Path, changed: int) -> Advisor:
     return Advisor(folder)
 
 
-def _lead_of(recording: Recording, fs: float | None) -> tuple[np.ndarray, float]:
+def _lead_of(recording: Recording, fs: float | None, units: str) -> tuple[np.ndarray, float]:
+    if units != "mV":
+        raise ValueError(f"units={units!r}, but a recording is in mV; leave units out.")
     if fs is not None and fs != recording.fs:
         raise ValueError(f"fs={fs!r}, but the recording has {recording.fs!r} Hz; leave fs out.")
     if len(recording.leads) != 1:
@@ -228,19 +231,23 @@ def _lead_of(recording: Recording, fs: float | None) -> tuple[np.ndarray, float]
     return recording.signal[:, 0], recording.fs
 
 
+def _real_numbers(signal: Any) -> np.ndarray:
+    """Return an array of floats, NaN where masked."""
+    try:
+        array = np.asanyarray(signal)  # keeps a mask
+    except ValueError as error:
+        raise ValueError(f"the signal is no array ({error}); give strips of one length.") from error
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"the signal has dtype {array.dtype}; give real numbers, NaN where samples are missing.")
+    return np.ma.filled(array.astype(np.float64), np.nan)
+
+
 def _check_strips(signals: Any, fs: float, units: str) -> np.ndarray:
     """Return strips in mV, or say what is wrong with them."""
     if units not in MV_PER_UNIT:
         raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
     rate_ratio(fs)  # refuses what is no rate
-    if isinstance(signals, np.ma.MaskedArray):
-        signals = signals.astype(np.float64).filled(np.nan)
-    try:
-        strips = np.asarray(signals)
-    except ValueError as error:
-        raise ValueError(f"the strips have different lengths ({error}); give strips of one length.") from error
-    if strips.dtype.kind not in "iuf":
-        raise TypeError(f"the signal has dtype {strips.dtype}; give real numbers, in {units}.")
+    strips = _real_numbers(signals) * MV_PER_UNIT[units]
     if strips.ndim != 2:
         raise ValueError(f"signals has shape {strips.shape}; give (n_strips, n_samples).")
     n = strips.shape[1]
@@ -250,7 +257,6 @@ def _check_strips(signals: Any, fs: float, units: str) -> np.ndarray:
             f"a strip of {n} samples at {fs:g} Hz is {n / fs:.3g} s; allowed are {MIN_STRIP_S:g} to {MAX_STRIP_S:g} s. "
             "If the rate is not that, give fs; cut what is longer into strips."
         )
-    strips = strips.astype(np.float64) * MV_PER_UNIT[units]
     empty = ~np.isfinite(strips).any(axis=1)
     if empty.any():
         raise ValueError(f"strip {int(np.argmax(empty))} has no valid sample at all; there is nothing to judge.")

@@ -80,7 +80,7 @@ def _checked(k: int, n: int, alpha: float, sided: str) -> tuple[int, int, float]
         raise ValueError(f"alpha is {alpha!r}; allowed is anything between 0 and 1, such as {ALPHA}")
     if sided not in ("one", "two"):
         raise ValueError(f'sided is {sided!r}; allowed are "one" and "two"')
-    return k, n, alpha
+    return k, n, alpha if sided == "one" else alpha / 2
 
 
 def bootstrap_limit(

@@ -151,7 +151,8 @@ class Predictions:
         shock = np.where(self.shock, "true", "false")
         columns = [shock if name == "shock" else getattr(self, name) for name in _COLUMNS]
         with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
+            # The default end of line, "\r\n", is what makes the writer quote a name that holds either.
+            writer = csv.writer(file)
             writer.writerow(_COLUMNS)
             writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
         unfinished.replace(path)

@@ -136,10 +136,13 @@ def write_bundle(
     ------
     ValueError
         If the threshold is out of range.
+    TypeError
+        If the card holds what TOML cannot, such as None.
     """
     import tomli_w
 
     _check_threshold(threshold)
+    tomli_w.dumps(card)  # refuses what TOML cannot hold while an older bundle is still whole
     folder.mkdir(parents=True, exist_ok=True)
     toml_path = folder / TOML_NAME
     toml_path.unlink(missing_ok=True)  # without it the folder is no bundle while the models are replaced
@@ -189,12 +192,11 @@ def load_bundle(folder: str | Path) -> Bundle:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r} is not {FORMAT}, the one this version reads")
-        network = {k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()}
         threshold = content["threshold"]
         _check_threshold(threshold)
         return Bundle(
             folder=folder,
-            spec=CnnSpec(**network),
+            spec=CnnSpec(**content["network"]),
             preprocessing=Preprocessing(**content["preprocessing"]),
             threshold=threshold,
             digests={name: str(content["sha256"][name]) for name in (KERAS_NAME, LITERT_NAME)},
@@ -221,7 +223,7 @@ def _export_litert(model: keras.Model, path: Path) -> None:
 def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str:
     """Lay out the card: nested tables become headings, everything else a line."""
     lines = [
-        f"# {card.get('name', 'Model card')}",
+        f"# {_plain(card.get('name', 'Model card'))}",
         "",
         "Shock advice from one ECG lead. **Not a medical device**, and not a claim of conformity.",
         "",
@@ -229,13 +231,17 @@ def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str
         f"- threshold: {threshold:g} (probability of *shockable*)",
     ]
     lines += [
-        f"- {key}: {_plain(value)}" for key, value in card.items() if not isinstance(value, dict) and key != "name"
+        f"- {_plain(key)}: {_plain(value)}"
+        for key, value in card.items()
+        if not isinstance(value, dict) and key != "name"
     ]
     for key, table in card.items():
         if isinstance(table, dict):
-            lines += ["", f"## {key}", ""] + [f"- {k}: {_plain(v)}" for k, v in table.items()]
+            lines += ["", f"## {_plain(key)}", ""] + [f"- {_plain(k)}: {_plain(v)}" for k, v in table.items()]
     return "\n".join(lines) + "\n"
 
 
 def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """Write a value on one line, without HTML."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(text.split()).replace("<", "&lt;")

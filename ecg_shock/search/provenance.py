@@ -1,4 +1,4 @@
-"""What a run must remember so that it can be repeated: versions, commit, patients, and a digest of its windows."""
+"""What a search must remember so that it can be repeated: versions, commit, patients, and a digest of its windows."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import ecg_shock
 from ecg_shock.data.parts import Parts
 from ecg_shock.data.windows import WindowSet
+from ecg_shock.provenance import commit, versions
 from ecg_shock.search.ledger import write_text
 from ecg_shock.search.study import Study
 
 RUN_FILE = "run.json"
-PACKAGES = ("ecg-shock", "numpy", "scipy", "keras", "keras-tuner", "tensorflow", "tensorflow-cpu", "pydantic", "wfdb")
-GIT_TIMEOUT_S = 10
 
 
 def digest(*parts: WindowSet) -> str:
@@ -45,43 +41,6 @@ def digest(*parts: WindowSet) -> str:
         for names in (part.aha_class, part.patient):
             sha.update("\n".join(names.tolist()).encode())
     return sha.hexdigest()
-
-
-def commit() -> str | None:
-    """Return the git commit of the checkout that runs, marked if there are changes on top of it.
-
-    Returns
-    -------
-    str or None
-        None if the package is installed, not checked out, or git is missing.
-    """
-    checkout = Path(ecg_shock.__file__).resolve().parents[1]
-    # An installed package may lie inside somebody else's repository.
-    if not (checkout / ".git").exists():
-        return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def versions() -> dict[str, str]:
-    """List the versions of Python and of the packages that decide a result.
-
-    Returns
-    -------
-    dict of str
-        Installed packages only.
-    """
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def keep_run(study: Study, parts: Parts, folder: Path) -> None:

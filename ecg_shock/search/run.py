@@ -14,17 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from ecg_shock.data.parts import shockable
-from ecg_shock.data.windows import WindowSet
 from ecg_shock.models.cnn import CnnSpec
-from ecg_shock.rhythms import AHA_CLASSES
 from ecg_shock.search.consensus import Candidate, Setting, candidates
 from ecg_shock.search.ledger import Trial, dashed, read_trial, read_trials, write_text, write_trial
 from ecg_shock.search.study import Study
 from ecg_shock.search.supervisor import WorkerError, supervise
-from ecg_shock.training.trainer import Examples, TrainingConfig
+from ecg_shock.training.trainer import TrainingConfig
 
 Phase = Literal["search", "retrain"]
 LOG_FILE = "worker.log"
@@ -76,25 +71,6 @@ def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, .
         for seed in range(study.training.seed, study.training.seed + study.consensus.seeds)
         for candidate in chosen
         for rate in study.consensus.learning_rates
-    )
-
-
-def examples(windows: WindowSet) -> Examples:
-    """Make of windows what a network is trained on, in bins of one AHA class each.
-
-    Parameters
-    ----------
-    windows : WindowSet
-        Windows of the clear classes.
-
-    Returns
-    -------
-    ecg_shock.training.trainer.Examples
-    """
-    return Examples(
-        ecg=windows.ecg,
-        shockable=shockable(windows),
-        groups=np.array([AHA_CLASSES.index(name) for name in windows.aha_class], dtype=np.int64),
     )
 
 

@@ -63,15 +63,15 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: int = Field(400, ge=1)
-    batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    epochs: int = Field(default=400, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
     sampler: Literal["ras", "uniform"] = "ras"
     balanced: bool = False
-    patience: int | None = Field(None, ge=1)
-    floor: float = Field(DEFAULT_FLOOR, gt=0, le=1)
-    rescore_every: int = Field(10, ge=1)
-    seed: int = Field(0, ge=0)
+    patience: int | None = Field(default=None, ge=1)
+    floor: float = Field(default=DEFAULT_FLOOR, gt=0, le=1)
+    rescore_every: int = Field(default=10, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True, eq=False)

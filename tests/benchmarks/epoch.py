@@ -11,7 +11,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def compiled(steps_per_execution: int) -> Any:
     return model
 
 
-def race(sampler: str, epochs: int, training: Examples, validation: Examples) -> np.ndarray:
+def race(sampler: Literal["uniform", "ras"], epochs: int, training: Examples, validation: Examples) -> np.ndarray:
     """Return seconds, shape (epochs, 3): ours, `fit`, and `fit` with 8 steps in a call."""
     plain, grouped = compiled(1), compiled(8)
     rows: list[list[float]] = []
@@ -85,7 +85,8 @@ def main() -> None:
 
     print(f"{SHOCKABLE + NONSHOCKABLE} windows of {PUBLISHED.input_samples}, batch {BATCH}, medians of {epochs} epochs")
     print(f"{'sampler':10}{'ours, s':>10}{'fit, s':>10}{'ratio':>8}{'fit by 8, s':>14}{'ratio':>8}")
-    for sampler in ("uniform", "ras"):
+    samplers: tuple[Literal["uniform", "ras"], ...] = ("uniform", "ras")
+    for sampler in samplers:
         seconds = race(sampler, epochs, training, validation)
         ours, plain, grouped = np.median(seconds, axis=0)
         to_plain, to_grouped = np.median(seconds[:, :1] / seconds[:, 1:], axis=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ecg_shock.evaluation.predictions import Predictions
@@ -42,6 +42,7 @@ def test_csv_round_trip(make_predictions: Callable[..., Predictions], tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@example(name="\r", start_s=0.1, probability=1.0)
 @settings(max_examples=40, deadline=None)  # each writes and reads a file
 @given(
     name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),

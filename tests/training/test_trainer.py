@@ -335,7 +335,7 @@ def test_wrong_configurations_are_refused(change):
 
 
 def test_history_is_drawn(tmp_path):
-    """A long history and one of a single epoch are drawn to a file, leaving pyplot without a figure; an empty one is refused."""
+    """A long history and one of a single epoch are drawn, leaving pyplot without a figure; an empty one is refused."""
     history = [EpochLog(i, 1 / i, 1.1 / i, 0.5, 1.0 - 0.5 / i, 0.75 - 0.25 / i, 0.1) for i in range(1, 30)]
     for name, part in (("long.png", history), ("one.svg", history[:1])):
         plot_history(part, tmp_path / name)
