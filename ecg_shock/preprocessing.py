@@ -155,6 +155,8 @@ class Preprocessor:
         keep_from = max(oldest_needed // down * down, self._buffer_start)
         self._buffer = self._buffer[keep_from - self._buffer_start :]
         self._buffer_start = keep_from
+        if len(resampled) == 0:  # which sosfilt does not take
+            return resampled
         filtered, self._sections = sosfilt(self.preprocessing.sos, resampled, zi=self._sections)
         return _to_grid(filtered) if self.preprocessing.grid else filtered
 

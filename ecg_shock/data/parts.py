@@ -30,7 +30,7 @@ SYNTHETIC = "synthetic"
 SYNTHETIC_PATIENTS = 60  # those of data_manifests/splits/synthetic-v1.toml
 SYNTHETIC_SEED = 0
 SYNTHETIC_GUARD_S = 0.5  # made-up labels are exact; this lets the filters forget the rhythm before
-CACHE_FORMAT = 1  # raise it when the same inputs would give other windows
+CACHE_FORMAT = 2  # raise it when the same inputs would give other windows
 
 
 class DataConfig(BaseModel):

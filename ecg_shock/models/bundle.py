@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.models.cnn import CnnSpec, import_keras
 from ecg_shock.preprocessing import Preprocessing
 
 if sys.version_info >= (3, 11):
@@ -84,8 +84,7 @@ class Bundle:
         ValueError
             If the file is not the one that was written.
         """
-        import keras
-
+        keras = import_keras()
         self._read(KERAS_NAME)
         return keras.models.load_model(self.folder / KERAS_NAME, compile=False, safe_mode=True)
 
@@ -213,8 +212,7 @@ def _check_threshold(threshold: float) -> None:
 
 def _export_litert(model: keras.Model, path: Path) -> None:
     """Export with a batch of one, which is faster, and any length, which the global max-pooling leaves open."""
-    import keras
-
+    keras = import_keras()
     single = keras.models.clone_model(model, input_tensors=keras.Input((None, 1), batch_size=1))
     single.set_weights(model.get_weights())
     single.export(str(path), format="litert", verbose=False)

@@ -1,0 +1,245 @@
+"""One analogue ECG gives one signal at 125 Hz, whatever the recorder's rate, and wherever its stream is cut."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecg_shock.preprocessing import FS, Preprocessing, Preprocessor, hold_invalid, preprocess, preprocess_strips
+
+RATES_HZ = (100.0, 125.0, 128.0, 250.0, 257.0, 333.33, 360.0, 500.0, 1000.0, 2000.0)
+DELAY_S = 0.04
+
+
+def gain_db(hz: float, fs: float, preprocessing: Preprocessing | None = None) -> float:
+    """Measure the gain of a sine in its steady state, as the ratio of root mean squares."""
+    sine = np.sin(2 * np.pi * hz * np.arange(round(60 * fs)) / fs)
+    filtered = preprocess(sine, fs, preprocessing)[round(20 * FS) :]
+    return float(20 * np.log10(filtered.std() / sine[round(20 * fs) :].std()))
+
+
+def sines(t: np.ndarray) -> np.ndarray:
+    """Return an analogue signal of four sines on an offset, in mV."""
+    parts = ((0.4, 0.5, 0.0), (3.0, 1.0, 1.0), (11.0, 0.3, 2.0), (23.0, 0.2, 3.0))
+    return 1.7 + sum(mv * np.sin(2 * np.pi * hz * t + phase) for hz, mv, phase in parts)
+
+
+def ecg(t: np.ndarray) -> np.ndarray:
+    """Return an analogue sinus rhythm of 75 bpm: R and T waves as Gaussians, and baseline wander, in mV."""
+    from_beat = (t - 0.4) % 0.8
+    from_beat = np.minimum(from_beat, 0.8 - from_beat) * np.sign(0.4 - from_beat)  # nearest beat before or after
+    waves = 1.5 * np.exp(-0.5 * (from_beat / 0.012) ** 2) + 0.3 * np.exp(-0.5 * ((from_beat - 0.25) / 0.04) ** 2)
+    return waves + 0.2 * np.sin(2 * np.pi * 0.2 * t)
+
+
+@pytest.mark.parametrize("fs", [125.0, 250.0, 360.0, 1000.0])
+def test_pass_band_keeps_amplitude(fs: float) -> None:
+    """From 5 to 20 Hz nothing changes by a decibel; the corners are at -3 dB."""
+    assert all(abs(gain_db(hz, fs)) < 1 for hz in (5, 7, 10, 15, 20))
+    assert gain_db(1.0, fs) == pytest.approx(-3.01, abs=0.1)
+    assert gain_db(30.0, fs) == pytest.approx(-3.01, abs=0.1)
+
+
+@pytest.mark.parametrize("fs", [250.0, 360.0, 1000.0])
+def test_stop_band_is_rejected(fs: float) -> None:
+    """Wander, mains hum and all that could fold into the pass band stay out; a notch takes what is left of hum."""
+    assert gain_db(0.05, fs) < -45
+    assert gain_db(50.0, fs) < -20
+    assert gain_db(60.0, fs) < -50
+    for mains_hz in (50.0, 60.0):
+        assert gain_db(mains_hz, fs, Preprocessing(mains_hz=mains_hz)) < -70
+        assert abs(gain_db(20.0, fs, Preprocessing(mains_hz=mains_hz))) < 1
+    assert max(gain_db(hz, fs) for hz in np.arange(80, min(121, fs / 2))) < -55
+    assert max(gain_db(hz, 1000.0) for hz in (105, 120, 130, 145, 230, 255, 380, 490)) < -55
+
+
+@pytest.mark.parametrize("analogue", [sines, ecg])
+@pytest.mark.parametrize("fs", RATES_HZ)
+def test_copies_of_one_analogue_signal_agree(fs: float, analogue) -> None:
+    """The same 20 s recorded at any rate differ by less than 3 µV from the copy at 250 Hz."""
+    copy = preprocess(analogue(np.arange(round(20 * fs)) / fs), fs)
+    reference = preprocess(analogue(np.arange(5000) / 250), 250.0)
+    assert len(copy) == math.ceil(round(20 * fs) * FS / fs - 1e-9)
+    n = min(len(copy), len(reference))
+    # The first sample is taken for the level of all before it, and reaches through the low-pass of 80 ms.
+    assert np.abs(copy[10:n] - reference[10:n]).max() < 0.003
+    assert np.abs(reference).max() > 0.5
+
+
+@pytest.mark.parametrize("fs", RATES_HZ)
+def test_resampling_delays_by_40_ms(fs: float) -> None:
+    """A slow enough sine leaves the resampler 40 ms late at every rate: what the band-pass adds is taken off."""
+    hz = 8.0
+    filtered = preprocess(np.sin(2 * np.pi * hz * np.arange(round(20 * fs)) / fs), fs)[1250:]
+    t = np.arange(1250, 1250 + len(filtered)) / FS
+    phase = np.angle((filtered * np.exp(-2j * np.pi * hz * t)).sum() * 1j)
+    z = np.exp(2j * np.pi * hz / FS)
+    band_pass = np.prod([np.polyval(s[:3], z) / np.polyval(s[3:], z) for s in Preprocessing().sos])
+    assert (np.angle(band_pass) - phase) / (2 * np.pi * hz) == pytest.approx(DELAY_S, abs=1e-4)
+
+
+def test_impulse_comes_out_after_it_went_in() -> None:
+    """Nothing comes before its cause, and the response to an impulse peaks about 40 ms later."""
+    impulse = np.zeros(5000)
+    impulse[2500] = 1.0
+    response = preprocess(impulse, 250.0)
+    assert np.abs(response[:1250]).max() == 0
+    assert 0.04 <= np.argmax(response) / FS - 10 <= 0.06
+
+
+@given(
+    fs=st.sampled_from((125.0, 128.0, 250.0, 257.0, 333.33, 360.0, 2000.0)),
+    cuts=st.lists(st.integers(0, 900), max_size=12),
+    single=st.booleans(),
+    invalid=st.lists(st.integers(0, 899), max_size=8),
+    mains_hz=st.sampled_from((None, 50.0)),
+)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_stream_cut_anywhere_equals_the_whole(
+    fs: float, cuts: list[int], single: bool, invalid: list[int], mains_hz: float | None
+) -> None:
+    """Bit for bit, with empty pieces, pieces of one sample and invalid samples among them."""
+    signal = np.random.default_rng(len(cuts)).normal(3, 1, 900)
+    signal[invalid] = np.nan
+    preprocessing = Preprocessing(mains_hz=mains_hz)
+    edges = [0, *range(1, 20), *range(500, 520)] if single else [0]
+    edges = sorted([*edges, *cuts, 900])
+    stream = Preprocessor(preprocessing, fs)
+    pieces = [stream.process(signal[first:last]) for first, last in pairwise(edges)]
+    np.testing.assert_array_equal(np.concatenate(pieces), preprocess(signal, fs, preprocessing))
+
+
+def test_piece_gives_what_is_ready() -> None:
+    """A stream never holds samples back: after n samples, all outputs up to the last input are there."""
+    stream = Preprocessor(Preprocessing(), 360.0)
+    returned = 0
+    for received in range(1, 500):
+        returned += len(stream.process(np.ones(1)))
+        assert returned == math.floor((received - 1) * 125 / 360) + 1
+
+
+@pytest.mark.parametrize("offset", [-300.0, 0.5, 12.0])
+def test_offset_does_not_matter(offset: float, rng: np.random.Generator) -> None:
+    """An electrode's offset leaves no trace, not even at the start."""
+    signal = rng.normal(size=2000)
+    np.testing.assert_allclose(preprocess(signal + offset, 250.0), preprocess(signal, 250.0), atol=1e-10)
+    strips = signal.reshape(2, -1)
+    np.testing.assert_allclose(preprocess_strips(strips + offset, 250.0), preprocess_strips(strips, 250.0), atol=1e-10)
+
+
+@pytest.mark.parametrize("scale", [-1.0, 0.01, 7.0])
+def test_amplitude_is_kept(scale: float, rng: np.random.Generator) -> None:
+    """The filter is linear: nothing normalises the amplitude away."""
+    signal = rng.normal(size=2000)
+    np.testing.assert_allclose(preprocess(scale * signal, 360.0), scale * preprocess(signal, 360.0), atol=1e-12)
+
+
+def test_invalid_samples_hold_the_last_valid_one() -> None:
+    """Leading, lone, trailing and infinite samples are as good as the value before them; no NaN comes out."""
+    signal = sines(np.arange(1500) / 250)
+    gappy = signal.copy()
+    gappy[:100] = np.nan
+    gappy[400] = np.inf
+    gappy[700:760] = np.nan
+    gappy[1490:] = -np.inf
+    filled = signal.copy()
+    filled[:100] = signal[100]
+    filled[400] = signal[399]
+    filled[700:760] = signal[699]
+    filled[1490:] = signal[1489]
+    np.testing.assert_allclose(preprocess(gappy, 250.0), preprocess(filled, 250.0), atol=1e-12)
+    np.testing.assert_allclose(
+        preprocess_strips(gappy[None], 250.0), preprocess_strips(filled[None], 250.0), atol=1e-12
+    )
+    np.testing.assert_array_equal(hold_invalid(gappy[None])[0], filled)
+
+
+def test_nothing_valid_is_silence() -> None:
+    """Without any valid sample the result is zero, and the stream starts at the first one that comes."""
+    assert not preprocess(np.full(500, np.nan), 250.0).any()
+    assert not preprocess_strips(np.full((2, 500), np.nan), 250.0).any()
+    stream = Preprocessor(Preprocessing(), 250.0)
+    stream.process(np.full(250, np.nan))
+    assert not stream.process(np.full(250, 4.0)).any()
+
+
+@pytest.mark.parametrize("fs", RATES_HZ)
+def test_strips_join_the_continuous_signal(fs: float) -> None:
+    """0.6 s after its start a strip is within 60 µV of what a device that always listened has, then ever closer."""
+    whole = ecg(np.arange(round(20 * fs)) / fs)
+    start = round(round(8.0 * FS) * fs / FS)
+    strip = preprocess_strips(whole[None, start : start + round(5 * fs)], fs)[0]
+    continuous = preprocess(whole, fs)[1000 : 1000 + len(strip)]
+    distance = np.abs(strip - continuous)
+    if fs != 333.33:  # where a strip's grid may lie between the samples of the whole
+        assert distance[75:].max() < 0.06
+        assert distance[250:].max() < 0.003
+
+
+@pytest.mark.parametrize("fs", [*RATES_HZ, 249.97, 180.0])
+@pytest.mark.parametrize("seconds", [2.0, 3.3, 5.0, 10.0])
+def test_strip_has_its_length_at_125_hz(fs: float, seconds: float) -> None:
+    """A strip of n samples becomes one of n · 125 / fs, rounded."""
+    n = math.ceil(seconds * fs)
+    assert preprocess_strips(np.zeros((2, n)), fs).shape == (2, round(n * 125 / fs))
+
+
+def test_strips_are_independent(rng: np.random.Generator) -> None:
+    """A strip's result does not depend on its neighbours."""
+    strips = rng.normal(size=(5, 800))
+    together = preprocess_strips(strips, 250.0)
+    for strip, result in zip(strips, together, strict=True):
+        np.testing.assert_array_equal(preprocess_strips(strip[None], 250.0)[0], result)
+
+
+def test_too_short_a_strip_is_refused() -> None:
+    """Less than the two seconds that are mirrored is an error that says how long it was."""
+    with pytest.raises(ValueError, match=r"499 samples at 250 Hz are 2\.00 s; at least 2 s"):
+        preprocess_strips(np.zeros((1, 499)), 250.0)
+
+
+def test_grid_rounds_to_2_5_microvolt(rng: np.random.Generator) -> None:
+    """With the grid every sample is a multiple of 2.5 µV, the nearest one to what it is without."""
+    signal = rng.normal(size=2000)
+    exact = preprocess(signal, 250.0)
+    rounded = preprocess(signal, 250.0, Preprocessing(grid=True))
+    np.testing.assert_allclose(rounded / 0.0025, np.round(rounded / 0.0025), atol=1e-9)
+    assert 0.001 < np.abs(rounded - exact).max() <= 0.00125 + 1e-12
+    strips = preprocess_strips(signal[None], 250.0, Preprocessing(grid=True)) / 0.0025
+    np.testing.assert_allclose(strips, np.round(strips), atol=1e-9)
+
+
+@pytest.mark.parametrize("fs", [0, -250, 99.9, 2000.1, math.nan, math.inf, np.float32(50)])
+def test_rate_out_of_range(fs: float) -> None:
+    """A rate beyond 100 to 2000 Hz is refused with what came and what is allowed."""
+    with pytest.raises(ValueError, match="100 to 2000 Hz") as refusal:
+        preprocess(np.zeros(1000), fs)
+    assert repr(fs) in str(refusal.value)
+
+
+@pytest.mark.parametrize("fs", ["250", True, 250j, None, [250]])
+def test_rate_that_is_no_number(fs: object) -> None:
+    """What is no number is a TypeError."""
+    with pytest.raises(TypeError, match="not a number"):
+        Preprocessor(Preprocessing(), fs)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"low_hz": 0.0}, {"low_hz": 30.0}, {"high_hz": 41.0}, {"high_hz": math.nan}, {"order": 5}, {"mains_hz": 55.0}],
+)
+def test_parameters_out_of_range(wrong: dict) -> None:
+    """No filter can be described that the resampling would spoil."""
+    with pytest.raises(ValueError, match="allowed|pass band"):
+        Preprocessing(**wrong)
+
+
+def test_parameters_survive_a_dictionary() -> None:
+    """What is stored with a model gives the same filter back."""
+    for preprocessing in (Preprocessing(), Preprocessing(0.5, 40.0, 4, 60.0, True)):
+        assert Preprocessing(**preprocessing.to_dict()) == preprocessing
