@@ -47,17 +47,10 @@ def fetch(
 
     console = Console()
     folder = data_dir(data)
-    try:
-        manifests = {database: load_manifest(database) for database in databases}
-        if verify:
-            right = _verify(manifests, folder, console)
-        else:
-            _fetch(manifests, folder, console)
-            right = True
-    except (OSError, ValueError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    if not right:
+    manifests = {database: load_manifest(database) for database in databases}
+    if not verify:
+        _fetch(manifests, folder, console)
+    elif not _verify(manifests, folder, console):
         raise typer.Exit(1)
 
 

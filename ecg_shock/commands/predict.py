@@ -45,8 +45,7 @@ def predict(
     advisor = Advisor(model)
     advice = advisor.predict(strip)
     card = advisor.bundle.card
-    name = card.get("name") or card.get("study") or str(advisor.bundle.folder)
-    synthetic = bool(card.get("synthetic", False))
+    name = card.get("name", str(advisor.bundle.folder))
     if as_json:
         result = {
             "recording": str(path),
@@ -59,7 +58,7 @@ def predict(
             "probability": advice.probability if advice.usable else None,  # JSON has no NaN
             "threshold": advice.threshold,
             "model": name,
-            "synthetic": synthetic,
+            "synthetic": card.get("synthetic", False),
         }
         typer.echo(json.dumps(result, indent=2))
         return
@@ -72,7 +71,7 @@ def predict(
     facts.add_row("strip", f"{path} lead {strip.leads[0]}, {start:g} to {start + strip.duration_s:g} s")
     if advice.usable:
         facts.add_row("probability", f"{advice.probability:.3f} of shockable; a shock from {advice.threshold:g} on")
-    facts.add_row("model", name + (", trained on synthetic recordings only" if synthetic else ""))
+    facts.add_row("model", name)
     console.print(facts)
 
 

@@ -229,7 +229,7 @@ def _read_cache(path: Path) -> WindowSet | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ARRAY_FIELDS}
             left_out = tuple(LeftOut(*entry) for entry in json.loads(str(stored["left_out"])))
             return WindowSet(**arrays, window_s=float(stored["window_s"]), left_out=left_out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def load_split(name: str) -> tuple[Fold, ...]:
         raise ValueError(f"unknown split {name!r}; known are {', '.join(names)}")
     path = folder / f"{name}.toml"
     try:
-        groups = tomllib.loads(path.read_text(encoding="utf-8")).get("folds")
+        groups: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("folds")
     except ValueError as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
     if not _are_groups(groups):

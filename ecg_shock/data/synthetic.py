@@ -417,7 +417,7 @@ def _fibrillation(rng: np.random.Generator, peak_to_peak_mv: float, seconds: flo
 def _draw_asystole(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
     """Nothing, or P waves that no beat follows."""
     p_s, p_rr_s = _regular_beats(rng, 60 / rng.uniform(*ATRIAL_BPM), seconds)
-    p_wave = _beat([rng.choice([0.0, BLOCKED_P_WAVE_MV])], [0.0], [0.03], [0.0])
+    p_wave = _beat([float(rng.choice([0.0, BLOCKED_P_WAVE_MV]))], [0.0], [0.03], [0.0])
     return _Strip(_draw_beats(rng, p_wave, p_s, p_rr_s, seconds, fs), np.empty(0), ())
 
 

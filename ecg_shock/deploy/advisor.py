@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -118,11 +118,17 @@ class Advisor:
         -------
         numpy.ndarray
             Shape (n_windows,), probability of *shockable*.
+
+        Raises
+        ------
+        ValueError
+            If the windows are too short for the network, which takes 2 s and more unless it does without padding.
         """
         windows = np.ascontiguousarray(ecg, dtype=np.float32)
         result = np.empty(len(windows))
         with self._lock:
             if windows.shape[1] != self._samples:
+                replace(self.bundle.spec, input_samples=windows.shape[1])  # refuses what leaves a block no output
                 self._interpreter.resize_tensor_input(self._input, [1, windows.shape[1], 1])
                 self._interpreter.allocate_tensors()
                 self._samples = windows.shape[1]

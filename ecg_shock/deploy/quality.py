@@ -160,4 +160,5 @@ def _amplitudes_mv(filtered: np.ndarray) -> np.ndarray:
 
 def _in_blocks(rows: np.ndarray, length: int) -> np.ndarray:
     """Cut rows into whole blocks, shape (n_rows, n_blocks, length)."""
-    return rows[:, : rows.shape[1] // length * length].reshape(len(rows), -1, length)
+    count = rows.shape[1] // length
+    return rows[:, : count * length].reshape(len(rows), count, length)

@@ -20,6 +20,7 @@ import hashlib
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ecg_shock.models.cnn import CnnSpec, import_keras
@@ -199,7 +200,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             preprocessing=Preprocessing(**content["preprocessing"]),
             threshold=threshold,
             digests={name: str(content["sha256"][name]) for name in (KERAS_NAME, LITERT_NAME)},
-            card=content["card"],
+            card=dict(content["card"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as a bundle: {error!s} ({type(error).__name__})") from error
@@ -211,11 +212,19 @@ def _check_threshold(threshold: float) -> None:
 
 
 def _export_litert(model: keras.Model, path: Path) -> None:
-    """Export with a batch of one, which is faster, and any length, which the global max-pooling leaves open."""
+    """Export with a batch of one, which is faster, and any length, which the global max-pooling leaves open.
+
+    With the input's name fixed, equal weights give equal bytes.
+    """
     keras = import_keras()
-    single = keras.models.clone_model(model, input_tensors=keras.Input((None, 1), batch_size=1))
+    import tensorflow as tf
+
+    single = keras.models.clone_model(model, input_tensors=keras.Input((None, 1), batch_size=1, name="ecg"))
     single.set_weights(model.get_weights())
-    single.export(str(path), format="litert", verbose=False)
+    # Not format="litert", which Keras has from 3.13 and so from Python 3.11 on.
+    with TemporaryDirectory() as saved:
+        single.export(saved, format="tf_saved_model", verbose=False)
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(saved).convert())
 
 
 def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str:

@@ -171,7 +171,7 @@ class Sampler:
         _, self._groups = np.unique(np.asarray(groups), return_inverse=True)
         self._rng = np.random.default_rng(seed)
         self._scores = np.ones(self._groups.size)
-        self._round = np.empty(0, dtype=np.int64)  # what is left of the current shuffled round
+        self._round: np.ndarray = np.empty(0, dtype=np.int64)  # what is left of the current shuffled round
         self._p = sampling_distribution(name, self._scores, self._groups, floor)
 
     @property

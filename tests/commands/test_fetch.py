@@ -10,10 +10,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from ecg_shock.commands.fetch import SHOWN_PROBLEMS, fetch
+from ecg_shock.__main__ import app
+from ecg_shock.commands.fetch import SHOWN_PROBLEMS
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -50,9 +50,7 @@ def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def run(*arguments: str | Path) -> Result:
     """Run the command as a shell would."""
-    app = typer.Typer()
-    app.command()(fetch)
-    return CliRunner(env={"COLUMNS": "100"}).invoke(app, [str(argument) for argument in arguments])
+    return CliRunner(env={"COLUMNS": "100"}).invoke(app, ["fetch", *(str(argument) for argument in arguments)])
 
 
 def test_fetch_prints_licence_and_citation(publisher: Path, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: `make tune` and `make test`. `make help` lists all.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help tune test bench clean
+
+help:
+	@echo "make tune    search networks on the embedded synthetic study (under 5 minutes)"
+	@echo "make test    lint, check the types, run the tests"
+	@echo "make bench   run what is timed"
+	@echo "make clean   remove the environment and all caches; runs/ stays"
+	@echo
+	@echo "The first of them makes $(VENV) with $(PYTHON); choose another by PYTHON=python3.12."
+
+tune: $(VENV)/installed
+	$(BIN)/python -m ecg_shock.tune
+
+test: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed-dev
+	for script in tests/benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find ecg_shock tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps are newer than pyproject.toml when nothing is left to install.
+$(VENV)/installed: pyproject.toml
+	@echo "installing into $(VENV), about a minute ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@$(PIP) --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,113 @@
+"""`ecg-shock predict` prints what `ecg_shock.predict` advises on the strip that was asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from ecg_shock import Advisor
+from ecg_shock.__main__ import app
+from ecg_shock.data.synthetic import synthetic_recordings
+from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
+
+if not (DEFAULT_BUNDLE / "bundle.toml").is_file():
+    pytest.skip("this checkout comes without a model", allow_module_level=True)
+
+FS = 250
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """Write 20 s in µV: a synthetic ECG in the first column, the same upside down and shifted in the second."""
+    whole = next(synthetic_recordings(1, 7))
+    first = whole.signal[: 20 * FS, 0] * 1000
+    signal = np.stack([first, -np.roll(first, 777)], axis=1)
+    path = tmp_path_factory.mktemp("recording") / "a [b].npy"
+    np.save(path, signal)
+    return path, signal
+
+
+def run(path: Path, *options: str | Path) -> Result:
+    """Run the command on a file of 250 Hz in µV."""
+    arguments = ["predict", path, "--fs", FS, "--units", "uV", *options]
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, [str(argument) for argument in arguments])
+
+
+def run_json(path: Path, *options: str | Path) -> dict[str, Any]:
+    """Run the command with --json, and read that strictly."""
+    result = run(path, *options, "--json")
+    assert result.exit_code == 0, result.output
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    return json.loads(result.stdout, parse_constant=refuse)
+
+
+def test_strip_is_the_one_asked_for(recording: tuple[Path, np.ndarray]) -> None:
+    """Start, length, lead, rate and units reach the model."""
+    path, signal = recording
+    found = run_json(path, "--start", "3.5", "--length", "4", "--lead", "2")
+    first = round(3.5 * FS)
+    expected = Advisor().predict(signal[first : first + 4 * FS, 1], FS, units="uV")
+    assert expected.usable
+    assert found["probability"] == pytest.approx(expected.probability, abs=1e-4)
+    assert (found["shock"], found["lead"], found["start_s"], found["length_s"]) == (expected.shock, "2", 3.5, 4.0)
+    assert found["recording"] == str(path)
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.5, "SHOCK ADVISED"), (None, "NO SHOCK ADVISED")])
+def test_verdict_follows_the_threshold(
+    share: float | None, verdict: str, recording: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    """The model of --model decides: a threshold below the probability advises a shock, one above does not."""
+    path, signal = recording
+    probability = Advisor().predict(signal[: 5 * FS, 0], FS, units="uV").probability
+    threshold = (1 + probability) / 2 if share is None else share * probability
+    folder = tmp_path / "bundle"
+    shutil.copytree(DEFAULT_BUNDLE, folder)
+    text = (folder / "bundle.toml").read_text(encoding="utf-8")
+    text = re.sub("^threshold = .*$", f"threshold = {threshold!r}", text, count=1, flags=re.MULTILINE)
+    (folder / "bundle.toml").write_text(text, encoding="utf-8")
+    result = run(path, "--model", folder)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == verdict
+    assert f"probability  {probability:.3f} of shockable; a shock from {threshold:g} on" in result.stdout
+    assert "a [b].npy" in result.stdout.replace("\n", "")
+
+
+def test_unusable_strip_says_why(tmp_path: Path) -> None:
+    """A flat line has no probability, and no shock is advised."""
+    path = tmp_path / "flat.npy"
+    np.save(path, np.zeros(5 * FS))
+    result = run(path)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("UNUSABLE: flat: the strip spans 0.000 mV")
+    assert "probability" not in result.stdout
+    found = run_json(path)
+    assert (found["shock"], found["usable"], found["probability"]) == (False, False, None)
+    assert found["reason"].startswith("flat")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--start", "17"), "a strip from 17 s of 5 s is not within the recording, of 20 s"),
+        (("--lead", "V5"), "lead='V5' is not in this recording"),
+        (("--length", "1"), "allowed are 2 to 10 s"),
+        (("--model", "nowhere"), "nowhere is no bundle"),
+    ],
+)
+def test_wrong_request_is_an_error(options: tuple[str, ...], message: str, recording: tuple[Path, np.ndarray]) -> None:
+    """What cannot be done is one line that says what is allowed."""
+    result = run(recording[0], *options)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr

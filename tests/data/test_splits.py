@@ -1,0 +1,115 @@
+"""The fixed splits keep patients apart, and name every patient once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecg_shock.data import splits
+from ecg_shock.data.manifests import load_manifest
+from ecg_shock.data.splits import Fold, load_split, propose_groups
+from ecg_shock.data.synthetic import synthetic_recordings
+
+
+@pytest.fixture
+def split_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the path of a split ``"mine"`` that a test writes."""
+    (tmp_path / "splits").mkdir()
+    monkeypatch.setattr(splits, "resource_dir", lambda name: tmp_path)
+    return tmp_path / "splits" / "mine.toml"
+
+
+def test_public_split_covers_the_patients_of_the_manifests_once() -> None:
+    """The test parts of public-v1 are all patients of vfdb, cudb and mitdb, each once; 201 and 202 are one."""
+    manifests = [load_manifest(name) for name in ("vfdb", "cudb", "mitdb")]
+    patients = {manifest.patient_of(record) for manifest in manifests for record in manifest.records}
+    tested = [patient for fold in load_split("public-v1") for patient in fold.test]
+    assert sorted(tested) == sorted(patients)
+    assert len(tested) == 22 + 35 + 47
+    assert "mitdb/201" in tested
+    assert "mitdb/202" not in tested
+
+
+def test_synthetic_split_covers_its_patients_once() -> None:
+    """The test parts of synthetic-v1 are the 60 made-up patients."""
+    patients = [recording.patient for recording in synthetic_recordings(60, 0, seconds_per_rhythm=5.0)]
+    assert sorted(p for fold in load_split("synthetic-v1") for p in fold.test) == sorted(patients)
+
+
+@pytest.mark.parametrize("name", ["public-v1", "synthetic-v1"])
+def test_every_patient_has_one_job_in_every_fold(name: str) -> None:
+    """In each fold the three parts are disjoint and make up everyone; each group validates once."""
+    folds = load_split(name)
+    everyone = frozenset.union(*(fold.test for fold in folds))
+    assert len(folds) == 5
+    for k, fold in enumerate(folds):
+        assert fold.train | fold.validation | fold.test == everyone
+        assert len(fold.train) + len(fold.validation) + len(fold.test) == len(everyone)
+        assert fold.validation == folds[(k + 1) % 5].test
+
+
+@pytest.mark.parametrize("a", ["train", "validation", "test"])
+@pytest.mark.parametrize("b", ["train", "validation", "test"])
+def test_a_patient_in_two_parts_is_refused(a: str, b: str) -> None:
+    """A fold with a patient in two parts cannot be made."""
+    if a == b:
+        return
+    parts = {"train": {"x/1"}, "validation": {"x/2"}, "test": {"x/3"}}
+    parts[b] |= parts[a]
+    with pytest.raises(ValueError, match=r"\['x/\d'\] are in (train|validation) and in (validation|test)"):
+        Fold(**{name: frozenset(patients) for name, patients in parts.items()})
+
+
+def test_unknown_split_lists_the_known_ones() -> None:
+    """A wrong name is an error with the right ones; a path is no name."""
+    with pytest.raises(ValueError, match=r"unknown split 'public-v2'; known are public-v1, synthetic-v1"):
+        load_split("public-v2")
+    with pytest.raises(ValueError, match="unknown split"):
+        load_split("../splits/public-v1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('folds = [["a/1"], ["a/2"], ["a/1"]]', r"\['a/1'\] are listed twice"),
+        ('folds = [["a/1", "a/1"], ["a/2"], ["a/3"]]', r"\['a/1'\] are listed twice"),
+        ('folds = [["a/1"], ["a/2"]]', "3 or more lists of patients"),
+        ('folds = [["a/1"], ["a/2"], []]', "3 or more lists of patients"),
+        ('folds = [["a/1"], ["a/2"], [3]]', "3 or more lists of patients"),
+        ('folds = ["a/1", "a/2", "a/3"]', "3 or more lists of patients"),
+        ("groups = []", "folds=None has to be"),
+        ("folds = [[", "not a TOML file"),
+    ],
+)
+def test_broken_split_file_is_refused(split_file: Path, text: str, message: str) -> None:
+    """A patient listed twice, too few or empty groups, and damage are errors that name the file."""
+    split_file.write_text(text)
+    with pytest.raises(ValueError, match=message) as refusal:
+        load_split("mine")
+    assert str(split_file) in str(refusal.value)
+
+
+def test_sound_split_file_is_read(split_file: Path) -> None:
+    """Three groups give three folds, the next group validating."""
+    split_file.write_text('folds = [["a/1"], ["a/2", "a/3"], ["a/4"]]')
+    folds = load_split("mine")
+    assert [sorted(fold.validation) for fold in folds] == [["a/2", "a/3"], ["a/4"], ["a/1"]]
+    assert [sorted(fold.train) for fold in folds] == [["a/4"], ["a/1"], ["a/2", "a/3"]]
+
+
+def test_proposed_groups_spread_every_class(rng: np.random.Generator) -> None:
+    """Of 40 patients with rare classes among them, every group gets about a fifth of each class's patients."""
+    counts = {
+        f"x/{k:02}": np.where(rng.random(4) < (1, 0.5, 0.25, 0.15), rng.integers(1, 300, 4), 0) for k in range(40)
+    }
+    groups = propose_groups(counts, 5, seed=3)
+    assert sorted(p for group in groups for p in group) == sorted(counts)
+    for c in range(4):
+        having = [sum(counts[p][c] > 0 for p in group) for group in groups]
+        assert max(having) - min(having) <= 2
+        assert min(having) >= 1
+    assert propose_groups(counts, 5, seed=3) == groups
+    assert propose_groups(dict(reversed(counts.items())), 5, seed=3) == groups
+    assert propose_groups(counts, 5, seed=4) != groups

@@ -1,0 +1,219 @@
+"""A bundle gives back the model it was made of, or refuses; reading one runs no code."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecg_shock.models import CnnSpec, build_model
+from ecg_shock.models.bundle import Bundle, load_bundle, write_bundle
+from ecg_shock.preprocessing import Preprocessing
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# TensorFlow's converter warns about itself.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+
+SPEC = CnnSpec(filters=(4, 3), kernels=(7, 5))
+PREPROCESSING = Preprocessing(high_hz=35.0, mains_hz=50.0)
+CARD = {
+    "name": "Small one",
+    "patients": ["vfdb/418", "cudb/cu01"],
+    "seed": 3,
+    "results": {"Se %": 91.5, "Sp %": 97.25, "protocol": "public-v1"},
+}
+
+
+def write(folder: Path, **changes: object) -> Bundle:
+    """Write a bundle of an untrained network."""
+    arguments = {"spec": SPEC, "preprocessing": PREPROCESSING, "threshold": 0.4, "card": CARD} | changes
+    return write_bundle(folder, build_model(SPEC, seed=changes.pop("seed", 0)), **arguments)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a bundle once, for tests that only read."""
+    return write(tmp_path_factory.mktemp("bundle") / "deep" / "folder").folder
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    """Copy the bundle, for tests that damage it."""
+    for file in written.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def test_bundle_comes_back_as_it_was_written(written: Path) -> None:
+    """Network, filter, threshold and card survive, also from a path that is text."""
+    bundle = load_bundle(str(written))
+    assert (bundle.spec, bundle.preprocessing, bundle.threshold) == (SPEC, PREPROCESSING, 0.4)
+    assert bundle.card == CARD
+    assert sorted(file.name for file in written.iterdir()) == ["CARD.md", "bundle.toml", "model.keras", "model.tflite"]
+    assert bundle.read_litert() == (written / "model.tflite").read_bytes()
+
+
+def test_keras_model_comes_back(written: Path, rng: np.random.Generator) -> None:
+    """The Keras model of a bundle computes what the one that was written did."""
+    ecg = rng.normal(size=(3, 625, 1)).astype(np.float32)
+    expected = build_model(SPEC, seed=0)(ecg).numpy()
+    np.testing.assert_array_equal(load_bundle(written).load_keras()(ecg).numpy(), expected)
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.keras"])
+def test_one_flipped_bit_is_refused(copy: Path, name: str) -> None:
+    """A changed model file is an error that names it and both digests' source."""
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    bundle = load_bundle(copy)
+    with pytest.raises(ValueError, match=rf"{name} has SHA-256 .*changed or damaged"):
+        bundle.read_litert() if name == "model.tflite" else bundle.load_keras()
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.keras"])
+def test_missing_model_is_named(copy: Path, name: str) -> None:
+    """Without a model file the error is the usual one of a missing file."""
+    (copy / name).unlink()
+    bundle = load_bundle(copy)
+    with pytest.raises(FileNotFoundError, match=name):
+        bundle.read_litert() if name == "model.tflite" else bundle.load_keras()
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    """An empty folder and a folder that is not there are no bundles."""
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"no bundle: it has no bundle\.toml"):
+            load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("format = 1", "format = 2", "format 2 is not 1"),
+        ("format = 1\n", "", "'format'"),
+        ("threshold = 0.4", "threshold = 0", "threshold=0 is not allowed"),
+        ("threshold = 0.4", "threshold = 1.0", "threshold=1.0"),
+        ("threshold = 0.4", "threshold = nan", "threshold=nan"),
+        ("threshold = 0.4", 'threshold = "0.5"', "threshold='0.5'"),
+        ("threshold = 0.4", "threshold = true", "threshold=True"),
+        ("threshold = 0.4\n", "", "'threshold'"),
+        ("[network]", "[network]\ndepth = 3", "depth"),
+        ("[preprocessing]", "[preprocessing]\nnotch = 3", "notch"),
+        ("high_hz = 35.0", "high_hz = 350.0", "high_hz=350.0"),
+        ("high_hz = 35.0", 'high_hz = "35"', "TypeError"),
+        ("dropout = 0.3", 'dropout = "0.3"', "TypeError"),
+        ("[network]", "[net]", "'network'"),
+        ("[sha256]", "[sha1]", "'sha256'"),
+        ('"model.tflite"', '"model.lite"', "model.tflite"),
+        ("[card]", "[[card]]", "ValueError"),
+    ],
+)
+def test_damaged_description_is_refused(copy: Path, old: str, new: str, message: str) -> None:
+    """A value out of range, an unknown key, or one that is missing: an error that names the file and the matter."""
+    path = copy / "bundle.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match="cannot be read as a bundle") as refusal:
+        load_bundle(copy)
+    assert message in str(refusal.value)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"format = ", b"format = 1", b"network = 3\nformat = 1"])
+def test_garbage_is_refused(copy: Path, content: bytes) -> None:
+    """An empty, cut or foreign bundle.toml is a ValueError that names it."""
+    (copy / "bundle.toml").write_bytes(content)
+    with pytest.raises(ValueError, match=r"bundle\.toml cannot be read as a bundle"):
+        load_bundle(copy)
+
+
+def test_cut_description_is_refused(copy: Path) -> None:
+    """However much of bundle.toml is missing before its card, it is refused."""
+    path = copy / "bundle.toml"
+    content = path.read_bytes()
+    for length in range(0, content.index(b"[card]"), 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="cannot be read as a bundle"):
+            load_bundle(copy)
+
+
+def test_code_in_a_keras_file_is_not_run(copy: Path) -> None:
+    """Keras' safe mode refuses a Lambda layer, even under the right digest."""
+    import keras
+
+    digests = load_bundle(copy).digests
+    ecg = keras.Input((625, 1))
+    pooled = keras.layers.GlobalMaxPooling1D()(keras.layers.Lambda(lambda x: x * 2)(ecg))
+    keras.Model(ecg, pooled).save(copy / "model.keras")
+    digest = hashlib.sha256((copy / "model.keras").read_bytes()).hexdigest()
+    path = copy / "bundle.toml"
+    path.write_text(path.read_text().replace(digests["model.keras"], digest))
+    with pytest.raises(ValueError, match=r"(?i)lambda|unsafe"):
+        load_bundle(copy).load_keras()
+
+
+def test_writing_again_replaces(copy: Path) -> None:
+    """A folder's second bundle is whole, and nothing of the first is left."""
+    first = load_bundle(copy)
+    second = write_bundle(
+        copy, build_model(SPEC, seed=1), spec=SPEC, preprocessing=Preprocessing(), threshold=0.7, card={"name": "2"}
+    )
+    assert load_bundle(copy) == second
+    assert second.threshold == 0.7
+    assert second.digests["model.tflite"] != first.digests["model.tflite"]
+    assert second.read_litert() != b""
+    with pytest.raises(ValueError, match="changed or damaged"):
+        first.read_litert()
+    assert len(list(copy.iterdir())) == 4
+
+
+@pytest.mark.parametrize("threshold", [0, 1, -0.1, math.nan, "0.5", True, None])
+def test_threshold_out_of_range_is_not_written(copy: Path, threshold: object) -> None:
+    """What cannot be read is not written, and the bundle that was there stays."""
+    before = load_bundle(copy)
+    with pytest.raises(ValueError, match=f"threshold={threshold!r}"):
+        write(copy, threshold=threshold)
+    assert load_bundle(copy) == before
+    assert before.read_litert()
+
+
+def test_card_that_toml_cannot_hold_leaves_the_old_bundle(copy: Path) -> None:
+    """None in a card is a TypeError before anything is replaced."""
+    before = load_bundle(copy)
+    with pytest.raises(TypeError):
+        write(copy, card={"commit": None})
+    assert load_bundle(copy) == before
+    assert before.read_litert()
+
+
+def test_card_tells_what_there_is(written: Path) -> None:
+    """The card for people has the network, the threshold and every entry, and says what it is not."""
+    text = (written / "CARD.md").read_text(encoding="utf-8")
+    assert text.startswith("# Small one\n")
+    assert "**Not a medical device**" in text
+    assert f"{SPEC.parameter_count()} parameters" in text
+    for line in ("- threshold: 0.4 (", "- patients: vfdb/418, cudb/cu01\n", "## results\n", "- Se %: 91.5\n"):
+        assert line in text
+
+
+def test_hostile_card_keeps_its_layout(tmp_path: Path) -> None:
+    """Line breaks, headings and HTML in keys and values stay text on their own line, and TOML keeps them exactly."""
+    hostile = "fine\n# Approved\n\n<script>alert(1)</script>\r\n- shock: always"
+    card = {"name": hostile, "note": hostile, hostile: [hostile, "b"], "results": {hostile: hostile}, "µ \u2028é": "ü"}
+    write(tmp_path, card=card)
+    lines = (tmp_path / "CARD.md").read_text(encoding="utf-8").split("\n")
+    assert [line for line in lines if line.startswith("#")] == [lines[0], "## results"]
+    assert sum(line.startswith("- ") for line in lines) == 2 + 4
+    assert not any("<" in line for line in lines)
+    assert load_bundle(tmp_path).card == card
+    assert tomllib.loads((tmp_path / "bundle.toml").read_text(encoding="utf-8"))["card"] == card
