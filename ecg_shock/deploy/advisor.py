@@ -14,6 +14,7 @@ from ecg_shock.data.recordings import Recording
 from ecg_shock.deploy.quality import unusable_reasons
 from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
 from ecg_shock.preprocessing import FS, preprocess_strips, rate_ratio
+from ecg_shock.quiet import without_lines
 
 MIN_STRIP_S, MAX_STRIP_S = 2.0, 10.0
 MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "µV": 1e-3, "V": 1e3}
@@ -69,13 +70,15 @@ class Advisor:
         from ai_edge_litert.interpreter import Interpreter
 
         self.bundle = model if isinstance(model, Bundle) else load_bundle(DEFAULT_BUNDLE if model is None else model)
+        content = self.bundle.read_litert()
         try:
-            self._interpreter = Interpreter(model_content=self.bundle.read_litert(), num_threads=1)
+            with without_lines("INFO: Created TensorFlow Lite"):
+                self._interpreter = Interpreter(model_content=content, num_threads=1)
+                self._input = self._interpreter.get_input_details()[0]["index"]
+                self._output = self._interpreter.get_output_details()[0]["index"]
+                self._take_windows_of(self.bundle.spec.input_samples)
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"{self.bundle.folder} holds no LiteRT model that can be run: {error}") from error
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
-        self._samples = 0
         self._lock = threading.Lock()
 
     def predict(self, signal: Any, fs: float | None = None, *, units: str = "mV") -> Advice:
@@ -129,14 +132,17 @@ class Advisor:
         with self._lock:
             if windows.shape[1] != self._samples:
                 replace(self.bundle.spec, input_samples=windows.shape[1])  # refuses what leaves a block no output
-                self._interpreter.resize_tensor_input(self._input, [1, windows.shape[1], 1])
-                self._interpreter.allocate_tensors()
-                self._samples = windows.shape[1]
+                self._take_windows_of(windows.shape[1])
             for i, window in enumerate(windows):
                 self._interpreter.set_tensor(self._input, window[None, :, None])
                 self._interpreter.invoke()
                 result[i] = self._interpreter.get_tensor(self._output)[0, 0]
         return result
+
+    def _take_windows_of(self, samples: int) -> None:
+        self._interpreter.resize_tensor_input(self._input, [1, samples, 1])
+        self._interpreter.allocate_tensors()
+        self._samples = samples
 
 
 def predict(

@@ -11,14 +11,15 @@ from __future__ import annotations
 import operator
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ecg_shock.quiet import without_lines
 
 if TYPE_CHECKING:
     import keras
@@ -195,7 +196,8 @@ def import_keras() -> ModuleType:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _without_start_messages():
+    # TF_CPP_MIN_LOG_LEVEL does not reach the messages of the first moments.
+    with nullcontext() if "tensorflow" in sys.modules else without_lines("WARNING: All log messages before", "I0000"):
         import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -204,30 +206,6 @@ def import_keras() -> ModuleType:
             "unset KERAS_BACKEND, or the backend in keras.json"
         )
     return keras
-
-
-@contextmanager
-def _without_start_messages() -> Iterator[None]:
-    """Hold back what TensorFlow's libraries write to standard error as they load, unless loading fails.
-
-    TF_CPP_MIN_LOG_LEVEL does not reach the messages of their first moments.
-    """
-    if "tensorflow" in sys.modules:
-        yield
-        return
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(terminal, held.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 def build_model(spec: CnnSpec, *, seed: int = 0) -> keras.Model:
