@@ -41,7 +41,7 @@ def predict(
     """
     from ecg_shock import Advisor, read_record
 
-    strip = read_record(path, fs=fs, units=units).strip(start, length, lead)
+    strip = read_record(path, fs=fs, units=units, leads=None if lead is None else [lead]).strip(start, length)
     advisor = Advisor(model)
     advice = advisor.predict(strip)
     card = advisor.bundle.card

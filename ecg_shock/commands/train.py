@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +80,11 @@ def train(
     )
     spec = base.spec if base else CnnSpec(_integers(PUBLISHED_FILTERS), _integers(PUBLISHED_KERNELS))
     if filters or kernels:
-        spec = CnnSpec(_integers(filters) if filters else spec.filters, _integers(kernels) if kernels else spec.kernels)
+        spec = replace(
+            spec,
+            filters=_integers(filters) if filters else spec.filters,
+            kernels=_integers(kernels) if kernels else spec.kernels,
+        )
 
     if fold != "all" and not fold.isdecimal():
         raise ValueError(f"fold is {fold!r}; give a number, or 'all'.")

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ecg_shock.data import synthetic
 from ecg_shock.data.annotations import read_labelled
+from ecg_shock.data.fetch import verify
 from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
@@ -62,7 +63,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    databases: tuple[str, ...] = ("vfdb", "cudb", "mitdb")
+    databases: tuple[str, ...] = Field(default=("vfdb", "cudb", "mitdb"), min_length=1)
     split: str = "public-v1"
     fold: int = Field(default=0, ge=0)
     window_s: float = Field(default=5.0, ge=2.0, le=10.0)
@@ -71,6 +72,13 @@ class DataConfig(BaseModel):
     supplement: tuple[Literal["coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable", "asystole"], ...] = ()
     preprocessing: Preprocessing = Preprocessing()
     labels: LabelPolicy = LabelPolicy()
+
+    @field_validator("databases")
+    @classmethod
+    def _are_different(cls, databases: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(databases)) < len(databases):
+            raise ValueError("a database stands twice, and its windows would count twice")
+        return databases
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +218,10 @@ def _synthetic_digest() -> str:
 
 
 def _recordings(name: str, folder: Path | None) -> Iterator[Recording]:
-    """Yield one labelled recording after the other, so that one is in memory at a time."""
+    """Yield one labelled recording after the other, so that one is in memory at a time.
+
+    The files are held against the manifest first: it is the manifest that the cache knows the windows by.
+    """
     if name == SYNTHETIC:
         yield from synthetic.synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
         return
@@ -220,6 +231,12 @@ def _recordings(name: str, folder: Path | None) -> Iterator[Recording]:
         raise FileNotFoundError(
             f"{database_dir} is not there; run `ecg-shock fetch {manifest.name}`, or point --data or ECG_SHOCK_DATA "
             f"to the folder that holds {manifest.name}/."
+        )
+    problems = verify(name, folder)
+    if problems:
+        raise ValueError(
+            f"{database_dir} differs from its manifest in {len(problems)} files, first {problems[0]}. Run "
+            f"`ecg-shock fetch {name}` with the same folder, or write a manifest of your own for changed files."
         )
     for record in manifest.records:
         yield read_labelled(record, manifest, database_dir)
@@ -239,16 +256,19 @@ def _read_cache(path: Path) -> WindowSet | None:
 
 
 def _write_cache(path: Path, windows: WindowSet) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     left_out = json.dumps([[e.database, e.record, e.reason, e.seconds] for e in windows.left_out])
     arrays = {name: getattr(windows, name) for name in ARRAY_FIELDS}
     try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays, window_s=windows.window_s, left_out=left_out)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays, window_s=windows.window_s, left_out=left_out)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); the windows will be prepared again each time.", path, error)
 
 
 def _on_first_lead(windows: WindowSet) -> np.ndarray:

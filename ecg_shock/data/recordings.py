@@ -28,7 +28,8 @@ WFDB_CHECKSUM_MODULUS = 2**16  # the header stores the sum of all samples in 16 
 WFDB_HEADER_MAX_BYTES = 2**20  # real headers have a few kB
 
 CSV_DELIMITERS = "\t;,"
-CSV_TIME_COLUMNS = frozenset({"time", "t", "timestamp", "seconds", "sample", "index"})
+# First words of a name, so that "time_s" and "Time (ms)" count too.
+CSV_TIME_COLUMNS = frozenset({"time", "t", "timestamp", "seconds", "sample", "samples", "index"})
 
 WHAT_TO_DO = "Compare it with its source, and copy or download it again."
 
@@ -150,11 +151,12 @@ class Recording:
         lead = self.leads[0] if lead is None else lead
         if lead not in self.leads:
             raise ValueError(f"lead={lead!r} is not in this recording; choose from {self.leads!r}")
+        outside = f"a strip from {start_s:g} s of {length_s:g} s is not within the recording, of {self.duration_s:g} s"
+        if not (math.isfinite(start_s) and math.isfinite(length_s)):
+            raise ValueError(outside)
         first, last = round(start_s * self.fs), round((start_s + length_s) * self.fs)
         if not 0 <= first < last <= len(self.signal):
-            raise ValueError(
-                f"a strip from {start_s:g} s of {length_s:g} s is not within the recording, of {self.duration_s:g} s"
-            )
+            raise ValueError(outside)
         column = self.leads.index(lead)
         return Recording(
             signal=self.signal[first:last, column : column + 1],
@@ -455,8 +457,8 @@ def _read_csv(path: Path, fs: float, units: str, leads: Sequence[str] | None) ->
     names = _lead_names(names)
     chosen = _choose_leads(path, names, leads)
     for i in chosen:
-        if names[i].lower() in CSV_TIME_COLUMNS:
-            raise ValueError(f"{path}: column {names[i]!r} is no ECG lead; choose with leads= from {names}")
+        if re.split(r"[\W_]+", names[i].lower())[0] in CSV_TIME_COLUMNS:
+            raise ValueError(f"{path}: column {names[i]!r} is no ECG lead; choose with leads= (--lead) from {names}")
     cells = [[float(row[i]) if row[i].strip() else np.nan for i in chosen] for row in rows]
     signal = np.array(cells, dtype=np.float64).reshape(len(rows), len(chosen)) * MV_PER_UNIT[units]
     return _recording(path, signal, fs, [names[i] for i in chosen])

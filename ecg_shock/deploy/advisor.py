@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.recordings import Recording
+from ecg_shock.data.recordings import MV_PER_UNIT, Recording
 from ecg_shock.deploy.quality import unusable_reasons
 from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
 from ecg_shock.preprocessing import FS, preprocess_strips, rate_ratio
 from ecg_shock.quiet import without_lines
 
 MIN_STRIP_S, MAX_STRIP_S = 2.0, 10.0
-MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "µV": 1e-3, "V": 1e3}
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
 
 

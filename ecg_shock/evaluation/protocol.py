@@ -61,8 +61,12 @@ def data_config(bundle: Bundle) -> DataConfig:
     ValueError
         If its card does not say so.
     """
-    if "data" not in bundle.card:
-        raise ValueError(f"{bundle.folder / TOML_NAME} has no [card.data]; it does not say which patients to test on.")
+    for table in ("data", "training", "patients"):
+        if table not in bundle.card:
+            raise ValueError(
+                f"{bundle.folder / TOML_NAME} has no [card.{table}]; it does not say what the model has seen. "
+                "Give a bundle that `tune` or `train` wrote."
+            )
     return DataConfig.model_validate(bundle.card["data"])
 
 

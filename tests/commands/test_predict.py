@@ -63,6 +63,16 @@ def test_strip_is_the_one_asked_for(recording: tuple[Path, np.ndarray]) -> None:
     assert found["recording"] == str(path)
 
 
+def test_lead_is_chosen_beside_a_time_column(recording: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """A CSV whose first column is time is refused without --lead, and read with it."""
+    _, signal = recording
+    path = tmp_path / "a.csv"
+    table = np.column_stack([np.arange(len(signal)) / FS, signal[:, 0]])
+    np.savetxt(path, table, delimiter=",", header="time_s,II", comments="")
+    assert "'time_s' is no ECG lead; choose with leads= (--lead)" in run(path).stderr
+    assert run_json(path, "--lead", "II")["lead"] == "II"
+
+
 @pytest.mark.parametrize(("share", "verdict"), [(0.5, "SHOCK ADVISED"), (None, "NO SHOCK ADVISED")])
 def test_verdict_follows_the_threshold(
     share: float | None, verdict: str, recording: tuple[Path, np.ndarray], tmp_path: Path
@@ -100,7 +110,8 @@ def test_unusable_strip_says_why(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (("--start", "17"), "a strip from 17 s of 5 s is not within the recording, of 20 s"),
-        (("--lead", "V5"), "lead='V5' is not in this recording"),
+        (("--start", "inf"), "is not within the recording"),
+        (("--lead", "V5"), "has no leads ['V5']; choose from ['1', '2']"),
         (("--length", "1"), "allowed are 2 to 10 s"),
         (("--model", "nowhere"), "nowhere is no bundle"),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,29 @@ def test_training_like_a_bundle_repeats_it(run_folder: Path, tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     again = load_bundle(tmp_path / "fold-0" / "bundle")
     assert again.read_litert() == load_bundle(like).read_litert()
+
+
+def test_like_keeps_what_is_not_changed(run_folder: Path, tmp_path: Path) -> None:
+    """Other filters leave the bundle's padding and dropout as they are."""
+    like = tmp_path / "like"
+    shutil.copytree(run_folder / "fold-0" / "bundle", like)
+    text = (like / "bundle.toml").read_text(encoding="utf-8")
+    text = text.replace('padding = "same"', 'padding = "valid"').replace("dropout = 0.3", "dropout = 0.1")
+    (like / "bundle.toml").write_text(text, encoding="utf-8")
+    options = ["--like", str(like), "--filters", "5,5", "--epochs", "1", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, ["train", *options])
+    assert done.exit_code == 0, done.output
+    spec = load_bundle(tmp_path / "fold-0" / "bundle").spec
+    assert (spec.filters, spec.kernels, spec.padding, spec.dropout) == ((5, 5), (10, 10), "valid", 0.1)
+
+
+@pytest.mark.parametrize("table", ["data", "training", "patients"])
+def test_bundle_that_does_not_say_what_it_has_seen(run_folder: Path, table: str) -> None:
+    """Without its card's data, training and patients a model is not judged and not repeated."""
+    bundle = load_bundle(run_folder / "fold-0" / "bundle")
+    card = {key: value for key, value in bundle.card.items() if key != table}
+    with pytest.raises(ValueError, match=rf"has no \[card.{table}\]"):
+        predict_test_part(replace(bundle, card=card), durations_s=[5.0])
 
 
 def test_validate_pools_the_folds_own_test_patients(run_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from pathlib import Path
@@ -205,6 +206,31 @@ def test_missing_database_says_how_to_get_it(empty_cache: Path, tmp_path: Path) 
     assert str(tmp_path / "vfdb") in str(refusal.value)
 
 
+def test_recordings_that_differ_from_the_manifest_are_not_cached(empty_cache: Path, tmp_path: Path) -> None:
+    """The cache knows windows by their manifest, so that one changed annotation must not get into it."""
+    manifest = tmp_path / "mine.toml"
+    manifest.write_text(
+        'name = "mine"\ntitle = ""\nversion = ""\nlicence = ""\ncitation = ""\n'
+        f'[files]\n"a.atr" = {{ bytes = 3, sha256 = "{hashlib.sha256(b"abc").hexdigest()}" }}\n'
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.atr").write_bytes(b"abd")
+    with pytest.raises(ValueError, match="differs from its manifest in 1 files, first a.atr: wrong digest"):
+        load_windows(SYNTHETIC.model_copy(update={"databases": (str(manifest),)}), tmp_path)
+    assert not empty_cache.exists()
+
+
+def test_cache_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file in the way of the cache folder costs time, and not the windows."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(parts, "SYNTHETIC_PATIENTS", 4)
+    assert len(load_windows(SYNTHETIC))
+    assert "cannot be written" in caplog.text
+
+
 def test_wrong_split_is_refused(empty_cache: Path) -> None:
     """A fold that is not there, and patients that the split does not know, are errors."""
     with pytest.raises(ValueError, match="fold=5, but 'synthetic-v1' has the folds 0 to 4"):
@@ -222,7 +248,16 @@ def test_parts_that_share_a_patient_are_refused(cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"window_s": 1.0}, {"fold": -1}, {"max_windows": 0}, {"train_leads": "second"}, {"windows": 3}]
+    "wrong",
+    [
+        {"window_s": 1.0},
+        {"fold": -1},
+        {"max_windows": 0},
+        {"train_leads": "second"},
+        {"windows": 3},
+        {"databases": ()},
+        {"databases": ("vfdb", "vfdb")},
+    ],
 )
 def test_configuration_out_of_range(wrong: dict) -> None:
     """What is not allowed, or not known, is refused when it is read."""

@@ -297,6 +297,8 @@ def test_csv(delimiter: str, names: tuple[str, ...], tmp_path: Path, digital: np
         ("0.1,II\n0.1,0.2\n", "line 1: 'II' is not a number"),
         ("0.1,0.2\n0.1\n", "line 2 has 1 cells instead of 2"),
         ("time,II\n0,0.2\n", "column 'time' is no ECG lead"),
+        ("Time (ms),II\n0,0.2\n", r"column 'Time \(ms\)' is no ECG lead"),
+        ("time_s,II\n0,0.2\n", "column 'time_s' is no ECG lead"),
         ("I,II\n", "no samples"),
         ("0.1\ninf\n", "infinite"),
         ("  \n", "cannot be read as CSV"),
@@ -308,6 +310,14 @@ def test_csv_errors(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message) as error:
         read_record(tmp_path / "a.csv", fs=250, units="mV")
     assert "a.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(("start_s", "length_s"), [(np.nan, 5), (np.inf, 5), (0, np.inf), (-1, 5), (6, 5), (0, 0)])
+def test_strip_outside_the_recording(start_s: float, length_s: float) -> None:
+    """Whatever is not a stretch of the recording is one ValueError that names its length."""
+    recording = Recording(np.zeros((2500, 1)), 250, ("II",))
+    with pytest.raises(ValueError, match="not within the recording, of 10 s"):
+        recording.strip(start_s, length_s)
 
 
 def test_csv_with_one_column_and_time_left_out(tmp_path: Path) -> None:
