@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from ecg_shock.data.parts import DataConfig
     from ecg_shock.models import CnnSpec
+    from ecg_shock.models.bundle import Bundle
     from ecg_shock.training.trainer import EpochLog, TrainingConfig
 
 PUBLISHED_FILTERS, PUBLISHED_KERNELS = "20,15,15,10,5", "10,10,10,10,10"  # Krasteva et al. 2020
@@ -27,8 +28,15 @@ def train(
     like: Annotated[
         Path | None, typer.Option(help="Bundle whose data, network and training to repeat; other options change them.")
     ] = None,
-    fold: Annotated[str, typer.Option(help="Outer fold of the split, or 'all'.")] = "0",
+    fold: Annotated[str | None, typer.Option(help="Outer fold of the split, or 'all'.", show_default="0")] = None,
     databases: Annotated[str | None, typer.Option(help="Databases, by commas.", show_default="vfdb,cudb,mitdb")] = None,
+    supplement: Annotated[
+        str | None,
+        typer.Option(
+            help="AHA classes, by commas, of which synthetic windows are added to the training part.",
+            show_default="none",
+        ),
+    ] = None,
     filters: Annotated[
         str | None, typer.Option(help="Filters of each block, by commas.", show_default=PUBLISHED_FILTERS)
     ] = None,
@@ -55,16 +63,17 @@ def train(
     The epoch is chosen by balanced accuracy on the validation patients; the test patients are not looked at. Ctrl-C or
     a crash loses at most the running epoch: the same command goes on.
     """
-    from ecg_shock.data.parts import DataConfig, load_parts
+    from ecg_shock.data.parts import SYNTHETIC, DataConfig, load_parts
     from ecg_shock.data.splits import load_split
     from ecg_shock.evaluation.protocol import data_config
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import load_bundle
+    from ecg_shock.training.shipping import patients
     from ecg_shock.training.trainer import TrainingConfig
 
     base = load_bundle(like) if like else None
-    changes: dict[str, Any] = {"databases": tuple(databases.split(",")) if databases else None}
-    if databases == "synthetic":
+    changes: dict[str, Any] = {"databases": _names(databases), "supplement": _names(supplement)}
+    if databases == SYNTHETIC:
         changes["split"] = "synthetic-v1"
     config = _changed(data_config(base) if base else DataConfig(), changes)
     training = _changed(
@@ -86,27 +95,32 @@ def train(
             kernels=_integers(kernels) if kernels else spec.kernels,
         )
 
-    if fold != "all" and not fold.isdecimal():
+    if fold is not None and fold != "all" and not fold.isdecimal():
         raise ValueError(f"fold is {fold!r}; give a number, or 'all'.")
-    folds = range(len(load_split(config.split))) if fold == "all" else [int(fold)]
+    if fold == "all":
+        folds = list(range(len(load_split(config.split))))
+    else:
+        folds = [config.fold if fold is None else int(fold)]
     for k in folds:
         config = _changed(config, {"fold": k})
         with console.status("reading the recordings"):
             parts = load_parts(config, data)
         folder = out / f"fold-{k}"
-        _train_fold(spec, parts, config, training, folder)
+        _train_fold(spec, parts, config, training, folder, _selection(base, patients(parts.test)))
     console.print(f"to judge it: ecg-shock validate {out}", highlight=False, markup=False)
 
 
-def _train_fold(spec: CnnSpec, parts: Any, config: DataConfig, training: TrainingConfig, folder: Path) -> None:
+def _train_fold(
+    spec: CnnSpec, parts: Any, config: DataConfig, training: TrainingConfig, folder: Path, selection: str
+) -> None:
     """Train on one fold and write its bundle and its plot."""
     from ecg_shock.evaluation.protocol import BUNDLE_NAME
     from ecg_shock.training.plots import plot_history
-    from ecg_shock.training.shipping import examples, ship
+    from ecg_shock.training.shipping import examples, patients, ship
     from ecg_shock.training.trainer import train as train_network
 
     sizes = ", ".join(
-        f"{job} {len(getattr(parts, job)):,} windows of {len(set(getattr(parts, job).patient.tolist()))} patients"
+        f"{job} {len(getattr(parts, job)):,} windows of {len(patients(getattr(parts, job)))} patients"
         for job in ("train", "validation")
     )
     console.print(f"[bold]fold {config.fold}[/]: {sizes}", highlight=False)
@@ -139,6 +153,7 @@ def _train_fold(spec: CnnSpec, parts: Any, config: DataConfig, training: Trainin
         data=config,
         training=training,
         parts=parts,
+        selection=selection,
     )
     best = result.history[result.best_epoch - 1]
     console.print(
@@ -147,6 +162,25 @@ def _train_fold(spec: CnnSpec, parts: Any, config: DataConfig, training: Trainin
         highlight=False,
     )
     console.print(f"  {folder / BUNDLE_NAME}", highlight=False, markup=False)
+
+
+def _selection(base: Bundle | None, tested: list[str]) -> str:
+    """Say how network and training were chosen, and whether test patients had a part in that."""
+    if base is None:
+        return "network and training were given, not searched"
+    name = base.card["name"]
+    used = {patient for job in ("train", "validation") for patient in base.card["patients"][job]}
+    shared = len(used.intersection(tested))
+    if not shared:
+        return f"network and training are those of {name}, chosen without the test patients"
+    return (
+        f"network and training are those of {name}, which was chosen with {shared} of this fold's {len(tested)} test "
+        "patients among those it trained or selected on: the result is optimistic by that choice"
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _changed(model: Any, changes: dict[str, Any]) -> Any:

@@ -35,6 +35,23 @@ def examples(windows: WindowSet) -> Examples:
     )
 
 
+def patients(windows: WindowSet) -> list[str]:
+    """Name the patients of windows; made-up ones only if there are no others.
+
+    Parameters
+    ----------
+    windows : WindowSet
+        A part of a run.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    real = windows.database != SYNTHETIC
+    return sorted(set(windows.patient[real if real.any() else ~real].tolist()))
+
+
 def ship(
     folder: Path,
     name: str,
@@ -44,6 +61,7 @@ def ship(
     data: DataConfig,
     training: TrainingConfig,
     parts: Parts,
+    selection: str,
 ) -> Bundle:
     """Write the best epoch of a training as a bundle that says what it has seen.
 
@@ -59,6 +77,8 @@ def ship(
         What was trained, on what, and how.
     parts : Parts
         The windows; of the test part only the patients' names are used.
+    selection : str
+        How the network and its training were chosen, and with which patients: what a reader of the results must know.
 
     Returns
     -------
@@ -69,8 +89,8 @@ def ship(
     card: dict[str, Any] = {
         "name": name + (" (synthetic data: says nothing about patients)" if synthetic else ""),
         "synthetic": synthetic,
-        "protocol": "weights fitted on the train patients; epoch and hyperparameters chosen on the validation "
-        "patients; the test patients were not looked at",
+        "protocol": "weights fitted on the train patients, the epoch chosen on the validation patients",
+        "selection": selection,
         "commit": commit() or "not a checkout",
         "data": data.model_dump(mode="json", exclude_none=True),
         "training": training.model_dump(mode="json", exclude_none=True),
@@ -80,9 +100,10 @@ def ship(
             "sensitivity": best.sensitivity,
             "specificity": best.specificity,
             "windows": len(parts.validation),
-            "patients": len(set(parts.validation.patient.tolist())),
+            "patients": len(patients(parts.validation)),
         },
-        "patients": {job: sorted(set(getattr(parts, job).patient.tolist())) for job in ("train", "validation", "test")},
+        "patients": {job: patients(getattr(parts, job)) for job in ("train", "validation", "test")},
+        "synthetic_windows": int((parts.train.database == SYNTHETIC).sum()),
         "versions": versions(),
     }
     return write_bundle(
