@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ecg_shock.data.parts import DataConfig, load_parts
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.protocol import find_bundles, predict_databases, predict_test_part
 from ecg_shock.models.bundle import load_bundle
+from ecg_shock.training.shipping import patients
 
 RUN = ["--databases", "synthetic", "--filters", "4,4", "--kernels", "10,10", "--epochs", "2", "--balanced"]
 
@@ -143,3 +145,27 @@ def test_wrong_options_are_one_line(
     assert done.exit_code == 1
     assert message in done.output
     assert not list((tmp_path / "run").glob("fold-*"))
+
+
+def test_card_says_whether_test_patients_had_a_part_in_the_choice(run_folder: Path, tmp_path: Path) -> None:
+    """Fold 1 tests patients that took part in the choice of a network on fold 0, and the card says so."""
+    like = run_folder / "fold-0" / "bundle"
+    given = load_bundle(like)
+    assert given.card["selection"] == "network and training were given, not searched"
+    for fold, expected in (("0", "chosen without the test patients"), ("1", "the result is optimistic")):
+        done = CliRunner().invoke(app, ["train", "--like", str(like), "--fold", fold, "--out", str(tmp_path)])
+        assert done.exit_code == 0, done.output
+        card = load_bundle(tmp_path / f"fold-{fold}" / "bundle").card
+        assert expected in card["selection"]
+    used = set(given.card["patients"]["train"]) | set(given.card["patients"]["validation"])
+    shared = len(used & set(card["patients"]["test"]))
+    assert shared > 0
+    assert f"with {shared} of this fold's {len(card['patients']['test'])} test patients" in card["selection"]
+
+
+def test_made_up_patients_are_not_counted_with_real_ones(tmp_path: Path) -> None:
+    """A part of real and synthetic windows names its real patients only; a synthetic part names the made-up ones."""
+    parts = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1"))
+    assert patients(parts.train) == sorted(set(parts.train.patient))
+    mixed = dataclasses.replace(parts.train, database=np.where(np.arange(len(parts.train)) < 5, "vfdb", "synthetic"))
+    assert patients(mixed) == sorted(set(parts.train.patient[:5]))
