@@ -29,8 +29,8 @@ class OneLineErrors(TyperGroup):
         console = Console(stderr=True)
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            console.print("stopped")
+        except KeyboardInterrupt as interrupt:
+            console.print("; ".join(["stopped", *map(str, interrupt.args)]))
             raise typer.Exit(STOPPED_EXIT_CODE) from None
         except (ValueError, TypeError, OSError) as error:
             # A reader that closes the pipe, such as `head`, is no error: typer ends quietly.

@@ -25,6 +25,7 @@ import numpy as np
 
 FS = 125.0  # Hz, the network's rate
 FS_RANGE_HZ = (100.0, 2000.0)
+MIN_WINDOW_S, MAX_WINDOW_S = 2.0, 10.0  # of the strips and windows that are judged
 GRID_MV = 0.0025  # Krasteva et al. 2020: 2.5 µV per least significant bit
 
 # Flat to 38 Hz, 60 dB down from 82 Hz on, in 80 ms. What lies between folds to 43 Hz and above, where the band-pass

@@ -6,6 +6,7 @@ Run as `python -m ecg_shock.tune [STUDY]`, the same as `ecg-shock tune [STUDY]`.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +21,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ecg_shock.data.parts import Parts
     from ecg_shock.search.consensus import Candidate, Setting
     from ecg_shock.search.ledger import Trial
     from ecg_shock.search.run import Job
     from ecg_shock.search.study import Study
 
-STOPPED_EXIT_CODE = 130  # what shells give a command that Ctrl-C ended
+SELECTION = "epoch, network and learning rate chosen on the validation patients; the test patients were not looked at"
 
 console = Console()
 
@@ -71,24 +74,17 @@ def tune(
         handlers=[RichHandler(console=console, show_time=False, show_path=False)],
     )
     changes = {"search.trials": trials, "search.epochs": epochs, "training.epochs": epochs, "consensus.seeds": seeds}
-    from ecg_shock.search.supervisor import WorkerError
-
     try:
         _tune(study, {key: value for key, value in changes.items() if value is not None}, out, data)
-    except (ValueError, OSError, WorkerError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as interrupt:
-        console.print("stopped; the same command goes on from here")
-        raise typer.Exit(STOPPED_EXIT_CODE) from interrupt
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on from here") from None
 
 
 def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | None) -> None:
     from ecg_shock.data.manifests import data_dir
     from ecg_shock.data.parts import load_parts
-    from ecg_shock.search import consensus, ledger, run
-    from ecg_shock.search.provenance import keep_run
-    from ecg_shock.search.study import keep_study, read_study
+    from ecg_shock.search.study import read_study
+    from ecg_shock.training.checkpoint import lock
 
     study = read_study(name, changes)
     folder = out or Path("runs") / study.name
@@ -96,6 +92,15 @@ def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | Non
     with console.status("reading the recordings"):
         parts = load_parts(study.data, recordings)
     folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        _run(study, parts, folder, recordings)
+
+
+def _run(study: Study, parts: Parts, folder: Path, recordings: Path) -> None:
+    from ecg_shock.search import consensus, ledger, run
+    from ecg_shock.search.record import keep_run
+    from ecg_shock.search.study import keep_study
+
     keep_study(study, folder)
     keep_run(study, parts, folder)
     _show_plan(study, parts, folder)
@@ -106,7 +111,7 @@ def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | Non
     ledger.write_csv(folder / "trials.csv", trials)
     ledger.plot(folder / "trials.png", trials, title=f"{study.name}: {len(trials)} trials{mark}")
     console.print(ledger.table(trials, title=f"best trials, validation part{mark}"))
-    console.print(f"all trials: {folder / 'trials.csv'}, {folder / 'trials.png'}\n")
+    _print_path("all trials", f"{folder / 'trials.csv'}, {folder / 'trials.png'}\n")
 
     candidates = run.study_candidates(study, folder)
     if not candidates:
@@ -124,7 +129,14 @@ def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | Non
 
     best = next(job for job in jobs if job.name == choice.runs[0].name)
     bundle = _write_bundle(study, parts, best, folder)
-    console.print(f"bundle{mark}: [bold]{bundle}[/]", highlight=False)
+    _print_path(f"bundle{mark}", f"{bundle}")
+    if study.synthetic:
+        _print_path("its worth on real windows", f"ecg-shock validate {bundle} --databases vfdb,cudb,mitdb")
+
+
+def _print_path(name: str, path: str) -> None:
+    """Print a path as it is, on one line, so that it can be copied."""
+    console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _write_bundle(study: Study, parts: Parts, job: Job, folder: Path) -> Path:
@@ -144,6 +156,7 @@ def _write_bundle(study: Study, parts: Parts, job: Job, folder: Path) -> Path:
         data=study.data,
         training=job.config,
         parts=parts,
+        selection=SELECTION,
     )
     return bundle.folder
 
@@ -198,7 +211,7 @@ def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
     )
     plan.add_row(
         "data",
-        f"{', '.join(study.data.databases)} · {study.data.split} fold {study.data.fold} · "
+        f"{escape(', '.join(study.data.databases))} · {escape(study.data.split)} fold {study.data.fold} · "
         f"{study.data.window_s:g}-s windows",
     )
     plan.add_row(
@@ -212,29 +225,42 @@ def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
         f"one network a depth × {len(study.consensus.learning_rates)} learning rates × {study.consensus.seeds} seeds, "
         f"{_epochs(training.epochs, training.patience)}",
     )
-    plan.add_row("run folder", str(folder))
     console.print(plan, highlight=False)
+    _print_path("run folder", f"{folder}")
+    _show_windows(study, parts)
 
+
+def _show_windows(study: Study, parts: Parts) -> None:
+    """Count windows and patients; what was made up to add to those of patients is counted apart."""
     from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
+    from ecg_shock.search.record import made_up
 
     table = Table(title="windows (patients)", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("AHA class")
     named = {"train": parts.train, "validation": parts.validation, "test, set aside": parts.test}
     for name in named:
         table.add_column(name, justify="right")
+    added = {name: made_up(part, study) for name, part in named.items()}
     for aha_class in AHA_CLASSES:
-        cells = []
-        for part in named.values():
-            patients = part.patient[part.aha_class == aha_class]
-            cells.append(f"{len(patients):,} ({len(set(patients.tolist()))})")
+        of_class = {name: part.aha_class == aha_class for name, part in named.items()}
+        cells = (_counts(part.patient[of_class[name]], added[name][of_class[name]]) for name, part in named.items())
         table.add_row(AHA_LABELS[aha_class], *cells)
     table.add_section()
-    table.add_row("all", *(f"{len(part):,} ({len(set(part.patient.tolist()))})" for part in named.values()))
+    table.add_row("all", *(_counts(part.patient, added[name]) for name, part in named.items()))
     console.print(table)
     for name, part in named.items():
-        patients = sorted(set(part.patient.tolist()))
-        console.print(f"[bold]{name}[/]: {', '.join(patients)}", highlight=False)
+        patients = sorted(set(part.patient[~added[name]].tolist()))
+        if added[name].any():
+            patients.append(f"{len(set(part.patient[added[name]].tolist()))} synthetic")
+        console.print(f"[bold]{name}[/]: {escape(', '.join(patients))}", highlight=False)
     console.print()
+
+
+def _counts(patients: np.ndarray, added: np.ndarray) -> str:
+    """Count the windows of these patients, the patients, and apart from them the windows that were added."""
+    real = patients[~added]
+    counted = f"{len(real):,} ({len(set(real.tolist()))})"
+    return counted + (f" + {added.sum():,} synthetic" if added.any() else "")
 
 
 def _epochs(epochs: int, patience: int | None) -> str:
@@ -281,8 +307,10 @@ def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) ->
 
 
 def main() -> None:
-    """Run the command."""
-    typer.run(tune)
+    """Run `ecg-shock tune` with the arguments given."""
+    from ecg_shock.__main__ import app
+
+    app(["tune", *sys.argv[1:]], prog_name="ecg-shock")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def train(
     from ecg_shock.evaluation.protocol import data_config
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import load_bundle
+    from ecg_shock.training.checkpoint import lock
     from ecg_shock.training.shipping import patients
     from ecg_shock.training.trainer import TrainingConfig
 
@@ -106,7 +107,9 @@ def train(
         with console.status("reading the recordings"):
             parts = load_parts(config, data)
         folder = out / f"fold-{k}"
-        _train_fold(spec, parts, config, training, folder, _selection(base, patients(parts.test)))
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder):
+            _train_fold(spec, parts, config, training, folder, _selection(base, patients(parts.test)))
     console.print(f"to judge it: ecg-shock validate {out}", highlight=False, markup=False)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 
 def validate(
@@ -42,20 +42,33 @@ def validate(
     from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
     from ecg_shock.evaluation.performance import judge
     from ecg_shock.evaluation.predictions import Predictions
-    from ecg_shock.evaluation.protocol import find_bundles, predict_databases, predict_test_part
+    from ecg_shock.evaluation.protocol import (
+        DURATIONS_S,
+        describe,
+        find_bundles,
+        predict_databases,
+        predict_test_part,
+    )
     from ecg_shock.evaluation.tables import to_json, to_markdown, to_rich
 
     console = Console()
     bundles = find_bundles(model or DEFAULT_BUNDLE)
     folder = out or (model / "validation" if model else Path("runs") / "validation")
-    folds = track(bundles, "test patients", console=console, transient=True, disable=not console.is_terminal)
-    if databases:
-        if len(bundles) > 1:
-            raise ValueError(f"{model} holds {len(bundles)} bundles; give the one to judge on {databases}.")
-        predictions = predict_databases(bundles[0], databases.split(","), data)
-    else:
-        predictions = Predictions.concatenate([predict_test_part(bundle, data) for bundle in folds])
-    validation = judge(predictions)
+    if databases and len(bundles) > 1:
+        raise ValueError(f"{model} holds {len(bundles)} bundles; give the one to judge on {databases}.")
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("folds and window lengths", total=len(bundles) * len(DURATIONS_S))
+
+        def advance() -> None:
+            progress.advance(task)
+
+        if databases:
+            predictions = predict_databases(bundles[0], databases.split(","), data, on_duration=advance)
+        else:
+            predictions = Predictions.concatenate(
+                [predict_test_part(bundle, data, on_duration=advance) for bundle in bundles]
+            )
+    validation = judge(predictions, models=tuple(describe(bundle) for bundle in bundles))
     folder.mkdir(parents=True, exist_ok=True)
     predictions.write_csv(folder / "predictions.csv")
     (folder / "report.json").write_text(to_json(validation), encoding="utf-8")

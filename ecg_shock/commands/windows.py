@@ -27,6 +27,7 @@ PAPER_COLOUR, SMALL_BOX_COLOUR, LARGE_BOX_COLOUR = "#fffaf8", "#fbe0dc", "#f0b4a
 KIND_COLOURS = {"shockable": "#b3261e", "nonshockable": "#1b6e3c", "intermediate": "#5f6368"}
 
 SHEET_COLUMNS = 4
+SHEET_SUFFIXES = (".png", ".pdf", ".svg")
 SHEET_DPI = 150
 INCHES_PER_S = 0.75
 MARGIN_IN, GAP_IN, HEADING_IN, TITLE_IN = 0.25, 0.16, 0.24, 0.2
@@ -50,7 +51,7 @@ def windows(
     sheet: Annotated[
         Path | None, typer.Option(help="Draw windows of each AHA class to this .png, .pdf or .svg.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the windows that are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the windows that are drawn.")] = 0,
 ) -> None:
     """Count windows by database and AHA class, and what was left out by reason.
 
@@ -60,6 +61,8 @@ def windows(
     """
     from ecg_shock.data.parts import DataConfig, load_windows
 
+    if sheet is not None:
+        _check_sheet(sheet)
     config = DataConfig(databases=tuple(databases or DataConfig().databases), window_s=window)
     console = Console(markup=False, highlight=False)
     with console.status("reading the recordings"):
@@ -69,6 +72,14 @@ def windows(
     if sheet is not None:
         draw_sheet(found, seed).savefig(sheet, dpi=SHEET_DPI)
         console.print(f"sheet: {sheet}", soft_wrap=True)
+
+
+def _check_sheet(sheet: Path) -> None:
+    """Refuse what could not be written, before the recordings are read."""
+    if sheet.suffix.lower() not in SHEET_SUFFIXES:
+        raise ValueError(f"--sheet is {str(sheet)!r}; give a file that ends in {', '.join(SHEET_SUFFIXES)}.")
+    if not sheet.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{sheet.parent}, the folder of --sheet, is not there; make it, or give another.")
 
 
 def _class_table(found: WindowSet) -> Table:

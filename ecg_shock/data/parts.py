@@ -9,29 +9,39 @@ import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ecg_shock.data import synthetic
 from ecg_shock.data.annotations import read_labelled
 from ecg_shock.data.fetch import verify
 from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.recordings import Recording
-from ecg_shock.data.splits import load_split
+from ecg_shock.data.splits import Fold, load_split
+from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
 from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, LeftOut, WindowSet, concatenate, cut_windows
-from ecg_shock.preprocessing import Preprocessing
+from ecg_shock.preprocessing import MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
 logger = logging.getLogger(__name__)
 
-SYNTHETIC = "synthetic"
 SYNTHETIC_PATIENTS = 60  # those of data_manifests/splits/synthetic-v1.toml
 SYNTHETIC_SEED = 0
 SYNTHETIC_GUARD_S = 0.5  # made-up labels are exact; this lets the filters forget the rhythm before
-CACHE_FORMAT = 2  # raise it when the same inputs would give other windows
+
+# The modules that decide what the windows of given files are: another source makes another cache file.
+SOURCES = (
+    "preprocessing.py",
+    "rhythms.py",
+    "data/annotations.py",
+    "data/parts.py",
+    "data/recordings.py",
+    "data/windows.py",
+)
 
 
 class DataConfig(BaseModel):
@@ -41,8 +51,9 @@ class DataConfig(BaseModel):
     ----------
     databases : tuple of str
         Names or manifest paths, or ``("synthetic",)``.
-    split : str
-        A file of `data_manifests/splits/`, without ``.toml``.
+    split : str, optional
+        A file of `data_manifests/splits/`, without ``.toml``, or the path of your own, with it. If not given,
+        ``"synthetic-v1"`` for synthetic recordings and ``"public-v1"`` for all others.
     fold : int
         Outer fold: its test part is set aside.
     window_s : float
@@ -66,12 +77,21 @@ class DataConfig(BaseModel):
     databases: tuple[str, ...] = Field(default=("vfdb", "cudb", "mitdb"), min_length=1)
     split: str = "public-v1"
     fold: int = Field(default=0, ge=0)
-    window_s: float = Field(default=5.0, ge=2.0, le=10.0)
+    window_s: float = Field(default=5.0, ge=MIN_WINDOW_S, le=MAX_WINDOW_S)
     train_leads: Literal["first", "all"] = "all"
     max_windows: int | None = Field(default=60, ge=1)
     supplement: tuple[Literal["coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable", "asystole"], ...] = ()
     preprocessing: Preprocessing = Preprocessing()
     labels: LabelPolicy = LabelPolicy()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_split(cls, values: Any) -> Any:
+        """Name the split, so that whatever is written of the configuration says which one it was."""
+        if not isinstance(values, dict) or values.get("split") is not None:
+            return values
+        synthetic_only = values.get("databases") in ([SYNTHETIC], (SYNTHETIC,))
+        return {**values, "split": "synthetic-v1" if synthetic_only else "public-v1"}
 
     @field_validator("databases")
     @classmethod
@@ -124,26 +144,43 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
     FileNotFoundError
         If a database is not there.
     """
-    folds = load_split(data.split)
-    if data.fold >= len(folds):
-        raise ValueError(f"fold={data.fold!r}, but {data.split!r} has the folds 0 to {len(folds) - 1}.")
-    fold = folds[data.fold]
-    windows = load_windows(data, folder, leads=data.train_leads)
-    unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
-    if unknown:
-        raise ValueError(f"split {data.split!r} does not say where these patients belong: {sorted(unknown)!r}.")
-    clear = ~np.isin(windows.aha_class, INTERMEDIATE)
-    first_lead = _on_first_lead(windows)
-    in_part = {job: np.isin(windows.patient, sorted(getattr(fold, job))) for job in ("train", "validation", "test")}
-    train = windows.select(in_part["train"] & clear)
+    fold = _fold(data)
+    first_lead = _load_known(data, fold, folder, "first")
+    train = first_lead if data.train_leads == "first" else _load_known(data, fold, folder, data.train_leads)
+    train = train.select(_of(fold.train, train) & _clear(train))
     if data.supplement:
         made_up = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
         train = concatenate([train, made_up.select(np.isin(made_up.aha_class, data.supplement))])
     return Parts(
         train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
-        validation=windows.select(in_part["validation"] & clear & first_lead),
-        test=windows.select(in_part["test"] & first_lead),
+        validation=first_lead.select(_of(fold.validation, first_lead) & _clear(first_lead)),
+        test=first_lead.select(_of(fold.test, first_lead)),
     )
+
+
+def load_test(data: DataConfig, folder: Path | None = None) -> WindowSet:
+    """Load the test part of a run alone, as `load_parts` does.
+
+    Parameters
+    ----------
+    data : DataConfig
+        What to load.
+    folder : pathlib.Path, optional
+        Where the databases lie.
+
+    Returns
+    -------
+    WindowSet
+        On the first lead, intermediate classes included.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As for `load_parts`.
+    """
+    fold = _fold(data)
+    windows = _load_known(data, fold, folder, "first")
+    return windows.select(_of(fold.test, windows))
 
 
 def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "first") -> WindowSet:
@@ -162,6 +199,13 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
     -------
     WindowSet
         With what was left out.
+
+    Raises
+    ------
+    ValueError
+        If a database has no labels, or differs from its manifest.
+    FileNotFoundError
+        If a database is not there.
     """
     return concatenate(_load_database(name, data, folder, leads) for name in data.databases)
 
@@ -178,10 +222,36 @@ def cache_dir() -> Path:
     return Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser() / "windows"
 
 
+def _fold(data: DataConfig) -> Fold:
+    folds = load_split(data.split)
+    if data.fold >= len(folds):
+        raise ValueError(f"fold={data.fold!r}, but {data.split!r} has the folds 0 to {len(folds) - 1}.")
+    return folds[data.fold]
+
+
+def _load_known(data: DataConfig, fold: Fold, folder: Path | None, leads: str) -> WindowSet:
+    """Load windows of patients that all have a job in the split."""
+    windows = load_windows(data, folder, leads=leads)
+    unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
+    if unknown:
+        raise ValueError(f"split {data.split!r} does not say where these patients belong: {sorted(unknown)!r}.")
+    return windows
+
+
+def _of(patients: frozenset[str], windows: WindowSet) -> np.ndarray:
+    return np.isin(windows.patient, sorted(patients))
+
+
+def _clear(windows: WindowSet) -> np.ndarray:
+    return ~np.isin(windows.aha_class, INTERMEDIATE)
+
+
 def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str) -> WindowSet:
     manifest = None if name == SYNTHETIC else load_manifest(name)
+    if manifest and folder is not None:
+        _check_is_there(data_dir(folder) / manifest.name)  # whoever names a folder means what lies in it
     key = {
-        "format": CACHE_FORMAT,
+        "sources": _sources_digest(),
         "manifest": asdict(manifest) if manifest else _synthetic_digest(),
         "window_s": data.window_s,
         "leads": leads,
@@ -211,6 +281,12 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
     return windows
 
 
+@lru_cache(maxsize=1)
+def _sources_digest() -> str:
+    package = Path(__file__).parents[1]
+    return hashlib.sha256(b"".join((package / name).read_bytes() for name in SOURCES)).hexdigest()
+
+
 def _synthetic_digest() -> str:
     """Digest of what makes the synthetic recordings: their own source stands for a manifest."""
     source = Path(synthetic.__file__).read_bytes()
@@ -226,12 +302,14 @@ def _recordings(name: str, folder: Path | None) -> Iterator[Recording]:
         yield from synthetic.synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
         return
     manifest = load_manifest(name)
-    database_dir = data_dir(folder) / manifest.name
-    if not database_dir.is_dir():
-        raise FileNotFoundError(
-            f"{database_dir} is not there; run `ecg-shock fetch {manifest.name}`, or point --data or ECG_SHOCK_DATA "
-            f"to the folder that holds {manifest.name}/."
+    unlabelled = [record for record in manifest.records if f"{record}.{manifest.annotator}" not in manifest.files]
+    if unlabelled:
+        raise ValueError(
+            f"{manifest.name} has no labels for its records {unlabelled!r}: its manifest names no "
+            f".{manifest.annotator} file of them. Windows can be cut from labelled recordings only; leave it out."
         )
+    database_dir = data_dir(folder) / manifest.name
+    _check_is_there(database_dir)
     problems = verify(name, folder)
     if problems:
         raise ValueError(
@@ -240,6 +318,14 @@ def _recordings(name: str, folder: Path | None) -> Iterator[Recording]:
         )
     for record in manifest.records:
         yield read_labelled(record, manifest, database_dir)
+
+
+def _check_is_there(database_dir: Path) -> None:
+    if not database_dir.is_dir():
+        raise FileNotFoundError(
+            f"{database_dir} is not there; run `ecg-shock fetch {database_dir.name}`, or point --data or "
+            f"ECG_SHOCK_DATA to the folder that holds {database_dir.name}/."
+        )
 
 
 def _read_cache(path: Path) -> WindowSet | None:
@@ -269,13 +355,6 @@ def _write_cache(path: Path, windows: WindowSet) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("%s cannot be written (%s); the windows will be prepared again each time.", path, error)
-
-
-def _on_first_lead(windows: WindowSet) -> np.ndarray:
-    """Say which windows lie on the first lead of their record, which `cut_windows` gives first."""
-    names = np.char.add(np.char.add(windows.database, "\t"), windows.record)
-    _, first, of_record = np.unique(names, return_index=True, return_inverse=True)
-    return windows.lead == windows.lead[first][of_record]
 
 
 def _thin_out(windows: WindowSet, most: int) -> np.ndarray:

@@ -31,6 +31,8 @@ CSV_DELIMITERS = "\t;,"
 # First words of a name, so that "time_s" and "Time (ms)" count too.
 CSV_TIME_COLUMNS = frozenset({"time", "t", "timestamp", "seconds", "sample", "samples", "index"})
 
+CSV_TIME_STEP_TOLERANCE = 0.5  # 1/360 s written to three decimals has steps of 0.002 and 0.003 s
+
 WHAT_TO_DO = "Compare it with its source, and copy or download it again."
 
 
@@ -460,8 +462,25 @@ def _read_csv(path: Path, fs: float, units: str, leads: Sequence[str] | None) ->
         if re.split(r"[\W_]+", names[i].lower())[0] in CSV_TIME_COLUMNS:
             raise ValueError(f"{path}: column {names[i]!r} is no ECG lead; choose with leads= (--lead) from {names}")
     cells = [[float(row[i]) if row[i].strip() else np.nan for i in chosen] for row in rows]
-    signal = np.array(cells, dtype=np.float64).reshape(len(rows), len(chosen)) * MV_PER_UNIT[units]
+    signal = np.array(cells, dtype=np.float64).reshape(len(rows), len(chosen))
+    if leads is None and first_line == 1:
+        for i in chosen:
+            if _looks_like_time(signal[:, i]):
+                raise ValueError(
+                    f"{path}: column {names[i]!r} rises evenly, as time does and no ECG; choose with leads= (--lead) "
+                    f"from {names}"
+                )
+    signal *= MV_PER_UNIT[units]
     return _recording(path, signal, fs, [names[i] for i in chosen])
+
+
+def _looks_like_time(column: np.ndarray) -> bool:
+    """Say whether a column without a name rises by the same step from each sample to the next."""
+    if len(column) <= 2:
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.diff(column)
+        return bool((steps > 0).all() and np.ptp(steps) <= CSV_TIME_STEP_TOLERANCE * steps.mean())
 
 
 def _is_number(cell: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,12 @@ class Fold:
 
 
 def load_split(name: str) -> tuple[Fold, ...]:
-    """Read one of the fixed splits in `data_manifests/splits/`.
+    """Read one of the fixed splits in `data_manifests/splits/`, or one of your own.
 
     Parameters
     ----------
     name : str
-        Such as ``"public-v1"``.
+        Such as ``"public-v1"``, or the path of a file of your own, ending in ``.toml``.
 
     Returns
     -------
@@ -59,6 +60,8 @@ def load_split(name: str) -> tuple[Fold, ...]:
     ------
     ValueError
         If there is no such split, its file is damaged, or a patient is listed twice.
+    FileNotFoundError
+        If there is no such file.
 
     Examples
     --------
@@ -68,9 +71,12 @@ def load_split(name: str) -> tuple[Fold, ...]:
     """
     folder = resource_dir("data_manifests") / "splits"
     names = sorted(path.stem for path in folder.glob("*.toml"))
-    if name not in names:
-        raise ValueError(f"unknown split {name!r}; known are {', '.join(names)}")
-    path = folder / f"{name}.toml"
+    if name not in names and Path(name).suffix != ".toml":
+        raise ValueError(
+            f"unknown split {name!r}; known are {', '.join(names)}, and the path of a split of your own that ends in "
+            ".toml"
+        )
+    path = folder / f"{name}.toml" if name in names else Path(name).expanduser()
     try:
         groups: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("folds")
     except ValueError as error:

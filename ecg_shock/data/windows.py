@@ -16,10 +16,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from ecg_shock.data.recordings import Episode, Recording
-from ecg_shock.preprocessing import FS, Preprocessing, preprocess
+from ecg_shock.preprocessing import FS, MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing, preprocess
 from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS, UNUSABLE
-
-MIN_WINDOW_S, MAX_WINDOW_S = 2.0, 10.0
 
 ROUNDING = 1e-6  # of a sample or second
 

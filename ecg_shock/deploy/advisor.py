@@ -13,10 +13,9 @@ import numpy as np
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording
 from ecg_shock.deploy.quality import unusable_reasons
 from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
-from ecg_shock.preprocessing import FS, preprocess_strips, rate_ratio
+from ecg_shock.preprocessing import FS, MAX_WINDOW_S, MIN_WINDOW_S, preprocess_strips, rate_ratio
 from ecg_shock.quiet import without_lines
 
-MIN_STRIP_S, MAX_STRIP_S = 2.0, 10.0
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
 
 
@@ -262,11 +261,10 @@ def _check_strips(signals: Any, fs: float, units: str) -> np.ndarray:
     if strips.ndim != 2:
         raise ValueError(f"signals has shape {strips.shape}; give (n_strips, n_samples).")
     n = strips.shape[1]
-    half = 0.5 / fs
-    if not MIN_STRIP_S - half <= n / fs <= MAX_STRIP_S + half:
+    if not MIN_WINDOW_S <= n / fs <= MAX_WINDOW_S + 0.5 / fs:
         raise ValueError(
-            f"a strip of {n} samples at {fs:g} Hz is {n / fs:.3g} s; allowed are {MIN_STRIP_S:g} to {MAX_STRIP_S:g} s. "
-            "If the rate is not that, give fs; cut what is longer into strips."
+            f"a strip of {n} samples at {fs:g} Hz is {n / fs:.6g} s; allowed are {MIN_WINDOW_S:g} to "
+            f"{MAX_WINDOW_S:g} s. If the rate is not that, give fs; cut what is longer into strips."
         )
     empty = ~np.isfinite(strips).any(axis=1)
     if empty.any():

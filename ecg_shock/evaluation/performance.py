@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
 from ecg_shock.evaluation.limits import ALPHA, RESAMPLES, bootstrap_limit, lower_limit, upper_limit
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
-DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # at which our own bundles are judged
-SYNTHETIC = "synthetic"  # the database whose results must never pass for those of recordings
 GROUPS = {"shockable": SHOCKABLE, "nonshockable": NONSHOCKABLE, "intermediate": INTERMEDIATE}
 MEASURES = {"shockable": "Se", "nonshockable": "Sp", "intermediate": "shock advised"}
 
@@ -201,11 +200,48 @@ class Performance:
 
 
 @dataclass(frozen=True)
+class Model:
+    """What was judged: a model as its bundle describes it.
+
+    Parameters
+    ----------
+    name : str
+        As on its card.
+    folder : str
+        Name of the bundle's folder, without what lies above it.
+    split, fold : str, int
+        Whose test patients it was never shown.
+    sha256 : str
+        Digest of the LiteRT file, which gave the predictions.
+    commit : str
+        Of the code that trained it; empty if its card does not say.
+    parameters : int
+        Number of its weights.
+    threshold : float
+        Probability of *shockable* from which on it advises a shock.
+    selection : str
+        How the model was chosen; empty if its card does not say.
+    """
+
+    name: str
+    folder: str
+    split: str
+    fold: int
+    sha256: str
+    commit: str
+    parameters: int
+    threshold: float
+    selection: str
+
+
+@dataclass(frozen=True)
 class Validation:
     """The performance at every duration, and how its limits were found.
 
     Parameters
     ----------
+    models : tuple of Model
+        What gave the predictions; empty for those of others.
     performances : tuple of Performance
         One for each duration, the shortest first.
     synthetic : bool
@@ -216,6 +252,7 @@ class Validation:
         Of the patient bootstrap.
     """
 
+    models: tuple[Model, ...]
     performances: tuple[Performance, ...]
     synthetic: bool
     alpha: float
@@ -223,13 +260,22 @@ class Validation:
     seed: int
 
 
-def judge(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0) -> Validation:
+def judge(
+    predictions: Predictions,
+    *,
+    models: tuple[Model, ...] = (),
+    alpha: float = ALPHA,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Validation:
     """Judge an algorithm by its predictions, each duration by itself.
 
     Parameters
     ----------
     predictions : Predictions
         Test predictions, pooled over folds, of one or several durations.
+    models : tuple of Model
+        Our own models that gave them, see `ecg_shock.evaluation.protocol.describe`.
     alpha : float
         Error probability of the limits, one-sided.
     resamples, seed : int
@@ -244,6 +290,7 @@ def judge(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RE
         raise ValueError("there are no predictions; give at least one window")
     durations = np.unique(predictions.duration_s)
     return Validation(
+        models=models,
         performances=tuple(
             _measure(predictions.select(predictions.duration_s == duration), alpha, resamples, seed)
             for duration in durations

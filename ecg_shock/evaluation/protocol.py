@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.parts import DataConfig, load_parts, load_windows
+from ecg_shock.data.parts import DataConfig, load_test, load_windows
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.deploy.advisor import Advisor
+from ecg_shock.evaluation.performance import Model
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
+from ecg_shock.models.bundle import LITERT_NAME, TOML_NAME, Bundle, load_bundle
 
-DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)
+DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # at which our own bundles are judged
 BUNDLE_NAME = "bundle"  # of a fold's folder, beside its checkpoint
 
 
@@ -35,7 +37,7 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
     FileNotFoundError
         If there is none.
     ValueError
-        If two bundles are of one fold, or of different splits.
+        If two bundles are of one fold, or differ in anything but the fold: together they would be no one model.
     """
     places = [folder, folder / BUNDLE_NAME, *sorted(folder.glob(f"fold-*/{BUNDLE_NAME}"))]
     bundles = [load_bundle(place) for place in places if (place / TOML_NAME).is_file()]
@@ -43,14 +45,53 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
         raise FileNotFoundError(
             f"{folder} holds no bundle; give a bundle's folder, or the folder that `ecg-shock train --fold all` wrote."
         )
-    configs = [data_config(bundle) for bundle in bundles]
-    folds = [config.fold for config in configs]
-    if len(set(folds)) < len(folds) or len({(c.split, c.databases) for c in configs}) > 1:
-        raise ValueError(
-            f"{folder} holds bundles that cannot be pooled: folds {folds} of {sorted({c.split for c in configs})}, "
-            f"with the databases {sorted({c.databases for c in configs})}. Validate each by itself."
-        )
+    folds = [data_config(bundle).fold for bundle in bundles]
+    if len(set(folds)) < len(folds):
+        raise ValueError(f"{folder} holds bundles of the folds {folds}; give a folder with one of each fold.")
+    first, *others = bundles
+    for other in others:
+        mine, its = _all_but_fold(first), _all_but_fold(other)
+        differences = [
+            f"{key} is {mine.get(key)!r} and {its.get(key)!r}" for key in mine | its if mine.get(key) != its.get(key)
+        ]
+        if differences:
+            raise ValueError(
+                f"{first.folder} and {other.folder} cannot be pooled: {'; '.join(differences)}. Validate each by "
+                "itself."
+            )
     return tuple(sorted(bundles, key=lambda bundle: data_config(bundle).fold))
+
+
+def describe(bundle: Bundle) -> Model:
+    """Say what a bundle is, for the report.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The model.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ValueError
+        If its card does not say what it was trained on.
+    """
+    config = data_config(bundle)
+    place = bundle.folder.resolve()
+    return Model(
+        name=str(bundle.card.get("name", "")),
+        folder=f"{place.parent.name}/{place.name}" if place.name == BUNDLE_NAME else place.name,
+        split=config.split,
+        fold=config.fold,
+        sha256=bundle.digests[LITERT_NAME],
+        commit=str(bundle.card.get("commit", "")),
+        parameters=bundle.spec.parameter_count(),
+        threshold=bundle.threshold,
+        selection=str(bundle.card.get("selection", "")),
+    )
 
 
 def data_config(bundle: Bundle) -> DataConfig:
@@ -71,7 +112,11 @@ def data_config(bundle: Bundle) -> DataConfig:
 
 
 def predict_test_part(
-    bundle: Bundle, folder: Path | None = None, durations_s: Sequence[float] = DURATIONS_S
+    bundle: Bundle,
+    folder: Path | None = None,
+    durations_s: Sequence[float] = DURATIONS_S,
+    *,
+    on_duration: Callable[[], Any] | None = None,
 ) -> Predictions:
     """Let a bundle judge the windows of its own test patients, on the first lead.
 
@@ -86,6 +131,8 @@ def predict_test_part(
         Where the databases lie.
     durations_s : sequence of float
         Window lengths in seconds; one set of weights serves all.
+    on_duration : callable, optional
+        Called without arguments after each of them.
 
     Returns
     -------
@@ -98,12 +145,17 @@ def predict_test_part(
         If a test patient was trained on or selected with.
     """
     config = data_config(bundle)
-    tested = (load_parts(_of_length(config, duration_s), folder).test for duration_s in durations_s)
-    return _predict(bundle, tested, config.fold)
+    tested = (load_test(_of_length(config, duration_s), folder) for duration_s in durations_s)
+    return _predict(bundle, tested, config.fold, on_duration)
 
 
 def predict_databases(
-    bundle: Bundle, databases: Sequence[str], folder: Path | None = None, durations_s: Sequence[float] = DURATIONS_S
+    bundle: Bundle,
+    databases: Sequence[str],
+    folder: Path | None = None,
+    durations_s: Sequence[float] = DURATIONS_S,
+    *,
+    on_duration: Callable[[], Any] | None = None,
 ) -> Predictions:
     """Let a bundle judge every window of databases that it has not seen, on the first lead.
 
@@ -117,6 +169,8 @@ def predict_databases(
         Where the databases lie.
     durations_s : sequence of float
         Window lengths in seconds.
+    on_duration : callable, optional
+        Called without arguments after each of them.
 
     Returns
     -------
@@ -130,14 +184,30 @@ def predict_databases(
     """
     config = data_config(bundle).model_copy(update={"databases": tuple(databases)})
     tested = (load_windows(_of_length(config, duration_s), folder) for duration_s in durations_s)
-    return _predict(bundle, tested, fold=0)
+    return _predict(bundle, tested, 0, on_duration)
+
+
+def _all_but_fold(bundle: Bundle) -> dict[str, Any]:
+    """List what bundles of one model share, by the names of `bundle.toml`."""
+    config = data_config(bundle)
+    data = {f"data.{key}": value for key, value in config.model_dump(mode="json", exclude={"fold"}).items()}
+    training = {f"training.{key}": value for key, value in bundle.card.get("training", {}).items()}
+    return {
+        "network": bundle.spec,
+        "preprocessing": bundle.preprocessing,
+        "threshold": bundle.threshold,
+        **data,
+        **training,
+    }
 
 
 def _of_length(config: DataConfig, window_s: float) -> DataConfig:
     return config.model_copy(update={"window_s": float(window_s)})
 
 
-def _predict(bundle: Bundle, tested: Iterable[WindowSet], fold: int) -> Predictions:
+def _predict(
+    bundle: Bundle, tested: Iterable[WindowSet], fold: int, on_duration: Callable[[], Any] | None
+) -> Predictions:
     advisor = Advisor(bundle)
     seen = {patient for job in ("train", "validation") for patient in bundle.card["patients"][job]}
     predictions = []
@@ -162,4 +232,6 @@ def _predict(bundle: Bundle, tested: Iterable[WindowSet], fold: int) -> Predicti
                 fold=np.full(n, fold),
             )
         )
+        if on_duration:
+            on_duration()
     return Predictions.concatenate(predictions)

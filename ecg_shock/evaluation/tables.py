@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,11 +20,15 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ecg_shock.evaluation.performance import MEASURES, AhaRow, GroupRow, Performance, Rate, Validation
+from ecg_shock.evaluation.performance import MEASURES, AhaRow, GroupRow, Model, Performance, Rate, Validation
 from ecg_shock.rhythms import AHA_LABELS
 
 HEADLINE_S = 5.0  # the duration whose databases and rhythms the terminal shows
 DISCLAIMER = "Not a claim of conformity with any standard."
+NETWORK_NOTE = (
+    "The network alone, on windows filtered as by a device that has been listening; the rule for unusable strips "
+    "plays no part."
+)
 SYNTHETIC_NOTE = "synthetic: made-up signals, which say nothing of real ECG."
 _NONE = "–"
 _RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
@@ -32,7 +36,9 @@ _RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by
 _TOLERANCE = 1e-9
 
 
-_TEXT_COLUMNS = ("Class", "Database", "Rhythm", "Window", "Measure", "Verdict")
+_TEXT_COLUMNS = ("Class", "Database", "Rhythm", "Window", "Measure", "Verdict", "Model", "Folder", "SHA-256", "Commit")
+_WHOLE_COLUMNS = ("Window", "Measure", "SHA-256")  # others are folded where the terminal is narrow, and never cut
+_SHOWN_DIGITS = 12  # of a digest or commit; the JSON holds them whole
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,15 @@ def to_dict(validation: Validation) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``synthetic``, ``note``, ``limits`` (``level``, ``alpha``, ``resamples``, ``seed``), and ``performances``, a
-        list with the fields of `Performance`, the shortest duration first.
+        ``synthetic``, ``note``, ``protocol`` (empty where the models are not ours), ``models``, a list with the
+        fields of `Model`, ``limits`` (``level``, ``alpha``, ``resamples``, ``seed``), and ``performances``, a list
+        with the fields of `Performance`, the shortest duration first.
     """
     return {
         "synthetic": validation.synthetic,
         "note": DISCLAIMER,
+        "protocol": NETWORK_NOTE if validation.models else "",
+        "models": [asdict(model) for model in validation.models],
         "limits": {
             "level": _level(validation),
             "alpha": validation.alpha,
@@ -93,7 +102,7 @@ def to_markdown(validation: Validation) -> str:
     validation : Validation
         What `ecg_shock.evaluation.performance.judge` returns.
     """
-    parts = ["\n".join(f"- {note}" for note in _notes(validation))]
+    parts = ["\n".join(f"- {_markdown_text(note)}" for note in _notes(validation))]
     for table in _tables(validation, [p.duration_s for p in validation.performances]):
         parts += [f"### {_markdown_text(table.title)}", _markdown_table(table)]
     return "\n\n".join(parts) + "\n"
@@ -129,15 +138,30 @@ def _notes(validation: Validation) -> list[str]:
         "Clopper-Pearson of the number of patients. Patient mean: each patient counts once.",
         "A verdict takes the observed share above its goal, the limit by window at its own, and enough windows.",
         "Fine VF and other VT have no right advice: the share advised shock is reported and not counted.",
-        "PPV depends on how many of the windows are shockable. Shares in %, rounded against the algorithm.",
+        "BAC: balanced accuracy, the mean of Se and Sp. PPV depends on how many of the windows are shockable.",
+        "Shares in %, rounded against the algorithm.",
         DISCLAIMER,
     ]
-    return [*([SYNTHETIC_NOTE] if validation.synthetic else []), *notes]
+    return [*([SYNTHETIC_NOTE] if validation.synthetic else []), *_model_notes(validation.models), *notes]
+
+
+def _model_notes(models: Iterable[Model]) -> Iterator[str]:
+    """Say which folds were judged, how they were chosen, and what the figures are of."""
+    models = list(models)
+    for split in dict.fromkeys(model.split for model in models):
+        folds = [str(model.fold) for model in models if model.split == split]
+        what = "models of the folds" if len(folds) > 1 else "model of fold"
+        yield f"Judged: the {what} {', '.join(folds)} of {_printable(split)}."
+    for selection in dict.fromkeys(model.selection for model in models if model.selection):
+        yield f"Selection: {_printable(selection)}"
+    if models:
+        yield NETWORK_NOTE
 
 
 def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[_Table]:
     performances = validation.performances
-    tables = [_pooled_table(performances), _counts_table(performances)]
+    tables = [_models_table(validation.models)] if validation.models else []
+    tables += [_pooled_table(performances), _counts_table(performances)]
     tables += [_aha_table(performance) for performance in performances]
     for performance in performances:
         if performance.duration_s in detailed_s:
@@ -146,6 +170,26 @@ def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[_Table]
     if not validation.synthetic:
         return tables
     return [replace(table, title=f"{table.title} (synthetic)") for table in tables]
+
+
+def _models_table(models: Iterable[Model]) -> _Table:
+    header = ("Model", "Folder", "SHA-256", "Commit", "Parameters", "Threshold")
+    rows = tuple(
+        (
+            _printable(model.name),
+            _printable(model.folder),
+            model.sha256[:_SHOWN_DIGITS],
+            _printable(_short_commit(model.commit)),
+            str(model.parameters),
+            f"{model.threshold:g}",
+        )
+        for model in models
+    )
+    return _Table("Models", header, rows)
+
+
+def _short_commit(commit: str) -> str:
+    return re.sub(rf"^([0-9a-f]{{{_SHOWN_DIGITS}}})[0-9a-f]+", r"\1", commit) or _NONE
 
 
 def _pooled_table(performances: Iterable[Performance]) -> _Table:
@@ -158,7 +202,7 @@ def _pooled_table(performances: Iterable[Performance]) -> _Table:
             (window, "Sp", *_rate_cells(performance.specificity)),
             (
                 window,
-                "balanced accuracy",
+                "BAC",
                 str(balanced.patients),
                 _NONE,
                 _down(balanced.observed),
@@ -260,7 +304,9 @@ def _rich_table(table: _Table) -> RichTable:
     rich_table = RichTable(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
     for index, name in enumerate(table.header):
         left = table.is_left(index)
-        rich_table.add_column(Text(name), justify="left" if left else "right", no_wrap=not left, overflow="fold")
+        rich_table.add_column(
+            Text(name), justify="left" if left else "right", no_wrap=name in _WHOLE_COLUMNS, overflow="fold"
+        )
     for row in table.rows:
         rich_table.add_row(*(Text(cell) for cell in row))
     return rich_table

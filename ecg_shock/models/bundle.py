@@ -91,7 +91,12 @@ class Bundle:
 
     def _read(self, name: str) -> bytes:
         path = self.folder / name
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{path} is missing: the bundle is incomplete. Copy {name} there, or write the bundle again."
+            ) from None
         found = hashlib.sha256(content).hexdigest()
         if found != self.digests[name]:
             raise ValueError(

@@ -227,6 +227,10 @@ def _work(
                 message["drawn"],
                 study.search.trials,
             )
+        if message["kind"] == "broken":
+            raise WorkerError(
+                f"{message['error']}; mend the cause and run the same command again: it goes on from here"
+            )
         if message["kind"] == "end":
             failures = failures + 1 if message["error"] else 0
         if failures == MAX_CONSECUTIVE_FAILURES:

@@ -18,8 +18,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from ecg_shock.data.manifests import resource_dir
-from ecg_shock.data.parts import DataConfig
+from ecg_shock.data.parts import SYNTHETIC, DataConfig
 from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.preprocessing import FS
 from ecg_shock.search.consensus import ConsensusConfig
 from ecg_shock.search.ledger import write_text
 from ecg_shock.search.space import SearchSpace
@@ -31,7 +32,6 @@ else:
     import tomli as tomllib
 
 STUDY_FILE = "study.toml"
-FS_HZ = 125  # the rate that preprocessing delivers
 
 # What a run that has begun may change: how far it goes and how it is run, not what it compares.
 MAY_GROW = ("search.trials",)
@@ -99,15 +99,31 @@ class Study(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _space_fits_the_window(self) -> Study:
+        depth = self.space.blocks[0]
+        try:  # the shallowest network with the shortest kernels needs the fewest samples
+            self.spec((self.space.filters[0],) * depth, (self.space.kernels[0],) * depth)
+        except ValueError as error:
+            raise ValueError(
+                f"no network of [space] can be built on windows of data.window_s = {self.data.window_s:g} s "
+                f"({self.input_samples} samples): of the smallest, {error}"
+            ) from error
+        return self
+
     @property
     def synthetic(self) -> bool:
-        """Whether any window is synthetic, so that the results say nothing about patients."""
-        return "synthetic" in self.data.databases
+        """Whether the databases are synthetic, so that the results say nothing about patients.
+
+        Synthetic windows that `data.supplement` adds to the train part of real ones do not make a study synthetic:
+        it is judged on patients.
+        """
+        return SYNTHETIC in self.data.databases
 
     @property
     def input_samples(self) -> int:
         """Samples in a window."""
-        return round(self.data.window_s * FS_HZ)
+        return round(self.data.window_s * FS)
 
     @property
     def trial_training(self) -> TrainingConfig:
@@ -177,13 +193,12 @@ def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
         If the file is not TOML, or a key or value in it is not allowed; the message names file, key and value.
     """
     file = _find_study(name_or_path)
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is not valid TOML: {error}") from error
+    content = _read_toml(file)
     for key, value in (changes or {}).items():
         section, _, field = key.partition(".")
-        content.setdefault(section, {})[field] = value
+        table = content.setdefault(section, {})
+        if isinstance(table, dict):  # what else stands there is reported below
+            table[field] = value
     try:
         return Study.model_validate(content)
     except ValidationError as error:
@@ -204,11 +219,18 @@ def keep_study(study: Study, folder: Path) -> None:
     ------
     ValueError
         If the folder holds a run of another study; the message shows every difference. Raising `search.trials` is no
-        difference: it lengthens a run.
+        difference: it lengthens a run. Also if the folder's study is damaged.
     """
     file = folder / STUDY_FILE
     if file.is_file():
-        begun = _flat(tomllib.loads(file.read_text(encoding="utf-8")))
+        try:
+            read_study(file)
+        except ValueError as error:
+            raise ValueError(
+                f"the run's own study is damaged: {error}\n"
+                f"Restore {file} from a copy, or choose another folder with --out."
+            ) from error
+        begun = _flat(_read_toml(file))
         asked = _flat(_as_toml(study))
         differences = [
             f"  {key}: {begun.get(key, 'not set')!r} in the folder, {asked.get(key, 'not set')!r} asked for"
@@ -238,6 +260,15 @@ def _find_study(name_or_path: str | Path) -> Path:
     )
 
 
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error}; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file} is not valid TOML: {error}") from error
+
+
 def _explain(error: ValidationError) -> str:
     """Say for each fault which key it is, what came, and what is allowed."""
     lines = []
@@ -247,6 +278,8 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"  {key} is unknown; allowed are {', '.join(_fields_beside(fault['loc']))}")
         elif fault["type"] == "missing":
             lines.append(f"  {key} is missing")
+        elif fault["type"] in ("model_type", "dataclass_type"):
+            lines.append(f"  {key} = {fault['input']!r} must be a table, [{key}] with a line for each value")
         elif key and not isinstance(fault["input"], Mapping):
             lines.append(f"  {key} = {fault['input']!r}: {_lowered(fault['msg'])}")
         else:

@@ -31,7 +31,7 @@ END_TIMEOUT_S = 30
 _logger = logging.getLogger(__name__)
 
 
-class WorkerError(RuntimeError):
+class WorkerError(ChildProcessError):
     """The working process died again and again, or cannot do its work."""
 
 

@@ -6,6 +6,7 @@ It says on standard output what it does, one JSON object a line, each with a "ki
     epoch       an epoch has ended and is safe on disk: "epoch", "epochs", "balanced_accuracy"
     end         a training has ended: "balanced_accuracy", "error" (null, or why it failed)
     exhausted   no new network can be drawn: "drawn" is how many there are
+    broken      a file cannot be read or written, or memory is short, which is no fault of the trial: "error" says what
 
 Keras Tuner draws the networks and keeps the books; the training is ours (`ecg_shock.training`). That spares the search
 the tuner's own training loop, which needs tensorboard, copies its callbacks and cannot resume within a trial.
@@ -45,6 +46,10 @@ class Stopped(BaseException):
 
 class Recycled(BaseException):
     """The process has trained its share of networks."""
+
+
+class Broken(BaseException):
+    """The machine has failed, not the network; carries the error past Keras Tuner, which makes failed trials of all."""
 
 
 class Supervisor:
@@ -154,6 +159,8 @@ class Trainer:
                 "best_epoch": result.best_epoch,
                 "seconds": round(sum(log.seconds for log in result.history), 2),
             }
+        except (OSError, MemoryError):
+            raise  # the machine failed, not the network: once there is room, the training goes on
         except Exception as error:
             write_text(folder / "error.txt", traceback.format_exc())
             outcome = {"error": f"{type(error).__name__}: {error}".replace("\n", " ")[:MAX_ERROR_LENGTH]}
@@ -252,12 +259,15 @@ class Tuner(keras_tuner.Tuner):
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Train the network that was drawn."""
         folder = Path(self.get_trial_dir(trial.trial_id))
-        ended = self._trainer.run(
-            f"{int(trial.trial_id):04d}",  # Keras Tuner's own width changes with the number of trials
-            folder,
-            self._study.space.spec_from(trial.hyperparameters, input_samples=self._study.input_samples),
-            self._study.trial_training,
-        )
+        try:
+            ended = self._trainer.run(
+                f"{int(trial.trial_id):04d}",  # Keras Tuner's own width changes with the number of trials
+                folder,
+                self._study.space.spec_from(trial.hyperparameters, input_samples=self._study.input_samples),
+                self._study.trial_training,
+            )
+        except (OSError, MemoryError) as error:
+            raise Broken(error) from error
         if ended.error:
             raise keras_tuner.errors.FailedTrialError(ended.error)
         # The consensus trains afresh, and thousands of deep networks would fill a disk.
@@ -272,7 +282,10 @@ class Tuner(keras_tuner.Tuner):
 def search(study: Study, folder: Path, trainer: Trainer, supervisor: Supervisor) -> None:
     """Draw and train networks until the study has its trials."""
     tuner = Tuner(study, folder, trainer)
-    tuner.search()
+    try:
+        tuner.search()
+    except Broken as broken:
+        raise broken.args[0] from None
     drawn = len(tuner.oracle.trials)
     if drawn < study.search.trials:
         supervisor.say("exhausted", "", drawn=drawn)
@@ -299,15 +312,18 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     asked = parser.parse_args()
 
-    study = read_study(asked.folder / STUDY_FILE)
-    trainer = Trainer(study, asked.data, supervisor)
     try:
+        study = read_study(asked.folder / STUDY_FILE)
+        trainer = Trainer(study, asked.data, supervisor)
         if asked.phase == "search":
             search(study, asked.folder, trainer, supervisor)
         else:
             retrain(study, asked.folder, trainer)
     except (Recycled, Stopped):
         return RECYCLE
+    except (OSError, MemoryError) as error:
+        supervisor.say("broken", "", error=str(error) or type(error).__name__)
+        raise
     return DONE
 
 

@@ -85,6 +85,27 @@ def test_balance_is_the_length_in_the_headers(
     assert numbers(output, "= recordings") == [pytest.approx(seconds, abs=1)] * 2
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["synthetic", "--sheet", "sheet.gif"], "ends in .png, .pdf, .svg"),
+        (["synthetic", "--sheet", "nowhere/sheet.png"], "nowhere, the folder of --sheet, is not there"),
+        (["synthetic", "--seed", "-1"], "--seed"),
+        (["nstdb"], "nstdb has no labels"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_reading(
+    options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong option costs no minutes: nothing is prepared."""
+    monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["windows", *options])
+    assert done.exit_code != 0
+    assert message in " ".join(done.output.split())
+    assert not (tmp_path / "cache").exists()
+
+
 def test_sheet_is_written(synthetic: WindowSet, tmp_path: Path) -> None:
     """--sheet writes a picture and says where."""
     output = run("synthetic", "--sheet", tmp_path / "sheet.png")

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from ecg_shock.data import parts
-from ecg_shock.data.parts import DataConfig, Parts, load_parts, load_windows, shockable
+from ecg_shock.data.parts import DataConfig, Parts, load_parts, load_test, load_windows, shockable
 from ecg_shock.data.splits import load_split, propose_groups
 from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, WindowSet
 from ecg_shock.preprocessing import Preprocessing
@@ -101,10 +101,14 @@ def test_public_split_is_the_one_proposed(cache: Path, recordings_dir: Path) -> 
 
 
 @pytest.mark.recordings
-def test_reading_again_equals_the_first_time(cache: Path, public: tuple[Parts, ...], recordings_dir: Path) -> None:
+def test_reading_again_equals_the_first_time(
+    cache: Path, public: tuple[Parts, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What comes from the cache is what was put there, and it needs no recordings."""
     files = sorted(cache.iterdir())
-    again = load_parts(DataConfig(fold=2), recordings_dir / "not-there")
+    monkeypatch.setenv("ECG_SHOCK_DATA", str(cache / "not-there"))
+    again = load_parts(DataConfig(fold=2))
+    assert_equal(load_test(DataConfig(fold=2)), public[2].test)
     for name in ("train", "validation", "test"):
         assert_equal(getattr(again, name), getattr(public[2], name))
     assert sorted(cache.iterdir()) == files
@@ -163,6 +167,11 @@ def test_cache_key_covers_what_makes_the_windows(empty_cache: Path, monkeypatch:
     monkeypatch.setattr(parts, "SYNTHETIC_SEED", 1)
     load_windows(SYNTHETIC)
     assert len(list(empty_cache.iterdir())) == len(changes) + 3
+    monkeypatch.setattr(parts, "SOURCES", (*parts.SOURCES, "quiet.py"))
+    parts._sources_digest.cache_clear()
+    load_windows(SYNTHETIC)
+    parts._sources_digest.cache_clear()
+    assert len(list(empty_cache.iterdir())) == len(changes) + 4
 
 
 def test_cache_key_covers_the_manifest(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +213,32 @@ def test_missing_database_says_how_to_get_it(empty_cache: Path, tmp_path: Path) 
     with pytest.raises(FileNotFoundError, match="ecg-shock fetch vfdb.*ECG_SHOCK_DATA") as refusal:
         load_parts(DataConfig(), tmp_path)
     assert str(tmp_path / "vfdb") in str(refusal.value)
+
+
+@pytest.mark.recordings
+def test_folder_that_is_named_has_to_be_there(
+    cache: Path, public: tuple[Parts, ...], recordings_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows in the cache do not stand in for a folder that was given and does not hold the database."""
+    with pytest.raises(FileNotFoundError, match="not-there"):
+        load_parts(DataConfig(), recordings_dir / "not-there")
+
+
+def test_database_without_labels_is_told_apart_from_a_missing_one(empty_cache: Path, tmp_path: Path) -> None:
+    """Of nstdb, whose noise records have no annotations, no fetch would help."""
+    with pytest.raises(ValueError, match=r"nstdb has no labels for its records \['bw', 'em', 'ma'\].*no \.atr file"):
+        load_windows(DataConfig(databases=("nstdb",)))
+
+
+def test_split_follows_the_databases() -> None:
+    """Left out, the split is the one that knows the patients, and a dump names it; given, it stays."""
+    assert DataConfig().split == DataConfig(databases=("vfdb", "synthetic")).split == "public-v1"
+    for databases in (("synthetic",), ["synthetic"]):
+        config = DataConfig.model_validate({"databases": databases, "split": None})
+        assert config == SYNTHETIC == DataConfig(databases=("synthetic",))
+        assert config.model_dump()["split"] == "synthetic-v1"
+    assert DataConfig(databases=("synthetic",), split="public-v1").split == "public-v1"
+    assert DataConfig.model_validate_json(SYNTHETIC.model_dump_json()) == SYNTHETIC
 
 
 def test_recordings_that_differ_from_the_manifest_are_not_cached(empty_cache: Path, tmp_path: Path) -> None:

@@ -320,6 +320,18 @@ def test_strip_outside_the_recording(start_s: float, length_s: float) -> None:
         recording.strip(start_s, length_s)
 
 
+@pytest.mark.parametrize("fs", [250.0, 360.0, 1000.0])
+def test_csv_time_column_without_a_name_is_refused(fs: float, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Seconds with three decimals are no lead, unless they are asked for; the lead beside them can be chosen."""
+    ecg = rng.standard_normal(500).round(3)
+    (tmp_path / "a.csv").write_text("\n".join(f"{i / fs:.3f},{mv}" for i, mv in enumerate(ecg)))
+    with pytest.raises(ValueError, match=r"column '1' rises evenly.*leads= \(--lead\) from \['1', '2'\]"):
+        read_record(tmp_path / "a.csv", fs=fs, units="mV")
+    chosen = read_record(tmp_path / "a.csv", fs=fs, units="mV", leads=["2"])
+    np.testing.assert_allclose(chosen.signal[:, 0], ecg, atol=1e-6)
+    assert read_record(tmp_path / "a.csv", fs=fs, units="mV", leads=["1"]).leads == ("1",)
+
+
 def test_csv_with_one_column_and_time_left_out(tmp_path: Path) -> None:
     """An empty line in the only column is a missing sample; a time column is left out by choosing leads."""
     (tmp_path / "a.txt").write_text("0.5\n\n1.5\n\n")

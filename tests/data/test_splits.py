@@ -99,6 +99,15 @@ def test_sound_split_file_is_read(split_file: Path) -> None:
     assert [sorted(fold.train) for fold in folds] == [["a/4"], ["a/1"], ["a/2", "a/3"]]
 
 
+def test_split_of_ones_own_is_read_by_its_path(tmp_path: Path) -> None:
+    """A path that ends in .toml works wherever a name does, and a missing file is named."""
+    path = tmp_path / "own.toml"
+    path.write_text('folds = [["a/1"], ["a/2", "a/3"], ["a/4"]]')
+    assert [sorted(fold.test) for fold in load_split(str(path))] == [["a/1"], ["a/2", "a/3"], ["a/4"]]
+    with pytest.raises(FileNotFoundError, match="other"):
+        load_split(str(tmp_path / "other.toml"))
+
+
 def test_proposed_groups_spread_every_class(rng: np.random.Generator) -> None:
     """Of 40 patients with rare classes among them, every group gets about a fifth of each class's patients."""
     counts = {

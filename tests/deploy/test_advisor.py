@@ -201,7 +201,7 @@ SIGNAL = np.sin(np.arange(625) / 5)
         ([[1.0, 2.0], [3.0]], {}, ValueError, "no array .*one length"),
         (SIGNAL[:240], {}, ValueError, "240 samples at 125 Hz is 1.92 s; allowed are 2 to 10 s"),
         (SIGNAL, {"fs": 500}, ValueError, "1.25 s; allowed are 2 to 10 s"),
-        (np.zeros(1260), {}, ValueError, "10.1 s; allowed.*If the rate is not that, give fs; cut"),
+        (np.zeros(1260), {}, ValueError, "10.08 s; allowed.*If the rate is not that, give fs; cut"),
         (SIGNAL, {"fs": 0}, ValueError, "fs=0 Hz is out of range; allowed are 100 to 2000 Hz"),
         (SIGNAL, {"fs": -250}, ValueError, "fs=-250"),
         (SIGNAL, {"fs": math.nan}, ValueError, "fs=nan"),
@@ -252,6 +252,14 @@ def test_shortest_and_longest_strip(advisor: Advisor, fs: float) -> None:
         assert advisor.predict(signal[:n], fs).usable
         with pytest.raises(ValueError, match="allowed are 2 to 10 s"):
             advisor.predict(signal[: n + outwards], fs)
+
+
+@pytest.mark.parametrize(("fs", "samples"), [(360.2, 720), (250.75, 501)])
+def test_strip_slightly_too_short_is_refused(advisor: Advisor, fs: float, samples: int) -> None:
+    """Less than 2 s by a part of a sample is told as what it is."""
+    with pytest.raises(ValueError, match=r"is 1\.99\d+ s; allowed are 2 to 10 s"):
+        advisor.predict(strips(1, 11, fs)[0][:samples], fs)
+    assert advisor.predict(strips(1, 11, fs)[0][: samples + 1], fs).usable
 
 
 def test_model_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ecg_shock.evaluation.limits import lower_limit, upper_limit
-from ecg_shock.evaluation.performance import AHA_GOALS, DURATIONS_S, AhaRow, judge
+from ecg_shock.evaluation.performance import AHA_GOALS, AhaRow, judge
 from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.protocol import DURATIONS_S
 from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, is_shockable
 
 

@@ -12,9 +12,9 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
-from ecg_shock.evaluation.performance import Validation, judge
+from ecg_shock.evaluation.performance import Model, Validation, judge
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.evaluation.tables import DISCLAIMER, to_dict, to_json, to_markdown, to_rich
+from ecg_shock.evaluation.tables import DISCLAIMER, NETWORK_NOTE, to_dict, to_json, to_markdown, to_rich
 
 HOSTILE = "[red]a|b[/red]`<script>x</script>`\\\x1b[2J_名_&lt;\n\u202e"
 
@@ -49,7 +49,8 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
     """JSON comes back as the dictionary, without NaN, under the keys that readers rely on."""
     document = json.loads(to_json(validation), parse_constant=pytest.fail)
     assert document == json.loads(json.dumps(to_dict(validation)))
-    assert list(document) == ["synthetic", "note", "limits", "performances"]
+    assert list(document) == ["synthetic", "note", "protocol", "models", "limits", "performances"]
+    assert (document["protocol"], document["models"]) == ("", [])
     assert document["limits"] == {"level": "90 % one-sided", "alpha": 0.1, "resamples": 2000, "seed": 0}
     assert document["note"] == DISCLAIMER
     first = document["performances"][0]
@@ -97,6 +98,16 @@ def test_terminal_columns_are_aligned(validation: Validation, width: int) -> Non
         assert all(line[end - 1].isdigit() and line[end] == " " for line in first_lines)
 
 
+def test_narrow_terminal_cuts_no_number(validation: Validation) -> None:
+    """At 60 columns the headings fold, while every count, window and measure stays whole on its line."""
+    lines = terminal(validation, 60).replace("\x1b[1m", "").replace("\x1b[0m", "").split("\n")
+    assert max(cell_len(line) for line in lines) <= 60
+    for performance in validation.performances:
+        for measure, rate in (("Se", performance.sensitivity), ("Sp", performance.specificity)):
+            start = [f"{performance.duration_s:g}", "s", measure, f"{rate.patients}", f"{rate.count}/{rate.windows}"]
+            assert any(line.split()[:5] == start for line in lines)
+
+
 def test_markdown_columns_are_aligned(validation: Validation) -> None:
     """As plain text, the bars of each Markdown table stand below each other."""
     tables = [part for part in to_markdown(validation).split("\n\n") if part.startswith("|")]
@@ -139,6 +150,34 @@ def test_hostile_names_stay_text(make_predictions: Callable[..., Predictions]) -
     assert "\x1b[31m" not in printed
     names = {row["name"] for row in json.loads(to_json(hostile))["performances"][0]["by_database"]}
     assert names == {HOSTILE, "vfdb"}
+
+
+def test_models_are_named_everywhere(make_predictions: Callable[..., Predictions]) -> None:
+    """Each model has its row, each way of selection its sentence once, and names stay text."""
+    digest, commit = "0123456789abcdef" * 4, "89abcdef" * 5
+    models = tuple(
+        Model(f"fold {k}", f"fold-{k}/bundle", "public-v1", k, digest, f"{commit}-dirty", 4321, 0.5, "Chosen <b>so</b>")
+        for k in (0, 1)
+    )
+    found = judge(make_predictions(100), models=models)
+    document = json.loads(to_json(found))
+    assert [model["fold"] for model in document["models"]] == [0, 1]
+    assert set(document["models"][0]) == {
+        *("name", "folder", "split", "fold", "sha256", "commit", "parameters", "threshold", "selection"),
+    }
+    assert document["models"][0]["sha256"] == digest
+    assert document["protocol"] == NETWORK_NOTE
+    markdown = to_markdown(found)
+    row = ["fold 1", "fold-1/bundle", digest[:12], f"{commit[:12]}-dirty", "4321", "0.5"]
+    assert row in markdown_cells(markdown)
+    for text in (MarkdownIt("commonmark").render(markdown), terminal(found, 200)):
+        assert "folds 0, 1 of public-v1" in text
+        assert text.count("Selection: Chosen ") == 1
+        assert "<b>" not in text or text == terminal(found, 200)
+        assert NETWORK_NOTE in text
+    narrow = terminal(found, 60)
+    assert max(cell_len(line) for line in narrow.replace("\x1b[1m", "").replace("\x1b[0m", "").split("\n")) <= 60
+    assert digest[:12] in narrow
 
 
 def test_terminal_details_the_headline_duration(make_predictions: Callable[..., Predictions]) -> None:

@@ -81,10 +81,10 @@ def test_one_flipped_bit_is_refused(copy: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["model.tflite", "model.keras"])
 def test_missing_model_is_named(copy: Path, name: str) -> None:
-    """Without a model file the error is the usual one of a missing file."""
+    """Without a model file the error is the usual one of a missing file, and says what that means."""
     (copy / name).unlink()
     bundle = load_bundle(copy)
-    with pytest.raises(FileNotFoundError, match=name):
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing: the bundle is incomplete"):
         bundle.read_litert() if name == "model.tflite" else bundle.load_keras()
 
 

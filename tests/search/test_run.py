@@ -14,7 +14,7 @@ import tomli_w
 
 from ecg_shock.search import run
 from ecg_shock.search.ledger import Trial, read_trials
-from ecg_shock.search.provenance import RUN_FILE
+from ecg_shock.search.record import RUN_FILE
 from ecg_shock.search.study import Study, keep_study
 from ecg_shock.search.supervisor import RECYCLE, WorkerError
 
@@ -140,6 +140,18 @@ def test_failures_in_a_row_end_the_search(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(run, "supervise", says("x" * 10))
     with pytest.raises(WorkerError, match="10 trainings in a row failed.*disk full"):
         run.search(study, tmp_path, data_dir=tmp_path, on_message=lambda message: None)
+
+
+def test_a_broken_disk_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What the worker cannot read or write ends the search with an error, and makes no trial of it."""
+
+    def supervise(command: list[str], log: Path, *, on_message, on_poison) -> None:
+        on_message({"kind": "broken", "trial": "", "error": "[Errno 28] No space left on device"})
+
+    monkeypatch.setattr(run, "supervise", supervise)
+    with pytest.raises(OSError, match="No space left on device; mend the cause"):
+        run.search(Study.model_validate(STUDY), tmp_path, data_dir=tmp_path, on_message=lambda message: None)
+    assert read_trials(tmp_path / "search") == ()
 
 
 def test_a_trial_that_kills_its_process_becomes_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -68,6 +68,11 @@ def test_trials_train_as_the_study_says(small: Path):
         (SMALL + "\n[space]\nfilters = [5, 52]", ["space", "[5, 52]", "multiples of step = 5"]),
         (SMALL + "\n[space]\nblocks = [1, 1]\nfilters = [5, 5]\nkernels = [5, 10]", ["search.trials = 3", "only 2"]),
         (SMALL + "\n[data", ["not valid TOML"]),
+        ("training = 3" + SMALL.replace("[training]", ""), ["training = 3 must be a table, [training]"]),
+        (
+            SMALL + "\n[space]\nblocks = [7, 7]\nkernels = [50, 50]\npadding = 'valid'",
+            ["no network of [space] can be built", "data.window_s = 5 s (625 samples)", "has no output"],
+        ),
     ],
 )
 def test_errors_name_file_key_value_and_what_is_allowed(small: Path, text: str, parts: list[str]):
@@ -105,3 +110,27 @@ def test_changed_study_is_refused_with_the_difference(small: Path, tmp_path: Pat
     assert "search.trials: 5 in the folder, 4 asked for" in str(caught.value)
     assert "epochs" not in str(caught.value)
     assert read_study(tmp_path / STUDY_FILE).search.trials == 5
+
+
+def test_study_that_is_no_text_is_named(small: Path):
+    """A file of another encoding is named, with what to do."""
+    small.write_bytes(SMALL.replace("small", "größer").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"small\.toml is not UTF-8 text.*save it as UTF-8"):
+        read_study(small)
+
+
+def test_change_to_what_is_no_table_names_the_section(small: Path):
+    """An option of the command that meets a section of another kind is answered like the section itself."""
+    small.write_text("consensus = 3" + SMALL)
+    with pytest.raises(ValueError, match=r"small\.toml cannot be used:\n  consensus = 3 must be a table"):
+        read_study(small, {"consensus.seeds": 1})
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"name = 'small'", b"\xff\xfe"])
+def test_damaged_study_of_a_run_is_named(small: Path, tmp_path: Path, content: bytes):
+    """A run folder whose study cannot be read is left as it is, and the error says what to do."""
+    kept = tmp_path / STUDY_FILE
+    kept.write_bytes(content)
+    with pytest.raises(ValueError, match=r"(?s)study is damaged.*Restore .*study\.toml.*--out"):
+        keep_study(read_study(small), tmp_path)
+    assert kept.read_bytes() == content

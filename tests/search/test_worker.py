@@ -66,14 +66,16 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     parts = Parts(make_part("a"), make_part("b"), make_part("c"))
     monkeypatch.setattr(worker, "load_parts", lambda data, folder: parts)
 
-    def _search(study: Study, fails=lambda spec: False, interrupt_at: int | None = None) -> list[tuple[str, str]]:
+    def _search(
+        study: Study, fails=lambda spec: False, interrupt_at: int | None = None, interruption: type = KeyboardInterrupt
+    ) -> list[tuple[str, str]]:
         trained = 0
 
         def train(spec, training, validation, config, folder, *, on_epoch):
             nonlocal trained
             trained += 1
             if trained == interrupt_at:
-                raise KeyboardInterrupt
+                raise interruption
             if fails(spec):
                 raise ValueError("the loss is nan\nin epoch 1")
             log = EpochLog(1, 0.5, 0.4, 0.8, 1.0, 0.9, seconds=1.5)
@@ -117,6 +119,16 @@ def test_draws_repeat_with_the_seed(search, tmp_path: Path, seed: int):
     (tmp_path / "search").rename(tmp_path / "first")
     search(make_study(6, seed=seed))
     assert drawn(tmp_path) == interrupted
+
+
+@pytest.mark.parametrize("failure", [OSError, MemoryError])
+def test_a_failing_machine_fails_no_trial(search, tmp_path: Path, failure: type[Exception]):
+    """A full disk or too little memory leaves the trial open, and the same search trains it later."""
+    with pytest.raises(failure):
+        search(make_study(3), interrupt_at=2, interruption=failure)
+    assert len(read_trials(tmp_path / "search")) == 1
+    search(make_study(3))
+    assert [trial.error for trial in read_trials(tmp_path / "search")] == [None] * 3
 
 
 def test_failed_trials_are_recorded_and_the_search_goes_on(search, tmp_path: Path):

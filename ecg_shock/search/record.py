@@ -1,4 +1,4 @@
-"""What a search must remember so that it can be repeated: versions, commit, patients, and a digest of its windows."""
+"""The record of a run, `run.json`: what must be known to repeat it, that is versions, commit, patients and windows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.parts import Parts
+from ecg_shock.data.parts import SYNTHETIC, Parts
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.provenance import commit, versions
 from ecg_shock.search.ledger import write_text
@@ -58,16 +58,16 @@ def keep_run(study: Study, parts: Parts, folder: Path) -> None:
     Raises
     ------
     ValueError
-        If the folder's run was begun with other windows.
+        If the folder's run was begun with other windows, or its `run.json` is damaged.
     """
     file = folder / RUN_FILE
     found = digest(parts.train, parts.validation)
-    run: dict[str, Any] = {"starts": []}
+    starts: list[Any] = []
     if file.is_file():
-        run = json.loads(file.read_text(encoding="utf-8"))
-        if run["data_digest"] != found:
+        begun_with, starts = _read(file)
+        if begun_with != found:
             raise ValueError(
-                f"{folder} was begun with other windows: their digest was {run['data_digest'][:12]}…, now it is "
+                f"{folder} was begun with other windows: their digest was {begun_with[:12]}…, now it is "
                 f"{found[:12]}…. The recordings, manifests, label policy or preprocessing have changed since; "
                 "go back to those, or choose another folder with --out."
             )
@@ -87,14 +87,55 @@ def keep_run(study: Study, parts: Parts, folder: Path) -> None:
             "consensus": [study.training.seed + index for index in range(study.consensus.seeds)],
         },
         "data_digest": found,
-        "parts": {name: _summary(getattr(parts, name)) for name in ("train", "validation", "test")},
-        "starts": [*run["starts"], start],
+        "parts": {name: _summary(getattr(parts, name), study) for name in ("train", "validation", "test")},
+        "starts": [*starts, start],
     }
     write_text(file, json.dumps(run, indent=2))
 
 
-def _summary(part: WindowSet) -> dict[str, Any]:
-    return {
-        "patients": sorted(set(part.patient.tolist())),
-        "windows": dict(sorted(Counter(part.aha_class.tolist()).items())),
+def made_up(part: WindowSet, study: Study) -> np.ndarray:
+    """Say which windows `data.supplement` added to those of patients.
+
+    Parameters
+    ----------
+    part : WindowSet
+        Windows of the study.
+    study : Study
+        If all its windows are synthetic, none of them was added.
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        Shape (n_windows,).
+    """
+    return (part.database == SYNTHETIC) & (not study.synthetic)
+
+
+def _read(file: Path) -> tuple[str, list[Any]]:
+    """Return the digest of the windows and the starts so far."""
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+        return str(run["data_digest"]), list(run["starts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({type(error).__name__}: {error}); "
+            "restore it from a copy, or choose another folder with --out"
+        ) from error
+
+
+def _summary(part: WindowSet, study: Study) -> dict[str, Any]:
+    added = made_up(part, study)
+    summary: dict[str, Any] = {
+        "patients": sorted(set(part.patient[~added].tolist())),
+        "windows": _count(part.aha_class[~added]),
     }
+    if added.any():
+        summary["supplement"] = {
+            "synthetic_patients": len(set(part.patient[added].tolist())),
+            "windows": _count(part.aha_class[added]),
+        }
+    return summary
+
+
+def _count(classes: np.ndarray) -> dict[str, int]:
+    return dict(sorted(Counter(classes.tolist()).items()))
