@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ from ecg_shock.data.parts import SYNTHETIC, DataConfig, Parts, shockable
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.models.bundle import Bundle, write_bundle
 from ecg_shock.models.cnn import CnnSpec
-from ecg_shock.provenance import commit, versions
 from ecg_shock.rhythms import AHA_CLASSES
-from ecg_shock.training.trainer import THRESHOLD, Examples, TrainingConfig, TrainingResult
+from ecg_shock.training.trainer import ORIGIN_NAME, THRESHOLD, Examples, TrainingConfig, TrainingResult
 
 
 def examples(windows: WindowSet) -> Examples:
@@ -86,12 +86,13 @@ def ship(
     """
     synthetic = SYNTHETIC in data.databases
     best = result.history[result.best_epoch - 1]
+    origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
     card: dict[str, Any] = {
         "name": name + (" (synthetic data: says nothing about patients)" if synthetic else ""),
         "synthetic": synthetic,
         "protocol": "weights fitted on the train patients, the epoch chosen on the validation patients",
         "selection": selection,
-        "commit": commit() or "not a checkout",
+        "commit": origin["commit"] or "not a checkout",
         "data": data.model_dump(mode="json", exclude_none=True),
         "training": training.model_dump(mode="json", exclude_none=True),
         "validation": {
@@ -104,7 +105,7 @@ def ship(
         },
         "patients": {job: patients(getattr(parts, job)) for job in ("train", "validation", "test")},
         "synthetic_windows": int((parts.train.database == SYNTHETIC).sum()),
-        "versions": versions(),
+        "versions": origin["versions"],
     }
     return write_bundle(
         folder,

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
+from ecg_shock.provenance import commit, versions
 from ecg_shock.training.checkpoint import Checkpoint, atomic_writer, load_checkpoint, save_checkpoint
 from ecg_shock.training.samplers import DEFAULT_FLOOR, Sampler, gradient_scores
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "checkpoint.npz"
 HISTORY_NAME = "history.json"
+ORIGIN_NAME = "origin.json"
 CHECKPOINT_FORMAT = 1  # to be raised with any change after which an old run would go on differently
 THRESHOLD = 0.5  # of the probability, where balanced accuracy is measured while training
 # Steps of one call into TensorFlow: fewer spend time on calls, more let an adaptive sampler's scores grow old.
@@ -198,7 +200,7 @@ def train(
     config : TrainingConfig
         How to train.
     folder : pathlib.Path
-        Made if missing; gets ``checkpoint.npz`` and ``history.json``.
+        Made if missing; gets ``checkpoint.npz``, ``history.json`` and ``origin.json`` (commit and versions).
     on_epoch : callable, optional
         Called with the `EpochLog` of each epoch trained now, after its state is on disk.
 
@@ -231,6 +233,8 @@ def train(
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, history = _resume(folder, run)
+    if checkpoint is None:
+        _write_origin(folder)
     if _is_finished(history, config):
         return _result(history, folder)
 
@@ -544,6 +548,13 @@ def _flatten(run: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _assign(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
+
+
+def _write_origin(folder: Path) -> None:
+    """Note what the training began with: a bundle may be written long after, by other versions."""
+    text = json.dumps({"commit": commit(), "versions": versions()}, indent=1)
+    with atomic_writer(folder / ORIGIN_NAME) as file:
+        file.write(text.encode())
 
 
 def _write_history(folder: Path, history: Sequence[EpochLog]) -> None:
