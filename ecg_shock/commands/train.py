@@ -60,8 +60,9 @@ def train(
 ) -> None:
     """Train a network, keep its best epoch, and write it as a bundle.
 
-    The epoch is chosen by balanced accuracy on the validation patients; the test patients are not looked at. Ctrl-C or
-    a crash loses at most the running epoch: the same command goes on.
+    The epoch is chosen by balanced accuracy on the validation patients; the test patients are not looked at.
+
+    Ctrl-C or a crash loses at most the running epoch: the same command goes on.
     """
     from ecg_shock.data.parts import SYNTHETIC, DataConfig, load_parts
     from ecg_shock.data.splits import load_split

@@ -14,6 +14,7 @@ def validate(
     model: Annotated[
         Path | None,
         typer.Argument(
+            metavar="MODEL",
             help="A bundle, or a folder of fold-0/bundle, fold-1/bundle …, whose predictions are pooled.",
             show_default="the model that comes with the package",
         ),
@@ -36,8 +37,9 @@ def validate(
 ) -> None:
     """Judge a model by the AHA goals, on the patients it was never shown.
 
-    Windows of 2, 3, 4, 5, 8 and 10 s are judged. The tables are printed and written as report.md and report.json,
-    with every prediction in predictions.csv.
+    Windows of 2, 3, 4, 5, 8 and 10 s are judged.
+
+    The tables are printed and written as report.md and report.json, with every prediction in predictions.csv.
     """
     from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
     from ecg_shock.evaluation.performance import judge

@@ -181,7 +181,7 @@ def test_killed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     (torn,) = killed.glob("checkpoint.npz.*.tmp")
     train(SPEC, TRAINING, VALIDATION, config(seed=7), killed)
     assert_same_state(tmp_path / "whole", killed)
-    assert sorted(p.name for p in killed.iterdir()) == ["checkpoint.npz", torn.name, "history.json"]
+    assert sorted(p.name for p in killed.iterdir()) == ["checkpoint.npz", torn.name, "history.json", "origin.json"]
 
 
 def test_finished_run_returns_at_once(tmp_path, monkeypatch):
@@ -344,3 +344,14 @@ def test_history_is_drawn(tmp_path):
     with pytest.raises(ValueError, match="empty"):
         plot_history([], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_origin_is_that_of_the_first_epoch(tmp_path):
+    """A folder says which versions began the training, also when others finish it."""
+    train(SPEC, TRAINING, VALIDATION, config(epochs=1), tmp_path)
+    origin = json.loads((tmp_path / "origin.json").read_text(encoding="utf-8"))
+    assert set(origin) == {"commit", "versions"}
+    assert "numpy" in origin["versions"]
+    (tmp_path / "origin.json").write_text('{"commit": "earlier", "versions": {}}', encoding="utf-8")
+    train(SPEC, TRAINING, VALIDATION, config(epochs=2), tmp_path)
+    assert json.loads((tmp_path / "origin.json").read_text(encoding="utf-8"))["commit"] == "earlier"
