@@ -29,6 +29,8 @@ DOES_NOT_MEET = "does not meet"
 TOO_FEW_WINDOWS = "too few windows"
 REPORT_ONLY = "report only"
 
+MOST_ERRORS = 10  # patients named in a report
+
 
 @dataclass(frozen=True)
 class AhaGoal:
@@ -136,12 +138,12 @@ class AhaRow:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """The windows of one database, or of one rhythm, in one group.
+    """The windows of one database, one rhythm or one patient, in one group.
 
     Parameters
     ----------
     name : str
-        The database or rhythm.
+        The database, rhythm or patient.
     group : {"shockable", "nonshockable", "intermediate"}
         What the windows call for.
     windows, patients, count : int
@@ -179,6 +181,8 @@ class Performance:
         ``fp / (fp + tn)``, and its upper Clopper-Pearson limit.
     by_database, by_rhythm : tuple of GroupRow
         Every window once in each.
+    most_errors : tuple of GroupRow
+        The patients with the most wrong advice, at most `MOST_ERRORS` rows, worst first.
     """
 
     duration_s: float
@@ -197,6 +201,7 @@ class Performance:
     false_positive_rate_upper_limit: float | None
     by_database: tuple[GroupRow, ...]
     by_rhythm: tuple[GroupRow, ...]
+    most_errors: tuple[GroupRow, ...]
 
 
 @dataclass(frozen=True)
@@ -342,6 +347,9 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         false_positive_rate_upper_limit=upper_limit(fp, fp + tn, alpha) if fp + tn else None,
         by_database=tuple(_group_rows(predictions, predictions.database, counted)),
         by_rhythm=tuple(_group_rows(predictions, predictions.rhythm, counted)),
+        most_errors=_most_errors(
+            patients, {"shockable": by_patient(shockable), "nonshockable": by_patient(nonshockable)}
+        ),
     )
 
 
@@ -407,3 +415,15 @@ def _group_rows(predictions: Predictions, names: np.ndarray, counted: np.ndarray
                     patients=len(np.unique(predictions.patient[mask])),
                     count=int(counted[mask].sum()),
                 )
+
+
+def _most_errors(
+    patients: np.ndarray, counts_by_group: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> tuple[GroupRow, ...]:
+    """Name the patients with the most wrong advice; an intermediate class has none."""
+    rows = [
+        GroupRow(name=str(patients[i]), group=group, windows=int(windows[i]), patients=1, count=int(right[i]))
+        for group, (right, windows) in counts_by_group.items()
+        for i in np.flatnonzero(right < windows)
+    ]
+    return tuple(sorted(rows, key=lambda row: (row.count - row.windows, row.name))[:MOST_ERRORS])

@@ -36,7 +36,10 @@ _RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by
 _TOLERANCE = 1e-9
 
 
-_TEXT_COLUMNS = ("Class", "Database", "Rhythm", "Window", "Measure", "Verdict", "Model", "Folder", "SHA-256", "Commit")
+_TEXT_COLUMNS = (
+    *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict"),
+    *("Model", "Folder", "SHA-256", "Commit"),
+)
 _WHOLE_COLUMNS = ("Window", "Measure", "SHA-256")  # others are folded where the terminal is narrow, and never cut
 _SHOWN_DIGITS = 12  # of a digest or commit; the JSON holds them whole
 
@@ -167,6 +170,7 @@ def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[_Table]
         if performance.duration_s in detailed_s:
             tables.append(_groups_table("database", performance, performance.by_database))
             tables.append(_groups_table("rhythm", performance, performance.by_rhythm))
+            tables.append(_groups_table("patient", performance, performance.most_errors, ", most errors"))
     if not validation.synthetic:
         return tables
     return [replace(table, title=f"{table.title} (synthetic)") for table in tables]
@@ -248,7 +252,7 @@ def _aha_cells(row: AhaRow) -> tuple[str, ...]:
     return (label, patients, windows, observed, limit, *rest, row.verdict)
 
 
-def _groups_table(of: str, performance: Performance, groups: Iterable[GroupRow]) -> _Table:
+def _groups_table(of: str, performance: Performance, groups: Iterable[GroupRow], which: str = "") -> _Table:
     rows = tuple(
         (
             group.name.replace("_", " ") if of == "rhythm" else _printable(group.name),
@@ -260,7 +264,7 @@ def _groups_table(of: str, performance: Performance, groups: Iterable[GroupRow])
         for group in groups
     )
     header = (of.capitalize(), "Measure", *_RATE_HEADER[:3])
-    return _Table(f"By {of}, windows of {performance.duration_s:g} s", header, rows)
+    return _Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, rows)
 
 
 def _rate_cells(rate: Rate) -> tuple[str, ...]:

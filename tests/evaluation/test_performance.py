@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from ecg_shock.evaluation.limits import lower_limit, upper_limit
-from ecg_shock.evaluation.performance import AHA_GOALS, AhaRow, judge
+from ecg_shock.evaluation.performance import AHA_GOALS, MOST_ERRORS, AhaRow, judge
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.protocol import DURATIONS_S
-from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, is_shockable
+from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE, is_shockable
 
 
 def windows_of(predictions: Predictions) -> list[dict]:
@@ -187,3 +187,19 @@ def test_synthetic_windows_mark_the_validation(make_predictions: Callable[..., P
     """A single synthetic database marks everything; recordings alone mark nothing."""
     assert judge(make_predictions(40, databases=("vfdb", "synthetic"))).synthetic
     assert not judge(make_predictions(40)).synthetic
+
+
+def test_most_errors_names_the_worst_patients(make_predictions: Callable[..., Predictions]) -> None:
+    """The patients with the most wrong advice, counted window by window, worst first, intermediate rhythms left out."""
+    predictions = make_predictions(600)
+    wrong: Counter[tuple[str, str]] = Counter()
+    for patient, aha_class, shock in zip(predictions.patient, predictions.aha_class, predictions.shock, strict=True):
+        if aha_class in SHOCKABLE and not shock:
+            wrong[str(patient), "shockable"] += 1
+        if aha_class in NONSHOCKABLE and shock:
+            wrong[str(patient), "nonshockable"] += 1
+    (performance,) = judge(predictions).performances
+    found = [(row.name, row.group, row.windows - row.count) for row in performance.most_errors]
+    assert len(found) == MOST_ERRORS < len(wrong)
+    assert all(wrong[name, group] == errors for name, group, errors in found)
+    assert [errors for *_, errors in found] == sorted(wrong.values(), reverse=True)[:MOST_ERRORS]
