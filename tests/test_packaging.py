@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from ecg_shock import __version__
-from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-HAS_MODEL = (DEFAULT_BUNDLE / "bundle.toml").is_file()
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +56,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_studies_and_manifests_and_no_recording(wheel: Path) -> None:
-    """Every tracked file of tuning/ and data_manifests/ is in it byte for byte, and the model if there is one."""
+    """Every tracked file of tuning/ and data_manifests/ is in it byte for byte, and the model."""
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
     for folder in ("tuning", "data_manifests"):
@@ -67,11 +65,8 @@ def test_wheel_holds_studies_and_manifests_and_no_recording(wheel: Path) -> None
         for file in files:
             name = f"ecg_shock/_resources/{file.relative_to(CHECKOUT).as_posix()}"
             assert held[name] == file.read_bytes()
-    if HAS_MODEL:
-        expected = {
-            f"ecg_shock/pretrained/{name}" for name in ("bundle.toml", "model.tflite", "model.keras", "CARD.md")
-        }
-        assert expected <= held.keys()
+    expected = {f"ecg_shock/pretrained/{name}" for name in ("bundle.toml", "model.tflite", "model.keras", "CARD.md")}
+    assert expected <= held.keys()
     assert {"ecg_shock/py.typed", "ecg_shock/__main__.py"} <= held.keys()
     assert not [name for name in held if name.endswith((".dat", ".atr", ".hea", ".edf", ".pyc"))]
     assert {name.split("/")[0] for name in held} == {"ecg_shock", f"ecg_shock-{__version__}.dist-info"}
@@ -85,7 +80,6 @@ def test_import_is_light(python: Path, tmp_path: Path) -> None:
     assert Path(path).is_relative_to(python.parents[1])
 
 
-@pytest.mark.skipif(not HAS_MODEL, reason="this checkout comes without a model")
 def test_installed_package_predicts(python: Path, tmp_path: Path) -> None:
     """`predict` works from another folder with the model of the wheel, and without TensorFlow."""
     code = (

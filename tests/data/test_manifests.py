@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import wfdb
 
 from ecg_shock.data.manifests import data_dir, load_manifest, manifest_names
 from ecg_shock.rhythms import RHYTHMS, UNUSABLE
@@ -42,7 +43,6 @@ def manifest_path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["vfdb", "cudb", "mitdb", "nstdb"])
 def test_manifest_agrees_with_the_real_recordings(name: str, recordings_dir: Path) -> None:
     """Sizes, digests and WFDB's own decoding of the samples are those that the manifest pins."""
-    wfdb = pytest.importorskip("wfdb")
     folder = recordings_dir / name
     if not folder.is_dir():
         pytest.skip(f"{name} is not among the recordings")
@@ -63,7 +63,6 @@ def test_manifest_agrees_with_the_real_recordings(name: str, recordings_dir: Pat
 @pytest.mark.parametrize("name", ["vfdb", "cudb", "nstdb"])
 def test_every_rhythm_code_of_the_real_annotations_is_read(name: str, recordings_dir: Path) -> None:
     """No rhythm change is written with a code that the manifest lacks, and it lists no code in vain."""
-    wfdb = pytest.importorskip("wfdb")
     manifest = load_manifest(name)
     used = set()
     for path in (recordings_dir / name).glob(f"*.{manifest.annotator}"):
