@@ -161,7 +161,7 @@ def _train_fold(
     )
     best = result.history[result.best_epoch - 1]
     console.print(
-        f"  {len(result.history)} epochs; best is {best.epoch}: validation balanced accuracy "
+        f"  {len(result.history)} epochs; best is {best.epoch}: validation BAC "
         f"{100 * best.balanced_accuracy:.2f} %, Se {100 * best.sensitivity:.2f} %, Sp {100 * best.specificity:.2f} %",
         highlight=False,
     )
