@@ -30,6 +30,9 @@ def validate(
             show_default="the test patients of the model's own split",
         ),
     ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Add the test results to the model's own card as well.")
+    ] = False,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
@@ -51,11 +54,14 @@ def validate(
         predict_databases,
         predict_test_part,
     )
-    from ecg_shock.evaluation.tables import to_json, to_markdown, to_rich
+    from ecg_shock.evaluation.tables import to_card, to_json, to_markdown, to_rich
+    from ecg_shock.models.bundle import add_to_card
 
     console = Console()
     bundles = find_bundles(model or DEFAULT_BUNDLE)
     folder = out or (model / "validation" if model else Path("runs") / "validation")
+    if record and (databases or len(bundles) > 1):
+        raise ValueError("--record is for one bundle and its own test patients; leave it out, or give one bundle.")
     if databases and len(bundles) > 1:
         raise ValueError(f"{model} holds {len(bundles)} bundles; give the one to judge on {databases}.")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -75,5 +81,7 @@ def validate(
     predictions.write_csv(folder / "predictions.csv")
     (folder / "report.json").write_text(to_json(validation), encoding="utf-8")
     (folder / "report.md").write_text(to_markdown(validation), encoding="utf-8")
+    if record:
+        add_to_card(bundles[0], {"test": to_card(validation)})
     console.print(to_rich(validation))
     console.print(f"written: {folder}/report.md, report.json, predictions.csv", highlight=False, markup=False)

@@ -86,6 +86,39 @@ def to_dict(validation: Validation) -> dict[str, Any]:
     }
 
 
+def to_card(validation: Validation) -> dict[str, str]:
+    """Give the pooled figures as lines for a model's card.
+
+    Parameters
+    ----------
+    validation : Validation
+        What `judge` found.
+
+    Returns
+    -------
+    dict of str to str
+        By duration: Se, Sp and balanced accuracy in %, with windows, patients and lower limits by patients; and each
+        AHA verdict at the durations.
+    """
+    card = {"limits": _level(validation)}
+    for performance in validation.performances:
+        rates = (("Se", performance.sensitivity), ("Sp", performance.specificity))
+        parts = [
+            f"{name} {_down(rate.observed)} ({rate.count}/{rate.windows} windows, {rate.patients} patients, "
+            f"limit by patient {_down(rate.patient_limit)})"
+            for name, rate in rates
+        ]
+        accuracy = performance.balanced_accuracy
+        parts.append(f"BAC {_down(accuracy.observed)} (limit by patient {_down(accuracy.patient_limit)})")
+        verdicts = [
+            f"{row.aha_class} {row.rate.count}/{row.rate.windows} {row.verdict}"
+            for row in performance.aha
+            if row.rate.windows
+        ]
+        card[f"{performance.duration_s:g} s"] = "; ".join([*parts, *verdicts])
+    return card
+
+
 def to_json(validation: Validation) -> str:
     """Give a validation as JSON, with the keys of `to_dict`.
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -154,19 +154,59 @@ def write_bundle(
     model.save(folder / KERAS_NAME)
     _export_litert(model, folder / LITERT_NAME)
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (KERAS_NAME, LITERT_NAME)}
+    return _write_description(
+        Bundle(
+            folder=folder,
+            spec=spec,
+            preprocessing=preprocessing,
+            threshold=float(threshold),
+            digests=digests,
+            card=card,
+        )
+    )
+
+
+def add_to_card(bundle: Bundle, entries: dict[str, Any]) -> Bundle:
+    """Tell more about a model, such as how its test went; the model itself is not touched.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The model.
+    entries : dict
+        New entries of its card, or other values for those that it has; anything that TOML can hold.
+
+    Returns
+    -------
+    Bundle
+        As `load_bundle` reads it back.
+
+    Raises
+    ------
+    TypeError
+        If an entry holds what TOML cannot, such as None.
+    """
+    return _write_description(replace(bundle, card={**bundle.card, **entries}))
+
+
+def _write_description(bundle: Bundle) -> Bundle:
+    """Write everything but the weights; `bundle.toml` comes last and whole."""
+    import tomli_w
+
     content = {
         "format": FORMAT,
-        "threshold": float(threshold),
-        "network": asdict(spec),
-        "preprocessing": preprocessing.to_dict(),
-        "sha256": digests,
-        "card": card,
+        "threshold": bundle.threshold,
+        "network": asdict(bundle.spec),
+        "preprocessing": bundle.preprocessing.to_dict(),
+        "sha256": bundle.digests,
+        "card": bundle.card,
     }
-    (folder / CARD_NAME).write_text(_card_markdown(spec, threshold, card), encoding="utf-8")
-    temporary = toml_path.with_suffix(".tmp")
-    temporary.write_bytes(tomli_w.dumps(content).encode())
-    temporary.replace(toml_path)
-    return load_bundle(folder)
+    text = tomli_w.dumps(content)
+    (bundle.folder / CARD_NAME).write_text(_card_markdown(bundle.spec, bundle.threshold, bundle.card), encoding="utf-8")
+    temporary = bundle.folder / f"{TOML_NAME}.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(bundle.folder / TOML_NAME)
+    return load_bundle(bundle.folder)
 
 
 def load_bundle(folder: str | Path) -> Bundle:

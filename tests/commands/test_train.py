@@ -169,3 +169,23 @@ def test_made_up_patients_are_not_counted_with_real_ones(tmp_path: Path) -> None
     assert patients(parts.train) == sorted(set(parts.train.patient))
     mixed = dataclasses.replace(parts.train, database=np.where(np.arange(len(parts.train)) < 5, "vfdb", "synthetic"))
     assert patients(mixed) == sorted(set(parts.train.patient[:5]))
+
+
+def test_test_results_can_be_recorded_on_the_card(run_folder: Path, tmp_path: Path) -> None:
+    """--record adds the figures of the report to the card and leaves the model as it is."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(run_folder / "fold-1" / "bundle", folder)
+    before = load_bundle(folder)
+    done = CliRunner().invoke(app, ["validate", str(folder), "--record", "--out", str(tmp_path / "report")])
+    assert done.exit_code == 0, done.output
+    after = load_bundle(folder)
+    assert after.digests == before.digests
+    assert {key: value for key, value in after.card.items() if key != "test"} == before.card
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    at_5_s = next(p for p in report["performances"] if p["duration_s"] == 5)
+    for rate in (at_5_s["sensitivity"], at_5_s["specificity"]):
+        assert f"({rate['count']}/{rate['windows']} windows, {rate['patients']} patients" in after.card["test"]["5 s"]
+    assert "## test" in (folder / "CARD.md").read_text(encoding="utf-8")
+    refused = CliRunner().invoke(app, ["validate", str(run_folder), "--record", "--out", str(tmp_path / "no")])
+    assert refused.exit_code == 1
+    assert "one bundle" in refused.output
