@@ -329,27 +329,28 @@ def _judge_organised(recording: Recording, start_s: float, end_s: float, policy:
     return RHYTHMS["organised"], ""
 
 
-def amplitude_mv(window: np.ndarray) -> float:
-    """Measure peak-to-peak amplitude: the median over the window's whole seconds.
+def amplitude_mv(ecg: np.ndarray) -> np.ndarray:
+    """Measure peak-to-peak amplitude: the median over each window's whole seconds.
 
     Parameters
     ----------
-    window : numpy.ndarray
-        Shape (n_samples,), mV, preprocessed, at 125 Hz.
+    ecg : numpy.ndarray
+        Shape (n_samples,) or (n_windows, n_samples), mV, preprocessed, at 125 Hz; at least 1 s.
 
     Returns
     -------
-    float
-        In mV.
+    numpy.ndarray
+        In mV, shape () or (n_windows,).
 
     Examples
     --------
-    >>> round(amplitude_mv(np.sin(2 * np.pi * 5 * np.arange(625) / 125)), 1)
+    >>> print(amplitude_mv(np.sin(2 * np.pi * 5 * np.arange(625) / 125)).round(1))
     2.0
     """
     second = round(FS)
-    whole = window[: len(window) // second * second].reshape(-1, second)
-    return float(np.median(np.ptp(whole, axis=1)))
+    seconds = ecg.shape[-1] // second
+    blocks = ecg[..., : seconds * second].reshape(*ecg.shape[:-1], seconds, second)
+    return np.median(np.ptp(blocks, axis=-1), axis=-1)
 
 
 def rate_bpm(window: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ecg_shock.data.windows import amplitude_mv
 from ecg_shock.preprocessing import FS, hold_invalid
 
 MAX_MISSING = 0.10  # share of invalid samples
@@ -80,7 +81,7 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
     clipped = _clipped_share(held, low, high)
     rms_hz, flatness, mains = _spectral_measures(filtered)
     like_noise = ((rms_hz > WHITE_RMS_HZ) & (flatness > WHITE_FLATNESS)) | (rms_hz > MUSCLE_RMS_HZ)
-    noisy = like_noise & (_steadiness(filtered) > NOISE_STEADINESS) & (_amplitudes_mv(filtered) > NOISE_MIN_MV)
+    noisy = like_noise & (_steadiness(filtered) > NOISE_STEADINESS) & (amplitude_mv(filtered) > NOISE_MIN_MV)
 
     reasons = []
     for i in range(len(strips)):
@@ -151,11 +152,6 @@ def _steadiness(filtered: np.ndarray) -> np.ndarray:
     slope = np.diff(filtered, axis=1)
     energy = _in_blocks(slope**2, round(NOISE_BLOCK_S * FS)).mean(axis=2)
     return np.median(energy, axis=1) / (energy.mean(axis=1) + SPECTRUM_FLOOR)
-
-
-def _amplitudes_mv(filtered: np.ndarray) -> np.ndarray:
-    """Peak-to-peak amplitude: the median over each strip's whole seconds."""
-    return np.median(np.ptp(_in_blocks(filtered, round(FS)), axis=2), axis=1)
 
 
 def _in_blocks(rows: np.ndarray, length: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from scipy.signal import butter, sosfilt
 
 from ecg_shock.data.annotations import read_labelled
 from ecg_shock.data.manifests import load_manifest
-from ecg_shock.data.windows import cut_windows
+from ecg_shock.data.windows import amplitude_mv, cut_windows
 from ecg_shock.deploy import quality
 from ecg_shock.deploy.quality import unusable_reasons
 from ecg_shock.preprocessing import preprocess_strips
@@ -68,7 +68,7 @@ def test_no_vf_is_hidden(real_strips: dict, length: int) -> None:
         filtered = preprocess_strips(vf, fs)
         rms_hz, flatness, mains = quality._spectral_measures(filtered)
         steady = (quality._steadiness(filtered) > quality.NOISE_STEADINESS) & (
-            quality._amplitudes_mv(filtered) > quality.NOISE_MIN_MV
+            amplitude_mv(filtered) > quality.NOISE_MIN_MV
         )
         values = {
             "span mV": np.ptp(vf, axis=1).max(),
