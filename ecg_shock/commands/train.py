@@ -47,7 +47,10 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better one.", show_default="never")
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="'ras' or 'uniform'.", show_default="ras")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="How windows are drawn: uniform, class, instance, ras or obs.", show_default="ras"),
+    ] = None,
     balanced: Annotated[
         bool | None, typer.Option("--balanced/--prior", help="Give both classes equal weight.", show_default="prior")
     ] = None,
@@ -146,7 +149,12 @@ def _train_fold(
             )
 
         result = train_network(
-            spec, examples(parts.train), examples(parts.validation), training, folder, on_epoch=on_epoch
+            spec,
+            examples(parts.train, training.groups),
+            examples(parts.validation),
+            training,
+            folder,
+            on_epoch=on_epoch,
         )
     plot_history(result.history, folder / "history.png")
     ship(

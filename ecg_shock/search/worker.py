@@ -93,7 +93,7 @@ class Trainer:
 
     def __init__(self, study: Study, data_dir: Path, supervisor: Supervisor) -> None:
         parts = load_parts(study.data, data_dir)
-        self._training, self._validation = examples(parts.train), examples(parts.validation)
+        self._training, self._validation = examples(parts.train, study.training.groups), examples(parts.validation)
         self._supervisor = supervisor
         self._left = study.search.trials_per_process
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ecg_shock.training.trainer import THRESHOLD, EpochLog, best_of
 
 
 def plot_history(history: Sequence[EpochLog], path: Path) -> None:
-    """Draw losses, sensitivity, specificity and balanced accuracy by epoch, with the best epoch marked.
+    """Draw what an epoch came to and how its windows were drawn, by epoch, with the best epoch marked.
+
+    From above: the losses; sensitivity, specificity and balanced accuracy; the batch that uniform sampling would need
+    for the same variance, and Kish's size of a batch; the share of each rhythm among the windows drawn.
 
     Parameters
     ----------
@@ -26,7 +31,7 @@ def plot_history(history: Sequence[EpochLog], path: Path) -> None:
     # The object interface leaves pyplot's global state, and any window of the caller's, alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
     if not history:
         raise ValueError("history is empty; train at least one epoch")
@@ -34,9 +39,9 @@ def plot_history(history: Sequence[EpochLog], path: Path) -> None:
     epochs = [e.epoch for e in history]
     marker = "o" if len(history) == 1 else None  # a line of one point cannot be seen
 
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    figure = Figure(figsize=(8, 11), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, rates = figure.subplots(2, 1, sharex=True)
+    losses, rates, sizes, shares = figure.subplots(4, 1, sharex=True)
     losses.plot(epochs, [e.loss for e in history], marker=marker, label="training, with dropout")
     losses.plot(epochs, [e.validation_loss for e in history], marker=marker, label="validation")
     losses.set_yscale("log")
@@ -48,13 +53,26 @@ def plot_history(history: Sequence[EpochLog], path: Path) -> None:
         epochs, [100 * e.balanced_accuracy for e in history], marker=marker, color="black", label="balanced accuracy"
     )
     rates.set_ylabel(f"Validation at threshold {THRESHOLD} (%)")
-    rates.set_xlabel("Epoch")
-    rates.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    for axes in (losses, rates):
+    effective = [np.nan if e.effective_batch is None else e.effective_batch for e in history]
+    sizes.plot(epochs, effective, marker=marker, label="effective: uniform batch of the same variance")
+    sizes.plot(epochs, [e.kish for e in history], marker=marker, label="Kish's size")
+    sizes.set_yscale("log", base=2)
+    sizes.yaxis.set_major_formatter(ScalarFormatter())
+    sizes.yaxis.set_minor_formatter(NullFormatter())
+    sizes.set_ylabel("Windows a batch")
+
+    for name in history[0].drawn:
+        shares.plot(epochs, [100 * e.drawn[name] for e in history], marker=marker, label=name.replace("_", " "))
+    shares.set_ylabel("Share of the draws (%)")
+    shares.set_ylim(bottom=0)
+    shares.set_xlabel("Epoch")
+    shares.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    for axes in (losses, rates, sizes, shares):
         axes.axvline(best.epoch, color="gray", ls="--", lw=1)
         axes.grid(alpha=0.3)
-        axes.legend(loc="best")
+        axes.legend(loc="best", fontsize="small")
     losses.set_title(
         f"Best epoch {best.epoch}: balanced accuracy {100 * best.balanced_accuracy:.2f} %, "
         f"loss {best.validation_loss:.4g}"

@@ -12,6 +12,7 @@ References
 .. [2] Gopal, "Adaptive Sampling for SGD by Exploiting Side Information", ICML 2016
 .. [3] Katharopoulos, Fleuret, "Not All Samples Are Created Equal: Deep Learning with Importance Sampling",
    arXiv:1803.00942, 2018
+.. [4] Loshchilov, Hutter, "Online Batch Selection for Faster Training of Neural Networks", arXiv:1511.06343, 2015
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-SAMPLERS = ("uniform", "ras")
+SAMPLERS = ("uniform", "class", "instance", "ras", "obs")
+BIASED = ("obs",)  # its batches minimise another objective than the mean loss, and no weight mends that
 DEFAULT_FLOOR = 0.1  # weights stay below 1 / DEFAULT_FLOOR
 # Ours, since the papers give none. Dropout makes a score noisy, so a new one is averaged with the old;
-# a window that is not visited is known less and less, so its score drifts to its group's mean.
+# a window that is not visited is known less and less, so its score is trusted less than its group's mean.
 NEW_SCORE_SHARE = 0.5
 HALF_LIFE_EPOCHS = 5.0
+GATE = 1.2  # gain below which importance sampling is not worth its noise; between those of [3]
+GAIN_SHARE = 0.1  # of the newest gain in its moving average
+# How many times likelier "obs" draws the window of the largest score than that of the smallest; from [4], where it
+# falls during the training. Ours stays.
+PRESSURE = 100.0
 
 
 def gradient_scores(
@@ -62,10 +69,43 @@ def gradient_scores(
     >>> gradient_scores(np.zeros(1), np.array([3.0]), np.array([True]), np.ones(1))
     array([1.])
     """
-    towards_label = np.where(shockable, logits, -logits).astype(np.float64)
-    error = np.exp(-np.logaddexp(0.0, towards_label))  # |q − y| without overflow
     with np.errstate(invalid="ignore"):  # features that overflowed have a score of NaN, which samplers pass over
-        return class_weights * error * np.sqrt(1.0 + squared_norms)
+        return error_scores(logits, squared_norms, shockable, class_weights) * np.sqrt(1.0 + squared_norms)
+
+
+def error_scores(
+    logits: np.ndarray, squared_norms: np.ndarray, shockable: np.ndarray, class_weights: np.ndarray
+) -> np.ndarray:
+    """Give each window's weighted error c |q − y|, the derivative of its loss with respect to the logit.
+
+    Cheaper than `gradient_scores`, which it is a part of: the features play no part.
+
+    Parameters
+    ----------
+    logits : numpy.ndarray
+        The network's output before the sigmoid.
+    squared_norms : numpy.ndarray
+        Not used; both scores are called alike.
+    shockable : numpy.ndarray of bool
+        The label y; same shape as `logits`.
+    class_weights : numpy.ndarray
+        The weight c of each window's class in the objective; same shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        Scores, float64, same shape.
+
+    Examples
+    --------
+    >>> error_scores(np.zeros(1), np.array([3.0]), np.array([True]), np.ones(1))
+    array([0.5])
+    """
+    towards_label = np.where(shockable, logits, -logits).astype(np.float64)
+    return class_weights * np.exp(-np.logaddexp(0.0, towards_label))  # |q − y| without overflow
+
+
+SCORES = {"gradient": gradient_scores, "error": error_scores}
 
 
 def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, floor: float) -> np.ndarray:
@@ -73,13 +113,21 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 
     Parameters
     ----------
-    name : {"uniform", "ras"}
-        "uniform": 1/N. "ras": two levels, first a group with probability proportional to its number of windows times
-        its *mean* score, then a window of the group proportional to its score; mixed with the uniform distribution.
+    name : {"uniform", "class", "instance", "ras", "obs"}
+        - "uniform": 1/N.
+        - "class": a group with probability proportional to its number of windows times the root-mean-square of its
+          scores, which is the optimum for windows drawn uniformly inside a group [2]_.
+        - "instance": proportional to the score.
+        - "ras": two levels, first a group with probability proportional to its number of windows times its *mean*
+          score, then a window of the group proportional to its score.
+        - "obs": falls exponentially with the rank of the score, by a factor of 100 from the largest to the smallest
+          [4]_. Equal scores share a rank.
+
+        All of them mixed with the uniform distribution.
     scores : numpy.ndarray
         Estimated norm of each window's gradient, shape (N,), not negative.
     groups : numpy.ndarray
-        The group of each window, shape (N,), such as its AHA class.
+        The group of each window, integers of shape (N,), such as its AHA class.
     floor : float
         The share λ of the uniform distribution in [0, 1]. No weight 1/(N p) exceeds 1/λ, and the second moment of
         the gradient never exceeds 1/λ times that of uniform sampling, however wrong the scores.
@@ -92,7 +140,8 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
     Raises
     ------
     ValueError
-        If the name is unknown, the floor out of range, there is no window, a shape differs, or a score is negative.
+        If the name is unknown, the floor out of range, there is no window, a shape differs, the groups are not
+        integers, or a score is negative.
 
     Notes
     -----
@@ -100,37 +149,84 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 
     - the regularisation is the mixture with the uniform distribution;
     - the group's factor is the mean norm. Gopal's root-mean-square [2]_ is right only when windows are drawn uniformly
-      inside a group; with the mean norm the two levels multiply to p ∝ score, which is the least-variance optimum.
+      inside a group; with the mean norm the two levels multiply to p ∝ score, which is the least-variance optimum. So
+      "ras" and "instance" are one distribution of given scores, and differ in how a `Sampler` keeps the scores.
 
     References
     ----------
     .. [1] Rojas-Domínguez et al., Soft Computing 27:13237, 2023, doi:10.1007/s00500-022-07131-7
     .. [2] Gopal, "Adaptive Sampling for SGD by Exploiting Side Information", ICML 2016
+    .. [4] Loshchilov, Hutter, arXiv:1511.06343, 2015
 
     Examples
     --------
     >>> sampling_distribution("ras", np.array([0.0, 3.0]), np.array([0, 1]), floor=0.2)
     array([0.1, 0.9])
     """
-    scores = np.asarray(scores, dtype=np.float64)
+    scores, groups = np.asarray(scores, dtype=np.float64), np.asarray(groups)
     if name not in SAMPLERS:
         raise ValueError(f"sampler is {name!r}; allowed are {SAMPLERS}")
     if not 0 <= floor <= 1:
         raise ValueError(f"floor is {floor!r}; it must be from 0 (scores alone) to 1 (uniform)")
-    if scores.ndim != 1 or scores.size == 0 or np.shape(groups) != scores.shape:
+    if scores.ndim != 1 or scores.size == 0 or groups.shape != scores.shape:
         raise ValueError(
-            f"scores and groups have shapes {scores.shape} and {np.shape(groups)}; "
+            f"scores and groups have shapes {scores.shape} and {groups.shape}; "
             "they must be one-dimensional, equally long and not empty"
         )
+    if not np.issubdtype(groups.dtype, np.integer):
+        raise ValueError(f"groups has type {groups.dtype}; it must be integer")
     if np.any(scores < 0):
         raise ValueError(f"a score is {scores.min()!r}; norms are not negative")
 
     uniform = np.full(scores.size, 1.0 / scores.size)
     if name == "uniform" or not np.isfinite(scores).all() or scores.max() == 0:
         return uniform
-    # A group's mean score times its size is the sum of its scores and cancels: both levels together give p ∝ score.
     share = scores / scores.max()  # the sum of huge scores would overflow
+    if name == "class":
+        _, member, size = np.unique(groups, return_inverse=True, return_counts=True)
+        share = np.sqrt(np.bincount(member, weights=share**2) / size)[member]
+    elif name == "obs":
+        _, level, size = np.unique(-share, return_inverse=True, return_counts=True)
+        rank = np.cumsum(size) - (size + 1) / 2  # the mean rank of equal scores, the largest first
+        share = PRESSURE ** (-rank[level] / scores.size)
+    # A group's mean score times its size is the sum of its scores and cancels: both levels of "ras" give p ∝ score.
     return (1.0 - floor) * share / share.sum() + floor * uniform
+
+
+def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
+    """Give how much importance sampling can gain: the root of the second moments' ratio, uniform to the given.
+
+    Parameters
+    ----------
+    name : {"uniform", "class", "instance", "ras"}
+        How to draw, without a floor.
+    scores : numpy.ndarray
+        Norm of each window's gradient, shape (N,), not negative.
+    groups : numpy.ndarray
+        The group of each window, integers of shape (N,).
+
+    Returns
+    -------
+    float
+        τ ≥ 1: √(mean s²) / mean s for "ras" and "instance", as in [1]_; √(mean s²) over the mean of the groups'
+        root-mean-squares for "class"; 1 for "uniform", and where all scores are zero or one is not finite.
+
+    References
+    ----------
+    .. [1] Katharopoulos, Fleuret, arXiv:1803.00942, 2018
+
+    Examples
+    --------
+    >>> gain("ras", np.array([0.0, 0.0, 0.0, 3.0]), np.array([0, 0, 1, 1]))
+    2.0
+    """
+    p = sampling_distribution(name, scores, groups, floor=0.0)
+    if name == "uniform" or not np.isfinite(scores).all() or not np.any(scores):
+        return 1.0
+    drawn = p > 0  # a window of no gradient adds nothing, however seldom it is drawn
+    share = np.asarray(scores, dtype=np.float64)[drawn] / np.max(scores)
+    second_moment = np.sum(share**2 / p[drawn]) / len(scores) ** 2
+    return max(1.0, float(np.sqrt(np.sum(share**2) / len(scores) / second_moment)))
 
 
 class Sampler:
@@ -138,23 +234,36 @@ class Sampler:
 
     "uniform" goes through all windows in random order, shuffles again and goes on, so that each window comes once
     in N draws and a batch may hold the end of one round and the start of the next; its weights are 1. Every other
-    sampler draws with replacement from `sampling_distribution`.
+    sampler draws with replacement from `sampling_distribution`. The *gate* keeps it to what "uniform" does while the
+    moving average of the gain (`gain`) is under 1.2: as long as all windows are alike there is nothing to choose. "obs"
+    has no gate, since it knows no gain.
+
+    What is known of a window is the moving root-mean-square of the scores of its visits: dropout makes its gradient a
+    random one, and the best p is proportional to √E‖g‖². The longer ago the last visit, the more the mean of its group
+    counts instead, half after five epochs' worth of draws. "instance" knows no groups: the mean
+    is that of all windows.
 
     Parameters
     ----------
-    name : {"uniform", "ras"}
+    name : {"uniform", "class", "instance", "ras", "obs"}
         How to draw.
     groups : array_like
-        The group of each window, shape (N,), such as its AHA class.
+        The group of each window, integers of shape (N,), such as its AHA class.
     floor : float
         Share of the uniform distribution, above 0 and at most 1; weights are at most 1/floor.
+    stratified : bool
+        Give each batch a fixed number of windows of each group, as near as can be to the group's probability times
+        the batch size and at least one: every batch sees each group. It takes the chance out of the first level of the
+        draw, and the weights stay exact. With small batches, rounding can raise a weight above 1/floor.
+    gate : float
+        Gain from which on scores count; 1 is always.
     seed : int
         Seed of the sampler's own random numbers.
 
     Raises
     ------
     ValueError
-        If the name is unknown, the floor out of range, or there is no window.
+        If the name is unknown, the floor or the gate out of range, there is no window, or "obs" is to be stratified.
 
     Examples
     --------
@@ -163,14 +272,34 @@ class Sampler:
     >>> sampler.update(indices, np.ones((3, 2)))
     """
 
-    def __init__(self, name: str, groups: np.ndarray, *, floor: float = DEFAULT_FLOOR, seed: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        groups: np.ndarray,
+        *,
+        floor: float = DEFAULT_FLOOR,
+        stratified: bool = False,
+        gate: float = GATE,
+        seed: int = 0,
+    ) -> None:
         if not 0 < floor <= 1:
             raise ValueError(f"floor is {floor!r}; it must be above 0, or windows are never drawn, and at most 1")
+        if not 1 <= gate < np.inf:
+            raise ValueError(f"gate is {gate!r}; it must be 1 (always open) or above")
+        if stratified and name in BIASED:
+            raise ValueError(f"sampler is {name!r}, which ranks all windows together and cannot be stratified")
         self.name = name
         self.floor = floor
-        _, self._groups = np.unique(np.asarray(groups), return_inverse=True)
+        self.stratified = stratified
+        self.gate = gate
+        _, self._strata = np.unique(np.asarray(groups), return_inverse=True)
+        self._groups = np.zeros_like(self._strata) if name == "instance" else self._strata
+        self._sizes = np.bincount(self._groups)
+        self._by_stratum = np.argsort(self._strata, kind="stable")
         self._rng = np.random.default_rng(seed)
-        self._scores = np.ones(self._groups.size)
+        self._scores = np.ones(self._strata.size)
+        self._ages = np.zeros(self._strata.size)  # epochs' worth of draws since the score was learned
+        self._gain = 1.0
         self._round: np.ndarray = np.empty(0, dtype=np.int64)  # what is left of the current shuffled round
         self._p = sampling_distribution(name, self._scores, self._groups, floor)
 
@@ -180,9 +309,19 @@ class Sampler:
         return self.name != "uniform"
 
     @property
+    def gain(self) -> float:
+        """The moving average of the gain τ that the scores promise; 1 for samplers without a gate."""
+        return self._gain
+
+    @property
+    def is_open(self) -> bool:
+        """Whether scores decide what is drawn now."""
+        return self.learns and (self.name in BIASED or self._gain >= self.gate)
+
+    @property
     def probabilities(self) -> np.ndarray:
-        """The distribution that the next draw uses, shape (N,)."""
-        return self._p.copy()
+        """The distribution that the next draw uses, shape (N,); that of a stratified one before its rounding."""
+        return self._p.copy() if self.is_open else np.full(self._p.size, 1.0 / self._p.size)
 
     def draw(self, shape: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Draw windows, all from the distribution that stands now.
@@ -198,22 +337,28 @@ class Sampler:
             The windows drawn, of the shape asked for.
         weights : numpy.ndarray of float64
             1/(N p) of each; a batch's loss is the sum of the weighted losses divided by the batch size, not by the
-            sum of the weights, which would be biased.
+            sum of the weights, which would be biased. For "obs", 1.
+
+        Raises
+        ------
+        ValueError
+            If a stratified batch is smaller than the number of groups.
         """
-        if self.name == "uniform":
-            count = int(np.prod(shape))
-            while self._round.size < count:
-                self._round = np.concatenate([self._round, self._rng.permutation(self._groups.size)])
-            indices, self._round = self._round[:count].reshape(shape), self._round[count:]
-        else:
-            indices = self._rng.choice(self._groups.size, size=shape, p=self._p)
-        return indices, (1.0 / self._groups.size) / self._p[indices]
+        shape = (shape,) if isinstance(shape, int) else shape
+        if self.stratified:
+            return self._draw_stratified(shape)
+        if not self.is_open:
+            return self._draw_round(shape), np.ones(shape)
+        indices = self._rng.choice(self._p.size, size=shape, p=self._p)
+        if self.name in BIASED:
+            return indices, np.ones(shape)
+        return indices, (1.0 / self._p.size) / self._p[indices]
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Learn the scores of windows that were visited.
 
-        Each visited window's score moves half-way to the mean of its new scores; the scores of all others drift to
-        the mean of their group, half-way in five epochs' worth of draws. Scores that are not finite are passed over.
+        The square of each visited window's score moves half-way to the mean square of its new scores; all others grow
+        older by these draws. Scores that are not finite are passed over.
 
         Parameters
         ----------
@@ -221,33 +366,56 @@ class Sampler:
             The windows, any shape; a window may come more than once.
         scores : numpy.ndarray
             Their new scores, same shape.
+
+        Raises
+        ------
+        ValueError
+            If a score is negative.
         """
-        size = self._groups.size
+        if np.any(scores < 0):
+            raise ValueError(f"a score is {np.nanmin(scores)!r}; norms are not negative")
+        size = self._scores.size
         indices, scores = np.ravel(indices), np.ravel(scores)
         known = np.isfinite(scores)
         times = np.bincount(indices[known], minlength=size)
-        new = np.bincount(indices[known], weights=scores[known], minlength=size) / np.maximum(times, 1)
+        squares = np.bincount(indices[known], weights=scores[known] ** 2, minlength=size) / np.maximum(times, 1)
 
-        group_mean = (np.bincount(self._groups, weights=self._scores) / np.bincount(self._groups))[self._groups]
-        kept = 0.5 ** (indices.size / size / HALF_LIFE_EPOCHS)
-        drifted = group_mean + kept * (self._scores - group_mean)
-        averaged = self._scores + NEW_SCORE_SHARE * (new - self._scores)
-        self._replace_scores(np.where(times > 0, averaged, drifted))
+        visited = times > 0
+        estimate = self._estimate()
+        averaged = np.sqrt(estimate**2 + NEW_SCORE_SHARE * (squares - estimate**2))
+        self._scores = np.where(visited, averaged, self._scores)
+        self._ages = np.where(visited, 0.0, self._ages + indices.size / size)
+        self._learn(GAIN_SHARE)
 
     def rescore(self, scores: np.ndarray) -> None:
-        """Replace the scores of all windows.
+        """Replace the scores of all windows, and with them the gain. Scores that are not finite are passed over.
 
         Parameters
         ----------
         scores : numpy.ndarray
             Shape (N,).
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer scores than windows, or one is negative.
         """
-        self._replace_scores(np.array(scores, dtype=np.float64))
+        if np.shape(scores) != self._scores.shape or np.any(scores < 0):
+            raise ValueError(
+                f"scores have shape {np.shape(scores)} and the least is {np.nanmin(scores, initial=np.inf)!r}; "
+                f"they must have shape {self._scores.shape} and be 0 or above"
+            )
+        known = np.isfinite(scores)
+        self._scores = np.where(known, scores, self._scores)
+        self._ages = np.where(known, 0.0, self._ages)
+        self._learn(1.0)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all that `restore` needs to go on with the same draws, as NumPy arrays."""
         return {
             "scores": self._scores.copy(),
+            "ages": self._ages.copy(),
+            "gain": np.array(self._gain),
             "round": self._round.copy(),
             "rng": np.array(json.dumps(self._rng.bit_generator.state)),
         }
@@ -265,10 +433,66 @@ class Sampler:
         ValueError
             If the state is of another number of windows.
         """
-        self._replace_scores(state["scores"].copy())
+        if state["scores"].shape != self._scores.shape or state["ages"].shape != self._scores.shape:
+            raise ValueError(f"the state is of {state['scores'].size} windows; this sampler has {self._scores.size}")
+        self._scores, self._ages = state["scores"].copy(), state["ages"].copy()
         self._round = state["round"].copy()
         self._rng.bit_generator.state = json.loads(str(state["rng"]))
+        self._learn(0.0)
+        self._gain = float(state["gain"])
 
-    def _replace_scores(self, scores: np.ndarray) -> None:
-        self._p = sampling_distribution(self.name, scores, self._groups, self.floor)
-        self._scores = scores
+    def _estimate(self) -> np.ndarray:
+        """Return what each window's score is now believed to be: its own, and its group's mean the older it is."""
+        group_mean = (np.bincount(self._groups, weights=self._scores) / self._sizes)[self._groups]
+        trust = 0.5 ** (self._ages / HALF_LIFE_EPOCHS)
+        return group_mean + trust * (self._scores - group_mean)
+
+    def _learn(self, share: float) -> None:
+        """Make the distribution of the scores, and move the gain by that share to theirs."""
+        estimate = self._estimate()
+        self._p = sampling_distribution(self.name, estimate, self._groups, self.floor)
+        if self.learns and self.name not in BIASED:
+            self._gain += share * (gain(self.name, estimate, self._groups) - self._gain)
+
+    def _draw_round(self, shape: tuple[int, ...]) -> np.ndarray:
+        count = int(np.prod(shape))
+        while self._round.size < count:
+            self._round = np.concatenate([self._round, self._rng.permutation(self._strata.size)])
+        indices, self._round = self._round[:count].reshape(shape), self._round[count:]
+        return indices
+
+    def _draw_stratified(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        p = self.probabilities
+        batch = shape[-1]
+        stratum_p = np.bincount(self._strata, weights=p)
+        counts = _apportion(stratum_p, batch)
+        strata = np.repeat(np.arange(counts.size), counts)  # the stratum of each place in a batch
+
+        # Windows sorted by stratum, each as wide as it is likely: a place's draw falls within its stratum's stretch.
+        ends = np.cumsum(p[self._by_stratum])
+        last = np.cumsum(np.bincount(self._strata)) - 1
+        ceiling = ends[last][strata]
+        bottom = np.concatenate([[0.0], ends[last][:-1]])[strata]
+        place = bottom + self._rng.random(shape) * (ceiling - bottom)
+        drawn = np.searchsorted(ends, place, side="right")
+        first = np.concatenate([[0], last[:-1] + 1])
+        indices = self._by_stratum[np.clip(drawn, first[strata], last[strata])]
+        within = p[indices] / stratum_p[strata]
+        return indices, batch / (p.size * counts[strata] * within)
+
+
+def _apportion(shares: np.ndarray, places: int) -> np.ndarray:
+    """Divide places by shares that sum to 1: at least one each, else as near as can be."""
+    if places < shares.size:
+        raise ValueError(
+            f"a stratified batch of {places} windows cannot hold one of each of {shares.size} groups; "
+            "use larger batches, or coarser groups"
+        )
+    counts = np.maximum(1, np.floor(shares * places)).astype(np.int64)
+    while (missing := places - counts.sum()) != 0:
+        surplus = counts - shares * places
+        if missing > 0:
+            counts[np.argmin(surplus)] += 1
+        else:
+            counts[np.argmax(np.where(counts > 1, surplus, -np.inf))] -= 1
+    return counts

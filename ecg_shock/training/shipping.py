@@ -12,27 +12,28 @@ from ecg_shock.data.parts import SYNTHETIC, DataConfig, Parts, shockable
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.models.bundle import Bundle, write_bundle
 from ecg_shock.models.cnn import CnnSpec
-from ecg_shock.rhythms import AHA_CLASSES
-from ecg_shock.training.trainer import ORIGIN_NAME, THRESHOLD, Examples, TrainingConfig, TrainingResult
+from ecg_shock.training.trainer import ORIGIN_NAME, THRESHOLD, Examples, Groups, TrainingConfig, TrainingResult
 
 
-def examples(windows: WindowSet) -> Examples:
-    """Make of windows what a network is trained on, in sampler groups of one AHA class each.
+def examples(windows: WindowSet, groups: Groups = "rhythm") -> Examples:
+    """Make of windows what a network is trained on.
 
     Parameters
     ----------
     windows : WindowSet
         Windows of the clear classes.
+    groups : {"rhythm", "rhythm-database", "rhythm-patient"}
+        Which windows samplers take together: those of one AHA class, or of one AHA class in one database or patient.
 
     Returns
     -------
     ecg_shock.training.trainer.Examples
     """
-    return Examples(
-        ecg=windows.ecg,
-        shockable=shockable(windows),
-        groups=np.array([AHA_CLASSES.index(name) for name in windows.aha_class], dtype=np.int64),
-    )
+    names = [windows.aha_class]
+    if groups != "rhythm":
+        names.append(windows.database if groups == "rhythm-database" else windows.patient)
+    _, codes = np.unique(["\t".join(parts) for parts in zip(*names, strict=True)], return_inverse=True)
+    return Examples(ecg=windows.ecg, shockable=shockable(windows), rhythm=windows.aha_class, groups=codes)
 
 
 def patients(windows: WindowSet) -> list[str]:

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
 from ecg_shock.provenance import commit, versions
 from ecg_shock.training.checkpoint import Checkpoint, atomic_writer, load_checkpoint, save_checkpoint
-from ecg_shock.training.samplers import DEFAULT_FLOOR, Sampler, gradient_scores
+from ecg_shock.training.draws import Draws, DrawSummary
+from ecg_shock.training.samplers import BIASED, DEFAULT_FLOOR, SCORES, Sampler, gradient_scores
 
 if TYPE_CHECKING:
     import keras
@@ -28,12 +29,15 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_NAME = "checkpoint.npz"
 HISTORY_NAME = "history.json"
 ORIGIN_NAME = "origin.json"
-CHECKPOINT_FORMAT = 1  # to be raised with any change after which an old run would go on differently
+CHECKPOINT_FORMAT = 2  # to be raised with any change after which an old run would go on differently
 THRESHOLD = 0.5  # of the probability, where balanced accuracy is measured while training
 # Steps of one call into TensorFlow: fewer spend time on calls, more let an adaptive sampler's scores grow old.
 STEPS_PER_CALL = 8
 # Windows of one forward pass without gradients: larger chunks fall out of the processor's cache.
 INFERENCE_CHUNK = 256
+# Which windows a sampler takes together: those of one AHA class, or of one AHA class in one database or patient.
+Groups = Literal["rhythm", "rhythm-database", "rhythm-patient"]
+MAX_LEARNING_RATE_FACTOR = 4.0  # ours
 # A longer run begins like a shorter one, so these may be raised when a folder is trained further.
 RAISABLE = ("epochs", "patience")
 
@@ -46,19 +50,29 @@ class TrainingConfig(BaseModel):
     epochs : int
         Epochs at most; the paper's 400.
     batch_size : int
-        Windows a step.
+        Windows a step, at least 2.
     learning_rate : float
         Of Adam.
-    sampler : {"ras", "uniform"}
+    sampler : {"uniform", "class", "instance", "ras", "obs"}
         How windows are drawn, see `ecg_shock.training.samplers`.
+    score : {"gradient", "error"}
+        What a sampler knows a window by: the norm of its loss gradient with respect to the last layer, or the part
+        of it that needs no features, the weighted error c |q − y|.
+    groups : {"rhythm", "rhythm-database", "rhythm-patient"}
+        Which windows a sampler takes together: those of one AHA class, or of one AHA class in one database or patient.
+    stratified : bool
+        Give every batch a fixed number of windows of each group.
     balanced : bool
         Give both classes the same weight in the loss, N/(2 N_class) a window, instead of every window.
     patience : int or None
         Stop after so many epochs without a better one; None never stops early.
     floor : float
-        Share of uniform sampling in "ras"; importance weights are at most 1/floor.
+        Share of uniform sampling in all samplers; importance weights are at most 1/floor.
     rescore_every : int
-        Epochs between two forward passes over all training windows that renew the scores of "ras".
+        Epochs between two forward passes over all training windows that renew the scores.
+    scale_learning_rate : bool
+        Multiply the learning rate by the root of what the last epoch's effective batch is to `batch_size`, at least 1
+        and at most 4: a gradient that varies less bears larger steps.
     seed : int
         Of the initial weights, the dropout and the sampler.
     """
@@ -66,13 +80,17 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=400, ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=128, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
-    sampler: Literal["ras", "uniform"] = "ras"
+    sampler: Literal["uniform", "class", "instance", "ras", "obs"] = "ras"
+    score: Literal["gradient", "error"] = "gradient"
+    groups: Groups = "rhythm"
+    stratified: bool = False
     balanced: bool = False
     patience: int | None = Field(default=None, ge=1)
     floor: float = Field(default=DEFAULT_FLOOR, gt=0, le=1)
     rescore_every: int = Field(default=10, ge=1)
+    scale_learning_rate: bool = False
     seed: int = Field(default=0, ge=0)
 
 
@@ -86,8 +104,10 @@ class Examples:
         Windows in mV at 125 Hz, shape (N, n).
     shockable : numpy.ndarray of bool
         Labels, shape (N,).
-    groups : numpy.ndarray of int
-        Groups that the sampler knows apart, such as AHA classes, shape (N,).
+    rhythm : numpy.ndarray of str
+        Names of the rhythms, such as AHA classes, shape (N,): the history says what share of the draws each had.
+    groups : numpy.ndarray of int, optional
+        Groups that the sampler knows apart, shape (N,); if not given, the rhythms.
 
     Raises
     ------
@@ -97,17 +117,21 @@ class Examples:
 
     ecg: np.ndarray
     shockable: np.ndarray
-    groups: np.ndarray
+    rhythm: np.ndarray
+    groups: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ecg", np.ascontiguousarray(self.ecg, dtype=np.float32))
         object.__setattr__(self, "shockable", np.asarray(self.shockable))
-        object.__setattr__(self, "groups", np.asarray(self.groups))
+        object.__setattr__(self, "rhythm", np.asarray(self.rhythm, dtype=np.str_))
+        groups = np.unique(self.rhythm, return_inverse=True)[1] if self.groups is None else self.groups
+        object.__setattr__(self, "groups", np.asarray(groups))
         n = len(self.ecg)
-        if self.ecg.ndim != 2 or n == 0 or self.shockable.shape != (n,) or self.groups.shape != (n,):
+        labels = (self.shockable.shape, self.rhythm.shape, self.groups.shape)
+        if self.ecg.ndim != 2 or n == 0 or labels != ((n,),) * 3:
             raise ValueError(
-                f"ecg, shockable and groups have shapes {self.ecg.shape}, {self.shockable.shape} and "
-                f"{self.groups.shape}; they must be (N, samples), (N,) and (N,), with at least one window"
+                f"ecg, shockable, rhythm and groups have shapes {self.ecg.shape}, {labels[0]}, {labels[1]} and "
+                f"{labels[2]}; they must be (N, samples) and three times (N,), with at least one window"
             )
         if self.shockable.dtype != np.bool_:
             raise ValueError(f"shockable has type {self.shockable.dtype}; it must be bool")
@@ -132,6 +156,18 @@ class EpochLog:
         The same objective on the validation windows, without dropout. With `balanced`, the mean of both classes' means.
     sensitivity, specificity, balanced_accuracy : float
         On the validation windows at probability 0.5, from 0 to 1.
+    drawn : dict of str to float
+        Share of each rhythm among the windows drawn.
+    kish : float
+        Kish's effective size of a batch, (Σw)²/Σw², mean over the epoch's batches: what the weights' spread leaves.
+    largest_weight : float
+        Largest importance weight.
+    gain : float or None
+        τ, how much importance sampling by the epoch's gradients could gain at most (`samplers.gain`).
+    effective_batch : float or None
+        The batch that uniform sampling would need for the same variance of the mean gradient. Like `gain` it is
+        estimated from the epoch's own draws and concerns the gradient of the last layer; None for a biased sampler,
+        and without meaning where batches are stratified.
     seconds : float
         Wall-clock time; not compared, since it never repeats.
     """
@@ -142,6 +178,11 @@ class EpochLog:
     sensitivity: float
     specificity: float
     balanced_accuracy: float
+    drawn: dict[str, float]
+    kish: float
+    largest_weight: float
+    gain: float | None
+    effective_batch: float | None
     seconds: float = field(compare=False)
 
 
@@ -241,7 +282,9 @@ def train(
     model = build_model(spec, seed=config.seed)
     optimizer = import_keras().optimizers.Adam(config.learning_rate)
     optimizer.build(model.trainable_variables)
-    sampler = Sampler(config.sampler, training.groups, floor=config.floor, seed=config.seed)
+    sampler = Sampler(
+        config.sampler, training.groups, floor=config.floor, stratified=config.stratified, seed=config.seed
+    )
     best_variables: list[np.ndarray] = []
     if checkpoint is not None:
         best_variables = checkpoint.best
@@ -249,6 +292,7 @@ def train(
         _assign(optimizer.variables, checkpoint.optimizer)
         sampler.restore(checkpoint.sampler)
 
+    score = SCORES[config.score]
     class_weights = _class_weights(training.shockable, config.balanced)
     train_steps = _compile_train_steps(model, optimizer, training)
     infer = _compile_inference(model)
@@ -258,21 +302,26 @@ def train(
         started = time.perf_counter()
         epoch = len(history) + 1
         if sampler.learns and (epoch - 1) % config.rescore_every == 0:
-            sampler.rescore(gradient_scores(*infer(training.ecg), training.shockable, class_weights))
+            sampler.rescore(score(*infer(training.ecg), training.shockable, class_weights))
         losses: list[float] = []
+        if config.scale_learning_rate:
+            optimizer.learning_rate = config.learning_rate * _learning_rate_factor(history, config.batch_size)
+        draws = Draws(training.rhythm)
         for first in range(0, batches, STEPS_PER_CALL):
             steps = min(STEPS_PER_CALL, batches - first)
             indices, weights = sampler.draw((steps, config.batch_size))
             drawn_class_weights = class_weights[indices]
-            step_losses, logits, squared_norms = train_steps(indices, weights * drawn_class_weights)
+            step_losses, logits, squared_norms, squared_sums = train_steps(indices, weights * drawn_class_weights)
             if not np.isfinite(step_losses).all():
                 raise _diverged(epoch, step_losses, history, config, folder)
             losses.extend(step_losses)
+            shockable = training.shockable[indices]
+            gradients = gradient_scores(logits, squared_norms, shockable, drawn_class_weights)
+            draws.add(indices, weights, gradients, squared_sums)
             if sampler.learns:
-                shockable = training.shockable[indices]
-                sampler.update(indices, gradient_scores(logits, squared_norms, shockable, drawn_class_weights))
+                sampler.update(indices, score(logits, squared_norms, shockable, drawn_class_weights))
         logits, _ = infer(validation.ecg)
-        log = _judge(epoch, losses, logits, validation.shockable, config.balanced, started)
+        log = _judge(epoch, losses, draws.summary(), logits, validation.shockable, config, started)
         if not math.isfinite(log.validation_loss):
             raise _diverged(epoch, log.validation_loss, history, config, folder)
 
@@ -341,6 +390,11 @@ def _resume(folder: Path, run: dict[str, Any]) -> tuple[Checkpoint | None, list[
     return checkpoint, history
 
 
+def _learning_rate_factor(history: Sequence[EpochLog], batch_size: int) -> float:
+    effective = history[-1].effective_batch if history else None
+    return 1.0 if effective is None else min(max(1.0, math.sqrt(effective / batch_size)), MAX_LEARNING_RATE_FACTOR)
+
+
 def _result(history: Sequence[EpochLog], folder: Path) -> TrainingResult:
     best = best_of(history)
     return TrainingResult(
@@ -354,11 +408,12 @@ def _result(history: Sequence[EpochLog], folder: Path) -> TrainingResult:
 
 def _compile_train_steps(
     model: keras.Model, optimizer: keras.Optimizer, training: Examples
-) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Return a function that trains on several batches in one call.
 
-    It takes indices and weights, shape (steps, batch), and returns each step's loss, shape (steps,), and each drawn
-    window's logit and squared norm of the pooled features, shape (steps, batch).
+    It takes indices and weights, shape (steps, batch), and returns each step's loss, shape (steps,), each drawn
+    window's logit and squared norm of the pooled features, shape (steps, batch), and ‖Σ w g‖² of each batch, shape
+    (steps,), with g the gradient with respect to the last layer.
     """
     import tensorflow as tf
 
@@ -371,29 +426,33 @@ def _compile_train_steps(
 
     # XLA makes this network many times slower on CPUs.
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.int64), tf.TensorSpec(shape, tf.float32)], jit_compile=False)
-    def run_steps(indices: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def run_steps(indices: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         steps = tf.shape(indices)[0]
         losses = tf.TensorArray(tf.float32, steps)
         all_logits = tf.TensorArray(tf.float32, steps)
         all_norms = tf.TensorArray(tf.float32, steps)
+        all_sums = tf.TensorArray(tf.float32, steps)
         for step in tf.range(steps):
             drawn = indices[step]
             labels = tf.gather(target, drawn)
             with tf.GradientTape() as tape:
-                logits, squared_norms = last_layer(tf.gather(ecg, drawn), training=True)
+                logits, features = last_layer(tf.gather(ecg, drawn), training=True)
                 cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
                 # Divided by the batch size: by the sum of the weights it would be biased.
                 loss = tf.reduce_mean(weights[step] * cross_entropy)
             optimizer.apply(tape.gradient(loss, variables), variables)
             losses = losses.write(step, loss)
             all_logits = all_logits.write(step, logits)
-            all_norms = all_norms.write(step, squared_norms)
-        return losses.stack(), all_logits.stack(), all_norms.stack()
+            all_norms = all_norms.write(step, tf.reduce_sum(tf.square(features), axis=1))
+            error = weights[step] * (tf.sigmoid(logits) - labels)
+            summed = tf.linalg.matvec(features, error, transpose_a=True)
+            all_sums = all_sums.write(step, tf.reduce_sum(tf.square(summed)) + tf.square(tf.reduce_sum(error)))
+        return losses.stack(), all_logits.stack(), all_norms.stack(), all_sums.stack()
 
-    def train_steps(indices: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def train_steps(indices: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         outputs = run_steps(tf.constant(indices, tf.int64), tf.constant(weights, tf.float32))
-        losses, logits, squared_norms = (output.numpy() for output in outputs)
-        return losses, logits, squared_norms
+        losses, logits, squared_norms, squared_sums = (output.numpy() for output in outputs)
+        return losses, logits, squared_norms, squared_sums
 
     return train_steps
 
@@ -411,9 +470,9 @@ def _compile_inference(model: keras.Model) -> Callable[[np.ndarray], tuple[np.nd
         all_norms = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=(None,))
         for chunk in tf.range(chunks):
             windows = ecg[chunk * INFERENCE_CHUNK : (chunk + 1) * INFERENCE_CHUNK]
-            logits, squared_norms = last_layer(windows, training=False)
+            logits, features = last_layer(windows, training=False)
             all_logits = all_logits.write(chunk, logits)
-            all_norms = all_norms.write(chunk, squared_norms)
+            all_norms = all_norms.write(chunk, tf.reduce_sum(tf.square(features), axis=1))
         return all_logits.concat(), all_norms.concat()
 
     def infer(ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -424,7 +483,7 @@ def _compile_inference(model: keras.Model) -> Callable[[np.ndarray], tuple[np.nd
 
 
 def _last_layer(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
-    """Return a function from windows (batch, n, 1) to logits and squared norms of pooled features, each (batch,)."""
+    """Return a function from windows (batch, n, 1) to logits, shape (batch,), and pooled features (batch, filters)."""
     import tensorflow as tf
 
     pooled = import_keras().Model(model.input, model.get_layer("global_pool").output)
@@ -434,7 +493,7 @@ def _last_layer(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
         features = pooled(windows, training=training)
         # The cross-entropy of a logit stays exact where that of a rounded probability does not.
         logits = tf.squeeze(tf.matmul(features, dense.kernel) + dense.bias, axis=1)
-        return logits, tf.reduce_sum(tf.square(features), axis=1)
+        return logits, features
 
     return last_layer
 
@@ -462,7 +521,13 @@ def _class_weights(shockable: np.ndarray, balanced: bool) -> np.ndarray:
 
 
 def _judge(
-    epoch: int, losses: Sequence[float], logits: np.ndarray, shockable: np.ndarray, balanced: bool, started: float
+    epoch: int,
+    losses: Sequence[float],
+    draws: DrawSummary,
+    logits: np.ndarray,
+    shockable: np.ndarray,
+    config: TrainingConfig,
+    started: float,
 ) -> EpochLog:
     towards_label = np.where(shockable, logits, -logits).astype(np.float64)
     cross_entropy = np.logaddexp(0.0, -towards_label)
@@ -471,10 +536,15 @@ def _judge(
     return EpochLog(
         epoch=epoch,
         loss=float(np.mean(losses, dtype=np.float64)),
-        validation_loss=float(np.mean(_class_weights(shockable, balanced) * cross_entropy)),
+        validation_loss=float(np.mean(_class_weights(shockable, config.balanced) * cross_entropy)),
         sensitivity=sensitivity,
         specificity=specificity,
         balanced_accuracy=(sensitivity + specificity) / 2,
+        drawn=draws.drawn,
+        kish=draws.kish,
+        largest_weight=draws.largest_weight,
+        gain=None if config.sampler in BIASED else draws.gain,
+        effective_batch=None if config.sampler in BIASED else draws.effective_batch,
         seconds=time.perf_counter() - started,
     )
 
@@ -514,6 +584,7 @@ def _digest(part: Examples) -> dict[str, Any]:
     digest = hashlib.sha256()
     for array in (part.ecg, part.shockable, part.groups.astype(np.int64)):
         digest.update(np.ascontiguousarray(array).data)
+    digest.update("\n".join(part.rhythm.tolist()).encode())
     return {"windows": len(part.ecg), "shockable": int(part.shockable.sum()), "sha256": digest.hexdigest()}
 
 

@@ -29,7 +29,7 @@ WARM_UP = 2
 def random_examples(shockable: int, nonshockable: int, rng: np.random.Generator) -> Examples:
     """Return windows of noise: what an epoch costs does not depend on what they show."""
     labels = rng.permutation(np.repeat([True, False], [shockable, nonshockable]))
-    return Examples(rng.normal(size=(labels.size, PUBLISHED.input_samples)), labels, labels.astype(int))
+    return Examples(rng.normal(size=(labels.size, PUBLISHED.input_samples)), labels, labels)
 
 
 def keras_epoch(model: Any, training: Examples) -> float:
