@@ -7,8 +7,8 @@ looked at. Two objectives, the databases' own class prior and the balanced one. 
    the highest validation balanced accuracy, mean over all epochs and seeds. It rewards speed and level alike, and the
    seeds are not raced with.
 2. *race*: each sampler at its own best, and at uniform's best, with ten other seeds. A seed sets the initial weights.
-3. *variants* of ras at its best, on the balanced objective: other scores, floors, groups.
-4. *variance*: the variance that one draw's gradient has, of the whole network, along one training.
+3. *variance*: the variance that one draw's gradient has, of the whole network, along one training.
+4. *variants* of ras at its best, on the balanced objective: other scores, floors, groups.
 
 A run's curve is the mean of the last three epochs' balanced accuracy. Levels are uniform's own final one (mean over
 seeds of the last five epochs) and that less half a point and one point. The speed-up of a seed is the number of
@@ -130,9 +130,15 @@ def train_one(folder: Path, run: Run) -> None:
     shutil.rmtree(work)
 
 
-def train_all(folder: Path, runs: Sequence[Run], title: str) -> None:
-    """Train what is missing, one process of one thread for each core."""
-    missing = [run for run in runs if not (folder / f"{run.name}.json").exists()]
+def variance_name(run: Run) -> str:
+    """Return the name of the file of a training along which the variance is measured."""
+    return f"variance-{run.name}"
+
+
+def do_all(folder: Path, title: str, runs: Sequence[Run], variance: bool = False) -> None:
+    """Do what is missing, one process of one thread for each core."""
+    names = {run: variance_name(run) if variance else run.name for run in runs}
+    missing = [run for run in names if not (folder / f"{names[run]}.json").exists()]
     environment = os.environ | {
         "TF_NUM_INTRAOP_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
@@ -141,12 +147,13 @@ def train_all(folder: Path, runs: Sequence[Run], title: str) -> None:
 
     def work(run: Run) -> None:
         command = [sys.executable, __file__, "--folder", str(folder), "--one", json.dumps(asdict(run))]
+        command += ["--variance"] if variance else []
         finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if finished.returncode:
-            raise RuntimeError(f"{run.name} failed:\n{finished.stderr[-2000:]}")
+            raise RuntimeError(f"{names[run]} failed:\n{finished.stderr[-2000:]}")
 
     with Progress() as progress, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        task = progress.add_task(title, total=len(runs), completed=len(runs) - len(missing))
+        task = progress.add_task(title, total=len(names), completed=len(names) - len(missing))
         for _ in pool.map(work, missing):
             progress.advance(task)
 
@@ -248,40 +255,40 @@ def gradient_norms(model: Any, training: Any, class_weights: np.ndarray) -> tupl
     import tensorflow as tf
 
     from ecg_shock.models.cnn import import_keras
+    from ecg_shock.training.trainer import INFERENCE_CHUNK
 
-    logit = import_keras().Model(model.input, model.get_layer("global_pool").output)
+    pooled = import_keras().Model(model.input, model.get_layer("global_pool").output)
     dense = model.get_layer("shockable")
     variables = model.trainable_variables
 
     def one(window: Any) -> Any:
         ecg, label, weight = window
         with tf.GradientTape() as tape:
-            value = tf.matmul(logit(ecg[tf.newaxis], training=False), dense.kernel)[0, 0] + dense.bias[0]
+            value = tf.matmul(pooled(ecg[tf.newaxis], training=False), dense.kernel)[0, 0] + dense.bias[0]
             loss = weight * tf.nn.sigmoid_cross_entropy_with_logits(label, value)
         return tf.concat([tf.reshape(g, [-1]) for g in tape.gradient(loss, variables)], axis=0)
 
     @tf.function(jit_compile=False)
-    def batch(ecg: Any, label: Any, weight: Any) -> Any:
-        return tf.vectorized_map(one, (ecg, label, weight))
+    def some(ecg: Any, label: Any, weight: Any) -> tuple[Any, Any]:
+        gradients = tf.map_fn(one, (ecg, label, weight), fn_output_signature=tf.float32)
+        return tf.norm(gradients, axis=1), tf.reduce_sum(gradients, axis=0)
 
-    norms, total = [], np.zeros(sum(v.shape.num_elements() for v in variables))
-    for i in range(0, len(training.ecg), 64):
-        gradients = batch(
-            tf.constant(training.ecg[i : i + 64, :, np.newaxis]),
-            tf.constant(training.shockable[i : i + 64].astype(np.float32)),
-            tf.constant(class_weights[i : i + 64].astype(np.float32)),
-        ).numpy()
-        norms.append(np.linalg.norm(gradients.astype(np.float64), axis=1))
-        total += gradients.sum(axis=0, dtype=np.float64)
-    return np.concatenate(norms), total / len(training.ecg)
+    ecg = training.ecg[..., np.newaxis]
+    labels, weights = training.shockable.astype(np.float32), class_weights.astype(np.float32)
+    norms, total = [], np.zeros(model.count_params())
+    for i in range(0, len(ecg), INFERENCE_CHUNK):
+        some_norms, summed = some(*(tf.constant(a[i : i + INFERENCE_CHUNK]) for a in (ecg, labels, weights)))
+        norms.append(some_norms.numpy().astype(np.float64))
+        total = total + summed.numpy().astype(np.float64)
+    return np.concatenate(norms), total / len(ecg)
 
 
-def measure_variance(folder: Path, run: Run) -> list[dict[str, float]]:
+def measure_variance(folder: Path, run: Run) -> None:
     """Train, and measure after some epochs what one draw's gradient varies by, from p and exact gradients."""
     from scipy.stats import spearmanr
 
     from ecg_shock.models import CnnSpec, build_model
-    from ecg_shock.training.checkpoint import load_checkpoint
+    from ecg_shock.training.checkpoint import atomic_writer, load_checkpoint
     from ecg_shock.training.samplers import Sampler, error_scores, gradient_scores, sampling_distribution
     from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig, _compile_inference, train
 
@@ -297,7 +304,8 @@ def measure_variance(folder: Path, run: Run) -> list[dict[str, float]]:
     )
     shares = np.bincount(training.shockable) / len(training.shockable)
     class_weights = 0.5 / shares[training.shockable.astype(int)] if config.balanced else np.ones(len(training.ecg))
-    work = folder / "work" / f"variance-{run.name}"
+    work = folder / "work" / variance_name(run)
+    shutil.rmtree(work, ignore_errors=True)  # epochs of an earlier attempt would not be measured
     rows: list[dict[str, float]] = []
 
     def on_epoch(log: EpochLog) -> None:
@@ -339,7 +347,9 @@ def measure_variance(folder: Path, run: Run) -> list[dict[str, float]]:
         )
 
     train(spec, training, validation, config, work, on_epoch=on_epoch)
-    return rows
+    with atomic_writer(folder / f"{variance_name(run)}.json") as file:
+        file.write(json.dumps(rows).encode())
+    shutil.rmtree(work)
 
 
 def plot(folder: Path, objective: str, settings: dict[str, tuple[int, float]], path: Path) -> None:
@@ -406,7 +416,7 @@ def write_results(
     variance: dict[str, list[dict[str, float]]],
 ) -> None:
     """Write the figures as JSON and the tables as Markdown."""
-    one = json.loads(next(folder.glob("*.json")).read_text(encoding="utf-8"))
+    one = json.loads(next(folder.glob("*-uniform-*.json")).read_text(encoding="utf-8"))
     training, validation = parts()
     facts = {
         "commit": one["commit"],
@@ -468,26 +478,28 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/sampling"), help="where runs are kept")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are written")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # one run, as JSON, in a process of its own
+    parser.add_argument("--variance", action="store_true", help=argparse.SUPPRESS)  # along that run
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.one:
-        train_one(folder, Run(**json.loads(arguments.one)))
+        (measure_variance if arguments.variance else train_one)(folder, Run(**json.loads(arguments.one)))
         return
 
     choices = [
         Run(objective, sampler, batch, rate, seed)
         for seed, objective, sampler, batch, rate in product(CHOICE_SEEDS, OBJECTIVES, SAMPLERS, BATCHES, RATES)
     ]
-    train_all(folder, choices, "choose")
+    do_all(folder, "choose", choices)
     best = {(o, s): best_setting(folder, o, s) for o, s in product(OBJECTIVES, SAMPLERS)}
     lines = [race_runs(o, s, best[o, s]) for o, s in product(OBJECTIVES, SAMPLERS)]
     lines += [race_runs(o, "ras", best[o, "uniform"]) for o in OBJECTIVES if best[o, "ras"] != best[o, "uniform"]]
     # By turns, so that a machine that is slow for a while is slow for all.
-    train_all(folder, [run for by_seed in zip(*lines, strict=True) for run in by_seed], "race")
+    do_all(folder, "race", [run for by_seed in zip(*lines, strict=True) for run in by_seed])
+    measured = {o: Run(o, "ras", best[o, "ras"][0], best[o, "ras"][1], SEEDS[0]) for o in OBJECTIVES}
+    do_all(folder, "variance", list(measured.values()), variance=True)
     variants = [race_runs("balanced", "ras", best["balanced", "ras"], variant) for variant in VARIANTS if variant]
-    train_all(folder, [run for by_seed in zip(*variants, strict=True) for run in by_seed], "variants")
-    variance = {o: measure_variance(folder, Run(o, "ras", *best[o, "ras"], SEEDS[0])) for o in OBJECTIVES}
+    do_all(folder, "variants", [run for by_seed in zip(*variants, strict=True) for run in by_seed])
 
     arguments.results.mkdir(parents=True, exist_ok=True)
     write_results(
@@ -496,7 +508,9 @@ def main() -> None:
         choice={run.name: float(accuracies(folder, [run]).mean()) for run in choices},
         race=[compare(folder, runs, best[runs[0].objective, "uniform"]) for runs in lines],
         variants=[compare(folder, runs, best["balanced", "uniform"]) for runs in variants],
-        variance=variance,
+        variance={
+            o: json.loads((folder / f"{variance_name(run)}.json").read_text("utf-8")) for o, run in measured.items()
+        },
     )
     write_curves([run for runs in lines + variants for run in runs], folder, arguments.results / "curves.csv")
     for objective in OBJECTIVES:
