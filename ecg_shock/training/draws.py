@@ -107,15 +107,18 @@ class Draws:
         if not self._kish:
             raise ValueError("no batch was added; there is nothing to sum up")
         kish = np.concatenate(self._kish)
-        # Equal norms everywhere, or none left, leave nothing to gain.
-        gain = np.sqrt(self._second_moment * kish.size) / self._first_moment if self._first_moment else 1.0
-        ratio = max(self._uniform_variance, 0.0) / self._variance if self._variance > 0 else 1.0
-        finite = np.isfinite([self._second_moment, self._variance, gain, ratio]).all()
+        moments = (self._first_moment, self._second_moment, self._uniform_variance, self._variance)
+        finite = bool(np.isfinite(moments).all())
+        gain = ratio = 1.0  # equal norms everywhere, or none left, leave nothing to gain
+        if finite and self._first_moment:
+            gain = max(1.0, float(np.sqrt(self._second_moment * kish.size) / self._first_moment))
+        if finite and self._variance > 0:
+            ratio = max(self._uniform_variance, 0.0) / self._variance
         shares = self._counts / self._counts.sum()
         return DrawSummary(
             drawn=dict(zip(self._names.tolist(), shares.tolist(), strict=True)),
             kish=float(kish.mean()),
             largest_weight=self._largest,
-            gain=max(1.0, float(gain)) if finite else None,
+            gain=gain if finite else None,
             effective_batch=self._batch * ratio if finite else None,
         )

@@ -378,11 +378,13 @@ class Sampler:
         indices, scores = np.ravel(indices), np.ravel(scores)
         known = np.isfinite(scores)
         times = np.bincount(indices[known], minlength=size)
-        squares = np.bincount(indices[known], weights=scores[known] ** 2, minlength=size) / np.maximum(times, 1)
 
         visited = times > 0
         estimate = self._estimate()
-        averaged = np.sqrt(estimate**2 + NEW_SCORE_SHARE * (squares - estimate**2))
+        largest = max(np.max(scores[known], initial=0.0), estimate.max()) or 1.0  # its square may overflow
+        new = np.bincount(indices[known], weights=(scores[known] / largest) ** 2, minlength=size)
+        squares, old = new / np.maximum(times, 1), (estimate / largest) ** 2
+        averaged = largest * np.sqrt(old + NEW_SCORE_SHARE * (squares - old))
         self._scores = np.where(visited, averaged, self._scores)
         self._ages = np.where(visited, 0.0, self._ages + indices.size / size)
         self._learn(GAIN_SHARE)

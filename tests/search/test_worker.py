@@ -78,7 +78,8 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 raise interruption
             if fails(spec):
                 raise ValueError("the loss is nan\nin epoch 1")
-            log = EpochLog(1, 0.5, 0.4, 0.8, 1.0, 0.9, seconds=1.5)
+            sampling = {"drawn": {"asystole": 1.0}, "kish": 64.0, "largest_weight": 1.0, "gain": 1.0}
+            log = EpochLog(1, 0.5, 0.4, 0.8, 1.0, 0.9, **sampling, effective_batch=64.0, seconds=1.5)
             on_epoch(log)
             return TrainingResult((log,), 1, 0.9, 0.4, folder)
 

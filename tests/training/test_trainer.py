@@ -30,21 +30,35 @@ from ecg_shock.training.trainer import (
 SPEC = CnnSpec(filters=(4, 3), kernels=(9, 5), pool=3, input_samples=250)
 
 
-def examples(n, seed):
+def examples(n, seed, loudness=0.0):
     """Return windows of noisy sines, fast where shockable, that a small network begins to tell apart in some epochs."""
     rng = np.random.default_rng(seed)
     shockable = np.arange(n) % 4 == 0
     rate = np.where(shockable, 5.0, 1.5)[:, np.newaxis] * rng.uniform(0.6, 1.6, (n, 1))
     ecg = np.sin(2 * np.pi * rate * np.arange(250) / 125) + rng.normal(size=(n, 250))
-    return Examples(ecg=ecg, shockable=shockable, groups=np.arange(n) % 3)
+    ecg *= np.exp(loudness * rng.normal(size=(n, 1)))
+    rhythm = np.where(shockable, "coarse_vf", np.where(np.arange(n) % 4 == 1, "asystole", "normal_sinus"))
+    return Examples(ecg=ecg, shockable=shockable, rhythm=rhythm)
 
 
 TRAINING, VALIDATION = examples(90, seed=1), examples(60, seed=2)
+# Amplitudes so different that adaptive samplers have something to choose: their gate is open from the first epoch on.
+LOUD = examples(90, seed=3, loudness=1.5)
+# Each rhythm of six patients is a group, with codes as no one would choose them.
+PATIENTS = Examples(LOUD.ecg, LOUD.shockable, LOUD.rhythm, LOUD.groups * 40 + np.arange(90) // 15 - 7)
 
 
 def config(**changes):
     """Return a short training of three steps an epoch."""
     return TrainingConfig(**{"epochs": 5, "batch_size": 32, "learning_rate": 0.01, "rescore_every": 2} | changes)
+
+
+def epoch_log(epoch, **changes):
+    """Return an epoch's outcome."""
+    measured = {"loss": 1.0, "validation_loss": 1.0, "sensitivity": 0.5, "specificity": 0.9, "balanced_accuracy": 0.7}
+    drawn = {"drawn": {"coarse_vf": 0.4, "normal_sinus": 0.6}, "kish": 20.0, "largest_weight": 3.0}
+    estimated = {"gain": 1.5, "effective_batch": 40.0}
+    return EpochLog(**({"epoch": epoch, **measured, **drawn, **estimated, "seconds": 0.1} | changes))
 
 
 def assert_same_state(a, b):
@@ -60,34 +74,134 @@ def assert_same_state(a, b):
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("sampler", ["uniform", "ras"])
+@pytest.mark.parametrize("sampler", ["uniform", "class", "ras"])
 def test_steps_equal_those_of_plain_keras(tmp_path, sampler, balanced):
     """An epoch without dropout ends at the weights and loss of Keras's own steps with `sample_weight`.
 
     Keras divides the weighted loss by the batch size, not by the sum of the weights; so must we.
     """
     spec = CnnSpec(filters=(4, 3), kernels=(9, 5), pool=3, dropout=0.0, input_samples=250)
-    result = train(spec, TRAINING, VALIDATION, config(epochs=1, sampler=sampler, balanced=balanced), tmp_path)
+    part = PATIENTS  # by patient "class" has something to choose
+    result = train(spec, part, VALIDATION, config(epochs=1, sampler=sampler, balanced=balanced), tmp_path)
 
     model = build_model(spec)
     model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", jit_compile=False)
-    y = TRAINING.shockable
+    y = part.shockable
     class_weights = np.where(y, len(y) / (2 * y.sum()), len(y) / (2 * (~y).sum())) if balanced else np.ones(len(y))
-    reference = Sampler(sampler, TRAINING.groups)
-    if sampler == "ras":
-        features = keras.Model(model.input, model.layers[-2].output).predict(TRAINING.ecg, verbose=0)
-        error = np.abs(model.predict(TRAINING.ecg, verbose=0)[:, 0] - y)
+    reference = Sampler(sampler, part.groups)
+    if sampler != "uniform":
+        features = keras.Model(model.input, model.layers[-2].output).predict(part.ecg, verbose=0)
+        error = np.abs(model.predict(part.ecg, verbose=0)[:, 0] - y)
         reference.rescore(class_weights * error * np.sqrt(1 + np.sum(features**2, axis=1)))
+        assert reference.is_open
     losses = []
     for indices, weights in zip(*reference.draw((3, 32)), strict=True):
         sample_weight = weights * class_weights[indices]
-        ecg, target = TRAINING.ecg[indices][..., np.newaxis], y[indices].astype(float)[:, np.newaxis]
+        ecg, target = part.ecg[indices][..., np.newaxis], y[indices].astype(float)[:, np.newaxis]
         losses.append(np.sum(sample_weight * keras.losses.binary_crossentropy(target, model(ecg))) / 32)
         model.train_on_batch(ecg, target, sample_weight=sample_weight)
 
     np.testing.assert_allclose(result.history[0].loss, np.mean(losses), rtol=1e-5)
     for a, b in zip(result.load_model().get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+STILL = CnnSpec(filters=(4, 3), kernels=(9, 5), pool=3, dropout=0.0, input_samples=250)
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """Return what every draw of a training handed out, one call after the other."""
+    kept = []
+    original = Sampler.draw
+
+    def kept_draw(self, shape):
+        kept.append(original(self, shape))
+        return kept[-1]
+
+    monkeypatch.setattr(Sampler, "draw", kept_draw)
+    return kept
+
+
+def last_layers_gradients(spec, part, class_weights):
+    """Return each window's gradient with respect to the last layer of an untrained network, from Keras's own output."""
+    model = build_model(spec)
+    features = keras.Model(model.input, model.layers[-2].output).predict(part.ecg, verbose=0).astype(float)
+    error = class_weights * (model.predict(part.ecg, verbose=0)[:, 0] - part.shockable)
+    return error[:, np.newaxis] * np.column_stack([features, np.ones(len(error))])
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "class", "instance", "ras", "obs"])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_history_says_how_windows_were_drawn(tmp_path, draws, sampler, balanced):
+    """Shares, Kish's size, gain and effective batch of a network that stands still equal a count batch by batch."""
+    settings = config(epochs=1, sampler=sampler, balanced=balanced, learning_rate=1e-12, batch_size=6)
+    result = train(STILL, PATIENTS, VALIDATION, settings, tmp_path)
+    (log,) = result.history
+    indices, weights = (np.concatenate(arrays) for arrays in zip(*draws, strict=True))
+    assert indices.shape == (15, 6)
+    names = PATIENTS.rhythm[indices].ravel().tolist()
+    assert log.drawn == {n: pytest.approx(names.count(n) / 90) for n in ("asystole", "coarse_vf", "normal_sinus")}
+    assert log.kish == pytest.approx(np.mean([row.sum() ** 2 / np.sum(row**2) for row in weights]))
+    assert log.largest_weight == weights.max()
+    assert np.all(weights == 1.0) == (sampler in ("uniform", "obs"))
+
+    if sampler == "obs":
+        assert (log.gain, log.effective_batch) == (None, None)
+        return
+    y = PATIENTS.shockable
+    class_weights = np.where(y, 90 / (2 * y.sum()), 90 / (2 * (~y).sum())) if balanced else np.ones(90)
+    gradients = last_layers_gradients(STILL, PATIENTS, class_weights)
+    squares, lengths, uniform, weighted = [], [], [], []
+    for drawn, w in zip(indices, weights, strict=True):
+        g = gradients[drawn]
+        # Over pairs of different draws the mean inner product is unbiased for the squared mean gradient (S9).
+        pairs = [w[i] * w[j] * g[i] @ g[j] for i in range(6) for j in range(6) if i != j]
+        squares.append(np.mean(w * np.sum(g**2, axis=1)))
+        lengths.append(np.mean(w * np.linalg.norm(g, axis=1)))
+        uniform.append(squares[-1] - np.mean(pairs))
+        weighted.append(np.mean(w**2 * np.sum(g**2, axis=1)) - np.mean(pairs))
+    assert log.effective_batch == pytest.approx(6 * np.mean(uniform) / np.mean(weighted), rel=1e-3)
+    # Whether the sum of the weights or their number divides is within what chance leaves.
+    assert log.gain == pytest.approx(max(1.0, np.sqrt(np.mean(squares)) / np.mean(lengths)), rel=0.15)
+    assert json.loads((tmp_path / "history.json").read_text())["epochs"][0]["gain"] == log.gain
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("score", ["gradient", "error"])
+def test_sampler_learns_the_score_that_was_asked_for(tmp_path, monkeypatch, score, balanced):
+    """A sampler is told the gradient's norm of a network that stands still, or its part by the bias alone."""
+    everything, visited = [], []
+    rescore, update = Sampler.rescore, Sampler.update
+    monkeypatch.setattr(Sampler, "rescore", lambda self, scores: (everything.append(scores), rescore(self, scores)))
+    monkeypatch.setattr(Sampler, "update", lambda self, *told: (visited.append(told), update(self, *told)))
+    train(STILL, LOUD, VALIDATION, config(epochs=3, score=score, balanced=balanced, learning_rate=1e-12), tmp_path)
+    y = LOUD.shockable
+    class_weights = np.where(y, 90 / (2 * y.sum()), 90 / (2 * (~y).sum())) if balanced else np.ones(90)
+    gradients = last_layers_gradients(STILL, LOUD, class_weights)
+    expected = np.linalg.norm(gradients, axis=1) if score == "gradient" else np.abs(gradients[:, -1])
+    assert (len(everything), len(visited)) == (2, 3)  # all windows before the first epoch and the third
+    for scores in everything:
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-12)
+    for indices, scores in visited:
+        np.testing.assert_allclose(scores, expected[indices], rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "class", "instance", "ras"])
+def test_every_stratified_batch_sees_each_group(tmp_path, draws, sampler):
+    """With one group for each rhythm of each patient, every batch of a training holds a window of each."""
+    train(SPEC, PATIENTS, VALIDATION, config(epochs=2, sampler=sampler, stratified=True), tmp_path)
+    assert np.unique(PATIENTS.groups).size == 18
+    batches = np.concatenate([indices for indices, _ in draws])
+    assert batches.shape == (6, 32)
+    for batch in batches:
+        np.testing.assert_array_equal(np.unique(PATIENTS.groups[batch]), np.unique(PATIENTS.groups))
+
+
+def test_stratified_batches_hold_as_many_windows_as_groups(tmp_path):
+    """Batches too small to hold a window of each group are refused with both numbers."""
+    with pytest.raises(ValueError, match="batch of 16 windows cannot hold one of each of 18 groups"):
+        train(SPEC, PATIENTS, VALIDATION, config(batch_size=16, stratified=True), tmp_path)
 
 
 def test_result_is_that_of_the_best_weights(tmp_path):
@@ -116,30 +230,51 @@ def test_best_epoch_prefers_lower_loss_among_equals():
     """Balanced accuracy decides, then the lower loss, then the earlier epoch."""
 
     def log(epoch, balanced_accuracy, loss):
-        return EpochLog(epoch, 1.0, loss, 1.0, 2 * balanced_accuracy - 1, balanced_accuracy, 0.0)
+        return epoch_log(epoch, loss=1.0, validation_loss=loss, balanced_accuracy=balanced_accuracy)
 
     history = [log(1, 0.8, 0.1), log(2, 0.9, 0.5), log(3, 0.9, 0.3), log(4, 0.9, 0.3), log(5, 0.9, 0.4)]
     assert best_of(history).epoch == 3
 
 
-@pytest.mark.parametrize("sampler", ["uniform", "ras"])
-def test_interrupted_run_equals_an_uninterrupted_one(tmp_path, sampler):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampler": "uniform"},
+        {"sampler": "class"},
+        {"sampler": "instance", "score": "error"},
+        {"sampler": "ras"},
+        {"sampler": "ras", "stratified": True},
+        {"sampler": "obs"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_interrupted_run_equals_an_uninterrupted_one(tmp_path, changes):
     """A run stopped after one epoch and again after the next ends in the same state, bit for bit."""
 
     def stop(log):
         raise KeyboardInterrupt
 
-    settings = config(epochs=4, sampler=sampler, seed=7)
-    train(SPEC, TRAINING, VALIDATION, settings, tmp_path / "whole")
+    settings = config(epochs=4, seed=7, **changes)
+    train(SPEC, PATIENTS, VALIDATION, settings, tmp_path / "whole")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(SPEC, TRAINING, VALIDATION, settings, tmp_path / "parts", on_epoch=stop)
-    train(SPEC, TRAINING, VALIDATION, settings, tmp_path / "parts")
+            train(SPEC, PATIENTS, VALIDATION, settings, tmp_path / "parts", on_epoch=stop)
+    train(SPEC, PATIENTS, VALIDATION, settings, tmp_path / "parts")
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.parametrize("sampler", ["uniform", "class", "instance", "ras", "obs"])
+def test_seed_decides_everything(tmp_path, sampler):
+    """Two runs with one seed agree bit for bit; another seed draws other windows."""
+    for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(SPEC, PATIENTS, VALIDATION, config(epochs=2, sampler=sampler, seed=seed), tmp_path / folder)
+    assert_same_state(tmp_path / "a", tmp_path / "b")
+    one, other = (json.loads((tmp_path / f / "history.json").read_text())["epochs"] for f in "ac")
+    assert [e["loss"] for e in one] != [e["loss"] for e in other]
+
+
 KILLED_RUN = """
-import importlib.util, os, signal, sys
+import importlib.util, json, os, signal, sys
 from pathlib import Path
 from ecg_shock.training import checkpoint, samplers, trainer
 
@@ -161,25 +296,29 @@ if sys.argv[3] == "in the middle of an epoch":
 else:
     kill_at_call(checkpoint.os, "fsync", 4)  # history.json on resuming, checkpoint and history, then a checkpoint
 trainer.STEPS_PER_CALL = 1
-trainer.train(test.SPEC, test.TRAINING, test.VALIDATION, test.config(seed=7), Path(sys.argv[2]))
+changes = json.loads(sys.argv[4])
+trainer.train(test.SPEC, test.PATIENTS, test.VALIDATION, test.config(seed=7, **changes), Path(sys.argv[2]))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_killed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stratified", [False, True])
+def test_killed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, stratified):
     """A process killed in mid-epoch, and the next while it writes its checkpoint, change nothing in the end."""
     monkeypatch.setattr("ecg_shock.training.trainer.STEPS_PER_CALL", 1)
-    train(SPEC, TRAINING, VALIDATION, config(seed=7), tmp_path / "whole")
+    changes = {"stratified": stratified}
+    whole = train(SPEC, PATIENTS, VALIDATION, config(seed=7, **changes), tmp_path / "whole")
+    assert max(log.largest_weight for log in whole.history[2:]) > 1.5  # scores decide what is drawn after the kill
 
     killed = tmp_path / "killed"
     for moment, epochs in (("in the middle of an epoch", 2), ("while writing", 3)):
-        command = [sys.executable, "-c", KILLED_RUN, __file__, str(killed), moment]
+        command = [sys.executable, "-c", KILLED_RUN, __file__, str(killed), moment, json.dumps(changes)]
         process = subprocess.run(command, check=False, capture_output=True, text=True)
         assert process.returncode == -signal.SIGKILL, process.stderr
         assert len(load_checkpoint(killed / "checkpoint.npz").history) == epochs
     (torn,) = killed.glob("checkpoint.npz.*.tmp")
-    train(SPEC, TRAINING, VALIDATION, config(seed=7), killed)
+    train(SPEC, PATIENTS, VALIDATION, config(seed=7, **changes), killed)
     assert_same_state(tmp_path / "whole", killed)
     assert sorted(p.name for p in killed.iterdir()) == ["checkpoint.npz", torn.name, "history.json", "origin.json"]
 
@@ -205,8 +344,9 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path):
     before = (tmp_path / "checkpoint.npz").read_bytes()
     ecg = VALIDATION.ecg.copy()
     ecg[3, 5] += 1e-3
-    changed = Examples(ecg, VALIDATION.shockable, VALIDATION.groups)
-    regrouped = Examples(TRAINING.ecg, TRAINING.shockable, TRAINING.groups + 1)
+    changed = Examples(ecg, VALIDATION.shockable, VALIDATION.rhythm)
+    regrouped = Examples(TRAINING.ecg, TRAINING.shockable, TRAINING.rhythm, TRAINING.groups + 1)
+    renamed = Examples(TRAINING.ecg, TRAINING.shockable, np.char.add(TRAINING.rhythm, "2"), TRAINING.groups)
     wider = CnnSpec(filters=(4, 4), kernels=(9, 5), pool=3, input_samples=250)
     same = config(epochs=2, patience=2)
     for arguments, message in [
@@ -216,6 +356,11 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path):
         ((SPEC, TRAINING, VALIDATION, config(epochs=3, patience=1)), "config.patience: 2 in the folder, 1 now"),
         ((SPEC, TRAINING, changed, same), "data.validation.sha256"),
         ((SPEC, regrouped, VALIDATION, same), "data.training.sha256"),
+        ((SPEC, renamed, VALIDATION, same), "data.training.sha256"),
+        (
+            (SPEC, TRAINING, VALIDATION, config(epochs=2, patience=2, stratified=True)),
+            "config.stratified: False .* True",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             train(*arguments, tmp_path)
@@ -278,7 +423,7 @@ def test_damaged_checkpoint_is_refused(tmp_path):
 def test_parts_need_both_classes(tmp_path, kind):
     """A part of one class is refused by name before anything is written."""
     keep = kind == VALIDATION.shockable
-    part = Examples(VALIDATION.ecg[keep], VALIDATION.shockable[keep], VALIDATION.groups[keep])
+    part = Examples(VALIDATION.ecg[keep], VALIDATION.shockable[keep], VALIDATION.rhythm[keep])
     missing = "nonshockable" if kind else "shockable"
     with pytest.raises(ValueError, match=f"validation part has .* none is {missing}"):
         train(SPEC, TRAINING, part, config(), tmp_path / "a")
@@ -299,15 +444,17 @@ def test_windows_of_another_length_are_refused(tmp_path):
         ({"ecg": np.zeros(8)}, r"shapes \(8,\)"),
         ({"ecg": np.zeros((7, 250))}, r"\(N, samples\)"),
         ({"groups": np.zeros((8, 1), int)}, r"\(8, 1\)"),
+        ({"rhythm": np.full(7, "asystole")}, r"\(7,\)"),
         ({"shockable": np.zeros(8)}, "must be bool"),
         ({"groups": np.zeros(8)}, "must be integer"),
         ({"ecg": np.full((8, 250), np.nan)}, "8 windows hold samples that are not finite, first 0"),
-        ({"ecg": np.zeros((0, 250)), "shockable": np.zeros(0, bool), "groups": np.zeros(0, int)}, "at least one"),
+        ({"ecg": np.zeros((0, 250)), "shockable": np.zeros(0, bool), "rhythm": [], "groups": None}, "at least one"),
     ],
 )
 def test_wrong_examples_are_refused(change, message):
     """Arrays that do not belong together, or cannot be an ECG, are refused."""
-    good = {"ecg": np.zeros((8, 250)), "shockable": np.zeros(8, bool), "groups": np.zeros(8, int)}
+    good = {"ecg": np.zeros((8, 250)), "shockable": np.zeros(8, bool), "rhythm": np.full(8, "asystole")}
+    good["groups"] = np.zeros(8, int)
     with pytest.raises(ValueError, match=message):
         Examples(**(good | change))
 
@@ -316,10 +463,13 @@ def test_wrong_examples_are_refused(change, message):
     "change",
     [
         {"epochs": 0},
-        {"batch_size": 0},
+        {"batch_size": 1},
         {"learning_rate": 0},
         {"learning_rate": float("nan")},
-        {"sampler": "obs"},
+        {"sampler": "RAS"},
+        {"score": "loss"},
+        {"groups": "patient"},
+        {"groups": None},
         {"patience": 0},
         {"floor": 0},
         {"floor": 1.1},
@@ -334,10 +484,19 @@ def test_wrong_configurations_are_refused(change):
         TrainingConfig(**change)
 
 
+def test_groups_are_the_rhythms_unless_given():
+    """Without groups the windows of one rhythm are one; given ones are kept as they are."""
+    for i, j in np.ndindex(90, 90):
+        assert (TRAINING.groups[i] == TRAINING.groups[j]) == (TRAINING.rhythm[i] == TRAINING.rhythm[j])
+    groups = np.arange(90) - 100
+    np.testing.assert_array_equal(Examples(LOUD.ecg, LOUD.shockable, LOUD.rhythm, groups).groups, groups)
+
+
 def test_history_is_drawn(tmp_path):
     """A long history and one of a single epoch are drawn, leaving pyplot without a figure; an empty one is refused."""
-    history = [EpochLog(i, 1 / i, 1.1 / i, 0.5, 1.0 - 0.5 / i, 0.75 - 0.25 / i, 0.1) for i in range(1, 30)]
-    for name, part in (("long.png", history), ("one.svg", history[:1])):
+    history = [epoch_log(i, loss=1 / i, validation_loss=1.1 / i, effective_batch=30.0 + i) for i in range(1, 30)]
+    unknown = [epoch_log(i, gain=None, effective_batch=None) for i in range(1, 4)]  # of a biased sampler
+    for name, part in (("long.png", history), ("one.svg", history[:1]), ("biased.png", unknown)):
         plot_history(part, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5000
     assert matplotlib.pyplot.get_fignums() == []
