@@ -145,9 +145,8 @@ def _write_bundle(study: Study, parts: Parts, job: Job, folder: Path) -> Path:
     from ecg_shock.training.trainer import train
 
     # Finished long ago: `train` only checks that this is still the same run, and gives its result.
-    result = train(
-        job.spec, examples(parts.train), examples(parts.validation), job.config, folder / "retrain" / job.name
-    )
+    training, validation = examples(parts.train, job.config.groups), examples(parts.validation)
+    result = train(job.spec, training, validation, job.config, folder / "retrain" / job.name)
     bundle = ship(
         folder / "bundle",
         f"study {study.name}",

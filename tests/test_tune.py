@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,26 @@ def test_ctrl_c_says_that_the_same_command_goes_on(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("ecg_shock.data.parts.load_parts", load_parts)
     done = CliRunner().invoke(app, ["tune"])
     assert (done.exit_code, done.stderr) == (130, "stopped; the same command goes on from here\n")
+
+
+def test_chosen_network_becomes_a_bundle_whatever_its_groups(part_of, tmp_path: Path):
+    """The end of a search finds its retraining again, with the groups that it was trained with."""
+    from ecg_shock.models import CnnSpec
+    from ecg_shock.search.run import Job
+    from ecg_shock.training.shipping import examples
+    from ecg_shock.training.trainer import train
+
+    def both(patients: dict[str, int]) -> WindowSet:
+        part = part_of(patients)
+        return replace(part, aha_class=np.resize(["coarse_vf", "asystole"], len(part)))
+
+    study = read_study("quickstart", {"training.groups": "rhythm-patient", "training.epochs": 1})
+    parts = Parts(both({"synthetic/1": 4, "synthetic/2": 4}), both({"synthetic/3": 2}), both({"synthetic/4": 2}))
+    job = Job("a", CnnSpec(filters=(2,), kernels=(5,)), study.training)
+    training = examples(parts.train, study.training.groups)
+    assert np.unique(training.groups).size == 4
+    train(job.spec, training, examples(parts.validation), job.config, tmp_path / "retrain" / "a")
+    assert (tune._write_bundle(study, parts, job, tmp_path) / "bundle.toml").is_file()
 
 
 def test_made_up_windows_are_not_counted_as_patients(

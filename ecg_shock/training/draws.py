@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ROUNDING = 1e-9  # of the second moment: a variance below that is none
+
 
 @dataclass(frozen=True)
 class DrawSummary:
@@ -36,7 +38,8 @@ class DrawSummary:
         τ = √(mean ‖g‖²) / mean ‖g‖ over all windows: the root of what importance sampling could gain at most.
     effective_batch : float or None
         The batch that uniform sampling would need for the same variance of the mean gradient. None, like `gain`,
-        where a number is not finite.
+        where a number is not finite, and where chance made an estimate of a variance negative. It supposes draws that
+        are independent, which those of a stratified batch are not.
     """
 
     drawn: dict[str, float]
@@ -112,13 +115,15 @@ class Draws:
         gain = ratio = 1.0  # equal norms everywhere, or none left, leave nothing to gain
         if finite and self._first_moment:
             gain = max(1.0, float(np.sqrt(self._second_moment * kish.size) / self._first_moment))
-        if finite and self._variance > 0:
-            ratio = max(self._uniform_variance, 0.0) / self._variance
+        rounding = ROUNDING * self._second_moment
+        if finite and max(abs(self._uniform_variance), abs(self._variance)) > rounding:
+            ratio = self._uniform_variance / self._variance if self._variance > rounding else np.nan
+        known = finite and ratio > 0  # chance may make an unbiased estimate of a variance negative
         shares = self._counts / self._counts.sum()
         return DrawSummary(
             drawn=dict(zip(self._names.tolist(), shares.tolist(), strict=True)),
             kish=float(kish.mean()),
             largest_weight=self._largest,
             gain=gain if finite else None,
-            effective_batch=self._batch * ratio if finite else None,
+            effective_batch=float(self._batch * ratio) if known else None,
         )

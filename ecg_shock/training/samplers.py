@@ -25,12 +25,13 @@ import numpy as np
 SAMPLERS = ("uniform", "class", "instance", "ras", "obs")
 BIASED = ("obs",)  # its batches minimise another objective than the mean loss, and no weight mends that
 DEFAULT_FLOOR = 0.1  # weights stay below 1 / DEFAULT_FLOOR
+MIN_FLOOR = 1e-6  # rarer windows fall between the random numbers of a draw
 # Ours, since the papers give none. Dropout makes a score noisy, so a new one is averaged with the old;
 # a window that is not visited is known less and less, so its score is trusted less than its group's mean.
 NEW_SCORE_SHARE = 0.5
 HALF_LIFE_EPOCHS = 5.0
 GATE = 1.2  # gain below which importance sampling is not worth its noise; between those of [3]
-GAIN_SHARE = 0.1  # of the newest gain in its moving average
+GAIN_HALF_LIFE_EPOCHS = 1.0  # of the moving average of the gain
 # How many times likelier "obs" draws the window of the largest score than that of the smallest; from [4], where it
 # falls during the training. Ours stays.
 PRESSURE = 100.0
@@ -233,15 +234,15 @@ class Sampler:
     """Draw windows for the next batches, and learn from their scores.
 
     "uniform" goes through all windows in random order, shuffles again and goes on, so that each window comes once
-    in N draws and a batch may hold the end of one round and the start of the next; its weights are 1. Every other
-    sampler draws with replacement from `sampling_distribution`. The *gate* keeps it to what "uniform" does while the
-    moving average of the gain (`gain`) is under 1.2: as long as all windows are alike there is nothing to choose. "obs"
-    has no gate, since it knows no gain.
+    in N draws and a batch may hold the end of one round and the start of the next; its weights are 1, unless it is
+    stratified. Every other sampler draws with replacement from `sampling_distribution`. The *gate* keeps it to what
+    "uniform" does while the moving average of the gain (`gain`) is under 1.2: as long as all windows are alike there is
+    nothing to choose. "obs" has no gate, since it knows no gain.
 
-    What is known of a window is the moving root-mean-square of the scores of its visits: dropout makes its gradient a
-    random one, and the best p is proportional to √E‖g‖². The longer ago the last visit, the more the mean of its group
-    counts instead, half after five epochs' worth of draws. "instance" knows no groups: the mean
-    is that of all windows.
+    What is known of a window is the moving root-mean-square of its scores: dropout makes its gradient a random one,
+    and the best p is proportional to √E‖g‖². The longer ago its last score, the more the mean of its group counts
+    instead, half after five epochs' worth of draws, and the more the next score counts. "instance" knows no groups:
+    the mean is that of all windows.
 
     Parameters
     ----------
@@ -250,11 +251,12 @@ class Sampler:
     groups : array_like
         The group of each window, integers of shape (N,), such as its AHA class.
     floor : float
-        Share of the uniform distribution, above 0 and at most 1; weights are at most 1/floor.
+        Share of the uniform distribution, from 1e-6 to 1; weights are at most 1/floor.
     stratified : bool
         Give each batch a fixed number of windows of each group, as near as can be to the group's probability times
         the batch size and at least one: every batch sees each group. It takes the chance out of the first level of the
-        draw, and the weights stay exact. With small batches, rounding can raise a weight above 1/floor.
+        draw, and the weights stay exact. In batches of few windows a group, rounding raises weights, and with them
+        the variance, beyond the bounds that the floor sets: use batches of several times the number of groups.
     gate : float
         Gain from which on scores count; 1 is always.
     seed : int
@@ -263,7 +265,8 @@ class Sampler:
     Raises
     ------
     ValueError
-        If the name is unknown, the floor or the gate out of range, there is no window, or "obs" is to be stratified.
+        If the name is unknown, the floor or the gate out of range, there is no window, the groups are not integers, or
+        "obs" is to be stratified.
 
     Examples
     --------
@@ -282,8 +285,8 @@ class Sampler:
         gate: float = GATE,
         seed: int = 0,
     ) -> None:
-        if not 0 < floor <= 1:
-            raise ValueError(f"floor is {floor!r}; it must be above 0, or windows are never drawn, and at most 1")
+        if not MIN_FLOOR <= floor <= 1:
+            raise ValueError(f"floor is {floor!r}; it must be from {MIN_FLOOR:g}, or windows are never drawn, to 1")
         if not 1 <= gate < np.inf:
             raise ValueError(f"gate is {gate!r}; it must be 1 (always open) or above")
         if stratified and name in BIASED:
@@ -292,16 +295,17 @@ class Sampler:
         self.floor = floor
         self.stratified = stratified
         self.gate = gate
-        _, self._strata = np.unique(np.asarray(groups), return_inverse=True)
+        groups = np.asarray(groups)
+        self._p = sampling_distribution(name, np.ones(groups.shape), groups, floor)  # refuses what are no groups
+        _, self._strata = np.unique(groups, return_inverse=True)
         self._groups = np.zeros_like(self._strata) if name == "instance" else self._strata
         self._sizes = np.bincount(self._groups)
         self._by_stratum = np.argsort(self._strata, kind="stable")
         self._rng = np.random.default_rng(seed)
-        self._scores = np.ones(self._strata.size)
-        self._ages = np.zeros(self._strata.size)  # epochs' worth of draws since the score was learned
+        self._scores = np.zeros(self._strata.size)
+        self._ages = np.full(self._strata.size, np.inf)  # epochs' worth of draws since the score was learned
         self._gain = 1.0
         self._round: np.ndarray = np.empty(0, dtype=np.int64)  # what is left of the current shuffled round
-        self._p = sampling_distribution(name, self._scores, self._groups, floor)
 
     @property
     def learns(self) -> bool:
@@ -344,7 +348,7 @@ class Sampler:
         ValueError
             If a stratified batch is smaller than the number of groups.
         """
-        shape = (shape,) if isinstance(shape, int) else shape
+        shape = shape if isinstance(shape, tuple) else (shape,)
         if self.stratified:
             return self._draw_stratified(shape)
         if not self.is_open:
@@ -357,8 +361,8 @@ class Sampler:
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Learn the scores of windows that were visited.
 
-        The square of each visited window's score moves half-way to the mean square of its new scores; all others grow
-        older by these draws. Scores that are not finite are passed over.
+        The square of each visited window's score moves half-way to the mean square of its new scores, or further the
+        older it is; all others grow older by these draws. Scores that are not finite are passed over.
 
         Parameters
         ----------
@@ -374,23 +378,15 @@ class Sampler:
         """
         if np.any(scores < 0):
             raise ValueError(f"a score is {np.nanmin(scores)!r}; norms are not negative")
-        size = self._scores.size
         indices, scores = np.ravel(indices), np.ravel(scores)
         known = np.isfinite(scores)
-        times = np.bincount(indices[known], minlength=size)
-
-        visited = times > 0
-        estimate = self._estimate()
-        largest = max(np.max(scores[known], initial=0.0), estimate.max()) or 1.0  # its square may overflow
-        new = np.bincount(indices[known], weights=(scores[known] / largest) ** 2, minlength=size)
-        squares, old = new / np.maximum(times, 1), (estimate / largest) ** 2
-        averaged = largest * np.sqrt(old + NEW_SCORE_SHARE * (squares - old))
-        self._scores = np.where(visited, averaged, self._scores)
-        self._ages = np.where(visited, 0.0, self._ages + indices.size / size)
-        self._learn(GAIN_SHARE)
+        self._average(indices[known], scores[known], indices.size)
+        self._learn(1.0 - 0.5 ** (indices.size / self._scores.size / GAIN_HALF_LIFE_EPOCHS))
 
     def rescore(self, scores: np.ndarray) -> None:
-        """Replace the scores of all windows, and with them the gain. Scores that are not finite are passed over.
+        """Learn a score of every window, as `update` does, and set the gain to what is then known.
+
+        Scores that are not finite are passed over.
 
         Parameters
         ----------
@@ -407,9 +403,8 @@ class Sampler:
                 f"scores have shape {np.shape(scores)} and the least is {np.nanmin(scores, initial=np.inf)!r}; "
                 f"they must have shape {self._scores.shape} and be 0 or above"
             )
-        known = np.isfinite(scores)
-        self._scores = np.where(known, scores, self._scores)
-        self._ages = np.where(known, 0.0, self._ages)
+        known = np.flatnonzero(np.isfinite(scores))
+        self._average(known, scores[known], 0)
         self._learn(1.0)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -443,11 +438,28 @@ class Sampler:
         self._learn(0.0)
         self._gain = float(state["gain"])
 
+    def _average(self, indices: np.ndarray, scores: np.ndarray, draws: int) -> None:
+        """Average the squares of finite scores with what is known, and let all other windows grow older."""
+        size = self._scores.size
+        times = np.bincount(indices, minlength=size)
+        visited = times > 0
+        largest = max(np.max(scores, initial=0.0), self._scores.max()) or 1.0  # its square may overflow
+        new = np.bincount(indices, weights=(scores / largest) ** 2, minlength=size) / np.maximum(times, 1)
+        old = (self._scores / largest) ** 2
+        share = 1.0 - (1.0 - NEW_SCORE_SHARE) * self._trust()
+        self._scores = np.where(visited, largest * np.sqrt(old + share * (new - old)), self._scores)
+        self._ages = np.where(visited, 0.0, self._ages + draws / size)
+
+    def _trust(self) -> np.ndarray:
+        """Return how far each window's own score counts, from 1 for a new one to 0 for one that was never learned."""
+        return 0.5 ** (self._ages / HALF_LIFE_EPOCHS)
+
     def _estimate(self) -> np.ndarray:
         """Return what each window's score is now believed to be: its own, and its group's mean the older it is."""
-        group_mean = (np.bincount(self._groups, weights=self._scores) / self._sizes)[self._groups]
-        trust = 0.5 ** (self._ages / HALF_LIFE_EPOCHS)
-        return group_mean + trust * (self._scores - group_mean)
+        largest = self._scores.max() or 1.0  # the sum of huge scores would overflow
+        own = self._scores / largest
+        group_mean = (np.bincount(self._groups, weights=own) / self._sizes)[self._groups]
+        return largest * (group_mean + self._trust() * (own - group_mean))
 
     def _learn(self, share: float) -> None:
         """Make the distribution of the scores, and move the gain by that share to theirs."""
@@ -470,17 +482,17 @@ class Sampler:
         counts = _apportion(stratum_p, batch)
         strata = np.repeat(np.arange(counts.size), counts)  # the stratum of each place in a batch
 
-        # Windows sorted by stratum, each as wide as it is likely: a place's draw falls within its stratum's stretch.
-        ends = np.cumsum(p[self._by_stratum])
+        # Windows sorted by stratum, each as wide as it is likely within it, so that a stratum's stretch is 1 long and
+        # a place's draw falls within it.
+        within = p / stratum_p[self._strata]
+        ends = np.cumsum(within[self._by_stratum])
         last = np.cumsum(np.bincount(self._strata)) - 1
-        ceiling = ends[last][strata]
-        bottom = np.concatenate([[0.0], ends[last][:-1]])[strata]
-        place = bottom + self._rng.random(shape) * (ceiling - bottom)
-        drawn = np.searchsorted(ends, place, side="right")
         first = np.concatenate([[0], last[:-1] + 1])
-        indices = self._by_stratum[np.clip(drawn, first[strata], last[strata])]
-        within = p[indices] / stratum_p[strata]
-        return indices, batch / (p.size * counts[strata] * within)
+        bottom = np.concatenate([[0.0], ends[last[:-1]]])
+        place = bottom[strata] + self._rng.random(shape) * (ends[last] - bottom)[strata]
+        drawn = np.clip(np.searchsorted(ends, place, side="right"), first[strata], last[strata])
+        indices = self._by_stratum[drawn]
+        return indices, batch / (p.size * counts[strata] * within[indices])
 
 
 def _apportion(shares: np.ndarray, places: int) -> np.ndarray:

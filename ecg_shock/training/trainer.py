@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
 from ecg_shock.provenance import commit, versions
 from ecg_shock.training.checkpoint import Checkpoint, atomic_writer, load_checkpoint, save_checkpoint
 from ecg_shock.training.draws import Draws, DrawSummary
-from ecg_shock.training.samplers import BIASED, DEFAULT_FLOOR, SCORES, Sampler, gradient_scores
+from ecg_shock.training.samplers import BIASED, DEFAULT_FLOOR, MIN_FLOOR, SCORES, Sampler, gradient_scores
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_NAME = "checkpoint.npz"
 HISTORY_NAME = "history.json"
 ORIGIN_NAME = "origin.json"
-CHECKPOINT_FORMAT = 2  # to be raised with any change after which an old run would go on differently
+CHECKPOINT_FORMAT = 3  # to be raised with any change after which an old run would go on differently
 THRESHOLD = 0.5  # of the probability, where balanced accuracy is measured while training
 # Steps of one call into TensorFlow: fewer spend time on calls, more let an adaptive sampler's scores grow old.
 STEPS_PER_CALL = 8
@@ -61,18 +61,21 @@ class TrainingConfig(BaseModel):
     groups : {"rhythm", "rhythm-database", "rhythm-patient"}
         Which windows a sampler takes together: those of one AHA class, or of one AHA class in one database or patient.
     stratified : bool
-        Give every batch a fixed number of windows of each group.
+        Give every batch a fixed number of windows of each group, at least one: let a batch be several times the number
+        of groups.
     balanced : bool
         Give both classes the same weight in the loss, N/(2 N_class) a window, instead of every window.
     patience : int or None
         Stop after so many epochs without a better one; None never stops early.
     floor : float
-        Share of uniform sampling in all samplers; importance weights are at most 1/floor.
+        Share of uniform sampling in all samplers; importance weights are at most 1/floor, unless `stratified` rounds
+        them up.
     rescore_every : int
         Epochs between two forward passes over all training windows that renew the scores.
     scale_learning_rate : bool
-        Multiply the learning rate by the root of what the last epoch's effective batch is to `batch_size`, at least 1
-        and at most 4: a gradient that varies less bears larger steps.
+        While scores decide what is drawn, multiply the learning rate by the root of what the last epoch's effective
+        batch is to `batch_size`, at least 1 and at most 4: a gradient that varies less bears larger steps. Not with
+        `stratified`, whose effective batch is not known.
     seed : int
         Of the initial weights, the dropout and the sampler.
     """
@@ -88,10 +91,16 @@ class TrainingConfig(BaseModel):
     stratified: bool = False
     balanced: bool = False
     patience: int | None = Field(default=None, ge=1)
-    floor: float = Field(default=DEFAULT_FLOOR, gt=0, le=1)
+    floor: float = Field(default=DEFAULT_FLOOR, ge=MIN_FLOOR, le=1)
     rescore_every: int = Field(default=10, ge=1)
     scale_learning_rate: bool = False
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _knows_its_effective_batch(self) -> TrainingConfig:
+        if self.scale_learning_rate and self.stratified:
+            raise ValueError("scale_learning_rate takes the effective batch, which stratified draws do not tell")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +175,8 @@ class EpochLog:
         τ, how much importance sampling by the epoch's gradients could gain at most (`samplers.gain`).
     effective_batch : float or None
         The batch that uniform sampling would need for the same variance of the mean gradient. Like `gain` it is
-        estimated from the epoch's own draws and concerns the gradient of the last layer; None for a biased sampler,
-        and without meaning where batches are stratified.
+        estimated from the epoch's own draws and concerns the gradient of the last layer; None for a biased sampler
+        and for stratified batches, of which the estimate does not hold, and where chance made a variance negative.
     seconds : float
         Wall-clock time; not compared, since it never repeats.
     """
@@ -264,8 +273,8 @@ def train(
     next shuffled round, so that every step has the same size and every window comes once a round.
 
     Each step minimises Σ w_i c_i l_i / B over the B windows drawn: l the binary cross-entropy, c the class weight
-    (`balanced`), w the importance weight. Scores come from the batch's own forward pass, with dropout at work, and
-    every `rescore_every` epochs, the first included, from a forward pass over all windows without dropout.
+    (`balanced`), w the importance weight. Scores come from the batch's own forward pass, and every `rescore_every`
+    epochs, the first included, from a forward pass over all windows; both with dropout at work, as in the gradient.
     """
     folder = Path(folder)
     for name, part in (("training", training), ("validation", validation)):
@@ -295,17 +304,18 @@ def train(
     score = SCORES[config.score]
     class_weights = _class_weights(training.shockable, config.balanced)
     train_steps = _compile_train_steps(model, optimizer, training)
-    infer = _compile_inference(model)
+    infer, infer_with_dropout = _compile_inference(model), _compile_inference(model, dropout=True)
     batches = math.ceil(len(training.ecg) / config.batch_size)
 
     while not _is_finished(history, config):
         started = time.perf_counter()
         epoch = len(history) + 1
         if sampler.learns and (epoch - 1) % config.rescore_every == 0:
-            sampler.rescore(score(*infer(training.ecg), training.shockable, class_weights))
+            sampler.rescore(score(*infer_with_dropout(training.ecg), training.shockable, class_weights))
         losses: list[float] = []
         if config.scale_learning_rate:
-            optimizer.learning_rate = config.learning_rate * _learning_rate_factor(history, config.batch_size)
+            factor = _learning_rate_factor(history, config.batch_size) if sampler.is_open else 1.0
+            optimizer.learning_rate = config.learning_rate * factor
         draws = Draws(training.rhythm)
         for first in range(0, batches, STEPS_PER_CALL):
             steps = min(STEPS_PER_CALL, batches - first)
@@ -457,7 +467,9 @@ def _compile_train_steps(
     return train_steps
 
 
-def _compile_inference(model: keras.Model) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def _compile_inference(
+    model: keras.Model, *, dropout: bool = False
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return a function from windows (N, n) to logits and squared norms of the pooled features, each (N,)."""
     import tensorflow as tf
 
@@ -470,7 +482,7 @@ def _compile_inference(model: keras.Model) -> Callable[[np.ndarray], tuple[np.nd
         all_norms = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=(None,))
         for chunk in tf.range(chunks):
             windows = ecg[chunk * INFERENCE_CHUNK : (chunk + 1) * INFERENCE_CHUNK]
-            logits, features = last_layer(windows, training=False)
+            logits, features = last_layer(windows, training=dropout)
             all_logits = all_logits.write(chunk, logits)
             all_norms = all_norms.write(chunk, tf.reduce_sum(tf.square(features), axis=1))
         return all_logits.concat(), all_norms.concat()
@@ -544,7 +556,7 @@ def _judge(
         kish=draws.kish,
         largest_weight=draws.largest_weight,
         gain=None if config.sampler in BIASED else draws.gain,
-        effective_batch=None if config.sampler in BIASED else draws.effective_batch,
+        effective_batch=None if config.sampler in BIASED or config.stratified else draws.effective_batch,
         seconds=time.perf_counter() - started,
     )
 

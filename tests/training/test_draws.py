@@ -137,6 +137,20 @@ def test_gradients_that_overflowed_have_no_estimate(norm, squared_sum):
     assert draws.summary() == DrawSummary({"a": 0.75, "b": 0.25}, 2.0, 1.0, None, None)
 
 
+def test_variances_that_chance_made_negative_are_not_told():
+    """An estimate below zero, of either variance, gives no effective batch; shares and weights are still known."""
+    for squared_sum, norms, weights in ((100.0, [1.0, 1.0], [1.0, 1.0]), (14.0, [1.0, 2.0], [2.0, 0.5])):
+        draws = Draws(np.array(["a", "b"]))
+        draws.add(np.array([[0, 1]]), np.array([weights]), np.array([norms]), np.array([squared_sum]))
+        square = np.square(norms)
+        mean = (squared_sum - np.sum(np.square(weights) * square)) / 2
+        assert min(np.mean(np.array(weights) * square), np.mean(np.square(weights) * square)) < mean
+        found = draws.summary()
+        assert found.effective_batch is None
+        assert found.gain >= 1.0
+        assert found.largest_weight == max(weights)
+
+
 def test_squared_sums_alone_that_overflowed_have_no_estimate():
     """A sum of gradients that is not finite leaves no variance."""
     for squared_sum in (np.nan, np.inf):

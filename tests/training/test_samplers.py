@@ -299,7 +299,7 @@ def test_useless_scores_give_uniform_sampling(name, scores):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("scale", [1e-320, 1e-3, 1.0, 1e300])
+@pytest.mark.parametrize("scale", [1e-300, 1e-3, 1.0, 1e300])
 def test_equal_scores_leave_nothing_to_choose(name, scale):
     """Equal scores mean p = 1/N, weights of 1 and no gain, also where a square would overflow or vanish."""
     groups = np.arange(40) % 3
@@ -382,14 +382,16 @@ def test_wrong_distributions_are_refused(name, scores, groups, floor, message):
     ("arguments", "message"),
     [
         ({"name": "RAS"}, "allowed are"),
-        ({"floor": 0.0}, "never drawn"),
+        ({"floor": 0.0}, "from 1e-06, or windows are never drawn, to 1"),
+        ({"floor": 1e-7}, "floor is 1e-07"),
         ({"floor": -0.1}, "floor is -0.1"),
-        ({"floor": 1.1}, "at most 1"),
+        ({"floor": 1.1}, "floor is 1.1"),
         ({"floor": float("nan")}, "floor is nan"),
         ({"gate": 0.9}, "always open"),
         ({"gate": float("nan")}, "gate is nan"),
         ({"gate": float("inf")}, "gate is inf"),
         ({"groups": []}, "not empty"),
+        ({"groups": [0.5, float("nan")]}, "must be integer"),
         ({"name": "obs", "stratified": True}, "'obs'.* cannot be stratified"),
     ],
 )
@@ -508,9 +510,7 @@ def test_stratified_batches_vary_less(name, rng):
         norms /= np.bincount(member, weights=norms)[member] / np.array([20, 10, 10])[member]
         gradients = norms[:, np.newaxis] * (rng.normal(size=(40, 2)) + np.array([[3, 0], [0, 3], [-3, 0]])[member])
         sampler = Sampler(name, member, floor=0.2, stratified=True, gate=1.0, seed=seed)
-        sampler.rescore(norms)  # groups of the same mean score
-        if name == "class":
-            sampler.rescore(np.ones(40))
+        sampler.rescore(np.ones(40) if name == "class" else norms)  # groups of the same mean score
         p = sampler.probabilities
         independent = variance(p, gradients) / 8
         inside = 0.0
@@ -527,6 +527,48 @@ def test_stratified_batches_vary_less(name, rng):
         assert inside < 0.8 * independent
 
 
+class LargestNumber:
+    """Random numbers as large as can be."""
+
+    def random(self, shape):
+        """Return the largest number below 1."""
+        return np.full(shape, 1 - 2.0**-53)
+
+
+def test_stratified_draws_stay_in_their_stratum(rng):
+    """The largest random number draws the last window of each stratum and none of the next, whatever is rounded."""
+    for seed in range(200):
+        groups = rng.permutation(np.repeat([0, 1, 2], rng.integers(1, 40, 3)))
+        sampler = Sampler("ras", groups, floor=1e-6, stratified=True, gate=1.0, seed=seed)
+        sampler.rescore(10.0 ** rng.uniform(-9, 9, groups.size))
+        sampler._rng = LargestNumber()
+        indices, _ = sampler.draw((1, 9))
+        np.testing.assert_array_equal(np.unique(indices), np.sort([np.flatnonzero(groups == g)[-1] for g in (0, 1, 2)]))
+
+
+def test_stratified_draws_of_a_stratum_that_weighs_nothing():
+    """Inside a stratum of a billionth of all probability, windows are drawn and weighted as everywhere."""
+    groups = np.repeat([0, 1], [10, 30])
+    scores = np.where(groups == 0, 1e15, np.arange(40.0))
+    sampler = Sampler("ras", groups, floor=1e-6, stratified=True, gate=1.0, seed=3)
+    sampler.rescore(scores)
+    p = sampler.probabilities
+    indices, weights = sampler.draw((30000, 2))
+    np.testing.assert_array_equal(np.sort(groups[indices], axis=1), np.tile([0, 1], (30000, 1)))
+    drawn = np.bincount(indices[groups[indices] == 1], minlength=40)[10:]
+    expected = 30000 * p[10:] / p[10:].sum()
+    assert stats.chi2.sf(np.sum((drawn - expected) ** 2 / expected), 29) > 1e-6
+    within = p[indices] / np.bincount(groups, weights=p)[groups[indices]]
+    np.testing.assert_allclose(weights, 2 / (40 * within), rtol=1e-9)
+
+
+def test_batch_size_may_be_any_integer():
+    """A NumPy integer is a batch size too."""
+    for stratified in (False, True):
+        indices, weights = Sampler("ras", [0, 1, 1], stratified=stratified).draw(np.int64(4))
+        assert indices.shape == weights.shape == (4,)
+
+
 def test_small_stratified_batches_are_refused():
     """A batch of fewer windows than groups is refused with both numbers; one of as many holds one of each."""
     sampler = Sampler("ras", [3, -1, 3, 8, 8], stratified=True)
@@ -536,11 +578,15 @@ def test_small_stratified_batches_are_refused():
     np.testing.assert_array_equal(np.sort(np.array([3, -1, 3, 8, 8])[indices], axis=1), np.tile([-1, 3, 8], (50, 1)))
 
 
+@pytest.mark.parametrize("stratified", [False, True])
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_closed_gate_is_uniform_sampling(name, rng):
-    """While scores promise little, draws and weights are exactly those of "uniform" with the same seed."""
+def test_closed_gate_is_uniform_sampling(name, stratified, rng):
+    """While scores promise little, draws and weights are exactly those of "uniform" with the same seed.
+
+    Stratified, each group has its share of the windows, and its windows one weight.
+    """
     groups = rng.integers(0, 3, 101)
-    closed, uniform = Sampler(name, groups, seed=8), Sampler("uniform", groups, seed=8)
+    closed, uniform = (Sampler(n, groups, stratified=stratified, seed=8) for n in (name, "uniform"))
     closed.rescore(rng.uniform(0.8, 1.2, 101))
     for _ in range(30):
         assert not closed.is_open
@@ -549,6 +595,10 @@ def test_closed_gate_is_uniform_sampling(name, rng):
         (indices, weights), (expected, ones) = closed.draw((2, 16)), uniform.draw((2, 16))
         np.testing.assert_array_equal(indices, expected)
         np.testing.assert_array_equal(weights, ones)
+        if stratified:
+            for row, row_weights in zip(indices, weights, strict=True):
+                size, places = np.bincount(groups), np.bincount(groups[row])
+                np.testing.assert_allclose(row_weights, 16 * size[groups[row]] / (101 * places[groups[row]]))
         closed.update(indices, rng.uniform(0.8, 1.2, indices.shape))
 
 
@@ -560,15 +610,15 @@ def test_gate_follows_the_moving_average_of_the_gain(name, gate, rng):
     sampler = Sampler(name, groups, gate=gate, seed=1)
     scores, average, opened = np.ones(60), 1.0, []
     for step in range(120):
-        new = np.where(groups == 1, 60.0, 0.1) if step < 60 else np.full(60, 2.0)
+        new = np.where(groups == 1, 60.0, 0.1) if 20 <= step < 60 else np.full(60, 2.0)
         sampler.update(np.arange(60), new)  # all are visited, so that none is old
-        scores = np.sqrt((scores**2 + new**2) / 2)
+        scores = np.sqrt((scores**2 + new**2) / 2) if step else new  # nothing was known before the first
         if name == "class":
             root = np.sqrt([np.mean(scores[groups == g] ** 2) for g in groups])
             tau = math.sqrt(np.mean(scores**2)) / np.mean(root)
         else:
             tau = math.sqrt(np.mean(scores**2)) / np.mean(scores)
-        average = 0.9 * average + 0.1 * tau
+        average = (average + tau) / 2  # an epoch's worth of draws
         opened.append(average >= gate)
         assert sampler.is_open == opened[-1]
         assert sampler.gain == pytest.approx(average, rel=1e-9)
@@ -576,6 +626,18 @@ def test_gate_follows_the_moving_average_of_the_gain(name, gate, rng):
         {(False, True), (True, False)} if gate < 1.4 else set()
     )
     assert any(opened) == (gate < 1.4)  # two equal groups of which one is zero have a gain of the root of two
+
+
+def test_gain_is_averaged_over_draws_and_not_over_calls():
+    """Six epochs' worth of the same scores move the average alike, in however many calls they come."""
+    scores = np.array([0.1, 0.2, 4.0, 1.0])
+    tau = math.sqrt(np.mean(scores**2)) / np.mean(scores)
+    for calls in (1, 2, 3, 6):
+        sampler = Sampler("ras", [0, 0, 1, 1])
+        for _ in range(calls):
+            indices = np.tile(np.arange(4), 6 // calls)
+            sampler.update(indices, scores[indices])
+        assert sampler.gain == pytest.approx(tau + (1 - tau) * 0.5**6, rel=1e-12)
 
 
 def test_gates_that_never_close_or_open(rng):
@@ -593,13 +655,17 @@ def test_gates_that_never_close_or_open(rng):
 
 
 def test_rescoring_sets_the_gain():
-    """A pass over all windows makes the gain that of its scores at once, both up and down."""
+    """A pass over all windows sets the gain at once, both up and down; its scores are averaged with those known."""
     sampler = Sampler("ras", np.arange(8) % 2)
-    sampler.rescore(np.array([8.0, 0, 0, 0, 0, 0, 0, 0]))
+    scores = np.array([8.0, 0, 0, 0, 0, 0, 0, 0])
+    sampler.rescore(scores)
     assert sampler.gain == pytest.approx(math.sqrt(8))
     assert sampler.is_open
-    sampler.rescore(np.full(8, 0.3))
-    assert sampler.gain == pytest.approx(1.0)
+    for _ in range(20):
+        sampler.rescore(np.full(8, 0.3))
+        scores = np.sqrt((scores**2 + 0.3**2) / 2)
+        assert sampler.gain == pytest.approx(math.sqrt(np.mean(scores**2)) / np.mean(scores))
+        np.testing.assert_allclose(sampler.state()["scores"], scores, rtol=1e-12)
     assert not sampler.is_open
 
 
@@ -610,9 +676,9 @@ def distribution(scores, floor):
 
 @pytest.mark.parametrize("name", ["ras", "instance"])
 def test_update_averages_visited_scores_and_lets_others_drift(name):
-    """A visited score's square moves half-way to the mean square of its new ones; others are believed less and less.
+    """A visited score's square moves to the mean square of its new ones, half-way or more; others fade.
 
-    They are believed to lie nearer to the mean of their group, of "instance" to that of all, and NaN is a window that
+    Those are believed to lie nearer to the mean of their group, of "instance" to that of all, and NaN is a window that
     was not visited.
     """
     sampler = Sampler(name, [0, 0, 0, 9, 9], floor=0.5, gate=1.0)
@@ -627,9 +693,10 @@ def test_update_averages_visited_scores_and_lets_others_drift(name):
     np.testing.assert_allclose(sampler.state()["ages"], [0, first, first, first, first], rtol=1e-12)
     np.testing.assert_allclose(sampler.probabilities, distribution(believed, 0.5), rtol=1e-12)
 
-    # A window that comes back is averaged with what was believed of it, and is known again.
+    # A window that comes back is averaged with its own score, which counts less than half by now, and is known again.
     sampler.update(np.array([2]), np.array([1.0]))
-    scores[2] = math.sqrt((believed[2] ** 2 + 1.0) / 2)
+    old = 0.5 * 0.5 ** (first / 5)
+    scores[2] = math.sqrt(old * 9.0**2 + (1 - old) * 1.0**2)
     ages = np.array([1 / 5, first + 1 / 5, 0.0, first + 1 / 5, first + 1 / 5])
     mean = [np.mean(scores[:3])] * 3 + [2.0] * 2 if name == "ras" else [np.mean(scores)] * 5
     believed = mean + 0.5 ** (ages / 5) * (np.array(scores) - mean)
@@ -699,11 +766,11 @@ def test_restored_sampler_goes_on_with_the_same_draws(name, stratified, opened, 
     """
     groups = rng.integers(-1, 3, 101)
     sampler = Sampler(name, groups, stratified=stratified, seed=5)
-    if opened:
-        sampler.rescore(rng.gamma(0.3, size=101) * np.exp(groups))
+    sampler.rescore(rng.gamma(0.3, size=101) * np.exp(groups) if opened else np.ones(101))
     for _ in range(3):
         indices, _ = sampler.draw((2, 16))
-        sampler.update(indices, rng.gamma(1.0, size=indices.shape))
+        spread = 1.0 if opened else 0.05
+        sampler.update(indices, rng.gamma(1 / spread**2, spread**2, size=indices.shape))
     assert name == "obs" or sampler.is_open == (opened and name != "uniform")
     state = through_a_file(sampler.state())
     assert np.unique(state["ages"]).size > 1
@@ -722,7 +789,7 @@ def test_restored_sampler_goes_on_with_the_same_draws(name, stratified, opened, 
         resumed.update(b, later)
         gates.append(sampler.is_open)
     assert not opened or name in ("uniform", "obs") or gates[0]
-    assert opened or name in ("uniform", "obs") or (not gates[0] and any(gates))  # it opens on the way
+    assert opened or name in ("uniform", "obs") or any(gates)  # it opens on the way
     for key, array in sampler.state().items():
         np.testing.assert_array_equal(array, resumed.state()[key])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from ecg_shock.models import CnnSpec, build_model
+from ecg_shock.training import trainer
 from ecg_shock.training.checkpoint import load_checkpoint
 from ecg_shock.training.plots import plot_history
 from ecg_shock.training.samplers import Sampler
@@ -198,6 +200,59 @@ def test_every_stratified_batch_sees_each_group(tmp_path, draws, sampler):
         np.testing.assert_array_equal(np.unique(PATIENTS.groups[batch]), np.unique(PATIENTS.groups))
 
 
+def test_stratified_batches_tell_no_effective_batch(tmp_path):
+    """The estimate supposes independent draws, so stratified ones have none; the rest of the history is there."""
+    history = train(SPEC, PATIENTS, VALIDATION, config(epochs=2, stratified=True), tmp_path).history
+    assert [log.effective_batch for log in history] == [None, None]
+    assert all(log.gain >= 1.0 and log.kish > 1.0 for log in history)
+
+
+def test_scores_of_all_windows_have_dropout_at_work(tmp_path, monkeypatch):
+    """Two passes over all windows of a network that stands still differ by its dropout, and by nothing without."""
+    passes = []
+    rescore = Sampler.rescore
+    monkeypatch.setattr(Sampler, "rescore", lambda self, scores: (passes.append(scores), rescore(self, scores)))
+    for spec, differ in ((SPEC, True), (STILL, False)):
+        passes.clear()
+        changes = {"epochs": 2, "rescore_every": 1, "learning_rate": 1e-12}
+        train(spec, LOUD, VALIDATION, config(**changes), tmp_path / str(differ))
+        first, second = passes
+        assert (np.abs(first - second) > 0.01 * first).any() == differ
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """Return the optimiser's learning rate in each call of steps."""
+    kept = []
+    compile_steps = trainer._compile_train_steps
+
+    def compile_and_keep(model, optimizer, training):
+        steps = compile_steps(model, optimizer, training)
+        return lambda *drawn: (kept.append(float(optimizer.learning_rate)), steps(*drawn))[1]
+
+    monkeypatch.setattr(trainer, "_compile_train_steps", compile_and_keep)
+    return kept
+
+
+def test_learning_rate_follows_the_effective_batch(tmp_path, rates, monkeypatch):
+    """Each epoch's rate is the root of the last one's effective batch to the batch, at least 1 and at most 4 times."""
+    told = iter([2.0 * 32, 0.3 * 32, None, 100.0 * 32, 1.0])
+    judge = trainer._judge
+    monkeypatch.setattr(trainer, "_judge", lambda *a: dataclasses.replace(judge(*a), effective_batch=next(told)))
+    train(SPEC, LOUD, VALIDATION, config(scale_learning_rate=True, learning_rate=0.001), tmp_path)
+    np.testing.assert_allclose(rates, 0.001 * np.array([1.0, np.sqrt(2.0), 1.0, 1.0, 4.0]), rtol=1e-6)
+
+
+def test_learning_rate_is_its_own_while_scores_decide_nothing(tmp_path, rates, monkeypatch):
+    """A gate that closes before an epoch takes the larger steps with it."""
+    monkeypatch.setattr(Sampler, "is_open", property(lambda self: len(rates) != 2))
+    judge = trainer._judge
+    monkeypatch.setattr(trainer, "_judge", lambda *a: dataclasses.replace(judge(*a), effective_batch=4.0 * 32))
+    settings = config(epochs=4, scale_learning_rate=True, learning_rate=0.001)
+    train(SPEC, LOUD, VALIDATION, settings, tmp_path)
+    np.testing.assert_allclose(rates, [0.001, 0.002, 0.001, 0.002], rtol=1e-6)
+
+
 def test_stratified_batches_hold_as_many_windows_as_groups(tmp_path):
     """Batches too small to hold a window of each group are refused with both numbers."""
     with pytest.raises(ValueError, match="batch of 16 windows cannot hold one of each of 18 groups"):
@@ -245,6 +300,7 @@ def test_best_epoch_prefers_lower_loss_among_equals():
         {"sampler": "ras"},
         {"sampler": "ras", "stratified": True},
         {"sampler": "obs"},
+        {"sampler": "ras", "scale_learning_rate": True},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
@@ -473,6 +529,7 @@ def test_wrong_examples_are_refused(change, message):
         {"patience": 0},
         {"floor": 0},
         {"floor": 1.1},
+        {"stratified": True, "scale_learning_rate": True},
         {"rescore_every": 0},
         {"seed": -1},
         {"epoch": 5},
