@@ -53,6 +53,9 @@ class TrainingConfig(BaseModel):
         Windows a step, at least 2.
     learning_rate : float
         Of Adam.
+    averaged_epochs : float
+        Judge, choose and keep a moving average of the weights over the last so many epochs (time constant), which
+        jumps less from epoch to epoch than the weights that training goes on with; 0 for those.
     sampler : {"uniform", "class", "instance", "ras", "obs"}
         How windows are drawn, see `ecg_shock.training.samplers`.
     score : {"gradient", "error"}
@@ -85,6 +88,7 @@ class TrainingConfig(BaseModel):
     epochs: int = Field(default=400, ge=1)
     batch_size: int = Field(default=128, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
+    averaged_epochs: float = Field(default=0.25, ge=0)
     sampler: Literal["uniform", "class", "instance", "ras", "obs"] = "ras"
     score: Literal["gradient", "error"] = "gradient"
     groups: Groups = "rhythm"
@@ -275,6 +279,8 @@ def train(
     Each step minimises Σ w_i c_i l_i / B over the B windows drawn: l the binary cross-entropy, c the class weight
     (`balanced`), w the importance weight. Scores come from the batch's own forward pass, and every `rescore_every`
     epochs, the first included, from a forward pass over all windows; both with dropout at work, as in the gradient.
+
+    After each epoch the moving average of the weights is judged (`averaged_epochs`), and the best one kept.
     """
     folder = Path(folder)
     for name, part in (("training", training), ("validation", validation)):
@@ -289,7 +295,13 @@ def train(
         return _result(history, folder)
 
     model = build_model(spec, seed=config.seed)
-    optimizer = import_keras().optimizers.Adam(config.learning_rate)
+    batches = math.ceil(len(training.ecg) / config.batch_size)
+    averaged = config.averaged_epochs > 0
+    optimizer = import_keras().optimizers.Adam(
+        config.learning_rate,
+        use_ema=averaged,
+        ema_momentum=math.exp(-1.0 / (config.averaged_epochs * batches)) if averaged else 0.0,
+    )
     optimizer.build(model.trainable_variables)
     sampler = Sampler(
         config.sampler, training.groups, floor=config.floor, stratified=config.stratified, seed=config.seed
@@ -305,7 +317,6 @@ def train(
     class_weights = _class_weights(training.shockable, config.balanced)
     train_steps = _compile_train_steps(model, optimizer, training)
     infer, infer_with_dropout = _compile_inference(model), _compile_inference(model, dropout=True)
-    batches = math.ceil(len(training.ecg) / config.batch_size)
 
     while not _is_finished(history, config):
         started = time.perf_counter()
@@ -330,15 +341,19 @@ def train(
             draws.add(indices, weights, gradients, squared_sums)
             if sampler.learns:
                 sampler.update(indices, score(logits, squared_norms, shockable, drawn_class_weights))
+        variables = _values(model.variables)
+        if averaged:
+            optimizer.finalize_variable_values(model.trainable_variables)
+        judged = _values(model.variables)
         logits, _ = infer(validation.ecg)
+        _assign(model.variables, variables)
         log = _judge(epoch, losses, draws.summary(), logits, validation.shockable, config, started)
         if not math.isfinite(log.validation_loss):
             raise _diverged(epoch, log.validation_loss, history, config, folder)
 
         history.append(log)
-        variables = [v.numpy().copy() for v in model.variables]
         if best_of(history) is log:
-            best_variables = variables
+            best_variables = judged
         save_checkpoint(
             folder / CHECKPOINT_NAME,
             Checkpoint(
@@ -346,7 +361,7 @@ def train(
                 history=[asdict(e) for e in history],
                 model=variables,
                 best=best_variables,
-                optimizer=[v.numpy().copy() for v in optimizer.variables],
+                optimizer=_values(optimizer.variables),
                 sampler=sampler.state(),
             ),
         )
@@ -626,6 +641,10 @@ def _flatten(run: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in run.items():
         flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
+
+
+def _values(variables: Sequence[Any]) -> list[np.ndarray]:
+    return [variable.numpy().copy() for variable in variables]
 
 
 def _assign(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:

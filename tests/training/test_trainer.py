@@ -75,16 +75,18 @@ def assert_same_state(a, b):
         np.testing.assert_array_equal(x, other.sampler[name])
 
 
+@pytest.mark.parametrize("averaged_epochs", [0.0, 0.8])
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("sampler", ["uniform", "class", "ras"])
-def test_steps_equal_those_of_plain_keras(tmp_path, sampler, balanced):
-    """An epoch without dropout ends at the weights and loss of Keras's own steps with `sample_weight`.
+def test_steps_equal_those_of_plain_keras(tmp_path, sampler, balanced, averaged_epochs):
+    """An epoch without dropout ends at the loss and weights, or their average, of Keras's steps with `sample_weight`.
 
     Keras divides the weighted loss by the batch size, not by the sum of the weights; so must we.
     """
     spec = CnnSpec(filters=(4, 3), kernels=(9, 5), pool=3, dropout=0.0, input_samples=250)
     part = PATIENTS  # by patient "class" has something to choose
-    result = train(spec, part, VALIDATION, config(epochs=1, sampler=sampler, balanced=balanced), tmp_path)
+    settings = config(epochs=1, sampler=sampler, balanced=balanced, averaged_epochs=averaged_epochs)
+    result = train(spec, part, VALIDATION, settings, tmp_path)
 
     model = build_model(spec)
     model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", jit_compile=False)
@@ -96,15 +98,20 @@ def test_steps_equal_those_of_plain_keras(tmp_path, sampler, balanced):
         error = np.abs(model.predict(part.ecg, verbose=0)[:, 0] - y)
         reference.rescore(class_weights * error * np.sqrt(1 + np.sum(features**2, axis=1)))
         assert reference.is_open
-    losses = []
+    losses, average = [], None
     for indices, weights in zip(*reference.draw((3, 32)), strict=True):
         sample_weight = weights * class_weights[indices]
         ecg, target = part.ecg[indices][..., np.newaxis], y[indices].astype(float)[:, np.newaxis]
         losses.append(np.sum(sample_weight * keras.losses.binary_crossentropy(target, model(ecg))) / 32)
         model.train_on_batch(ecg, target, sample_weight=sample_weight)
+        now, kept = model.get_weights(), np.exp(-1 / (0.8 * 3)) if averaged_epochs else 0.0
+        average = [kept * a + (1 - kept) * w for a, w in zip(average or now, now, strict=True)]
 
     np.testing.assert_allclose(result.history[0].loss, np.mean(losses), rtol=1e-5)
-    for a, b in zip(result.load_model().get_weights(), model.get_weights(), strict=True):
+    for a, b in zip(result.load_model().get_weights(), average, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    goes_on = load_checkpoint(tmp_path / "checkpoint.npz").model
+    for a, b in zip(goes_on[: len(average)], model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
@@ -295,6 +302,7 @@ def test_best_epoch_prefers_lower_loss_among_equals():
     "changes",
     [
         {"sampler": "uniform"},
+        {"sampler": "uniform", "averaged_epochs": 0.0},
         {"sampler": "class"},
         {"sampler": "instance", "score": "error"},
         {"sampler": "ras"},
@@ -522,6 +530,7 @@ def test_wrong_examples_are_refused(change, message):
         {"batch_size": 1},
         {"learning_rate": 0},
         {"learning_rate": float("nan")},
+        {"averaged_epochs": -1},
         {"sampler": "RAS"},
         {"score": "loss"},
         {"groups": "patient"},
