@@ -31,7 +31,7 @@ MIN_FLOOR = 1e-6  # rarer windows fall between the random numbers of a draw
 NEW_SCORE_SHARE = 0.5
 HALF_LIFE_EPOCHS = 5.0
 GATE = 1.2  # gain below which importance sampling is not worth its noise; between those of [3]
-GAIN_HALF_LIFE_EPOCHS = 1.0  # of the moving average of the gain
+GAIN_HALF_LIFE_EPOCHS = 0.1  # of the moving average of the gain
 # How many times likelier "obs" draws the window of the largest score than that of the smallest; from [4], where it
 # falls during the training. Ours stays.
 PRESSURE = 100.0

@@ -618,7 +618,7 @@ def test_gate_follows_the_moving_average_of_the_gain(name, gate, rng):
             tau = math.sqrt(np.mean(scores**2)) / np.mean(root)
         else:
             tau = math.sqrt(np.mean(scores**2)) / np.mean(scores)
-        average = (average + tau) / 2  # an epoch's worth of draws
+        average = tau + (average - tau) * 0.5**10  # an epoch's worth of draws, ten half-lives
         opened.append(average >= gate)
         assert sampler.is_open == opened[-1]
         assert sampler.gain == pytest.approx(average, rel=1e-9)
@@ -629,15 +629,17 @@ def test_gate_follows_the_moving_average_of_the_gain(name, gate, rng):
 
 
 def test_gain_is_averaged_over_draws_and_not_over_calls():
-    """Six epochs' worth of the same scores move the average alike, in however many calls they come."""
-    scores = np.array([0.1, 0.2, 4.0, 1.0])
-    tau = math.sqrt(np.mean(scores**2)) / np.mean(scores)
-    for calls in (1, 2, 3, 6):
-        sampler = Sampler("ras", [0, 0, 1, 1])
-        for _ in range(calls):
-            indices = np.tile(np.arange(4), 6 // calls)
+    """Sixty draws of scores that are known already move the average alike, in however many calls they come."""
+    groups = np.arange(1000) % 2
+    scores = 1.0 + 8.0 * groups  # each is its group's mean, so that growing older changes nothing
+    tau = math.sqrt(41) / 5
+    for calls in (1, 2, 3, 6, 60):
+        sampler = Sampler("ras", groups)
+        sampler.rescore(scores)
+        sampler.restore(sampler.state() | {"gain": np.array(1.0)})
+        for indices in np.split(np.arange(60), calls):
             sampler.update(indices, scores[indices])
-        assert sampler.gain == pytest.approx(tau + (1 - tau) * 0.5**6, rel=1e-12)
+        assert sampler.gain == pytest.approx(tau + (1 - tau) * 0.5 ** (60 / 100), rel=1e-12)
 
 
 def test_gates_that_never_close_or_open(rng):
@@ -770,7 +772,8 @@ def test_restored_sampler_goes_on_with_the_same_draws(name, stratified, opened, 
     for _ in range(3):
         indices, _ = sampler.draw((2, 16))
         spread = 1.0 if opened else 0.05
-        sampler.update(indices, rng.gamma(1 / spread**2, spread**2, size=indices.shape))
+        scores = rng.gamma(1 / spread**2, spread**2, size=indices.shape)
+        sampler.update(indices, scores * np.exp(groups[indices]) if opened else scores)
     assert name == "obs" or sampler.is_open == (opened and name != "uniform")
     state = through_a_file(sampler.state())
     assert np.unique(state["ages"]).size > 1
