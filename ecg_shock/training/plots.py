@@ -14,7 +14,8 @@ def plot_history(history: Sequence[EpochLog], path: Path) -> None:
     """Draw what an epoch came to and how its windows were drawn, by epoch, with the best epoch marked.
 
     From above: the losses; sensitivity, specificity and balanced accuracy; the batch that uniform sampling would need
-    for the same variance, and Kish's size of a batch; the share of each rhythm among the windows drawn.
+    for the same variance, and Kish's size of a batch; the largest importance weight, and what importance sampling could
+    gain at most; the share of each rhythm among the windows drawn.
 
     Parameters
     ----------
@@ -39,9 +40,9 @@ def plot_history(history: Sequence[EpochLog], path: Path) -> None:
     epochs = [e.epoch for e in history]
     marker = "o" if len(history) == 1 else None  # a line of one point cannot be seen
 
-    figure = Figure(figsize=(8, 11), layout="constrained")
+    figure = Figure(figsize=(8, 13), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, rates, sizes, shares = figure.subplots(4, 1, sharex=True)
+    losses, rates, sizes, weights, shares = figure.subplots(5, 1, sharex=True)
     losses.plot(epochs, [e.loss for e in history], marker=marker, label="training, with dropout")
     losses.plot(epochs, [e.validation_loss for e in history], marker=marker, label="validation")
     losses.set_yscale("log")
@@ -62,6 +63,12 @@ def plot_history(history: Sequence[EpochLog], path: Path) -> None:
     sizes.yaxis.set_minor_formatter(NullFormatter())
     sizes.set_ylabel("Windows a batch")
 
+    weights.plot(epochs, [e.largest_weight for e in history], marker=marker, label="largest weight")
+    gains = [np.nan if e.gain is None else e.gain for e in history]
+    weights.plot(epochs, gains, marker=marker, label="τ: root of the largest gain in second moment")
+    weights.set_ylabel("Weight, gain")
+    weights.set_ylim(bottom=0)
+
     for name in history[0].drawn:
         shares.plot(epochs, [100 * e.drawn[name] for e in history], marker=marker, label=name.replace("_", " "))
     shares.set_ylabel("Share of the draws (%)")
@@ -69,7 +76,7 @@ def plot_history(history: Sequence[EpochLog], path: Path) -> None:
     shares.set_xlabel("Epoch")
     shares.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    for axes in (losses, rates, sizes, shares):
+    for axes in (losses, rates, sizes, weights, shares):
         axes.axvline(best.epoch, color="gray", ls="--", lw=1)
         axes.grid(alpha=0.3)
         axes.legend(loc="best", fontsize="small")
