@@ -53,6 +53,9 @@ def plot_history(history: Sequence[EpochLog], path: Path) -> None:
     rates.plot(
         epochs, [100 * e.balanced_accuracy for e in history], marker=marker, color="black", label="balanced accuracy"
     )
+    # The first epochs may be anywhere; what matters lies close to 100 %.
+    settled = history[len(history) // 4 :]
+    rates.set_ylim(max(0.0, 100 * min(min(e.sensitivity, e.specificity) for e in settled) - 2), 100.5)
     rates.set_ylabel(f"Validation at threshold {THRESHOLD} (%)")
 
     effective = [np.nan if e.effective_batch is None else e.effective_batch for e in history]
