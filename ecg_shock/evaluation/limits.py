@@ -76,8 +76,7 @@ def _checked(k: int, n: int, alpha: float, sided: str) -> tuple[int, int, float]
         raise ValueError(f"n is {n!r}; a limit needs at least one window")
     if not 0 <= k <= n:
         raise ValueError(f"k is {k!r}; allowed are 0 to n = {n!r}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha!r}; allowed is anything between 0 and 1, such as {ALPHA}")
+    _check_alpha(alpha)
     if sided not in ("one", "two"):
         raise ValueError(f'sided is {sided!r}; allowed are "one" and "two"')
     return k, n, alpha if sided == "one" else alpha / 2
@@ -129,7 +128,6 @@ def bootstrap_limit(
       for as many correct windows as there are patients. That allows for patients in whom everything fails, and
       can be below the limit of a rate with a few wrong windows.
     - Draws that hold no window of one of the rates are left out.
-    - Patients with the same counts are drawn together by a multinomial: the same distribution, in less time.
 
     With fewer than some twenty patients the percentile method is itself somewhat too high.
 
@@ -156,10 +154,7 @@ def bootstrap_limit(
         raise ValueError("every patient's correct windows must lie between 0 and the patient's windows")
     if (windows.sum(axis=0) == 0).any():
         raise ValueError("a rate without windows has no limit; leave it out")
-    if resamples < RESAMPLES:
-        raise ValueError(f"resamples is {resamples!r}; allowed are {RESAMPLES} and more")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha!r}; allowed is anything between 0 and 1, such as {ALPHA}")
+    check_bootstrap(alpha, resamples)
 
     n_patients = (windows > 0).sum(axis=0)
     all_correct = correct.sum(axis=0) == windows.sum(axis=0)
@@ -167,12 +162,119 @@ def bootstrap_limit(
         return float("nan")
 
     rng = np.random.default_rng(seed)
-    kinds, alike = np.unique(np.hstack([correct, windows]), axis=0, return_counts=True)
-    sums = rng.multinomial(len(correct), alike / len(correct), size=resamples) @ kinds
-    sum_correct, sum_windows = np.hsplit(sums, 2)
+    sum_correct, sum_windows = np.hsplit(resample_patients(np.hstack([correct, windows]), resamples, rng), 2)
     complete = (sum_windows > 0).all(axis=1)
     rates = sum_correct[complete] / sum_windows[complete]
     for rate in np.flatnonzero(all_correct):
         probabilities = (np.arange(len(rates)) + 0.5) / len(rates)
         rates[:, rate] = rng.permutation(probabilities) ** (1 / n_patients[rate])
     return float(np.quantile(rates.mean(axis=1), alpha))
+
+
+def resample_patients(counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw patients with replacement, as many as there are, and add up what they count.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        Shape (n_patients, n_counts), int: any counts of each patient.
+    resamples : int
+        How often the patients are drawn.
+    rng : numpy.random.Generator
+        Makes the draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (resamples, n_counts), int: the sums of each draw. Their order does not depend on the patients' order.
+
+    Notes
+    -----
+    Patients with the same counts are drawn together by a multinomial: the same distribution, in less time.
+    """
+    kinds, alike = np.unique(counts, axis=0, return_counts=True)
+    return rng.multinomial(len(counts), alike / len(counts), size=resamples) @ kinds
+
+
+def check_bootstrap(alpha: float, resamples: int) -> None:
+    """Refuse an error probability or a number of resamples that a bootstrap cannot work with.
+
+    Parameters
+    ----------
+    alpha : float
+        Allowed is anything between 0 and 1.
+    resamples : int
+        Allowed are `RESAMPLES` and more.
+
+    Raises
+    ------
+    ValueError
+        Naming what came and what is allowed.
+    """
+    if resamples < RESAMPLES:
+        raise ValueError(f"resamples is {resamples!r}; allowed are {RESAMPLES} and more")
+    _check_alpha(alpha)
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha is {alpha!r}; allowed is anything between 0 and 1, such as {ALPHA}")
+
+
+def design_effect(correct: np.ndarray, windows: np.ndarray) -> float:
+    """Compute how many times the variance of a proportion is what independent windows would give.
+
+    The number of windows divided by it is the effective number of windows: as many independent ones would tell as
+    much [1]_. Where every patient has one window it is about 1; where windows of a patient are all alike it is about
+    the number of windows a patient.
+
+    Parameters
+    ----------
+    correct, windows : numpy.ndarray
+        Shape (n_patients,), int: how many windows of each patient are correct, and how many there are. Patients
+        without windows do not matter.
+
+    Returns
+    -------
+    float
+        The variance between patients, of the ratio estimator (see Notes), by the binomial variance. It can be below
+        1, by chance or where every patient has the same share. NaN for a single patient, and where all windows are
+        correct or none is: then there is no variance to compare.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there are no windows, or a count is impossible.
+
+    Notes
+    -----
+    With m patients, c of whose n windows are correct, and p = sum(c) / sum(n), the variance of p between patients is
+    m / (m - 1) sum((c - p n)^2) / sum(n)^2 (linearised; with few patients it is somewhat too small), and the
+    binomial one p (1 - p) / sum(n).
+
+    References
+    ----------
+    .. [1] Kish, Survey Sampling, 1965, section 8.2
+    .. [2] Rao and Scott, Biometrics 48:577-585, 1992, doi:10.2307/2532311
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(design_effect(np.array([10, 10, 0, 10]), np.array([10, 10, 10, 10])), 1)
+    13.3
+    """
+    correct, windows = np.asarray(correct, dtype=np.int64), np.asarray(windows, dtype=np.int64)
+    if correct.shape != windows.shape or correct.ndim != 1:
+        raise ValueError(
+            f"correct has shape {correct.shape} and windows {windows.shape}; allowed is (n_patients,) twice"
+        )
+    if (correct < 0).any() or (correct > windows).any():
+        raise ValueError("every patient's correct windows must lie between 0 and the patient's windows")
+    total, right, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
+    if total == 0:
+        raise ValueError("a rate without windows has no design effect; leave it out")
+    if patients == 1 or right in (0, total):
+        return float("nan")
+    share = right / total
+    between = patients / (patients - 1) * float(((correct - share * windows) ** 2).sum()) / total**2
+    return between / (share * (1 - share) / total)

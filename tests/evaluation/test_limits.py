@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ecg_shock.evaluation.limits import bootstrap_limit, lower_limit, upper_limit
+from ecg_shock.evaluation.limits import bootstrap_limit, design_effect, lower_limit, upper_limit
 
 # Limits that manufacturers print, all of them titled "90 % one-sided": the first set is what 95 % two-sided gives
 # (alpha = .025 on one side), the second what 95 % one-sided gives. None reproduces with alpha = .10.
@@ -166,3 +166,66 @@ def test_bootstrap_refuses(correct: list, windows: list, options: dict, match: s
     """Counts that cannot be and too few resamples are named."""
     with pytest.raises(ValueError, match=match):
         bootstrap_limit(np.array(correct), np.array(windows), **options)
+
+
+def test_design_effect_is_the_variance_of_resampled_patients_by_the_binomial_one(rng: np.random.Generator) -> None:
+    """A loop that draws patients gives about the same variance of the share, in units of p (1 - p) / n."""
+    windows = rng.integers(1, 30, size=80)
+    correct = rng.binomial(windows, rng.beta(4, 1, size=80))
+    shares = []
+    for _ in range(4000):
+        drawn = rng.integers(80, size=80)
+        shares.append(correct[drawn].sum() / windows[drawn].sum())
+    share = correct.sum() / windows.sum()
+    binomial = share * (1 - share) / windows.sum()
+    assert design_effect(correct, windows) == pytest.approx(np.var(shares) / binomial, rel=0.1)
+    assert design_effect(correct, windows) > 1.5
+
+
+def test_design_effect_of_independent_windows_is_about_one() -> None:
+    """With one window a patient it is n / (n - 1), whatever the share."""
+    for k in (1, 250, 499):
+        assert design_effect((np.arange(500) < k).astype(int), np.ones(500, int)) == pytest.approx(500 / 499)
+
+
+def test_design_effect_of_equal_clusters_is_the_textbook_one(rng: np.random.Generator) -> None:
+    """With w windows each it is 1 + (w - 1) times their intraclass correlation, counted pair by pair of windows."""
+    m, w = 50, 8
+    outcome = rng.random((m, w)) < rng.beta(3, 1, size=(m, 1))
+    share = outcome.mean()
+    pairs = [
+        (float(one) - share) * (float(other) - share)
+        for patient in outcome
+        for i, one in enumerate(patient)
+        for j, other in enumerate(patient)
+        if i != j
+    ]
+    correlation = np.mean(pairs) / (share * (1 - share))
+    expected = (1 + (w - 1) * correlation) * m / (m - 1)
+    assert design_effect(outcome.sum(axis=1), np.full(m, w)) == pytest.approx(expected)
+
+
+def test_duplicated_windows_are_worth_no_more(rng: np.random.Generator) -> None:
+    """Windows written m times have m times the design effect, and the same effective number."""
+    windows = rng.integers(0, 30, size=40)
+    correct = rng.binomial(windows, 0.8)
+    for m in (2, 17):
+        assert design_effect(m * correct, m * windows) == pytest.approx(m * design_effect(correct, windows))
+
+
+def test_design_effect_ends() -> None:
+    """No variance gives no design effect, and impossible counts are named."""
+    ten = np.full(3, 10)
+    assert math.isnan(design_effect(ten, ten))
+    assert math.isnan(design_effect(0 * ten, ten))
+    assert math.isnan(design_effect(np.array([4, 0]), np.array([10, 0])))
+    assert design_effect(np.array([5, 5]), np.array([10, 10])) == 0
+    for correct, windows, match in (
+        ([1, 2], [3], "shape"),
+        ([4], [3], "between 0"),
+        ([-1], [3], "between 0"),
+        ([], [], "without windows"),
+        ([0], [0], "without windows"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            design_effect(np.array(correct), np.array(windows))
