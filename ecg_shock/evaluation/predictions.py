@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import os
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 import numpy as np
 
 from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS
+
+MOST_FAULTS = 20  # rows named in an error
+MOST_CHARACTERS = 200  # of a name in a file: every name of a column takes the room of the longest
+UNNAMED_DATABASE = "unnamed"  # what a file that names no database is reported as
+
+_CHUNK = 50_000  # rows read at a time
 
 # NumPy kinds that each sort of column takes, what they become, and the word for them in errors.
 _TEXT = ("U", np.str_, "text")
@@ -31,17 +37,63 @@ _COLUMNS = {
     "probability": _NUMBER,
     "shock": _YES_NO,
     "fold": _WHOLE,
+    "rate_bpm": _NUMBER,
+    "amplitude_mv": _NUMBER,
 }
+_MEASURED = ("rate_bpm", "amplitude_mv")
+_NEEDED = ("record", "patient", "start_s", "duration_s")
+_ONE_OF = (("aha_class", "rhythm"), ("shock", "probability"))
+_ALLOWED_TEXT = "allowed is UTF-8 text with commas"
 _SHOCK_WORDS = {"true": True, "1": True, "false": False, "0": False}
 
+_SPLIT_RHYTHMS = {"vf": ("coarse_vf", "fine_vf"), "vt": ("rapid_vt", "other_vt")}
+_CLASSES_OF = {rhythm: _SPLIT_RHYTHMS.get(rhythm, (aha_class,)) for rhythm, aha_class in RHYTHMS.items()}
+_RHYTHM_OF = {
+    **{aha_class: rhythm for rhythm, classes in _SPLIT_RHYTHMS.items() for aha_class in classes},
+    "normal_sinus": "normal_sinus",
+    "asystole": "asystole",
+    "other_nonshockable": "organised",
+}
 
-class _BadRowError(ValueError):
-    """A row that is not allowed: its index, what is wrong, and how many more rows have the same fault."""
 
-    def __init__(self, row: int, fault: str, more: int) -> None:
-        self.row = row
-        self.fault = fault + (f" (and {more} more like it)" if more else "")
-        super().__init__(f"row {row}: {self.fault}")
+class _Faults:
+    """Rows that are not allowed: each is named once, by the first thing that is wrong with it."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.faulty = np.zeros(n_rows, dtype=bool)
+        self._named: list[tuple[int, str]] = []
+
+    def refuse(self, bad: np.ndarray, fault: Callable[[int], str]) -> None:
+        rows = np.flatnonzero(bad & ~self.faulty)
+        self.faulty[rows] = True
+        self._named += [(int(row), fault(int(row))) for row in rows[:MOST_FAULTS]]
+
+    def take_over(self, others: _Faults, rows: np.ndarray) -> None:
+        """Add the faults of some of the rows, `rows` being where they stand here."""
+        self.faulty[rows[others.faulty]] = True
+        self._named += [(int(rows[row]), fault) for row, fault in others._named]
+
+    def append(self, others: _Faults) -> None:
+        """Add rows after these."""
+        self._named += [(len(self.faulty) + row, fault) for row, fault in others._named]
+        self.faulty = np.concatenate([self.faulty, others.faulty])
+
+    def describe(self, noun: str, numbers: Sequence[int]) -> str:
+        """Name the first faulty rows, and count the others."""
+        named = [f"{noun} {numbers[row]}: {fault}" for row, fault in sorted(self._named)[:MOST_FAULTS]]
+        count = int(self.faulty.sum())
+        if count == 1:
+            return named[0]
+        more = [f"and {count - len(named)} more"] if count > len(named) else []
+        return "\n  ".join([f"{count} {noun}s are not allowed:", *named, *more])
+
+
+class _BadRowsError(ValueError):
+    """Rows that `Predictions` does not allow."""
+
+    def __init__(self, faults: _Faults) -> None:
+        self.faults = faults
+        super().__init__(faults.describe("row", range(len(faults.faulty))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,23 +110,26 @@ class Predictions:
     rhythm : numpy.ndarray
         Shape (n_windows,), str, names of `ecg_shock.rhythms.RHYTHMS`.
     aha_class : numpy.ndarray
-        Shape (n_windows,), str, names of `ecg_shock.rhythms.AHA_CLASSES`.
+        Shape (n_windows,), str, names of `ecg_shock.rhythms.AHA_CLASSES`, as the rhythm allows.
     probability : numpy.ndarray
-        Shape (n_windows,), float, probability of *shockable*, 0 to 1.
+        Shape (n_windows,), float, probability of *shockable*, 0 to 1; NaN throughout if the algorithm gives none.
     shock : numpy.ndarray
         Shape (n_windows,), bool: a shock is advised. This is what is judged, since the threshold and the rule for
         unusable windows are the algorithm's own.
     fold : numpy.ndarray
         Shape (n_windows,), int: the fold in which the window's patient was tested.
+    rate_bpm, amplitude_mv : numpy.ndarray, optional
+        Shape (n_windows,), float: the rate measured in a window of VT, in beats per minute, and the peak-to-peak
+        amplitude in one of VF, in mV; NaN where not measured. With them the AHA classes can be drawn at other limits.
 
     Raises
     ------
     TypeError
         If a column is of the wrong kind.
     ValueError
-        If the columns differ in length, or naming the row: if a number is NaN, infinite or out of its range, a
-        rhythm or class is unknown, a name is empty, a window (database, record, lead, start, duration) stands
-        twice, or a patient stands in two folds.
+        If the columns differ in length, or naming the rows: if a number is NaN, infinite or out of its range, a
+        rhythm or class is unknown or they contradict each other, a name is empty, a window (database, record, lead,
+        start, duration) stands twice, or a patient stands in two folds.
     """
 
     database: np.ndarray
@@ -88,10 +143,14 @@ class Predictions:
     probability: np.ndarray
     shock: np.ndarray
     fold: np.ndarray
+    rate_bpm: np.ndarray = field(default_factory=partial(np.empty, 0))
+    amplitude_mv: np.ndarray = field(default_factory=partial(np.empty, 0))
 
     def __post_init__(self) -> None:
         for name, (kinds, dtype, word) in _COLUMNS.items():
             values = np.asarray(getattr(self, name))
+            if name in _MEASURED and values.shape == (0,):
+                values = np.full(len(self), np.nan)
             if values.ndim != 1:
                 raise ValueError(f"{name} has shape {values.shape}; allowed is (n_windows,)")
             if values.size and values.dtype.kind not in kinds:
@@ -100,12 +159,21 @@ class Predictions:
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns differ in length: {lengths}")
-        self._check_values()
-        self._check_windows_are_unique()
-        self._check_patients_have_one_fold()
+        faults = _Faults(len(self))
+        self._check_names(faults)
+        self._check_numbers(faults)
+        self._check_windows_are_unique(faults)
+        self._check_patients_have_one_fold(faults)
+        if faults.faulty.any():
+            raise _BadRowsError(faults)
 
     def __len__(self) -> int:
         return len(self.record)
+
+    @property
+    def has_probability(self) -> bool:
+        """Whether the algorithm gives probabilities, and not only its decisions."""
+        return not np.isnan(self.probability).any()
 
     def select(self, mask: np.ndarray) -> Predictions:
         """Keep the windows where a mask is true.
@@ -123,7 +191,10 @@ class Predictions:
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (len(self),):
             raise ValueError(f"mask has dtype {mask.dtype} and shape {mask.shape}; allowed is bool and ({len(self)},)")
-        return Predictions(**{name: getattr(self, name)[mask] for name in _COLUMNS})
+        selected = object.__new__(Predictions)  # what was checked as a whole is right in parts
+        for name in _COLUMNS:
+            object.__setattr__(selected, name, getattr(self, name)[mask])
+        return selected
 
     @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
@@ -144,73 +215,121 @@ class Predictions:
         Parameters
         ----------
         path : path-like
-            The file, replaced only once everything is written.
+            The file, replaced only once everything is written. Probabilities, rates and amplitudes that the
+            predictions do not hold have no column.
         """
         path = Path(path)
         unfinished = path.with_name(path.name + ".part")
-        shock = np.where(self.shock, "true", "false")
-        columns = [shock if name == "shock" else getattr(self, name) for name in _COLUMNS]
+        columns: dict[str, list] = {}
+        for name in _COLUMNS:
+            values = getattr(self, name)
+            if name in (*_MEASURED, "probability") and len(self) and np.isnan(values).all():
+                continue
+            columns[name] = np.where(values, "true", "false").tolist() if name == "shock" else values.tolist()
+            if name in _MEASURED:
+                columns[name] = ["" if value != value else value for value in columns[name]]
         with unfinished.open("w", newline="", encoding="utf-8") as file:
             # The default end of line, "\r\n", is what makes the writer quote a name that holds either.
             writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
         unfinished.replace(path)
 
     @classmethod
-    def read_csv(cls, path: str | os.PathLike[str]) -> Predictions:
+    def read_csv(cls, path: str | os.PathLike[str], *, threshold: float | None = None) -> Predictions:
         """Read predictions that `write_csv` or anybody else wrote.
 
-        Nothing is guessed, mended or dropped: the header names every column once, in any order, and no other.
+        Nothing is guessed, mended or dropped: the header names every column once, in any order, and no other than
+        these.
+
+        - ``record``, ``patient``, ``start_s``, ``duration_s``: needed.
+        - ``aha_class`` or ``rhythm``, or both. VF is coarse or fine and VT rapid or other, so that these rhythms need
+          their class; of the others either may be left empty. Without a rhythm, other nonshockable windows are shown
+          as ``organised``.
+        - ``shock`` or ``probability``, or both. Without ``shock`` a `threshold` is needed; without ``probability``
+          there is no ROC curve and no reliability.
+        - ``database`` (``unnamed`` if left out), ``lead`` (empty), ``fold`` (0).
+        - ``rate_bpm``, ``amplitude_mv``: measured in windows of VT and VF, empty where not measured. Without them the
+          verdicts are not shown at other limits between the classes.
 
         Parameters
         ----------
         path : path-like
             A UTF-8 file with commas; `shock` is true, false, 1 or 0.
+        threshold : float, optional
+            Probability of *shockable* from which on a shock is advised, for a file that does not say `shock`.
 
         Raises
         ------
         ValueError
-            Naming the line, if anything in the file is not as `Predictions` allows.
+            Naming the lines, the first 20 and how many more, if anything in the file is not as `Predictions` allows,
+            or if it needs a threshold or needs none.
         OSError
             If the file cannot be read.
         """
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            try:
-                columns, lines = _parse(file)
-            except _BadLineError as error:
-                raise ValueError(f"{path}, line {error.line}: {error}") from error
+        path = Path(path)
+        _check_threshold(threshold)
+        columns, lines, faults = _read(path)
+        _complete(columns, faults)
+        if "shock" not in columns:
+            if threshold is None:
+                raise ValueError(
+                    f"{path} has no column shock: say from which probability on a shock is advised, such as "
+                    "threshold=0.5 (--threshold 0.5), or add the column."
+                )
+            columns["shock"] = columns["probability"] >= threshold
+        elif threshold is not None:
+            raise ValueError(f"{path} says itself where a shock is advised, in its column shock; give no threshold.")
+        good = ~faults.faulty
         try:
-            return cls(**{name: np.asarray(values) for name, values in columns.items()})
-        except _BadRowError as error:
-            raise ValueError(f"{path}, line {lines[error.row]}: {error.fault}") from error
+            predictions = cls(**(columns if good.all() else {name: column[good] for name, column in columns.items()}))
+        except _BadRowsError as error:
+            faults.take_over(error.faults, np.flatnonzero(good))
+        if faults.faulty.any():
+            raise ValueError(f"{path}, {faults.describe('line', lines)}")
+        return predictions
 
-    def _check_values(self) -> None:
+    def _check_names(self, faults: _Faults) -> None:
         for name in ("database", "record", "patient"):
-            self._allow(name, getattr(self, name) != "", "any name, but not none")
-        self._allow("rhythm", np.isin(self.rhythm, tuple(RHYTHMS)), ", ".join(RHYTHMS))
-        self._allow("aha_class", np.isin(self.aha_class, AHA_CLASSES), ", ".join(AHA_CLASSES))
-        # NaN fails every comparison.
-        self._allow("start_s", (self.start_s >= 0) & (self.start_s < np.inf), "0 s and later")
-        self._allow("duration_s", (self.duration_s > 0) & (self.duration_s < np.inf), "more than 0 s")
-        self._allow("probability", (self.probability >= 0) & (self.probability <= 1), "0 to 1")
-
-    def _allow(self, name: str, good: np.ndarray, allowed: str) -> None:
-        values = getattr(self, name)
-        _refuse(~good, lambda row: f"{name} is {values[row].item()!r}; allowed: {allowed}")
-
-    def _check_windows_are_unique(self) -> None:
-        database, record, lead = (
-            np.unique(column, return_inverse=True)[1] for column in (self.database, self.record, self.lead)
+            self._allow(faults, name, getattr(self, name) != "", "any name, but not none")
+        rhythms, rhythm = codes(self.rhythm)
+        classes, aha_class = codes(self.aha_class)
+        self._allow(faults, "rhythm", _among(rhythms, RHYTHMS)[rhythm], ", ".join(RHYTHMS))
+        self._allow(faults, "aha_class", _among(classes, AHA_CLASSES)[aha_class], ", ".join(AHA_CLASSES))
+        possible = [_among(classes, _CLASSES_OF.get(name, ())) for name in rhythms]
+        fits = np.array(possible, dtype=bool).reshape(len(rhythms), len(classes))[rhythm, aha_class]
+        faults.refuse(
+            ~fits,
+            lambda row: (
+                f"rhythm {str(self.rhythm[row])!r} is no {str(self.aha_class[row])!r}; "
+                f"allowed: {', '.join(_CLASSES_OF[str(self.rhythm[row])])}"
+            ),
         )
+
+    def _check_numbers(self, faults: _Faults) -> None:
+        # NaN fails every comparison.
+        self._allow(faults, "start_s", (self.start_s >= 0) & (self.start_s < np.inf), "0 s and later")
+        self._allow(faults, "duration_s", (self.duration_s > 0) & (self.duration_s < np.inf), "more than 0 s")
+        if not np.isnan(self.probability).all():
+            self._allow(faults, "probability", (self.probability >= 0) & (self.probability <= 1), "0 to 1")
+        for name, least in (("rate_bpm", self.rate_bpm > 0), ("amplitude_mv", self.amplitude_mv >= 0)):
+            values = getattr(self, name)
+            self._allow(faults, name, np.isnan(values) | (least & (values < np.inf)), "measured numbers, or nothing")
+
+    def _allow(self, faults: _Faults, name: str, good: np.ndarray, allowed: str) -> None:
+        values = getattr(self, name)
+        faults.refuse(~good, lambda row: f"{name} is {values[row].item()!r}; allowed: {allowed}")
+
+    def _check_windows_are_unique(self, faults: _Faults) -> None:
         # The sort is stable: of equal windows the one that came first stays first.
-        order = np.lexsort((self.duration_s, self.start_s, lead, record, database))
+        keys = (recordings(self), self.start_s, self.duration_s)
+        order = np.lexsort(keys[::-1])
         repeated = np.ones(max(len(self) - 1, 0), dtype=bool)
-        for key in (database, record, lead, self.start_s, self.duration_s):
+        for key in keys:
             repeated &= key[order][1:] == key[order][:-1]
         bad = np.zeros(len(self), dtype=bool)
         bad[order[1:][repeated]] = True
-        _refuse(
+        faults.refuse(
             bad,
             lambda row: (
                 f"{str(self.database[row])!r}, record {str(self.record[row])!r}, lead {str(self.lead[row])!r}, "
@@ -218,10 +337,12 @@ class Predictions:
             ),
         )
 
-    def _check_patients_have_one_fold(self) -> None:
-        _, first, patient = np.unique(self.patient, return_index=True, return_inverse=True)
-        first_fold = self.fold[first][patient]
-        _refuse(
+    def _check_patients_have_one_fold(self, faults: _Faults) -> None:
+        patients, patient = codes(self.patient)
+        first_fold = np.zeros(len(patients), dtype=np.int64)
+        first_fold[patient[::-1]] = self.fold[::-1]  # of repeated indices the last one written stays
+        first_fold = first_fold[patient]
+        faults.refuse(
             self.fold != first_fold,
             lambda row: (
                 f"patient {str(self.patient[row])!r} is in fold {self.fold[row]} and in fold {first_fold[row]}; "
@@ -230,49 +351,196 @@ class Predictions:
         )
 
 
-def _refuse(bad: np.ndarray, fault: Callable[[int], str]) -> None:
-    rows = np.flatnonzero(bad)
-    if rows.size:
-        raise _BadRowError(int(rows[0]), fault(int(rows[0])), rows.size - 1)
+def codes(names: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Give the names of a column numbers, in the order in which they come: much faster than sorting them.
+
+    Parameters
+    ----------
+    names : numpy.ndarray
+        Shape (n,), str.
+
+    Returns
+    -------
+    list of str, numpy.ndarray
+        Each name once, and shape (n,), int: which of them stands where.
+    """
+    numbers: dict[str, int] = {}
+    found = np.fromiter((numbers.setdefault(name, len(numbers)) for name in names.tolist()), np.int64, len(names))
+    return list(numbers), found
 
 
-class _BadLineError(ValueError):
-    """A line of the file that cannot be taken apart."""
+def recordings(predictions: Predictions) -> np.ndarray:
+    """Give the leads of records numbers: windows with the same number come from one stretch of signal.
 
-    def __init__(self, line: int, fault: str) -> None:
-        self.line = line
-        super().__init__(fault)
+    Parameters
+    ----------
+    predictions : Predictions
+        Of any windows.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_windows,), int.
+    """
+    number = np.zeros(len(predictions), dtype=np.int64)
+    for column in (predictions.database, predictions.record, predictions.lead):
+        names, code = codes(column)
+        number = np.unique(number * len(names) + code, return_inverse=True)[1]
+    return number
 
 
-def _parse_shock(text: str) -> bool:
-    return _SHOCK_WORDS[text.lower()]
+def _among(names: Sequence[str], allowed: Container[str]) -> np.ndarray:
+    return np.array([name in allowed for name in names], dtype=bool)
 
 
-# Names repeat from row to row, so that interning keeps a million rows small.
-_PARSERS: dict[str, Callable[[str], object]] = {"U": sys.intern, "fiu": float, "b": _parse_shock, "iu": int}
+def _check_threshold(threshold: float | None) -> None:
+    if threshold is None:
+        return
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold!r}; allowed is a probability between 0 and 1, such as 0.5")
 
 
-def _parse(file: TextIO) -> tuple[dict[str, list], list[int]]:
-    reader = csv.reader(file, strict=True)
-    line = 1
-    lines: list[int] = []
+def _complete(columns: dict[str, np.ndarray], faults: _Faults) -> None:
+    """Add what a file may leave out, as far as the rest decides it."""
+    n = len(columns["record"])
+    columns.setdefault("database", np.full(n, UNNAMED_DATABASE))
+    columns.setdefault("lead", np.full(n, ""))
+    columns.setdefault("fold", np.zeros(n, dtype=np.int64))
+    columns.setdefault("probability", np.full(n, np.nan))
+    rhythm, aha_class = (columns.get(name, np.full(n, "")) for name in ("rhythm", "aha_class"))
+    faults.refuse((rhythm == "") & (aha_class == ""), lambda row: "there is neither a rhythm nor an aha_class")
+    faults.refuse(
+        (aha_class == "") & np.isin(rhythm, list(_SPLIT_RHYTHMS)),
+        lambda row: (
+            f"rhythm {str(rhythm[row])!r} alone does not decide how it is judged; add the aha_class, "
+            f"{' or '.join(_SPLIT_RHYTHMS[str(rhythm[row])])}"
+        ),
+    )
+    # What neither decides gets any value at all: the unknown name beside it is what `Predictions` refuses.
+    columns["aha_class"] = _filled(aha_class, rhythm, RHYTHMS, AHA_CLASSES[0])
+    columns["rhythm"] = _filled(rhythm, aha_class, _RHYTHM_OF, "vf")
+
+
+def _filled(column: np.ndarray, other: np.ndarray, decided: Mapping[str, str], otherwise: str) -> np.ndarray:
+    """Fill in the empty names of a column by what the other column says."""
+    others, code = codes(other)
+    return np.where(column == "", np.array([decided.get(name, otherwise) for name in others], dtype=str)[code], column)
+
+
+def _is_text(text: str) -> str | None:
+    return None if "\0" in text or len(text) > MOST_CHARACTERS else text  # NumPy would cut a NUL off
+
+
+def _is_number(text: str) -> float | None:
     try:
-        header: list[str] = next(reader, [])
-        if sorted(header) != sorted(_COLUMNS):
-            raise _BadLineError(line, f"the header is {','.join(header)!r}; it must be {','.join(_COLUMNS)!r}")
-        columns: dict[str, list] = {name: [] for name in header}
-        plan = [(name, columns[name], _PARSERS[_COLUMNS[name][0]]) for name in header]
-        line = reader.line_num + 1
-        for row in reader:
-            if len(row) != len(plan):
-                raise _BadLineError(line, f"there are {len(row)} values; the header names {len(plan)}")
-            for (name, values, parse), text in zip(plan, row, strict=True):
-                try:
-                    values.append(parse(text))
-                except (ValueError, KeyError) as error:
-                    raise _BadLineError(line, f"{name} is {text!r}; allowed: {_COLUMNS[name][2]}") from error
-            lines.append(line)
-            line = reader.line_num + 1  # where the next row begins: a quoted value may run over several lines
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise _BadLineError(line, f"{error}; allowed is UTF-8 text with commas") from error
-    return columns, lines
+        number = float(text)
+    except ValueError:
+        return None
+    return None if number != number or "_" in text else number
+
+
+def _is_measured(text: str) -> float | None:
+    return float("nan") if text.lower() in ("", "nan") else _is_number(text)
+
+
+def _is_shock(text: str) -> bool | None:
+    return _SHOCK_WORDS.get(text.lower())
+
+
+def _is_whole(text: str) -> int | None:
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return None if "_" in text or abs(number) > np.iinfo(np.int64).max else number
+
+
+# What reads a cell, or gives None for one that is not allowed, and what stands in for such a cell.
+_PARSERS: dict[str, tuple[Callable[[str], Any], Any]] = {
+    "U": (_is_text, ""),
+    "fiu": (_is_number, np.nan),
+    "b": (_is_shock, False),
+    "iu": (_is_whole, 0),
+    **dict.fromkeys(_MEASURED, (_is_measured, np.nan)),
+}
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], list[int], _Faults]:
+    """Read the columns of a file as they are, the line on which each row begins, and what cannot be read."""
+    pieces: list[dict[str, np.ndarray]] = []
+    lines: list[int] = []
+    faults = _Faults(0)
+    line = 1
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            _check_header(path, header)
+            chunk: list[list[str]] = []
+            line = reader.line_num + 1
+            for row in reader:
+                chunk.append(row)
+                lines.append(line)
+                line = reader.line_num + 1  # where the next row begins: a quoted value may run over several lines
+                if len(chunk) == _CHUNK:
+                    pieces.append(_parse(header, chunk, faults))
+                    chunk = []
+            pieces.append(_parse(header, chunk, faults))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {line}: {error}; {_ALLOWED_TEXT}") from error
+    except UnicodeDecodeError as error:
+        # Text is decoded in blocks, so that the reader is some lines ahead or behind.
+        raise ValueError(f"{path}, line {_undecodable_line(path)}: {error.reason}; {_ALLOWED_TEXT}") from error
+    return {name: np.concatenate([piece.pop(name) for piece in pieces]) for name in header}, lines, faults
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    unknown = [name for name in dict.fromkeys(header) if name not in _COLUMNS]
+    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
+    missing = [name for name in _NEEDED if name not in header]
+    missing += [" or ".join(names) for names in _ONE_OF if not set(names) & set(header)]
+    faults = [
+        f"{what} {', '.join(map(repr, names[:MOST_FAULTS]))}"
+        for what, names in (("missing are", missing), ("unknown are", unknown), ("twice there are", twice))
+        if names
+    ]
+    if faults:
+        raise ValueError(
+            f"{path}, line 1: the header must name the columns, with commas: {'; '.join(faults)}. "
+            f"Known are {', '.join(_COLUMNS)}."
+        )
+
+
+def _parse(header: list[str], rows: list[list[str]], faults: _Faults) -> dict[str, np.ndarray]:
+    """Turn rows of text into columns; a cell that cannot be read is named, and something stands in for it."""
+    found = _Faults(len(rows))
+    counts = [len(row) for row in rows]
+    found.refuse(
+        np.array(counts, dtype=int) != len(header),
+        lambda row: f"there are {counts[row]} values; the header names {len(header)}",
+    )
+    rows = [[""] * len(header) if faulty else row for row, faulty in zip(rows, found.faulty.tolist(), strict=True)]
+    columns = {name: _parse_column(name, [row[i] for row in rows], found) for i, name in enumerate(header)}
+    faults.append(found)
+    return columns
+
+
+def _parse_column(name: str, cells: list[str], faults: _Faults) -> np.ndarray:
+    kinds, dtype, word = _COLUMNS[name]
+    parse, stand_in = _PARSERS[name if name in _MEASURED else kinds]
+    values = [parse(cell) for cell in cells]
+    bad = np.array([value is None for value in values], dtype=bool)
+    if word == "text":
+        word = f"text of at most {MOST_CHARACTERS} characters, without NUL"
+    faults.refuse(bad, lambda row: f"{name} is {cells[row][:MOST_CHARACTERS]!r}; allowed: {word}")
+    return np.array([stand_in if value is None else value for value in values], dtype=dtype)
+
+
+def _undecodable_line(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1

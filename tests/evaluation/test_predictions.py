@@ -22,8 +22,9 @@ GOOD = [
 
 
 def columns(predictions: Predictions) -> dict[str, list]:
-    """Give the columns as lists, which compare as a whole."""
-    return {field.name: getattr(predictions, field.name).tolist() for field in dataclasses.fields(predictions)}
+    """Give the columns as lists, which compare as a whole, NaN as None."""
+    lists = {field.name: getattr(predictions, field.name).tolist() for field in dataclasses.fields(predictions)}
+    return {name: [None if value != value else value for value in values] for name, values in lists.items()}
 
 
 def write(tmp_path: Path, *lines: str) -> Path:
@@ -40,12 +41,32 @@ def test_csv_round_trip(make_predictions: Callable[..., Predictions], tmp_path: 
     predictions.write_csv(path)
     assert columns(Predictions.read_csv(path)) == columns(predictions)
     assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8").splitlines()[0] == HEADER
+
+
+def test_csv_round_trip_of_what_is_optional(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:
+    """Rates and amplitudes come back, missing ones as missing, and so does an algorithm without probabilities."""
+    predictions = make_predictions(200)
+    measured = dataclasses.replace(
+        predictions,
+        probability=np.full(200, np.nan),
+        rate_bpm=np.where(predictions.rhythm == "vt", np.arange(200) / 3 + 100, np.nan),
+        amplitude_mv=np.where(predictions.rhythm == "vf", np.arange(200) / 700, np.nan),
+    )
+    path = tmp_path / "predictions.csv"
+    measured.write_csv(path)
+    back = Predictions.read_csv(path)
+    assert columns(back) == columns(measured)
+    assert predictions.has_probability
+    assert not back.has_probability
+    assert "probability" not in path.read_text(encoding="utf-8").splitlines()[0]
+    assert not np.isnan(back.rate_bpm).all()
 
 
 @example(name="\r", start_s=0.1, probability=1.0)
 @settings(max_examples=40, deadline=None)  # each writes and reads a file
 @given(
-    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
+    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=200),
     start_s=st.floats(0, 1e9),
     probability=st.floats(0, 1),
 )
@@ -73,12 +94,12 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
-        ("0.7", "nan", "line 4: probability is nan; allowed: 0 to 1"),
+        ("0.7", "nan", "line 4: probability is 'nan'; allowed: numbers"),
         ("0.7", "1.2", "line 4: probability is 1.2; allowed: 0 to 1"),
         ("0.7", "-0.1", "line 4: probability is -0.1"),
         ("0.7", "high", "line 4: probability is 'high'"),
         ("0.7", "", "line 4: probability is ''"),
-        ("0.5,5,", "nan,5,", "line 4: start_s is nan"),
+        ("0.5,5,", "nan,5,", "line 4: start_s is 'nan'; allowed: numbers"),
         ("0.5,5,", "-1,5,", "line 4: start_s is -1.0"),
         ("0.5,5,", "0.5,0,", "line 4: duration_s is 0.0"),
         ("0.5,5,", "0.5,inf,", "line 4: duration_s is inf"),
@@ -92,6 +113,16 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
         (",cudb/cu01,", ",vfdb/418,", "line 4: patient 'vfdb/418' is in fold 1 and in fold 0"),
         ("0.7,true,1", "0.7,true", "line 4: there are 10 values; the header names 11"),
         ("0.7,true,1", "0.7,true,1,", "line 4: there are 12 values"),
+        ("0.7", "1_0", "line 4: probability is '1_0'; allowed: numbers"),
+        ("true,1", "true,1_0", "line 4: fold is '1_0'; allowed: whole numbers"),
+        ("true,1", f"true,1{'0' * 30}", "line 4: fold is '10+'; allowed: whole numbers"),
+        ("cu01", "c\0", r"line 4: record is 'c.x00'; allowed: text of at most 200 characters, without NUL"),
+        ("cu01", "c" * 201, "line 4: record is 'c+'; allowed: text of at most 200"),
+        ("rapid_vt", "normal_sinus", "line 4: rhythm 'vt' is no 'normal_sinus'; allowed: rapid_vt, other_vt"),
+        ("rapid_vt", "", "line 4: rhythm 'vt' alone does not decide .* rapid_vt or other_vt"),
+        ("vt,rapid_vt", ",", "line 4: there is neither a rhythm nor an aha_class"),
+        ("vt,rapid_vt", ",vt", "line 4: aha_class is 'vt'; allowed: coarse_vf"),
+        ("vt,rapid_vt", "tachy,", "line 4: rhythm is 'tachy'; allowed: vf"),
     ],
 )
 def test_malformed_line_is_named(tmp_path: Path, old: str, new: str, match: str) -> None:
@@ -118,21 +149,129 @@ def test_lines_are_counted_over_quoted_line_breaks(tmp_path: Path) -> None:
         Predictions.read_csv(write(tmp_path, HEADER, broken, GOOD[2].replace("0.7", "7")))
 
 
-def test_faults_are_counted(tmp_path: Path) -> None:
-    """The error says how many more lines have the same fault."""
-    lines = [line.replace(",0.", ",2.") for line in (GOOD[0], GOOD[1].replace(",5,5,", ",6,5,"))]
-    with pytest.raises(ValueError, match=r"line 2: probability is 2.9.*and 1 more like it"):
+def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
+    """Faults of all kinds are reported together, in the order of the lines, each line once."""
+    lines = [
+        GOOD[0].replace("0.9,true", "high,maybe"),  # two faults, of which the first is named
+        GOOD[1],
+        GOOD[1],  # stands twice
+        GOOD[0].replace("0,5,", "20,5,").replace(",0.9", ",1.9"),
+        GOOD[2].replace("rapid_vt", ""),
+        GOOD[0].replace("0,5,", "30,5,").replace("true,0", "true,3"),  # another fold
+        "too,few",
+    ]
+    with pytest.raises(ValueError, match="6 lines are not allowed") as refusal:
         Predictions.read_csv(write(tmp_path, HEADER, *lines))
+    title, *named = str(refusal.value).split("\n")
+    assert title.endswith("predictions.csv, 6 lines are not allowed:")
+    expected = [
+        "line 2: probability is 'high'; allowed: numbers",
+        "line 4: 'vfdb', record '418', lead 'ECG', 5 s, 5 s stands twice",
+        "line 5: probability is 1.9; allowed: 0 to 1",
+        "line 6: rhythm 'vt' alone does not decide",
+        "line 7: patient 'vfdb/418' is in fold 3 and in fold 0",
+        "line 8: there are 2 values; the header names 11",
+    ]
+    assert [found.strip()[: len(start)] for found, start in zip(named, expected, strict=True)] == expected
+
+
+def test_many_faulty_lines_are_counted(tmp_path: Path) -> None:
+    """Beyond twenty faulty lines the others are counted, wherever in the file they are."""
+    good = [GOOD[1].replace(",5,5,", f",{5 * i},5,") for i in range(60_000)]
+    bad = [line.replace("0.1", text) for text in ("x", "2") for line in good[:50]]
+    with pytest.raises(ValueError, match="and 80 more$") as refusal:
+        Predictions.read_csv(write(tmp_path, HEADER, *good[50:], *bad))
+    named = [line.split(":")[0].strip() for line in str(refusal.value).split("\n")[1:-1]]
+    assert named == [f"line {60_000 - 50 + 2 + i}" for i in range(20)]
+    predictions = Predictions.read_csv(write(tmp_path, HEADER, *good))
+    assert predictions.start_s.tolist() == [5.0 * i for i in range(60_000)]
+
+
+def test_foreign_file_of_decisions(tmp_path: Path) -> None:
+    """The least that a file can say: record, patient, times, class and decision; the rest is as documented."""
+    path = write(
+        tmp_path,
+        "shock,aha_class,duration_s,start_s,patient,record",
+        *("1,fine_vf,4,0,p1,a", "0,other_nonshockable,4,4,p1,a", "0,asystole,4,8,p1,a", "1,other_vt,4,0,p2,b"),
+    )
+    found = columns(Predictions.read_csv(path))
+    assert found["rhythm"] == ["vf", "organised", "asystole", "vt"]
+    assert found["aha_class"] == ["fine_vf", "other_nonshockable", "asystole", "other_vt"]
+    assert found["shock"] == [True, False, False, True]
+    assert (found["database"], found["lead"], found["fold"]) == (["unnamed"] * 4, [""] * 4, [0] * 4)
+    assert found["probability"] == found["rate_bpm"] == found["amplitude_mv"] == [None] * 4
+
+
+def test_foreign_file_of_rhythms_and_probabilities(tmp_path: Path) -> None:
+    """A class may be left empty where the rhythm decides it; a shock is advised from the threshold on."""
+    path = write(
+        tmp_path,
+        "record,patient,start_s,duration_s,rhythm,aha_class,probability,rate_bpm,amplitude_mv",
+        *("a,p,0,4,vf,coarse_vf,0.3,,0.31", "a,p,4,4,paced,,0.2999,,", "a,p,8,4,,normal_sinus,1,nan,"),
+        "a,p,12,4,asystole,asystole,0,,0.05",
+    )
+    found = columns(Predictions.read_csv(path, threshold=0.3))
+    assert found["aha_class"] == ["coarse_vf", "other_nonshockable", "normal_sinus", "asystole"]
+    assert found["rhythm"] == ["vf", "paced", "normal_sinus", "asystole"]
+    assert found["shock"] == [True, False, True, False]
+    assert found["amplitude_mv"] == [0.31, None, None, 0.05]
+    with pytest.raises(ValueError, match="has no column shock: say from which probability"):
+        Predictions.read_csv(path)
+
+
+def test_threshold_is_not_guessed(tmp_path: Path) -> None:
+    """A threshold for a file that decides itself is refused, and so is one that is no probability."""
+    path = write(tmp_path, HEADER, *GOOD)
+    with pytest.raises(ValueError, match="says itself where a shock is advised"):
+        Predictions.read_csv(path, threshold=0.5)
+    for threshold in (0, 1, 50, True, "0.5", float("nan")):
+        with pytest.raises(ValueError, match="threshold is .*; allowed is a probability between 0 and 1"):
+            Predictions.read_csv(path, threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("cell", "match"),
+    [
+        ("fast", "line 2: rate_bpm is 'fast'; allowed: numbers"),
+        ("0", "line 2: rate_bpm is 0.0; allowed: measured numbers, or nothing"),
+        ("-150", "line 2: rate_bpm is -150.0"),
+        ("inf", "line 2: rate_bpm is inf"),
+    ],
+)
+def test_malformed_measurement(tmp_path: Path, cell: str, match: str) -> None:
+    """A rate that is there must be one."""
+    with pytest.raises(ValueError, match=match):
+        Predictions.read_csv(write(tmp_path, f"{HEADER},rate_bpm", f"{GOOD[2]},{cell}"))
+
+
+@pytest.mark.parametrize(
+    ("header", "match"),
+    [
+        ("", "line 1: the header must name the columns.*missing are 'record', 'patient'"),
+        ("record,probability", "missing are 'patient', 'start_s', 'duration_s', 'aha_class or rhythm'"),
+        (f"{HEADER},threshold", "unknown are 'threshold'. Known are database, record"),
+        (HEADER.replace(",", ";"), "line 1: the header must name the columns, with commas"),
+        (f"{HEADER},fold", "twice there are 'fold'"),
+        (HEADER.replace("start_s", "start"), "missing are 'start_s'; unknown are 'start'"),
+        (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing are 'shock or probability'"),
+        (GOOD[0], "unknown are 'vfdb', '418'"),
+    ],
+)
+def test_header_must_be_known(tmp_path: Path, header: str, match: str) -> None:
+    """Columns that are missing, unknown or doubled are named, and so are all that are known."""
+    with pytest.raises(ValueError, match=match):
+        Predictions.read_csv(write(tmp_path, header, *GOOD))
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"", "line 1: the header is ''; it must be"),
-        (b"record,probability\n", "line 1: the header is 'record,probability'"),
-        (HEADER.encode() + b",threshold\n", "line 1: the header is"),
+        (b"", "line 1: the header must name the columns"),
         (HEADER.encode() + b'\n"vfdb', "line 2: .*UTF-8 text with commas"),
-        (HEADER.encode() + b"\n\xff\xfe", "UTF-8 text with commas"),
+        (HEADER.encode() + b"\n" + b"a" * 200_000, "line 2: .*UTF-8 text with commas"),
+        (HEADER.encode() + b"\n\xff\xfe", "line 2: .*UTF-8 text with commas"),
+        (HEADER.encode("utf-16"), "line 1: .*UTF-8 text with commas"),
+        ("\n".join([HEADER, *GOOD, "cudb,Müller"]).encode("latin-1"), "line 5: .*UTF-8 text with commas"),
         (HEADER.encode() + b"\n\n", "line 2: there are 0 values"),
     ],
 )
@@ -140,8 +279,23 @@ def test_unreadable_file(tmp_path: Path, content: bytes, match: str) -> None:
     """A file that is no such table is refused with its name and line."""
     path = tmp_path / "other.csv"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"other.csv, {match}" if match.startswith("line") else match):
+    with pytest.raises(ValueError, match=f"other.csv, {match}"):
         Predictions.read_csv(path)
+
+
+def test_header_alone_is_an_empty_table(tmp_path: Path) -> None:
+    """A file without rows has no predictions, and a folder or no file at all is an error of its own."""
+    assert len(Predictions.read_csv(write(tmp_path, HEADER))) == 0
+    with pytest.raises(OSError, match="nowhere"):
+        Predictions.read_csv(tmp_path / "nowhere.csv")
+
+
+def test_probabilities_are_there_or_not(make_predictions: Callable[..., Predictions]) -> None:
+    """A single missing probability is refused; none at all is an algorithm that gives none."""
+    predictions = make_predictions(3)
+    with pytest.raises(ValueError, match="row 1: probability is nan"):
+        dataclasses.replace(predictions, probability=np.array([0.1, np.nan, 0.2]))
+    assert not dataclasses.replace(predictions, probability=np.full(3, np.nan)).has_probability
 
 
 def test_columns_of_the_wrong_kind(make_predictions: Callable[..., Predictions]) -> None:
