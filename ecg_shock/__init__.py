@@ -5,7 +5,22 @@ TensorFlow is loaded only by what trains: `import ecg_shock` and `predict` do wi
 
 from ecg_shock.data.recordings import Episode, Recording, read_record
 from ecg_shock.deploy.advisor import Advice, Advisor, predict, predict_many
+from ecg_shock.evaluation.performance import Validation
+from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.validation import validate
 from ecg_shock.preprocessing import Preprocessing
 
 __version__ = "0.1.0"
-__all__ = ["Advice", "Advisor", "Episode", "Preprocessing", "Recording", "predict", "predict_many", "read_record"]
+__all__ = [
+    "Advice",
+    "Advisor",
+    "Episode",
+    "Predictions",
+    "Preprocessing",
+    "Recording",
+    "Validation",
+    "predict",
+    "predict_many",
+    "read_record",
+    "validate",
+]

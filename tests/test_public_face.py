@@ -13,7 +13,10 @@ import pytest
 
 import ecg_shock
 
-FACE = {"Advice", "Advisor", "Episode", "Preprocessing", "Recording", "predict", "predict_many", "read_record"}
+FACE = {
+    *("Advice", "Advisor", "Episode", "Predictions", "Preprocessing", "Recording", "Validation"),
+    *("predict", "predict_many", "read_record", "validate"),
+}
 
 
 def test_face_is_what_it_says() -> None:
@@ -40,6 +43,13 @@ def test_signatures_are_the_promised_ones() -> None:
         parameters = inspect.signature(function).parameters.values()
         assert [p.name for p in parameters][1:] == ["fs", "units", "model"]
         assert [p.kind.name for p in parameters] == ["POSITIONAL_OR_KEYWORD"] * 2 + ["KEYWORD_ONLY"] * 2
+
+
+def test_validate_takes_one_thing_by_position() -> None:
+    """What is judged comes first, and every option by name only."""
+    first, *others = inspect.signature(ecg_shock.validate).parameters.values()
+    assert (first.name, first.kind.name) == ("predictions", "POSITIONAL_OR_KEYWORD")
+    assert {parameter.kind.name for parameter in others} == {"KEYWORD_ONLY"}
 
 
 def test_no_module_hides_a_function() -> None:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
-from ecg_shock.evaluation.limits import ALPHA, RESAMPLES, bootstrap_limit, lower_limit, upper_limit
-from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.limits import ALPHA, RESAMPLES, bootstrap_limit, design_effect, lower_limit, upper_limit
+from ecg_shock.evaluation.predictions import Predictions, codes, recordings
 from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 GROUPS = {"shockable": SHOCKABLE, "nonshockable": NONSHOCKABLE, "intermediate": INTERMEDIATE}
@@ -30,6 +30,12 @@ TOO_FEW_WINDOWS = "too few windows"
 REPORT_ONLY = "report only"
 
 MOST_ERRORS = 10  # patients named in a report
+
+# Where else the classes may part. Makers state rates from 140 bpm on; the AHA's 0.2 mV leaves open how it is measured.
+RAPID_VT_BPM = (140.0, 150.0, 160.0, 180.0, 200.0)
+COARSE_VF_MV = (0.1, 0.15, 0.2, 0.25, 0.3)
+
+_ROUNDING_S = 1e-3  # starts that were written with milliseconds make no overlap
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,9 @@ class Rate:
         From resampling patients, one-sided; None also where a single patient leaves nothing to resample.
     macro_average : float or None
         Mean over patients of each patient's share.
+    design_effect : float or None
+        How many times the variance is that of independent windows, see `ecg_shock.evaluation.limits.design_effect`;
+        None also for a single patient, and where all windows or none count.
     """
 
     windows: int
@@ -90,6 +99,12 @@ class Rate:
     lower_limit: float | None
     patient_limit: float | None
     macro_average: float | None
+    design_effect: float | None = None
+
+    @property
+    def effective_windows(self) -> float | None:
+        """As many independent windows would tell as much; None where there is no design effect, or it is 0."""
+        return self.windows / self.design_effect if self.design_effect else None
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,25 @@ class AhaRow:
     goal: AhaGoal
     rate: Rate
     verdict: str
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """A class as it would be judged if it parted from its neighbour elsewhere.
+
+    Parameters
+    ----------
+    measured : {"rate_bpm", "amplitude_mv"}
+        What parts the classes: the rate of VT, in beats per minute, or the peak-to-peak amplitude of VF, in mV.
+    limit : float
+        VT from this rate on is rapid; VF above this amplitude is coarse.
+    row : AhaRow
+        The class and its goal, on the windows that are then its own.
+    """
+
+    measured: str
+    limit: float
+    row: AhaRow
 
 
 @dataclass(frozen=True)
@@ -183,6 +217,10 @@ class Performance:
         Every window once in each.
     most_errors : tuple of GroupRow
         The patients with the most wrong advice, at most `MOST_ERRORS` rows, worst first.
+    by_label : tuple of LabelRow
+        Rapid VT and coarse VF at other limits, see `sensitivity_to_labels`; none where they were not measured.
+    overlapping : int
+        Windows that begin before the one before them on the same lead has ended.
     """
 
     duration_s: float
@@ -202,6 +240,8 @@ class Performance:
     by_database: tuple[GroupRow, ...]
     by_rhythm: tuple[GroupRow, ...]
     most_errors: tuple[GroupRow, ...]
+    by_label: tuple[LabelRow, ...] = ()
+    overlapping: int = 0
 
 
 @dataclass(frozen=True)
@@ -255,6 +295,8 @@ class Validation:
         Error probability of all limits, one-sided.
     resamples, seed : int
         Of the patient bootstrap.
+    source : str
+        Where the predictions came from, if not from our models; may be empty.
     """
 
     models: tuple[Model, ...]
@@ -263,12 +305,14 @@ class Validation:
     alpha: float
     resamples: int
     seed: int
+    source: str = ""
 
 
 def judge(
     predictions: Predictions,
     *,
     models: tuple[Model, ...] = (),
+    source: str = "",
     alpha: float = ALPHA,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -281,6 +325,8 @@ def judge(
         Test predictions, pooled over folds, of one or several durations.
     models : tuple of Model
         Our own models that gave them, see `ecg_shock.evaluation.protocol.describe`.
+    source : str
+        Where the predictions of others came from, in words.
     alpha : float
         Error probability of the limits, one-sided.
     resamples, seed : int
@@ -304,7 +350,51 @@ def judge(
         alpha=alpha,
         resamples=resamples,
         seed=seed,
+        source=source,
     )
+
+
+def sensitivity_to_labels(
+    predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[LabelRow, ...]:
+    """Judge rapid VT and coarse VF again with other limits between the classes.
+
+    Where a verdict changes with the limit, it hangs on the labels and not on the algorithm alone.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Of one duration, with the `rate_bpm` of every window of VT or the `amplitude_mv` of every window of VF.
+    alpha, resamples, seed
+        As for `judge`.
+
+    Returns
+    -------
+    tuple of LabelRow
+        Rapid VT from each of `RAPID_VT_BPM` on, then coarse VF above each of `COARSE_VF_MV`. A rhythm of which there
+        is no window, or one that was not measured, has no rows.
+
+    Raises
+    ------
+    ValueError
+        If the bootstrap's parameters are not allowed.
+    """
+    vt, vf = (
+        np.isin(predictions.aha_class, classes) for classes in (("rapid_vt", "other_vt"), ("coarse_vf", "fine_vf"))
+    )
+    rate, amplitude = predictions.rate_bpm, predictions.amplitude_mv
+    members = [("rapid_vt", "rate_bpm", limit, vt, rate >= limit) for limit in RAPID_VT_BPM]
+    members += [("coarse_vf", "amplitude_mv", limit, vf, amplitude > limit) for limit in COARSE_VF_MV]
+    patients, patient = codes(predictions.patient)
+    rows = []
+    for aha_class, measured, limit, candidates, beyond in members:
+        if not candidates.any() or np.isnan(getattr(predictions, measured)[candidates]).any():
+            continue
+        inside = candidates & beyond
+        counts = np.bincount(patient[inside & predictions.shock], minlength=len(patients))
+        windows = np.bincount(patient[inside], minlength=len(patients))
+        rows.append(LabelRow(measured, limit, _row(aha_class, _rate(counts, windows, alpha, resamples, seed))))
+    return tuple(rows)
 
 
 def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) -> Performance:
@@ -312,7 +402,7 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
     shockable = np.isin(predictions.aha_class, SHOCKABLE)
     nonshockable = np.isin(predictions.aha_class, NONSHOCKABLE)
     counted = np.where(nonshockable, ~shock, shock)
-    patients, patient = np.unique(predictions.patient, return_inverse=True)
+    patients, patient = codes(predictions.patient)
 
     def by_patient(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = np.bincount(patient[mask & counted], minlength=len(patients))
@@ -321,12 +411,6 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
     def rate(mask: np.ndarray) -> Rate:
         return _rate(*by_patient(mask), alpha, resamples, seed)
 
-    aha = []
-    for aha_class in AHA_CLASSES:
-        found = rate(predictions.aha_class == aha_class)
-        goal = AHA_GOALS[aha_class]
-        aha.append(AhaRow(aha_class, MEASURES[_group_of(aha_class)], goal, found, _verdict(found, goal)))
-
     sensitivity, specificity = rate(shockable), rate(nonshockable)
     tp, tn = sensitivity.count, specificity.count
     fn, fp = sensitivity.windows - tp, specificity.windows - tn
@@ -334,7 +418,7 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         duration_s=float(predictions.duration_s[0]),
         windows=len(predictions),
         patients=len(patients),
-        aha=tuple(aha),
+        aha=tuple(_row(aha_class, rate(predictions.aha_class == aha_class)) for aha_class in AHA_CLASSES),
         sensitivity=sensitivity,
         specificity=specificity,
         balanced_accuracy=_balanced_accuracy(by_patient(shockable), by_patient(nonshockable), alpha, resamples, seed),
@@ -350,7 +434,22 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         most_errors=_most_errors(
             patients, {"shockable": by_patient(shockable), "nonshockable": by_patient(nonshockable)}
         ),
+        by_label=sensitivity_to_labels(predictions, alpha=alpha, resamples=resamples, seed=seed),
+        overlapping=_count_overlapping(predictions),
     )
+
+
+def _row(aha_class: str, rate: Rate) -> AhaRow:
+    goal = AHA_GOALS[aha_class]
+    return AhaRow(aha_class, MEASURES[_group_of(aha_class)], goal, rate, _verdict(rate, goal))
+
+
+def _count_overlapping(predictions: Predictions) -> int:
+    recording, start_s = recordings(predictions), predictions.start_s
+    order = np.lexsort((start_s, recording))
+    recording, start_s = recording[order], start_s[order]
+    ends_s = start_s[:-1] + predictions.duration_s[0]
+    return int(((recording[1:] == recording[:-1]) & (start_s[1:] < ends_s - _ROUNDING_S)).sum())
 
 
 def _group_of(aha_class: str) -> str:
@@ -370,6 +469,7 @@ def _rate(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int,
         lower_limit=lower_limit(count, total, alpha),
         patient_limit=_or_none(bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)),
         macro_average=float(np.mean(counts / windows)),
+        design_effect=_or_none(design_effect(counts, windows)),
     )
 
 
@@ -402,27 +502,30 @@ def _verdict(rate: Rate, goal: AhaGoal) -> str:
     return MEETS if rate.observed > goal.observed and rate.lower_limit >= goal.limit else DOES_NOT_MEET
 
 
-def _group_rows(predictions: Predictions, names: np.ndarray, counted: np.ndarray) -> Iterator[GroupRow]:
+def _group_rows(predictions: Predictions, column: np.ndarray, counted: np.ndarray) -> Iterator[GroupRow]:
+    names, code = codes(column)
+    patient = codes(predictions.patient)[1]
     in_group = {group: np.isin(predictions.aha_class, classes) for group, classes in GROUPS.items()}
-    for name in np.unique(names):
+    for number, name in enumerate(names):
+        here = code == number
         for group, members in in_group.items():
-            mask = members & (names == name)
+            mask = members & here
             if mask.any():
                 yield GroupRow(
-                    name=str(name),
+                    name=name,
                     group=group,
                     windows=int(mask.sum()),
-                    patients=len(np.unique(predictions.patient[mask])),
+                    patients=len(np.unique(patient[mask])),
                     count=int(counted[mask].sum()),
                 )
 
 
 def _most_errors(
-    patients: np.ndarray, counts_by_group: dict[str, tuple[np.ndarray, np.ndarray]]
+    patients: list[str], counts_by_group: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> tuple[GroupRow, ...]:
     """Name the patients with the most wrong advice; an intermediate class has none."""
     rows = [
-        GroupRow(name=str(patients[i]), group=group, windows=int(windows[i]), patients=1, count=int(right[i]))
+        GroupRow(name=patients[i], group=group, windows=int(windows[i]), patients=1, count=int(right[i]))
         for group, (right, windows) in counts_by_group.items()
         for i in np.flatnonzero(right < windows)
     ]

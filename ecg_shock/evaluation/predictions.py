@@ -352,7 +352,7 @@ class Predictions:
 
 
 def codes(names: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Give the names of a column numbers, in the order in which they come: much faster than sorting them.
+    """Count off the names of a column, as `numpy.unique` does, but without sorting a name as often as it stands there.
 
     Parameters
     ----------
@@ -362,15 +362,23 @@ def codes(names: np.ndarray) -> tuple[list[str], np.ndarray]:
     Returns
     -------
     list of str, numpy.ndarray
-        Each name once, and shape (n,), int: which of them stands where.
+        Each name once, sorted, and shape (n,), int: which of them stands where.
+
+    Examples
+    --------
+    >>> codes(np.array(["b", "a", "b"]))
+    (['a', 'b'], array([1, 0, 1]))
     """
     numbers: dict[str, int] = {}
     found = np.fromiter((numbers.setdefault(name, len(numbers)) for name in names.tolist()), np.int64, len(names))
-    return list(numbers), found
+    ordered = sorted(numbers)
+    rank = np.empty(len(ordered), dtype=np.int64)
+    rank[[numbers[name] for name in ordered]] = np.arange(len(ordered))
+    return ordered, rank[found]
 
 
 def recordings(predictions: Predictions) -> np.ndarray:
-    """Give the leads of records numbers: windows with the same number come from one stretch of signal.
+    """Count off the leads of records: windows with one number come from one signal.
 
     Parameters
     ----------

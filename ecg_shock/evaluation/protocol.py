@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ecg_shock.data.parts import DataConfig, load_test, load_windows
-from ecg_shock.data.windows import WindowSet
+from ecg_shock.data.windows import WindowSet, amplitude_mv, rate_bpm
 from ecg_shock.deploy.advisor import Advisor
 from ecg_shock.evaluation.performance import Model
 from ecg_shock.evaluation.predictions import Predictions
@@ -187,6 +187,66 @@ def predict_databases(
     return _predict(bundle, tested, 0, on_duration)
 
 
+def predict_bundles(
+    bundles: Sequence[Bundle],
+    databases: Sequence[str] = (),
+    folder: Path | None = None,
+    *,
+    on_duration: Callable[[], Any] | None = None,
+) -> Predictions:
+    """Let each bundle judge its own test patients, or a single one databases that it has not seen.
+
+    Parameters
+    ----------
+    bundles : sequence of Bundle
+        As `find_bundles` gives them.
+    databases : sequence of str
+        Names or manifest paths; none for the test patients.
+    folder : pathlib.Path, optional
+        Where the databases lie.
+    on_duration : callable, optional
+        Called without arguments after each duration of each bundle.
+
+    Returns
+    -------
+    Predictions
+        Of all durations in `DURATIONS_S`, the folds pooled.
+
+    Raises
+    ------
+    ValueError
+        If a patient was trained on or selected with, or several bundles are to judge databases.
+    """
+    if not databases:
+        return Predictions.concatenate(
+            [predict_test_part(bundle, folder, on_duration=on_duration) for bundle in bundles]
+        )
+    if len(bundles) > 1:
+        raise ValueError(f"there are {len(bundles)} bundles; give the one to judge on {', '.join(databases)}.")
+    return predict_databases(bundles[0], databases, folder, on_duration=on_duration)
+
+
+def measure(windows: WindowSet) -> tuple[np.ndarray, np.ndarray]:
+    """Measure what parts the classes of VT and VF, as the label policy does.
+
+    Parameters
+    ----------
+    windows : WindowSet
+        With their rhythms.
+
+    Returns
+    -------
+    rate_bpm, amplitude_mv : numpy.ndarray
+        Shape (n_windows,): the rate of windows of VT, the peak-to-peak amplitude of those of VF; NaN elsewhere.
+    """
+    rate, amplitude = np.full(len(windows), np.nan), np.full(len(windows), np.nan)
+    for index in np.flatnonzero(windows.rhythm == "vt"):
+        rate[index] = rate_bpm(windows.ecg[index])
+    fibrillates = windows.rhythm == "vf"
+    amplitude[fibrillates] = amplitude_mv(windows.ecg[fibrillates])
+    return rate, amplitude
+
+
 def _all_but_fold(bundle: Bundle) -> dict[str, Any]:
     """List what bundles of one model share, by the names of `bundle.toml`."""
     config = data_config(bundle)
@@ -216,6 +276,7 @@ def _predict(
         if leaked:
             raise ValueError(f"patients {sorted(leaked)!r} are tested, but {bundle.folder} has seen them.")
         probability = advisor.probabilities(windows.ecg)
+        rate, amplitude = measure(windows)
         n = len(windows)
         predictions.append(
             Predictions(
@@ -230,6 +291,8 @@ def _predict(
                 probability=probability,
                 shock=probability >= bundle.threshold,
                 fold=np.full(n, fold),
+                rate_bpm=rate,
+                amplitude_mv=amplitude,
             )
         )
         if on_duration:

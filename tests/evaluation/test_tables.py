@@ -57,11 +57,11 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
     assert set(first) == {
         *("duration_s", "windows", "patients", "aha", "sensitivity", "specificity", "balanced_accuracy"),
         *("tp", "fn", "tn", "fp", "ppv", "false_positive_rate", "false_positive_rate_upper_limit"),
-        *("by_database", "by_rhythm", "most_errors"),
+        *("by_database", "by_rhythm", "most_errors", "by_label", "overlapping"),
     }
     assert set(first["aha"][0]) == {"aha_class", "measure", "goal", "rate", "verdict"}
     assert set(first["sensitivity"]) == {
-        *("windows", "patients", "count", "observed", "lower_limit", "patient_limit", "macro_average"),
+        *("windows", "patients", "count", "observed", "lower_limit", "patient_limit", "macro_average", "design_effect"),
     }
 
 
