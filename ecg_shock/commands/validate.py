@@ -19,6 +19,21 @@ def validate(
             show_default="the model that comes with the package",
         ),
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Judge any other algorithm by what it said of labelled windows, instead of a model.",
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="With --predictions that have no column shock: probability from which on a shock is advised.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the report.", show_default="MODEL/validation, or runs/validation"),
@@ -38,50 +53,53 @@ def validate(
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
     ] = None,
 ) -> None:
-    """Judge a model by the AHA goals, on the patients it was never shown.
+    """Judge a model by the AHA goals on the patients it was never shown, or any other algorithm by its predictions.
 
-    Windows of 2, 3, 4, 5, 8 and 10 s are judged.
+    A model is judged on windows of 2, 3, 4, 5, 8 and 10 s.
 
-    The tables are printed and written as report.md and report.json, with every prediction in predictions.csv.
+    FILE.csv has one row a window, with record, patient, start_s, duration_s,
+    aha_class (or rhythm, where that decides it), and shock (or probability).
+    It may have database, lead, fold, rate_bpm and amplitude_mv.
+
+    The tables are printed and written as report.md and report.json, and what a model predicted as predictions.csv.
     """
     from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
     from ecg_shock.evaluation.performance import judge
-    from ecg_shock.evaluation.predictions import Predictions
-    from ecg_shock.evaluation.protocol import (
-        DURATIONS_S,
-        describe,
-        find_bundles,
-        predict_databases,
-        predict_test_part,
-    )
+    from ecg_shock.evaluation.protocol import DURATIONS_S, describe, find_bundles, predict_bundles
     from ecg_shock.evaluation.tables import to_card, to_json, to_markdown, to_rich
+    from ecg_shock.evaluation.validation import validate as validate_predictions
     from ecg_shock.models.bundle import add_to_card
 
     console = Console()
-    bundles = find_bundles(model or DEFAULT_BUNDLE)
     folder = out or (model / "validation" if model else Path("runs") / "validation")
-    if record and (databases or len(bundles) > 1):
-        raise ValueError("--record is for one bundle and its own test patients; leave it out, or give one bundle.")
-    if databases and len(bundles) > 1:
-        raise ValueError(f"{model} holds {len(bundles)} bundles; give the one to judge on {databases}.")
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("folds and window lengths", total=len(bundles) * len(DURATIONS_S))
-
-        def advance() -> None:
-            progress.advance(task)
-
-        if databases:
-            predictions = predict_databases(bundles[0], databases.split(","), data, on_duration=advance)
-        else:
-            predictions = Predictions.concatenate(
-                [predict_test_part(bundle, data, on_duration=advance) for bundle in bundles]
+    if predictions:
+        if model or databases or record or data:
+            raise ValueError("--predictions are judged as they are; leave out MODEL, --databases, --record and --data.")
+        if predictions.is_dir():
+            raise ValueError(f"{predictions} is a folder; --predictions takes a CSV file, MODEL the folder of a model.")
+        validation = validate_predictions(predictions, threshold=threshold)
+        written = ["report.md", "report.json"]
+    else:
+        if threshold is not None:
+            raise ValueError("--threshold is for --predictions; a model has its own.")
+        bundles = find_bundles(model or DEFAULT_BUNDLE)
+        if record and (databases or len(bundles) > 1):
+            raise ValueError("--record is for one bundle and its own test patients; leave it out, or give one bundle.")
+        if databases and len(bundles) > 1:
+            raise ValueError(f"{model} holds {len(bundles)} bundles; give the one to judge on {databases}.")
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("folds and window lengths", total=len(bundles) * len(DURATIONS_S))
+            found = predict_bundles(
+                bundles, databases.split(",") if databases else (), data, on_duration=lambda: progress.advance(task)
             )
-    validation = judge(predictions, models=tuple(describe(bundle) for bundle in bundles))
+        validation = judge(found, models=tuple(describe(bundle) for bundle in bundles))
+        written = ["report.md", "report.json", "predictions.csv"]
     folder.mkdir(parents=True, exist_ok=True)
-    predictions.write_csv(folder / "predictions.csv")
+    if not predictions:
+        found.write_csv(folder / "predictions.csv")
     (folder / "report.json").write_text(to_json(validation), encoding="utf-8")
     (folder / "report.md").write_text(to_markdown(validation), encoding="utf-8")
     if record:
         add_to_card(bundles[0], {"test": to_card(validation)})
     console.print(to_rich(validation))
-    console.print(f"written: {folder}/report.md, report.json, predictions.csv", highlight=False, markup=False)
+    console.print(f"written: {folder}/{', '.join(written)}", highlight=False, markup=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +20,7 @@ MOST_FAULTS = 20  # rows named in an error
 MOST_CHARACTERS = 200  # of a name in a file: every name of a column takes the room of the longest
 UNNAMED_DATABASE = "unnamed"  # what a file that names no database is reported as
 
+_MOST_WHOLE = np.iinfo(np.int64).max
 _CHUNK = 50_000  # rows read at a time
 
 # NumPy kinds that each sort of column takes, what they become, and the word for them in errors.
@@ -369,8 +372,8 @@ def codes(names: np.ndarray) -> tuple[list[str], np.ndarray]:
     >>> codes(np.array(["b", "a", "b"]))
     (['a', 'b'], array([1, 0, 1]))
     """
-    numbers: dict[str, int] = {}
-    found = np.fromiter((numbers.setdefault(name, len(numbers)) for name in names.tolist()), np.int64, len(names))
+    numbers: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+    found = np.fromiter(map(numbers.__getitem__, names.tolist()), np.int64, len(names))
     ordered = sorted(numbers)
     rank = np.empty(len(ordered), dtype=np.int64)
     rank[[numbers[name] for name in ordered]] = np.arange(len(ordered))
@@ -460,7 +463,7 @@ def _is_whole(text: str) -> int | None:
         number = int(text)
     except ValueError:
         return None
-    return None if "_" in text or abs(number) > np.iinfo(np.int64).max else number
+    return None if "_" in text or abs(number) > _MOST_WHOLE else number
 
 
 # What reads a cell, or gives None for one that is not allowed, and what stands in for such a cell.

@@ -20,7 +20,16 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ecg_shock.evaluation.performance import MEASURES, AhaRow, GroupRow, Model, Performance, Rate, Validation
+from ecg_shock.evaluation.performance import (
+    MEASURES,
+    AhaRow,
+    GroupRow,
+    LabelRow,
+    Model,
+    Performance,
+    Rate,
+    Validation,
+)
 from ecg_shock.rhythms import AHA_LABELS
 
 HEADLINE_S = 5.0  # the duration whose databases and rhythms the terminal shows
@@ -38,9 +47,11 @@ _TOLERANCE = 1e-9
 
 _TEXT_COLUMNS = (
     *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict"),
-    *("Model", "Folder", "SHA-256", "Commit"),
+    *("Model", "Folder", "SHA-256", "Commit", "Limit"),
 )
-_WHOLE_COLUMNS = ("Window", "Measure", "SHA-256")  # others are folded where the terminal is narrow, and never cut
+_LABEL_LIMITS = {"rate_bpm": "≥ {:g} bpm", "amplitude_mv": "> {:g} mV"}
+# Others are folded where the terminal is narrow, and none is ever cut.
+_WHOLE_COLUMNS = ("Window", "Windows", "Measure", "Limit", "SHA-256")
 _SHOWN_DIGITS = 12  # of a digest or commit; the JSON holds them whole
 
 
@@ -67,14 +78,15 @@ def to_dict(validation: Validation) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``synthetic``, ``note``, ``protocol`` (empty where the models are not ours), ``models``, a list with the
-        fields of `Model`, ``limits`` (``level``, ``alpha``, ``resamples``, ``seed``), and ``performances``, a list
-        with the fields of `Performance`, the shortest duration first.
+        ``synthetic``, ``note``, ``protocol`` (empty where the models are not ours), ``source`` (empty where they
+        are), ``models``, a list with the fields of `Model`, ``limits`` (``level``, ``alpha``, ``resamples``,
+        ``seed``), and ``performances``, a list with the fields of `Performance`, the shortest duration first.
     """
     return {
         "synthetic": validation.synthetic,
         "note": DISCLAIMER,
         "protocol": NETWORK_NOTE if validation.models else "",
+        "source": validation.source,
         "models": [asdict(model) for model in validation.models],
         "limits": {
             "level": _level(validation),
@@ -174,11 +186,40 @@ def _notes(validation: Validation) -> list[str]:
         "Clopper-Pearson of the number of patients. Patient mean: each patient counts once.",
         "A verdict takes the observed share above its goal, the limit by window at its own, and enough windows.",
         "Fine VF and other VT have no right advice: the share advised shock is reported and not counted.",
+        "Design effect: how many times the variance is that of independent windows. Windows by design effect are as "
+        "many independent ones as would tell as much.",
         "BAC: balanced accuracy, the mean of Se and Sp. PPV depends on how many of the windows are shockable.",
         "Shares in %, rounded against the algorithm.",
         DISCLAIMER,
     ]
-    return [*([SYNTHETIC_NOTE] if validation.synthetic else []), *_model_notes(validation.models), *notes]
+    return [
+        *([SYNTHETIC_NOTE] if validation.synthetic else []),
+        *([f"Judged: {_printable(validation.source)}."] if validation.source else []),
+        *_model_notes(validation.models),
+        *notes,
+        *_window_notes(validation.performances),
+    ]
+
+
+def _window_notes(performances: Iterable[Performance]) -> Iterator[str]:
+    """Say what is amiss with the windows, and what could not be shown of them."""
+    unmeasured = set()
+    for performance in performances:
+        if performance.overlapping:
+            yield (
+                f"{performance.overlapping} of {performance.windows} windows of {performance.duration_s:g} s begin "
+                "before the one before them has ended: limits by window are too high."
+            )
+        there = {row.aha_class for row in performance.aha if row.rate.windows}
+        shown = {label.measured for label in performance.by_label}
+        unmeasured |= {"rate_bpm"} - shown if there & {"rapid_vt", "other_vt"} else set()
+        unmeasured |= {"amplitude_mv"} - shown if there & {"coarse_vf", "fine_vf"} else set()
+    for column, what in (
+        ("rate_bpm", "Rapid VT from other rates on"),
+        ("amplitude_mv", "Coarse VF above other limits"),
+    ):
+        if column in unmeasured:
+            yield f"{what} is left out: it takes the {column} of every such window."
 
 
 def _model_notes(models: Iterable[Model]) -> Iterator[str]:
@@ -201,6 +242,9 @@ def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[_Table]
     tables += [_aha_table(performance) for performance in performances]
     for performance in performances:
         if performance.duration_s in detailed_s:
+            tables.append(_effective_table(performance))
+            if performance.by_label:
+                tables.append(_labels_table(performance))
             tables.append(_groups_table("database", performance, performance.by_database))
             tables.append(_groups_table("rhythm", performance, performance.by_rhythm))
             tables.append(_groups_table("patient", performance, performance.most_errors, ", most errors"))
@@ -235,8 +279,8 @@ def _pooled_table(performances: Iterable[Performance]) -> _Table:
         window = f"{performance.duration_s:g} s"
         balanced = performance.balanced_accuracy
         rows += [
-            (window, "Se", *_rate_cells(performance.sensitivity)),
-            (window, "Sp", *_rate_cells(performance.specificity)),
+            (window, "Se", *_rate_cells(performance.sensitivity), _one(performance.sensitivity.design_effect)),
+            (window, "Sp", *_rate_cells(performance.specificity), _one(performance.specificity.design_effect)),
             (
                 window,
                 "BAC",
@@ -246,24 +290,36 @@ def _pooled_table(performances: Iterable[Performance]) -> _Table:
                 _NONE,
                 _down(balanced.patient_limit),
                 _NONE,
+                _NONE,
             ),
         ]
-    return _Table("All shockable and nonshockable windows", ("Window", "Measure", *_RATE_HEADER), tuple(rows))
+    header = ("Window", "Measure", *_RATE_HEADER, "Design\neffect")
+    return _Table("All shockable and nonshockable windows", header, tuple(rows))
 
 
 def _counts_table(performances: Iterable[Performance]) -> _Table:
-    header = ("Window", "TP", "FN", "TN", "FP", "PPV", "False-positive\nrate", "Upper limit\nby window")
-    rows = tuple(
-        (
-            f"{performance.duration_s:g} s",
-            *(str(count) for count in (performance.tp, performance.fn, performance.tn, performance.fp)),
-            _down(performance.ppv),
-            _up(performance.false_positive_rate),
-            _up(performance.false_positive_rate_upper_limit),
-        )
-        for performance in performances
+    header = (
+        *("Window", "TP", "FN", "TN", "FP", "Se", "Sp", "PPV"),
+        *("False-\npositive\nrate", "Its upper\nlimit by\nwindow"),
     )
-    return _Table("Counts: shock advised to shockable windows is TP", header, rows)
+    rows = tuple(_counts_cells(performance) for performance in performances)
+    return _Table("Counts, and shares of how many: shock advised to shockable windows is TP", header, rows)
+
+
+def _counts_cells(performance: Performance) -> tuple[str, ...]:
+    tp, fn, tn, fp = performance.tp, performance.fn, performance.tn, performance.fp
+    shares = (
+        (_down(performance.sensitivity.observed), tp + fn),
+        (_down(performance.specificity.observed), tn + fp),
+        (_down(performance.ppv), tp + fp),
+        (_up(performance.false_positive_rate), tn + fp),
+    )
+    return (
+        f"{performance.duration_s:g} s",
+        *(str(count) for count in (tp, fn, tn, fp)),
+        *(f"{share}\nof {n}" for share, n in shares),
+        _up(performance.false_positive_rate_upper_limit),
+    )
 
 
 def _aha_table(performance: Performance) -> _Table:
@@ -283,6 +339,36 @@ def _aha_cells(row: AhaRow) -> tuple[str, ...]:
         limit += f"\n(≥ {100 * row.goal.limit:g})"
     label = f"{AHA_LABELS[row.aha_class]}: {row.measure}"
     return (label, patients, windows, observed, limit, *rest, row.verdict)
+
+
+def _effective_table(performance: Performance) -> _Table:
+    rows = tuple(
+        (
+            f"{AHA_LABELS[row.aha_class]}: {row.measure}",
+            str(row.rate.patients),
+            str(row.rate.windows),
+            _one(row.rate.design_effect),
+            _NONE if row.rate.effective_windows is None else str(math.floor(row.rate.effective_windows)),
+        )
+        for row in performance.aha
+    )
+    header = ("Class", "Patients", "Windows", "Design\neffect", "Windows by\ndesign effect")
+    return _Table(f"How many independent windows they are worth, windows of {performance.duration_s:g} s", header, rows)
+
+
+def _labels_table(performance: Performance) -> _Table:
+    rows = tuple(_labels_cells(label) for label in performance.by_label)
+    return _Table(
+        f"Rapid VT and coarse VF with other limits between the classes, windows of {performance.duration_s:g} s",
+        ("Class", "Limit", *_RATE_HEADER[:5], "Verdict"),
+        rows,
+    )
+
+
+def _labels_cells(label: LabelRow) -> tuple[str, ...]:
+    row = label.row
+    limit = _LABEL_LIMITS[label.measured].format(label.limit)
+    return (f"{AHA_LABELS[row.aha_class]}: {row.measure}", limit, *_rate_cells(row.rate)[:5], row.verdict)
 
 
 def _groups_table(of: str, performance: Performance, groups: Iterable[GroupRow], which: str = "") -> _Table:
@@ -311,6 +397,10 @@ def _down(share: float | None) -> str:
 
 def _up(share: float | None) -> str:
     return _NONE if share is None else f"{math.ceil(1000 * share - _TOLERANCE) / 10:.1f}"
+
+
+def _one(number: float | None) -> str:
+    return _NONE if number is None else f"{number:.1f}"
 
 
 def _printable(text: str) -> str:

@@ -9,8 +9,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ecg_shock.evaluation.limits import lower_limit, upper_limit
-from ecg_shock.evaluation.performance import AHA_GOALS, MOST_ERRORS, AhaRow, judge
+from ecg_shock.evaluation.limits import design_effect, lower_limit, upper_limit
+from ecg_shock.evaluation.performance import (
+    AHA_GOALS,
+    COARSE_VF_MV,
+    MOST_ERRORS,
+    RAPID_VT_BPM,
+    AhaRow,
+    judge,
+    sensitivity_to_labels,
+)
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.protocol import DURATIONS_S
 from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE, is_shockable
@@ -48,6 +56,9 @@ def test_rows_are_what_a_loop_counts(make_predictions: Callable[..., Predictions
         assert row.rate.patient_limit is not None
         assert 0 < row.rate.patient_limit < count / len(mine)
         assert row.rate.macro_average == pytest.approx(np.mean([np.mean(counts) for counts in by_patient.values()]))
+        right, total = (np.array([f(counts) for counts in by_patient.values()]) for f in (sum, len))
+        assert row.rate.design_effect == pytest.approx(design_effect(right, total))
+        assert row.rate.effective_windows == pytest.approx(len(mine) / design_effect(right, total))
     assert [row.measure for row in performance.aha] == ["Se"] * 2 + ["Sp"] * 3 + ["shock advised"] * 2
 
 
@@ -203,3 +214,66 @@ def test_most_errors_names_the_worst_patients(make_predictions: Callable[..., Pr
     assert len(found) == MOST_ERRORS < len(wrong)
     assert all(wrong[name, group] == errors for name, group, errors in found)
     assert [errors for *_, errors in found] == sorted(wrong.values(), reverse=True)[:MOST_ERRORS]
+
+
+def measured(predictions: Predictions, rng: np.random.Generator) -> Predictions:
+    """Give VT a rate and VF an amplitude, some of them just at a limit."""
+    n = len(predictions)
+    rate = rng.choice([*RAPID_VT_BPM, 120.0, 149.99, 300.0], n)
+    amplitude = rng.choice([*COARSE_VF_MV, 0.05, 0.2001, 0.9], n)
+    return dataclasses.replace(
+        predictions,
+        rate_bpm=np.where(predictions.rhythm == "vt", rate, np.nan),
+        amplitude_mv=np.where(predictions.rhythm == "vf", amplitude, np.nan),
+    )
+
+
+def test_rows_at_other_limits_are_those_of_other_labels(
+    make_predictions: Callable[..., Predictions], rng: np.random.Generator
+) -> None:
+    """Each row is the AHA row of predictions that were labelled with that limit, one window at a time."""
+    predictions = measured(make_predictions(900), rng)
+    (performance,) = judge(predictions).performances
+    limits = [(label.row.aha_class, label.measured, label.limit) for label in performance.by_label]
+    assert limits == [("rapid_vt", "rate_bpm", bpm) for bpm in (140, 150, 160, 180, 200)] + [
+        ("coarse_vf", "amplitude_mv", mv) for mv in (0.1, 0.15, 0.2, 0.25, 0.3)
+    ]
+    for label in performance.by_label:
+        relabelled = []
+        for window in windows_of(predictions):
+            aha_class = window["aha_class"]
+            if label.measured == "rate_bpm" and window["rhythm"] == "vt":
+                aha_class = "rapid_vt" if window["rate_bpm"] >= label.limit else "other_vt"
+            if label.measured == "amplitude_mv" and window["rhythm"] == "vf":
+                aha_class = "coarse_vf" if window["amplitude_mv"] > label.limit else "fine_vf"
+            relabelled.append(aha_class)
+        assert label.row == row_of(
+            dataclasses.replace(predictions, aha_class=np.array(relabelled)), label.row.aha_class
+        )
+    sizes = [label.row.rate.windows for label in performance.by_label]
+    assert sizes[:5] == sorted(sizes[:5], reverse=True)
+    assert sizes[5:] == sorted(sizes[5:], reverse=True)
+
+
+def test_other_limits_take_every_measurement(
+    make_predictions: Callable[..., Predictions], rng: np.random.Generator
+) -> None:
+    """One unmeasured window of VT leaves out the rows of VT and not those of VF; without VT and VF there are none."""
+    predictions = measured(make_predictions(300), rng)
+    rate = predictions.rate_bpm.copy()
+    rate[np.flatnonzero(predictions.rhythm == "vt")[3]] = np.nan
+    rows = sensitivity_to_labels(dataclasses.replace(predictions, rate_bpm=rate))
+    assert {label.measured for label in rows} == {"amplitude_mv"}
+    assert sensitivity_to_labels(make_predictions(300)) == ()
+    assert sensitivity_to_labels(predictions.select(~np.isin(predictions.rhythm, ["vt", "vf"]))) == ()
+
+
+def test_overlapping_windows_are_counted() -> None:
+    """Windows that slide by 1 s all overlap but the first of each lead and record; neighbours and leads do not."""
+    windows = predictions_of("coarse_vf", "vf", 6, 0)
+    sliding = dataclasses.replace(windows, record=np.array(list("aaabbb")), start_s=np.array([2.0, 0, 1, 7, 8, 30]))
+    assert judge(sliding).performances[0].overlapping == 3
+    side_by_side = dataclasses.replace(windows, record=np.full(6, "a"), start_s=np.arange(6) * 4.9999)
+    assert judge(side_by_side).performances[0].overlapping == 0
+    leads = dataclasses.replace(windows, record=np.full(6, "a"), lead=np.array(list("uvwxyz")))
+    assert judge(leads).performances[0].overlapping == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -39,6 +40,16 @@ def markdown_cells(text: str) -> list[list[str]]:
     return rows
 
 
+def measured(predictions: Predictions) -> Predictions:
+    """Add rates and amplitudes that spread over all limits between the classes."""
+    n = len(predictions)
+    return dataclasses.replace(
+        predictions,
+        rate_bpm=np.where(predictions.rhythm == "vt", np.linspace(100, 300, n), np.nan),
+        amplitude_mv=np.where(predictions.rhythm == "vf", np.linspace(0.01, 0.6, n), np.nan),
+    )
+
+
 @pytest.fixture
 def validation(make_predictions: Callable[..., Predictions]) -> Validation:
     """Judge random predictions at two durations."""
@@ -49,8 +60,8 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
     """JSON comes back as the dictionary, without NaN, under the keys that readers rely on."""
     document = json.loads(to_json(validation), parse_constant=pytest.fail)
     assert document == json.loads(json.dumps(to_dict(validation)))
-    assert list(document) == ["synthetic", "note", "protocol", "models", "limits", "performances"]
-    assert (document["protocol"], document["models"]) == ("", [])
+    assert list(document) == ["synthetic", "note", "protocol", "source", "models", "limits", "performances"]
+    assert (document["protocol"], document["source"], document["models"]) == ("", "", [])
     assert document["limits"] == {"level": "90 % one-sided", "alpha": 0.1, "resamples": 2000, "seed": 0}
     assert document["note"] == DISCLAIMER
     first = document["performances"][0]
@@ -74,7 +85,8 @@ def test_markdown_says_what_json_says(validation: Validation) -> None:
             (found,) = (
                 row
                 for row in rows
-                if row[-1] == aha["verdict"]
+                if len(row) == 8
+                and row[-1] == aha["verdict"]
                 and row[0].endswith(f": {aha['measure']}")
                 and row[2] == f"{rate['count']}/{rate['windows']} (n ≥ {aha['goal']['min_windows']})"
             )
@@ -111,7 +123,7 @@ def test_narrow_terminal_cuts_no_number(validation: Validation) -> None:
 def test_markdown_columns_are_aligned(validation: Validation) -> None:
     """As plain text, the bars of each Markdown table stand below each other."""
     tables = [part for part in to_markdown(validation).split("\n\n") if part.startswith("|")]
-    assert len(tables) == 10
+    assert len(tables) == 12
     for table in tables:
         bars = {tuple(i for i, c in enumerate(line) if c == "|") for line in table.strip().split("\n")}
         assert len(bars) == 1
@@ -131,10 +143,10 @@ def test_every_output_of_synthetic_windows_says_so(make_predictions: Callable[..
     synthetic = judge(make_predictions(100, databases=("synthetic",)))
     assert to_dict(synthetic)["synthetic"] is True
     headings = [line for line in to_markdown(synthetic).split("\n") if line.startswith("#")]
-    assert len(headings) == 6
+    assert len(headings) == 7
     assert all(heading.endswith("(synthetic)") for heading in headings)
     assert to_markdown(synthetic).startswith("- synthetic: made-up signals")
-    assert terminal(synthetic, 120).count("(synthetic)") == 6
+    assert terminal(synthetic, 120).count("(synthetic)") == 7
 
 
 def test_hostile_names_stay_text(make_predictions: Callable[..., Predictions]) -> None:
@@ -143,7 +155,7 @@ def test_hostile_names_stay_text(make_predictions: Callable[..., Predictions]) -
     hostile = judge(make_predictions(100, databases=(HOSTILE, "vfdb")))
     rows = markdown_cells(to_markdown(hostile))
     assert sum(row[0] == shown for row in rows) == 3
-    assert {len(row) for row in rows} == {8, 5}
+    assert {len(row) for row in rows} == {5, 8, 9, 10}
     printed = terminal(hostile, 200)
     # The database has three rows, and its name begins that of its patients.
     named = sum(HOSTILE in row.name for row in hostile.performances[0].most_errors)
@@ -206,7 +218,84 @@ def test_shares_are_rounded_against_the_algorithm() -> None:
     pooled = next(row for row in rows if row[1] == "Sp")
     assert pooled[:5] == ["5 s", "Sp", "50", "2204/2205", "99.9"]
     counts = next(row for row in rows if row[:5] == ["5 s", "0", "0", "2204", "1"])
-    assert counts[5:7] == ["0.0", "0.1"]
+    assert counts[5:] == ["– of 0", "99.9 of 2205", "0.0 of 1", "0.1 of 2205", "0.2"]
     exact = predictions.select(np.arange(n) < 1000)
     rows = markdown_cells(to_markdown(judge(exact)))
     assert next(row[4] for row in rows if row[1] == "Sp") == "99.9"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_classes_at_other_limits_are_shown(make_predictions: Callable[..., Predictions], width: int) -> None:
+    """Every limit has its row with the figures of the JSON, in Markdown and within the terminal's width."""
+    found = judge(measured(make_predictions(900)))
+    rows = markdown_cells(to_markdown(found))
+    (performance,) = to_dict(found)["performances"]
+    assert len(performance["by_label"]) == 10
+    text = terminal(found, width).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert max(cell_len(line) for line in text.split("\n")) <= width
+    for label in performance["by_label"]:
+        rate = label["row"]["rate"]
+        limit = f"≥ {label['limit']:g} bpm" if label["measured"] == "rate_bpm" else f"> {label['limit']:g} mV"
+        (row,) = (row for row in rows if row[1] == limit)
+        assert row[2:4] == [str(rate["patients"]), f"{rate['count']}/{rate['windows']}"]
+        assert row[-1] == label["row"]["verdict"]
+        assert any(limit in line and row[3] in line for line in text.split("\n"))
+    assert "left out" not in to_markdown(found)
+
+
+def test_what_was_not_measured_is_said(make_predictions: Callable[..., Predictions]) -> None:
+    """Without rates or amplitudes the rows are left out and that is said; without VT and VF there is nothing to say."""
+    predictions = make_predictions(300)
+    for text in (to_markdown(judge(predictions)), terminal(judge(predictions), 200)):
+        text = text.replace("\\_", "_")
+        assert "Rapid VT from other rates on is left out: it takes the rate_bpm" in text
+        assert "Coarse VF above other limits is left out: it takes the amplitude_mv" in text
+        assert "with other limits" not in text
+    calm = predictions.select(~np.isin(predictions.rhythm, ["vt", "vf"]))
+    assert "left out" not in to_markdown(judge(calm))
+
+
+def test_design_effect_is_printed(make_predictions: Callable[..., Predictions]) -> None:
+    """Design effect and windows by design effect of each class, and of Se and Sp, are those of the JSON."""
+    found = judge(make_predictions(2000))
+    rows = markdown_cells(to_markdown(found))
+    (performance,) = found.performances
+    for row in performance.aha:
+        (cells,) = (
+            cells
+            for cells in rows
+            if len(cells) == 5
+            and cells[0].endswith(f": {row.measure}")
+            and cells[1:3] == [str(row.rate.patients), str(row.rate.windows)]
+        )
+        assert row.rate.design_effect is not None
+        assert cells[3] == f"{row.rate.design_effect:.1f}"
+        assert float(cells[4]) <= row.rate.windows / row.rate.design_effect < float(cells[4]) + 1
+    for measure, rate in (("Se", performance.sensitivity), ("Sp", performance.specificity)):
+        (cells,) = (cells for cells in rows if cells[:2] == ["5 s", measure])
+        assert cells[-1] == f"{rate.design_effect:.1f}"
+
+
+def test_source_and_overlaps_are_told(make_predictions: Callable[..., Predictions]) -> None:
+    """Where the predictions came from stands first, as text, and windows that overlap are counted."""
+    predictions = make_predictions(50)
+    closer = dataclasses.replace(predictions, start_s=predictions.start_s * 0.01)
+    found = judge(closer, source=f"{HOSTILE}.csv")
+    shown = HOSTILE.replace("\x1b", "\\u001b").replace("\n", "\\u000a").replace("\u202e", "\\u202e")
+    assert f"Judged: {shown}.csv." in terminal(found, 400)
+    assert "<script>" not in MarkdownIt("commonmark").render(to_markdown(found))
+    assert f"{found.performances[0].overlapping} of 50 windows of 5 s begin before" in to_markdown(found)
+    assert found.performances[0].overlapping > 10
+    assert "begin before" not in to_markdown(judge(predictions))
+
+
+def test_terminal_of_a_million_windows_is_80_wide(make_predictions: Callable[..., Predictions]) -> None:
+    """Counts of seven digits still fit 80 columns."""
+    found = judge(measured(make_predictions(400)))
+    (performance,) = found.performances
+    many = dataclasses.replace(performance.specificity, windows=1_234_567, count=1_200_000, patients=12_345)
+    wide = dataclasses.replace(performance, specificity=many, sensitivity=many, tp=10**6, fn=10**6, tn=10**6, fp=10**6)
+    text = terminal(dataclasses.replace(found, performances=(wide,)), 80).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert max(cell_len(line) for line in text.split("\n")) <= 80
+    assert "1200000/1234567" in text
+    assert text.count("1000000") >= 4

@@ -1,0 +1,90 @@
+"""`ecg_shock.validate`: the same figures from predictions, from a file and from a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ecg_shock
+from ecg_shock.evaluation import protocol
+from ecg_shock.evaluation.performance import Model, judge
+from ecg_shock.evaluation.predictions import Predictions
+
+
+def test_predictions_and_their_file_give_the_same_figures(
+    make_predictions: Callable[..., Predictions], tmp_path: Path
+) -> None:
+    """A file is judged as what it holds, and named by its digest."""
+    predictions = make_predictions(200)
+    path = tmp_path / "other.csv"
+    predictions.write_csv(path)
+    from_file, given = ecg_shock.validate(str(path), seed=3), ecg_shock.validate(predictions, seed=3)
+    assert from_file.performances == given.performances == judge(predictions, seed=3).performances
+    assert given.source == ""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert from_file.source == f"other.csv, SHA-256 {digest[:12]}; shock advised as its column shock says"
+    assert isinstance(given, ecg_shock.Validation)
+
+
+def test_threshold_decides_where_the_file_does_not(
+    make_predictions: Callable[..., Predictions], tmp_path: Path
+) -> None:
+    """A file of probabilities is judged by decisions at the threshold, and the figures say which one it was."""
+    predictions = make_predictions(200)
+    path = tmp_path / "other.csv"
+    predictions.write_csv(path)
+    lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    column = lines[0].index("shock")
+    path.write_text("\n".join(",".join(line[:column] + line[column + 1 :]) for line in lines), encoding="utf-8")
+    found = ecg_shock.validate(path, threshold=0.8).performances[0]
+    shockable = np.isin(predictions.aha_class, ["coarse_vf", "rapid_vt"])
+    assert found.tp == (predictions.probability[shockable] >= 0.8).sum()
+    assert ecg_shock.validate(path, threshold=0.8).source.endswith("shock advised from a probability of 0.8 on")
+    with pytest.raises(ValueError, match="no column shock"):
+        ecg_shock.validate(path)
+
+
+def test_a_folder_is_a_model(
+    make_predictions: Callable[..., Predictions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's bundles predict what is asked for, and the figures name them."""
+    predictions = make_predictions(100)
+    model = Model("m", "m", "public-v1", 0, "0" * 64, "", 10, 0.5, "")
+    asked: list[Any] = []
+
+    def predict_bundles(*arguments: Any) -> Predictions:
+        asked.append(arguments)
+        return predictions
+
+    monkeypatch.setattr(protocol, "find_bundles", lambda folder: (f"bundle of {folder}",))
+    monkeypatch.setattr(protocol, "describe", lambda bundle: model)
+    monkeypatch.setattr(protocol, "predict_bundles", predict_bundles)
+    found = ecg_shock.validate(tmp_path, databases=["cudb"], data="there")
+    assert asked == [((f"bundle of {tmp_path}",), ["cudb"], Path("there"))]
+    assert (found.models, found.performances) == ((model,), judge(predictions).performances)
+
+
+def test_options_of_other_kinds_are_refused(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:
+    """What has no effect is not taken in silence, and what cannot be judged is named."""
+    predictions = make_predictions(20)
+    path = tmp_path / "other.csv"
+    predictions.write_csv(path)
+    with pytest.raises(ValueError, match="threshold cannot be given for predictions"):
+        ecg_shock.validate(predictions, threshold=0.5)
+    with pytest.raises(ValueError, match="databases, data cannot be given for a file"):
+        ecg_shock.validate(path, databases=["vfdb"], data=tmp_path)
+    with pytest.raises(ValueError, match="threshold cannot be given for a model"):
+        ecg_shock.validate(tmp_path, threshold=0.5)
+    with pytest.raises(TypeError, match="predictions is of type list; allowed are"):
+        ecg_shock.validate([0.5, 0.7])  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="nowhere"):
+        ecg_shock.validate(tmp_path / "nowhere.csv")
+    with pytest.raises(OSError, match="holds no bundle"):
+        ecg_shock.validate(tmp_path)
+    with pytest.raises(ValueError, match="no predictions"):
+        ecg_shock.validate(predictions.select(np.zeros(20, bool)))
