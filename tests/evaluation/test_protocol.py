@@ -6,11 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 
-from ecg_shock.data.parts import DataConfig
-from ecg_shock.evaluation.protocol import describe, find_bundles
+from ecg_shock.data.parts import DataConfig, load_windows
+from ecg_shock.data.windows import LabelPolicy, WindowSet
+from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
+from ecg_shock.evaluation.performance import judge
+from ecg_shock.evaluation.protocol import describe, find_bundles, measure, predict_bundles, predict_test_part
 from ecg_shock.models.bundle import FORMAT, KERAS_NAME, LITERT_NAME, load_bundle
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import Preprocessing
@@ -83,3 +87,58 @@ def test_description_is_what_the_bundle_says(tmp_path: Path) -> None:
     write(tmp_path / "mine", 0)
     model = describe(load_bundle(tmp_path / "mine"))
     assert (model.folder, model.selection) == ("mine", "")
+
+
+def test_rates_of_vt_and_amplitudes_of_vf_are_measured() -> None:
+    """A sine of 3 Hz and 0.3 mV is 180 bpm where it is called VT, 0.6 mV where VF, and not measured elsewhere."""
+    n, seconds = 4, np.arange(625) / 125
+    names = np.full(n, "a")
+    windows = WindowSet(
+        ecg=np.tile(0.3 * np.sin(2 * np.pi * 3 * seconds), (n, 1)).astype(np.float32),
+        **dict.fromkeys(("database", "record", "lead", "patient"), names),
+        rhythm=np.array(["vt", "vf", "asystole", "svt"]),
+        aha_class=np.array(["rapid_vt", "coarse_vf", "asystole", "other_nonshockable"]),
+        start_s=np.arange(n) * 5.0,
+        window_s=5.0,
+    )
+    rate, amplitude = measure(windows)
+    assert rate[0] == pytest.approx(180, abs=1)
+    assert amplitude[1] == pytest.approx(0.6, abs=0.01)
+    assert np.isnan(rate).tolist() == [False, True, True, True]
+    assert np.isnan(amplitude).tolist() == [True, False, True, True]
+    nothing = measure(windows.select(np.zeros(n, bool)))
+    assert [len(values) for values in nothing] == [0, 0]
+
+
+@pytest.mark.recordings
+def test_measurements_say_what_the_labels_say(recordings_dir: Path) -> None:
+    """Every real window of VT and VF has the class that its measured rate or amplitude gives it."""
+    windows = load_windows(DataConfig(), recordings_dir)
+    rate, amplitude = measure(windows)
+    policy = LabelPolicy()
+    for rhythm, beyond, classes in (
+        ("vt", rate >= policy.rapid_vt_bpm, ("rapid_vt", "other_vt")),
+        ("vf", amplitude > policy.coarse_vf_mv, ("coarse_vf", "fine_vf")),
+    ):
+        mine = windows.rhythm == rhythm
+        assert mine.sum() > 100
+        assert np.where(beyond[mine], *classes).tolist() == windows.aha_class[mine].tolist()
+
+
+@pytest.mark.recordings
+def test_other_limits_include_the_one_that_was_used(recordings_dir: Path) -> None:
+    """For the shipped model's own test patients, the rows at 150 bpm and 0.2 mV are the AHA rows themselves."""
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    (performance,) = judge(predict_test_part(bundle, recordings_dir, [5.0])).performances
+    rows = {row.aha_class: row for row in performance.aha}
+    same = [label.row for label in performance.by_label if label.limit in (150.0, 0.2)]
+    assert same == [rows["rapid_vt"], rows["coarse_vf"]]
+    assert len(performance.by_label) == 10
+
+
+def test_several_bundles_judge_no_other_database(tmp_path: Path) -> None:
+    """Databases are for one bundle: folds together would each see all their windows."""
+    write(tmp_path / "a", 0)
+    bundle = load_bundle(tmp_path / "a")
+    with pytest.raises(ValueError, match="there are 2 bundles; give the one to judge on vfdb, cudb"):
+        predict_bundles([bundle, bundle], ["vfdb", "cudb"])
