@@ -103,8 +103,9 @@ class Rate:
 
     @property
     def effective_windows(self) -> float | None:
-        """As many independent windows would tell as much; None where there is no design effect, or it is 0."""
-        return self.windows / self.design_effect if self.design_effect else None
+        """As many independent windows would tell as much, at most those that there are; None without design effect."""
+        # With few patients a design effect below 1 is chance: it makes no windows out of nothing.
+        return None if self.design_effect is None else self.windows / max(self.design_effect, 1.0)
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def _notes(validation: Validation) -> list[str]:
         "A verdict takes the observed share above its goal, the limit by window at its own, and enough windows.",
         "Fine VF and other VT have no right advice: the share advised shock is reported and not counted.",
         "Design effect: how many times the variance is that of independent windows. Windows by design effect are as "
-        "many independent ones as would tell as much.",
+        "many independent ones as would tell as much, at most those that there are.",
         "BAC: balanced accuracy, the mean of Se and Sp. PPV depends on how many of the windows are shockable.",
         "Shares in %, rounded against the algorithm.",
         DISCLAIMER,

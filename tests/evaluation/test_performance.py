@@ -58,7 +58,7 @@ def test_rows_are_what_a_loop_counts(make_predictions: Callable[..., Predictions
         assert row.rate.macro_average == pytest.approx(np.mean([np.mean(counts) for counts in by_patient.values()]))
         right, total = (np.array([f(counts) for counts in by_patient.values()]) for f in (sum, len))
         assert row.rate.design_effect == pytest.approx(design_effect(right, total))
-        assert row.rate.effective_windows == pytest.approx(len(mine) / design_effect(right, total))
+        assert row.rate.effective_windows == pytest.approx(min(len(mine), len(mine) / design_effect(right, total)))
     assert [row.measure for row in performance.aha] == ["Se"] * 2 + ["Sp"] * 3 + ["shock advised"] * 2
 
 
@@ -277,3 +277,13 @@ def test_overlapping_windows_are_counted() -> None:
     assert judge(side_by_side).performances[0].overlapping == 0
     leads = dataclasses.replace(windows, record=np.full(6, "a"), lead=np.array(list("uvwxyz")))
     assert judge(leads).performances[0].overlapping == 0
+
+
+def test_effective_windows_are_at_most_those_there_are() -> None:
+    """One error in each of two patients of ten is a variance of 0, and still no more than twenty windows."""
+    windows = predictions_of("coarse_vf", "vf", 18, 2)
+    patient = np.array(["p"] * 9 + ["q"] * 9 + ["p", "q"])
+    rate = row_of(dataclasses.replace(windows, patient=patient), "coarse_vf").rate
+    assert (rate.design_effect, rate.effective_windows) == (0, 20)
+    alone = row_of(dataclasses.replace(windows, patient=np.full(20, "p")), "coarse_vf").rate
+    assert alone.design_effect is alone.effective_windows is None
