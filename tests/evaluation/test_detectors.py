@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sklearn.svm import SVC
 
 from ecg_shock.data.parts import DataConfig, load_parts
 from ecg_shock.data.windows import WindowSet, concatenate
@@ -99,7 +100,7 @@ def test_many_are_judged_as_one_by_one(feature: Callable, windows: np.ndarray) -
 def test_amplitude_and_offset_play_no_part(feature: Callable, windows: np.ndarray) -> None:
     """From what is almost nothing to almost overflow a window gets the same value; an offset only rounds."""
     expected = feature(windows)
-    for factor in (2.0**-1000, 0.5, 2.0**1000):
+    for factor in (2.0**-1000, 0.5, 2.0**1016):
         np.testing.assert_array_equal(feature(factor * windows), expected)
     kept = np.ones(len(windows), dtype=bool)
     kept[3:7] = kept[-1] = False  # their many equal samples all fall to either side of a limit together
@@ -359,8 +360,10 @@ def test_words_of_long_random_sequences(rng: np.random.Generator) -> None:
 def test_complexity_by_its_definition(windows: np.ndarray, rng: np.random.Generator) -> None:
     """The threshold that turns samples into bits, written as conditions, and the words give the same."""
     expected, kinds = [], set()
-    lopsided = rng.exponential(0.03, (2, 700)) * [[1], [-1]]
-    windows = np.vstack([windows, lopsided + pulses(100, 3, 700) - pulses(100, 3, 700, start=50)])
+    phase = np.arange(700) % 100
+    beats = np.exp(-(((phase - 20) / 6) ** 2)) - np.exp(-(((phase - 70) / 6) ** 2))
+    noise = rng.exponential(np.linspace(0.01, 0.2, 60)[:, np.newaxis], (60, 700)) * np.resize([[1], [-1]], (60, 1))
+    windows = np.vstack([windows, beats + noise])
     for window in centred(windows):
         n, high, low = len(window), window.max(), window.min()
         above = sum(0 < value < 0.1 * high for value in window)
@@ -455,7 +458,9 @@ def test_what_no_threshold_can_be_fitted_to(feature: list, shockable: list, erro
         fit_threshold(np.array(feature), np.array(shockable))
 
 
-def made_up(patients: str, classes: tuple[str, ...], rng: np.random.Generator, window_s: float = 4.0) -> WindowSet:
+def made_up(
+    patients: str, classes: tuple[str, ...], rng: np.random.Generator, window_s: float = 4.0, noise: float = 0.05
+) -> WindowSet:
     """Give windows of a noisy 4-Hz wave for shockable and intermediate classes, and of noisy beats for the others."""
     samples = round(window_s * FS)
     n = len(patients) * len(classes)
@@ -466,7 +471,7 @@ def made_up(patients: str, classes: tuple[str, ...], rng: np.random.Generator, w
     wave = np.isin(aha_class, SHOCKABLE + INTERMEDIATE)[:, np.newaxis]
     names = {name: np.repeat([f"{name}/{p}" for p in patients], len(classes)) for name in ("record", "patient")}
     return WindowSet(
-        ecg=(np.where(wave, waves, beats) + 0.05 * rng.normal(size=(n, samples))).astype(np.float32),
+        ecg=(np.where(wave, waves, beats) + noise * rng.normal(size=(n, samples))).astype(np.float32),
         database=np.full(n, "vfdb"),
         lead=np.full(n, "ECG"),
         rhythm=np.where(wave[:, 0], "vf", "normal_sinus"),
@@ -508,6 +513,24 @@ def test_baselines_are_fitted_on_clear_training_windows_alone(rng: np.random.Gen
         for name, predictions in baseline_predictions(other_train, other_test, 0).items():
             np.testing.assert_array_equal(predictions.probability, expected[name].probability)
             np.testing.assert_array_equal(predictions.shock, expected[name].shock)
+
+
+def test_machine_is_a_balanced_support_vector_machine(rng: np.random.Generator) -> None:
+    """Scaled by hand, and with classes weighted by how rare they are, the boundary between few and many is the same."""
+    train = made_up("abcdefghij", ("coarse_vf", *["normal_sinus"] * 9), rng, noise=1.5)
+    test = made_up("klmnopqrstuvwxyz", CLEAR, rng, noise=1.5)
+    fitted, judged = (
+        np.stack([detectors.leakage(part.ecg), detectors.count2(part.ecg)], axis=1) for part in (train, test)
+    )
+    mean, sd = fitted.mean(axis=0), fitted.std(axis=0)
+    shockable = train.aha_class == "coarse_vf"
+    weight = {True: 1 / shockable.mean() / 2, False: 1 / (1 - shockable.mean()) / 2}
+    machine = SVC(C=1.0, kernel="rbf", gamma=0.5, class_weight=weight).fit((fitted - mean) / sd, shockable)
+    distance = machine.decision_function((judged - mean) / sd)
+    predictions = baseline_predictions(train, test, 0)[SVM_NAME]
+    np.testing.assert_allclose(predictions.probability, 1 / (1 + np.exp(-distance)), rtol=1e-6)
+    np.testing.assert_array_equal(predictions.shock, distance > 0)
+    assert np.any((np.abs(distance) < 0.5) & (distance > 0))  # the boundary is near
 
 
 def test_share_of_training_windows_by_hand() -> None:
