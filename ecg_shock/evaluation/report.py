@@ -1,0 +1,854 @@
+"""A validation as one page for a design review: verdicts first, then what they rest on, then every error as ECG.
+
+The page is a single HTML file that loads nothing, neither from the network nor from beside it, and forbids it by its
+Content-Security-Policy. Names come from files of others: all are escaped, and characters that could not be seen are
+shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from ecg_shock.data.windows import LeftOut
+from ecg_shock.evaluation import tables
+from ecg_shock.evaluation.charts import (
+    PatientDot,
+    Series,
+    clock,
+    goal_chart,
+    line_chart,
+    paper,
+    paper_grid,
+    patient_chart,
+    share_axis,
+    value_axis,
+)
+from ecg_shock.evaluation.limits import lower_limit
+from ecg_shock.evaluation.performance import (
+    DOES_NOT_MEET,
+    MEETS,
+    REPORT_ONLY,
+    TOO_FEW_WINDOWS,
+    AhaRow,
+    GroupRow,
+    Performance,
+    Rate,
+    Validation,
+)
+from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.stress import StressPoint
+from ecg_shock.rhythms import AHA_LABELS, NONSHOCKABLE, SHOCKABLE
+
+MOST_STRIPS = 500
+MOST_WEAKNESSES = 3
+FEW_PATIENTS = 10  # below which a row is called out: its limit by patient rests on next to nothing
+CONCENTRATED = 0.25  # share of the errors of one group from which on a single patient is called out
+CURVE_RESAMPLES = 500  # a band's edge needs fewer draws than a limit that decides
+CURVE_THRESHOLDS = 200
+CALIBRATION_BINS = 10
+MOST_LEFT_END = 0.9  # of an axis of shares: a narrower one makes little differences look large
+ZOOM = 0.2  # the corner of the ROC in which an AED works
+
+SYMBOLS = {MEETS: "✓", DOES_NOT_MEET: "✗", TOO_FEW_WINDOWS: "?", REPORT_ONLY: "○"}
+CLASSES = {MEETS: "good", DOES_NOT_MEET: "bad", TOO_FEW_WINDOWS: "few", REPORT_ONLY: "only"}
+MISSED, FALSE = "missed shock", "false shock"
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Raw ECG around a window, as the gallery shows it.
+
+    Parameters
+    ----------
+    ecg : numpy.ndarray
+        Shape (n_samples,), float, mV, not filtered; NaN where the recorder had no valid sample.
+    fs : float
+        Sampling rate in Hz.
+    start_s : float
+        Time of the first sample in seconds of the recording.
+    probability_at_s, probability : numpy.ndarray or None
+        Shape (n_times,): seconds of the recording, and the probability of *shockable* at them.
+
+    Raises
+    ------
+    ValueError
+        If a shape, the rate or the start is not allowed.
+    """
+
+    ecg: np.ndarray
+    fs: float
+    start_s: float
+    probability_at_s: np.ndarray | None = None
+    probability: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.ecg) != 1 or not np.size(self.ecg):
+            raise ValueError(f"ecg has shape {np.shape(self.ecg)}; allowed is (n_samples,), one sample or more")
+        if not (math.isfinite(self.fs) and self.fs > 0):
+            raise ValueError(f"fs is {self.fs!r}; allowed is anything above 0 Hz")
+        if not math.isfinite(self.start_s):
+            raise ValueError(f"start_s is {self.start_s!r}; allowed is any time in seconds")
+        times, values = self.probability_at_s, self.probability
+        alike = times.shape == values.shape if times is not None and values is not None else times is values
+        if not alike:
+            raise ValueError("probability_at_s and probability must be given together, with one shape")
+
+
+@dataclass(frozen=True, eq=False)
+class ReportContent:
+    """What the report is made of. An empty field leaves its section out, and the report says that it was not done.
+
+    Parameters
+    ----------
+    validation : Validation
+        What `ecg_shock.evaluation.performance.judge` says of the predictions.
+    predictions : Predictions
+        The same predictions.
+    baselines : mapping of str to Validation
+        Other algorithms by their names, on the same windows.
+    stress : sequence of StressPoint
+        In any order; points of one stress become one chart.
+    strips : callable, optional
+        Takes a row of `predictions` and returns the raw ECG around it, or None where there is none. For a mapping,
+        its ``get``.
+    left_out : sequence of LeftOut
+        What is in no window, of the headline duration.
+    provenance : mapping of str to str or to a mapping of str to str
+        Data digests, versions, configuration, seeds, command.
+
+    Raises
+    ------
+    ValueError
+        If the predictions are not those that were judged, or a stress has a value that is not finite.
+    """
+
+    validation: Validation
+    predictions: Predictions
+    baselines: Mapping[str, Validation] = field(default_factory=dict)
+    stress: Sequence[StressPoint] = ()
+    strips: Callable[[int], Strip | None] | None = None
+    left_out: Sequence[LeftOut] = ()
+    provenance: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        durations, windows = np.unique(self.predictions.duration_s, return_counts=True)
+        found = dict(zip(durations.tolist(), windows.tolist(), strict=True))
+        judged = {performance.duration_s: performance.windows for performance in self.validation.performances}
+        if found != judged:
+            raise ValueError(
+                f"the predictions hold {found} windows by duration in s, and {judged} were judged; give the "
+                "predictions that `judge` was given"
+            )
+        for point in self.stress:
+            if not math.isfinite(point.value):
+                raise ValueError(f"{point.stress!r} has the value {point.value!r}; allowed is any finite number")
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """One AHA row of the first screen."""
+
+    label: str
+    verdict: str
+    symbol: str
+    style: str
+    patients: str
+    windows: str
+    observed: str
+    limit: str
+    patient_limit: str
+    chart: Markup
+
+
+@dataclass(frozen=True)
+class _Error:
+    """One entry of the gallery."""
+
+    kind: str
+    database: str
+    record: str
+    lead: str
+    patient: str
+    rhythm: str
+    aha_class: str
+    start_s: float
+    when: str
+    window: str
+    probability: str
+    rows: tuple[Markup, ...]
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Points of the ROC and of the reliability, with the edges of their bands; NaN where there is none."""
+
+    false_alarms: np.ndarray
+    sensitivity: np.ndarray
+    band: tuple[np.ndarray, np.ndarray]
+    predicted: np.ndarray
+    observed: np.ndarray
+    observed_band: tuple[np.ndarray, np.ndarray]
+    windows: np.ndarray
+    area: float
+    area_band: tuple[float, float]
+
+
+def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
+    """Write the report: one HTML file that needs no other.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, replaced only once everything is written. Equal contents make equal files.
+    content : ReportContent
+        What to report.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    page = _render(content)
+    unfinished = path.with_name(path.name + ".part")
+    # The digest of the script is of its bytes: no newline may change on the way.
+    unfinished.write_text(page, encoding="utf-8", newline="\n")
+    unfinished.replace(path)
+
+
+def _render(content: ReportContent) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ecg_shock.evaluation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = (_source(environment, name) for name in ("report.css", "report.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html").render(
+        style=Markup(style), script=Markup(script), digest=Markup(digest), **_view(content)
+    )
+
+
+def _source(environment: jinja2.Environment, name: str) -> str:
+    if environment.loader is None:
+        raise ValueError("the templates' environment has no loader")
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _visible(value: object) -> object:
+    return tables._printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _view(content: ReportContent) -> dict[str, Any]:
+    """Prepare everything that the template shows."""
+    validation = content.validation
+    performance = _headline(validation)
+    at_headline = content.predictions.duration_s == performance.duration_s
+    predictions = content.predictions.select(at_headline)
+    others = [other for other in validation.performances if other is not performance]
+    errors = _errors(predictions)
+    shown = errors[:MOST_STRIPS]
+    rows = np.flatnonzero(at_headline)
+    threshold = _threshold(validation)
+    return {
+        "title": _title(validation),
+        "synthetic": tables.SYNTHETIC_NOTE if validation.synthetic else "",
+        "network_note": tables.NETWORK_NOTE if validation.models else "",
+        "disclaimer": tables.DISCLAIMER,
+        "judged": _judged(content, performance),
+        "duration": f"{performance.duration_s:g} s",
+        "level": tables._level(validation),
+        "summary": _summary(performance),
+        "left_end": f"{100 * _left_end(performance):.0f}",
+        "verdicts": _verdicts(performance),
+        "other_verdicts": [
+            (f"{other.duration_s:g} s", _verdicts(other), _summary(other), f"{100 * _left_end(other):.0f}")
+            for other in others
+        ],
+        "weaknesses": _weaknesses(performance, predictions),
+        "not_done": _not_done(content),
+        "curves": _curve_charts(predictions, performance, validation),
+        "patients": _patients_chart(predictions),
+        "patient_table": tables._groups_table("patient", performance, performance.most_errors, ", most errors"),
+        "durations": _durations_chart(validation),
+        "pooled": tables._pooled_table(validation.performances),
+        "counts": tables._counts_table(validation.performances),
+        "by_database": _groups("Database", performance.by_database, validation.alpha),
+        "by_rhythm": _groups("Rhythm", performance.by_rhythm, validation.alpha),
+        "baselines": _baselines(content, performance) if content.baselines else (),
+        "stress": _stress_charts(content.stress),
+        "stress_table": _stress_table(content.stress),
+        "gallery": [_entry(predictions, row, content.strips, int(rows[row]), threshold) for row in shown]
+        if content.strips
+        else [],
+        "grid": paper_grid(),
+        "has_gallery": content.strips is not None,
+        "errors": len(errors),
+        "missed": performance.fn,
+        "false_shocks": performance.fp,
+        "most_strips": MOST_STRIPS,
+        "left_out": _left_out(content.left_out),
+        "models": tables._models_table(validation.models) if validation.models else None,
+        "selections": list(dict.fromkeys(model.selection for model in validation.models if model.selection)),
+        "provenance": {
+            name: value if isinstance(value, Mapping) else {"": value} for name, value in content.provenance.items()
+        },
+        "evidence": _evidence(content, performance),
+    }
+
+
+def _headline(validation: Validation) -> Performance:
+    by_duration = {performance.duration_s: performance for performance in validation.performances}
+    return by_duration.get(tables.HEADLINE_S, validation.performances[-1])
+
+
+def _threshold(validation: Validation) -> float | None:
+    thresholds = {model.threshold for model in validation.models}
+    return thresholds.pop() if len(thresholds) == 1 else None
+
+
+def _title(validation: Validation) -> str:
+    names = list(dict.fromkeys(model.name for model in validation.models if model.name))
+    if len(names) == 1:
+        return f"Validation of {names[0]}"
+    return f"Validation of {len(validation.models)} models" if validation.models else "Validation of an algorithm"
+
+
+def _judged(content: ReportContent, performance: Performance) -> list[tuple[str, str]]:
+    validation = content.validation
+    models = validation.models
+    rows = [
+        ("Algorithm", ", ".join(f"{model.name} (fold {model.fold} of {model.split})" for model in models))
+        if models
+        else ("Algorithm", "not one of ours; its predictions were given")
+    ]
+    threshold = _threshold(validation)
+    if threshold is not None:
+        rows.append(("Threshold", f"shock advised from a probability of {threshold:g} on"))
+    folds = np.unique(content.predictions.fold)
+    return [
+        *rows,
+        ("Databases", ", ".join(np.unique(content.predictions.database).tolist())),
+        ("Headline", f"{performance.windows} windows of {performance.duration_s:g} s, {performance.patients} patients"),
+        ("Durations", ", ".join(f"{other.duration_s:g} s" for other in validation.performances)),
+        ("Folds", ", ".join(str(fold) for fold in folds)),
+        (
+            "Limits",
+            f"{tables._level(validation)}; by window: Clopper-Pearson; by patient: "
+            f"{validation.resamples} resamples of the patients, seed {validation.seed}",
+        ),
+    ]
+
+
+def _summary(performance: Performance) -> str:
+    verdicts = [row.verdict for row in performance.aha]
+    counts = {verdict: verdicts.count(verdict) for verdict in (MEETS, DOES_NOT_MEET, TOO_FEW_WINDOWS)}
+    return (
+        f"Of {sum(counts.values())} classes with a goal, {counts[MEETS]} {_verb(counts[MEETS], 'meet')} it, "
+        f"{counts[DOES_NOT_MEET]} {_verb(counts[DOES_NOT_MEET], 'do')} not, and {counts[TOO_FEW_WINDOWS]} "
+        f"{_verb(counts[TOO_FEW_WINDOWS], 'have')} too few windows for a verdict."
+    )
+
+
+def _verb(count: int, verb: str) -> str:
+    return {"meet": "meets", "do": "does", "have": "has", "carry": "carries"}[verb] if count == 1 else verb
+
+
+def _left_end(performance: Performance) -> float:
+    """Return where the pictures of verdicts begin: below every share that there are enough windows for."""
+    shares = [row.goal.limit for row in performance.aha]
+    for row in performance.aha:
+        if row.verdict in (MEETS, DOES_NOT_MEET):
+            shares += [row.rate.observed, row.rate.lower_limit, row.rate.patient_limit]
+    return min(MOST_LEFT_END, math.floor(10 * min(share for share in shares if share is not None)) / 10)
+
+
+def _verdicts(performance: Performance) -> list[_Verdict]:
+    low = _left_end(performance)
+    verdicts = []
+    for row in performance.aha:
+        goal, rate = row.goal, row.rate
+        has_goal = goal.observed is not None and goal.limit is not None
+        verdicts.append(
+            _Verdict(
+                label=f"{AHA_LABELS[row.aha_class]}: {row.measure}",
+                verdict=row.verdict,
+                symbol=SYMBOLS[row.verdict],
+                style=CLASSES[row.verdict],
+                patients=str(rate.patients),
+                windows=f"{rate.count}/{rate.windows}\n(n ≥ {goal.min_windows})",
+                observed=tables._down(rate.observed) + (f"\n(> {100 * (goal.observed or 0):g})" if has_goal else ""),
+                limit=tables._down(rate.lower_limit) + (f"\n(≥ {100 * (goal.limit or 0):g})" if has_goal else ""),
+                patient_limit=tables._down(rate.patient_limit),
+                chart=goal_chart(row, low) if has_goal and rate.windows else Markup(""),
+            )
+        )
+    return verdicts
+
+
+def _weaknesses(performance: Performance, predictions: Predictions) -> list[str]:
+    """Say in words what is worst, the gravest first."""
+    failed = sorted((row for row in performance.aha if row.verdict == DOES_NOT_MEET), key=_shortfall, reverse=True)
+    found = [_failure(row) for row in failed]
+    few = [row for row in performance.aha if row.verdict == TOO_FEW_WINDOWS]
+    if few:
+        counts = "; ".join(
+            f"{_name(row)}: {row.rate.windows} of {row.goal.min_windows} windows, {_patients(row.rate.patients)}"
+            for row in few
+        )
+        found.append(f"Too few windows for a verdict. {counts}.")
+    found += [
+        f"{_name(row)} meets its goal only if windows of one patient count as independent: by patients the lower "
+        f"limit is {tables._down(row.rate.patient_limit)} %, and {100 * (row.goal.limit or 0):g} % is asked of the "
+        f"limit by window ({_patients(row.rate.patients)})."
+        for row in performance.aha
+        if row.verdict == MEETS and (row.rate.patient_limit or 0.0) < (row.goal.limit or 0.0)
+    ]
+    concentrated = list(_concentrations(predictions))
+    if len(found) >= MOST_WEAKNESSES and concentrated:
+        found = [*found[: MOST_WEAKNESSES - 1], concentrated[0]]
+    else:
+        found += concentrated
+    found += [
+        f"{_name(row)} rests on {_patients(row.rate.patients)}."
+        for row in performance.aha
+        if row.verdict == MEETS and row.rate.patients < FEW_PATIENTS
+    ]
+    return found[:MOST_WEAKNESSES]
+
+
+def _name(row: AhaRow) -> str:
+    return AHA_LABELS[row.aha_class].split(" (")[0]
+
+
+def _patients(count: int) -> str:
+    return f"{count} patient" if count == 1 else f"{count} patients"
+
+
+def _shortfall(row: AhaRow) -> float:
+    """How far a class stays below the two lines of its goal, at the worse of them."""
+    goal, rate = row.goal, row.rate
+    return max(
+        (goal.observed or 0.0) - (rate.observed or 0.0),
+        (goal.limit or 0.0) - (rate.lower_limit or 0.0),
+    )
+
+
+def _failure(row: AhaRow) -> str:
+    rate, goal = row.rate, row.goal
+    right = "are advised a shock" if row.aha_class in SHOCKABLE else "are advised no shock"
+    return (
+        f"{_name(row)} does not meet its goal: {rate.count} of {rate.windows} windows of {_patients(rate.patients)} "
+        f"{right}. Observed {tables._down(rate.observed)} % where more than {100 * (goal.observed or 0):g} % is asked; "
+        f"lower limit {tables._down(rate.lower_limit)} % where {100 * (goal.limit or 0):g} % has to be reached."
+    )
+
+
+def _concentrations(predictions: Predictions) -> Iterator[str]:
+    """Name patients who carry much of the errors of one kind."""
+    for kind, wrong in _wrong(predictions).items():
+        names, counts = np.unique(predictions.patient[wrong], return_counts=True)
+        total = int(counts.sum())
+        if total < 2 or counts.max() < 2 or counts.max() < CONCENTRATED * total:
+            continue
+        worst = int(np.argmax(counts))
+        mine = wrong & (predictions.patient == names[worst])
+        rhythms = ", ".join(_rhythm(name) for name in np.unique(predictions.rhythm[mine]))
+        yield (
+            f"{counts[worst]} of the {total} {kind}s are of one patient, {names[worst]} ({rhythms}); "
+            f"all {total} are of {_patients(len(names))}."
+        )
+
+
+def _rhythm(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def _wrong(predictions: Predictions) -> dict[str, np.ndarray]:
+    return {
+        MISSED: np.isin(predictions.aha_class, SHOCKABLE) & ~predictions.shock,
+        FALSE: np.isin(predictions.aha_class, NONSHOCKABLE) & predictions.shock,
+    }
+
+
+def _not_done(content: ReportContent) -> list[str]:
+    said = {
+        "No other algorithm was judged on the same windows.": bool(content.baselines),
+        "No stress test was done: nothing is known here of noise, artefacts and other recorders.": bool(content.stress),
+        "The ECG of the errors is not shown: it was not given.": content.strips is not None,
+        "What of the recordings is in no window, and why, was not given.": bool(content.left_out),
+        "Where data, software and settings come from was not given.": bool(content.provenance),
+    }
+    return [sentence for sentence, done in said.items() if not done]
+
+
+def _curve_charts(predictions: Predictions, performance: Performance, validation: Validation) -> dict[str, Any]:
+    clear = np.isin(predictions.aha_class, SHOCKABLE + NONSHOCKABLE)
+    predictions = predictions.select(clear)
+    shockable = np.isin(predictions.aha_class, SHOCKABLE)
+    if shockable.all() or not shockable.any():
+        return {}
+    curves = _measure_curves(predictions, shockable, validation.alpha, validation.seed)
+    roc = Series("by probability", curves.false_alarms, curves.sensitivity, *curves.band)
+    sensitivity, specificity = performance.sensitivity.observed, performance.specificity.observed
+    advised = Series("as advised", [1 - (specificity or 0.0)], [sensitivity or 0.0], style="second", points=True)
+    chance = Series("", [0, 1], [0, 1], style="reference")
+    reliability = Series(
+        "windows", curves.predicted, curves.observed, *curves.observed_band, style="first", points=True
+    )
+    false_alarms = "nonshockable windows advised a shock (1 - Sp)"
+    bins = zip(curves.predicted, curves.observed, *curves.observed_band, curves.windows, strict=True)
+    return {
+        "roc": line_chart(
+            "ROC curve",
+            share_axis(false_alarms),
+            share_axis("shockable windows advised a shock (Se)"),
+            [chance, roc, advised],
+        ),
+        "zoom": line_chart(
+            f"ROC curve, the corner up to {100 * ZOOM:g} %",
+            share_axis(false_alarms, 0.0, ZOOM),
+            share_axis("shockable windows advised a shock (Se)", 1 - ZOOM, 1.0),
+            [roc, advised],
+        ),
+        "reliability": line_chart(
+            "Reliability",
+            share_axis("probability of shockable"),
+            share_axis("windows that are shockable"),
+            [chance, reliability],
+        ),
+        "area": f"{curves.area:.4f}",
+        "area_band": f"{curves.area_band[0]:.4f} to {curves.area_band[1]:.4f}" if curves.area_band[0] >= 0 else "",
+        "resamples": CURVE_RESAMPLES,
+        "bins": tables._Table(
+            "Reliability by tenths of the probability",
+            ("Mean probability", "Windows", "Shockable", "Lower edge", "Upper edge"),
+            tuple(
+                (
+                    f"{100 * p:.1f}",
+                    str(int(n)),
+                    f"{100 * o:.1f}",
+                    *("–" if np.isnan(edge) else f"{100 * edge:.1f}" for edge in (low, high)),
+                )
+                for p, o, low, high, n in bins
+                if n
+            ),
+        ),
+    }
+
+
+def _measure_curves(predictions: Predictions, shockable: np.ndarray, alpha: float, seed: int) -> _Curves:
+    """Count by patient and threshold once; then a resample of patients is a weighted sum of those counts."""
+    patients, patient = np.unique(predictions.patient, return_inverse=True)
+    n = len(patients)
+    probability = predictions.probability
+    cuts = np.unique(np.quantile(probability, np.linspace(0, 1, CURVE_THRESHOLDS), method="lower"))
+    at = np.searchsorted(cuts, probability, side="right") - 1
+
+    def counts(mask: np.ndarray, columns: np.ndarray, many: int) -> np.ndarray:
+        flat = np.bincount(patient[mask] * many + columns[mask], minlength=n * many)
+        return flat.reshape(n, many).astype(float)
+
+    # Advised at a threshold is whatever lies at it or above: a sum from the right.
+    advised = [counts(mask, at, len(cuts))[:, ::-1].cumsum(axis=1) for mask in (shockable, ~shockable)]
+    tenth = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    everything = np.ones(len(predictions), dtype=bool)
+    in_bin = counts(everything, tenth, CALIBRATION_BINS)
+    shockable_in_bin = counts(shockable, tenth, CALIBRATION_BINS)
+
+    def curves(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        summed = [weights @ part for part in advised]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            se, fpr = (np.pad(part / part[:, -1:], ((0, 0), (1, 0))) for part in summed)
+            observed = (weights @ shockable_in_bin) / (weights @ in_bin)
+        return se, fpr, observed
+
+    se, fpr, observed = (rows[0] for rows in curves(np.ones((1, n))))
+    with np.errstate(invalid="ignore"):
+        predicted = np.bincount(tenth, probability, CALIBRATION_BINS) / in_bin.sum(axis=0)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=CURVE_RESAMPLES)
+    some = [(draws @ part[:, -1]) > 0 for part in advised]
+    many_se, many_fpr, many_observed = curves(draws[some[0] & some[1]])
+    grid = np.unique(np.concatenate([fpr, np.linspace(0, ZOOM, 41), np.linspace(0, 1, 51)]))
+    enough = min(int((part[:, -1] > 0).sum()) for part in advised) > 1 and len(many_se) > 1
+    nothing = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
+    band, area_band = nothing, (-1.0, -1.0)
+    if enough:
+        # At equal rates of false alarms the highest sensitivity counts.
+        lines = np.array([np.interp(grid, *_steps(x, y)) for x, y in zip(many_fpr, many_se, strict=True)])
+        band = tuple(np.quantile(lines, [alpha, 1 - alpha], axis=0))
+        areas = np.quantile([_area(x, y) for x, y in zip(many_fpr, many_se, strict=True)], [alpha, 1 - alpha])
+        area_band = (float(areas[0]), float(areas[1]))
+    several = (in_bin > 0).sum(axis=0) > 1
+    edges = np.full((2, CALIBRATION_BINS), np.nan)
+    if several.any() and len(many_observed):
+        edges[:, several] = np.nanquantile(many_observed[:, several], [alpha, 1 - alpha], axis=0)
+    return _Curves(
+        false_alarms=grid,
+        sensitivity=np.interp(grid, *_steps(fpr, se)),
+        band=(band[0], band[1]),
+        predicted=predicted,
+        observed=observed,
+        observed_band=(edges[0], edges[1]),
+        windows=in_bin.sum(axis=0),
+        area=_area(fpr, se),
+        area_band=area_band,
+    )
+
+
+def _steps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the highest point at each x, which must not fall."""
+    last = np.append(np.diff(x) > 0, True)
+    return x[last], y[last]
+
+
+def _area(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+
+
+def _patients_chart(predictions: Predictions) -> Markup:
+    rows = []
+    for name, classes, right in (
+        ("shockable", SHOCKABLE, predictions.shock),
+        ("nonshockable", NONSHOCKABLE, ~predictions.shock),
+    ):
+        member = np.isin(predictions.aha_class, classes)
+        names, patient = np.unique(predictions.patient[member], return_inverse=True)
+        windows = np.bincount(patient, minlength=len(names))
+        count = np.bincount(patient, right[member], minlength=len(names)).astype(int)
+        dots = [PatientDot(str(p), int(w), int(c)) for p, w, c in zip(names, windows, count, strict=True)]
+        rows.append((name, dots))
+    return patient_chart("Patients by their share of right advice", rows)
+
+
+def _durations_chart(validation: Validation) -> Markup | None:
+    if len(validation.performances) < 2:
+        return None
+    durations = [performance.duration_s for performance in validation.performances]
+    rates = {
+        "Se": [performance.sensitivity for performance in validation.performances],
+        "Sp": [performance.specificity for performance in validation.performances],
+    }
+    return _rates_chart("Se and Sp by the length of the window", "window, s", durations, [], rates)
+
+
+def _rates_chart(
+    title: str, label: str, values: Sequence[float], names: Sequence[str], rates: Mapping[str, Sequence[Rate]]
+) -> Markup:
+    series = []
+    lowest = MOST_LEFT_END
+    for (measure, row), style in zip(rates.items(), ("first", "second"), strict=True):
+        observed, limits = (
+            [math.nan if share is None else share for share in shares]
+            for shares in ([rate.observed for rate in row], [_limit(rate) for rate in row])
+        )
+        series.append(Series(measure, values, observed, limits, observed, style=style, points=True))
+        lowest = min([lowest, *(share for share in (*observed, *limits) if math.isfinite(share))])
+    low_end = math.floor(lowest * 10 + 1e-9) / 10
+    x = value_axis(label, values, names or [f"{value:g}" for value in values])
+    return line_chart(title, x, share_axis("windows with the right advice", low_end), series)
+
+
+def _limit(rate: Rate) -> float | None:
+    """Return the limit by patient, or where a single patient leaves none, the one by window."""
+    return rate.lower_limit if rate.patient_limit is None else rate.patient_limit
+
+
+def _groups(of: str, groups: Sequence[GroupRow], alpha: float) -> tables._Table:
+    rows = tuple(
+        (
+            _rhythm(group.name) if of == "Rhythm" else group.name,
+            tables.MEASURES[group.group],
+            str(group.patients),
+            f"{group.count}/{group.windows}",
+            tables._down(group.count / group.windows),
+            tables._down(lower_limit(group.count, group.windows, alpha)) if group.group != "intermediate" else "–",
+        )
+        for group in groups
+    )
+    return tables._Table(f"By {of.lower()}", (of, "Measure", *tables._RATE_HEADER[:4]), rows)
+
+
+def _baselines(content: ReportContent, performance: Performance) -> tuple[tuple[tables._Table, ...], list[str]]:
+    """Set algorithms side by side at the headline duration, and name those that judged other windows."""
+    found: dict[str, Performance | None] = {"this algorithm": performance}
+    for name, validation in content.baselines.items():
+        at = {other.duration_s: other for other in validation.performances}
+        found[name] = at.get(performance.duration_s)
+    pooled, by_class, notes = [], [], []
+    for name, other in found.items():
+        if other is None:
+            notes.append(f"{name} was not judged on windows of {performance.duration_s:g} s.")
+            continue
+        if [row.rate.windows for row in other.aha] != [row.rate.windows for row in performance.aha]:
+            notes.append(f"{name} was judged on other windows: its classes have other numbers of them.")
+        balanced = other.balanced_accuracy
+        pooled.append(
+            (
+                name,
+                *_shares(other.sensitivity),
+                *_shares(other.specificity),
+                f"{tables._down(balanced.observed)}\n({tables._down(balanced.patient_limit)})",
+            )
+        )
+        by_class.append(
+            (
+                name,
+                *(
+                    f"{tables._down(row.rate.observed)}\n{SYMBOLS[row.verdict]} {row.verdict}"
+                    for row in other.aha
+                    if row.goal.observed is not None
+                ),
+            )
+        )
+    goals = [_name(row) for row in performance.aha if row.goal.observed is not None]
+    header = ("Algorithm", "Se\n(by patient)", "Sp\n(by patient)", "BAC\n(by patient)")
+    return (
+        (
+            tables._Table("Observed, and lower limit by patient", header, tuple(pooled)),
+            tables._Table("Observed, and verdict by AHA class", ("Algorithm", *goals), tuple(by_class)),
+        ),
+        notes,
+    )
+
+
+def _shares(rate: Rate) -> tuple[str]:
+    return (f"{tables._down(rate.observed)}\n({tables._down(rate.patient_limit)})",)
+
+
+def _stress_charts(stress: Sequence[StressPoint]) -> list[tuple[str, Markup]]:
+    charts = []
+    for name, points in _by_stress(stress).items():
+        rates = {"Se": [point.sensitivity for point in points], "Sp": [point.specificity for point in points]}
+        values, levels = [point.value for point in points], [point.level for point in points]
+        charts.append((name, _rates_chart(f"Se and Sp under {name}", name, values, levels, rates)))
+    return charts
+
+
+def _by_stress(stress: Sequence[StressPoint]) -> dict[str, list[StressPoint]]:
+    grouped: dict[str, list[StressPoint]] = defaultdict(list)
+    for point in stress:
+        grouped[point.stress].append(point)
+    return {name: sorted(points, key=lambda point: point.value) for name, points in grouped.items()}
+
+
+def _stress_table(stress: Sequence[StressPoint]) -> tables._Table:
+    rows = tuple(
+        (
+            name,
+            point.level,
+            *(
+                text
+                for rate in (point.sensitivity, point.specificity)
+                for text in (f"{rate.count}/{rate.windows}", tables._down(rate.observed), tables._down(_limit(rate)))
+            ),
+            str(point.unusable),
+        )
+        for name, points in _by_stress(stress).items()
+        for point in points
+    )
+    header = ("Stress", "Level", "Shockable", "Se", "Limit", "Nonshockable", "Sp", "Limit", "Unusable")
+    return tables._Table("Stress tests", header, rows)
+
+
+def _errors(predictions: Predictions) -> list[int]:
+    """Return the rows of wrong advice, worst first: by how far the probability is from right."""
+    wrong = _wrong(predictions)
+    distance = np.where(wrong[MISSED], 1 - predictions.probability, predictions.probability)
+    rows = np.flatnonzero(wrong[MISSED] | wrong[FALSE])
+    order = np.lexsort(
+        (predictions.start_s[rows], predictions.record[rows], predictions.database[rows], -distance[rows])
+    )
+    return rows[order].tolist()
+
+
+def _entry(
+    predictions: Predictions,
+    row: int,
+    strips: Callable[[int], Strip | None],
+    given_row: int,
+    threshold: float | None,
+) -> _Error:
+    start_s, duration_s = float(predictions.start_s[row]), float(predictions.duration_s[row])
+    strip = strips(given_row)
+    trace = None
+    if strip is not None and strip.probability_at_s is not None and strip.probability is not None:
+        trace = np.asarray(strip.probability_at_s, dtype=float), np.asarray(strip.probability, dtype=float)
+    return _Error(
+        kind=FALSE if predictions.shock[row] else MISSED,
+        database=str(predictions.database[row]),
+        record=str(predictions.record[row]),
+        lead=str(predictions.lead[row]),
+        patient=str(predictions.patient[row]),
+        rhythm=_rhythm(predictions.rhythm[row]),
+        aha_class=AHA_LABELS[str(predictions.aha_class[row])].split(" (")[0],
+        start_s=start_s,
+        when=clock(start_s),
+        window=f"{start_s:.2f} to {start_s + duration_s:.2f} s",
+        probability=f"{predictions.probability[row]:.4f}",
+        rows=()
+        if strip is None
+        else paper(
+            np.asarray(strip.ecg, dtype=float),
+            strip.fs,
+            strip.start_s,
+            (start_s, start_s + duration_s),
+            trace,
+            threshold,
+        ),
+    )
+
+
+def _left_out(left_out: Sequence[LeftOut]) -> tables._Table | None:
+    if not left_out:
+        return None
+    databases = list(dict.fromkeys(entry.database for entry in left_out))
+    seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for entry in left_out:
+        seconds[entry.reason][entry.database] += entry.seconds
+    by_size = sorted(seconds.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    rows = [
+        (reason, *(f"{found.get(name, 0.0):.0f}" for name in databases), f"{sum(found.values()):.0f}")
+        for reason, found in by_size
+    ]
+    totals = [sum(found.get(name, 0.0) for found in seconds.values()) for name in databases]
+    rows.append(("all reasons", *(f"{total:.0f}" for total in totals), f"{sum(totals):.0f}"))
+    return tables._Table("Seconds in no window", ("Reason", *databases, "All"), tuple(rows))
+
+
+def _evidence(content: ReportContent, performance: Performance) -> list[str]:
+    counts = "; ".join(f"{_name(row)} {row.rate.patients}" for row in performance.aha)
+    databases = ", ".join(np.unique(content.predictions.database).tolist())
+    return [
+        *([f"Some windows are {tables.SYNTHETIC_NOTE}"] if content.validation.synthetic else []),
+        f"Patients behind each class: {counts}. A class with a handful of patients says how the algorithm does on "
+        "these patients, and little of others.",
+        "Windows of one patient resemble each other. The limit by window, on which the AHA's verdict rests, takes them "
+        "as independent and is too high; the limit by patient does not, and with few patients is itself too high.",
+        f"The recordings are of {databases}: their recorders, electrodes, annotators and choice of patients are not "
+        "those of a device in the field.",
+        "Windows with annotated noise, invalid samples, or near a change of rhythm are left out beforehand. Chest "
+        "compressions, movement of a transport, and pacing pulses of a device are not in the windows.",
+        "The figures hold for the algorithm at its threshold as it was judged. Another threshold, filter or lead is "
+        "another algorithm. That a threshold was chosen without the patients of this report cannot be seen from the "
+        "predictions alone.",
+        "Labels are those of the databases. A gallery of errors holds errors of annotators too.",
+        f"Limits and bands are {tables._level(content.validation)}, each by itself; of many rows some fail or pass by "
+        "chance.",
+        "Goals as in Kerber et al., Circulation 95:1677-1682, 1997. " + tables.DISCLAIMER,
+    ]
