@@ -31,8 +31,8 @@ LEAST_MV, MOST_MV = 1.0, 3.0  # half the height of a strip
 GRID = "paper"  # its name in the page
 TRACE_MM = 12  # height of the probability below a strip
 
-ROW_HEIGHT = 120  # of a chart's row of patients
-SMALLEST_DOT, LARGEST_DOT = 2.0, 8.0
+ROW_HEIGHT = 150  # of a chart's row of patients
+SMALLEST_DOT, LARGEST_DOT = 2.0, 6.5
 MOST_LABELS = 5
 
 
@@ -298,7 +298,7 @@ def paper(
     Parameters
     ----------
     ecg : numpy.ndarray
-        Shape (n_samples,), mV, NaN where nothing was recorded; it is centred on its median.
+        Shape (n_samples,), mV, NaN where nothing was recorded; it is centred on its median, and cut 3 mV from there.
     fs : float
         Sampling rate in Hz; what is faster than 125 Hz is thinned out to it.
     start_s : float
@@ -315,7 +315,7 @@ def paper(
     tuple of Markup
         One SVG a row, its size in mm.
     """
-    at_s, mv = _thinned(ecg, fs)
+    at_s, mv = _thinned(np.where(np.isfinite(ecg), ecg, np.nan), fs)
     finite = mv[np.isfinite(mv)]
     mv = mv - (np.median(finite) if finite.size else 0.0)
     reach = float(np.max(np.abs(mv[np.isfinite(mv)]), initial=0.0))
@@ -512,13 +512,15 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 
 def _free_offset(x: float, radius: float, placed: Iterable[tuple[float, float, float]], most: float) -> float:
-    """Find the offset nearest to the middle where a dot covers no other; 0 where there is none."""
+    """Find the offset nearest to the middle where a dot covers no other, or else where it covers least."""
     near = [(other_x, y, r) for other_x, y, r in placed if abs(other_x - x) < radius + r]
-    for step in range(int(most) + 1):
-        for offset in (step, -step):
-            if all(math.hypot(other_x - x, y - offset) >= radius + r for other_x, y, r in near):
-                return float(offset)
-    return 0.0
+    offsets = [float(offset) for step in range(int(most) + 1) for offset in (step, -step)]
+
+    def room(offset: float) -> float:
+        return min((math.hypot(other_x - x, y - offset) - radius - r for other_x, y, r in near), default=0.0)
+
+    free = (offset for offset in offsets if room(offset) >= 0)
+    return next(free, max(offsets, key=room))
 
 
 def _within(value: float, axis: Axis) -> bool:

@@ -557,7 +557,9 @@ def _measure_curves(predictions: Predictions, shockable: np.ndarray, alpha: floa
     patients, patient = np.unique(predictions.patient, return_inverse=True)
     n = len(patients)
     probability = predictions.probability
-    cuts = np.unique(np.quantile(probability, np.linspace(0, 1, CURVE_THRESHOLDS), method="lower"))
+    cuts = np.unique(probability)
+    if len(cuts) > CURVE_THRESHOLDS:
+        cuts = np.unique(np.quantile(probability, np.linspace(0, 1, CURVE_THRESHOLDS), method="lower"))
     at = np.searchsorted(cuts, probability, side="right") - 1
 
     def counts(mask: np.ndarray, columns: np.ndarray, many: int) -> np.ndarray:
