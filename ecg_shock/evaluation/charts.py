@@ -513,14 +513,11 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 def _free_offset(x: float, radius: float, placed: Iterable[tuple[float, float, float]], most: float) -> float:
     """Find the offset nearest to the middle where a dot covers no other, or else where it covers least."""
-    near = [(other_x, y, r) for other_x, y, r in placed if abs(other_x - x) < radius + r]
-    offsets = [float(offset) for step in range(int(most) + 1) for offset in (step, -step)]
-
-    def room(offset: float) -> float:
-        return min((math.hypot(other_x - x, y - offset) - radius - r for other_x, y, r in near), default=0.0)
-
-    free = (offset for offset in offsets if room(offset) >= 0)
-    return next(free, max(offsets, key=room))
+    near = np.array([other for other in placed if abs(other[0] - x) < radius + other[2]]).reshape(-1, 3)
+    offsets = np.array([offset for step in range(int(most) + 1) for offset in (step, -step)], dtype=float)
+    distances = np.hypot(near[:, 0] - x, near[:, 1] - offsets[:, np.newaxis]) - radius - near[:, 2]
+    room = np.minimum(distances.min(axis=1, initial=0.0), 0.0)
+    return float(offsets[np.argmax(room)])
 
 
 def _within(value: float, axis: Axis) -> bool:

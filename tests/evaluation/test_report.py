@@ -470,6 +470,45 @@ def test_every_patient_has_a_dot() -> None:
     assert "p11 2/100 wrong" in texts
 
 
+def test_dots_cover_no_other() -> None:
+    """Patients with equal shares stand beside each other while there is room."""
+    dots = [PatientDot(f"p{i}", 10 + 30 * i, 10 + 30 * i) for i in range(9)]
+    circles = [a for a, _ in Page(patient_chart("title", [("shockable", dots)])).all("circle")]
+    placed = [tuple(float(a[key] or "") for key in ("cx", "cy", "r")) for a in circles]
+    for index, (x, y, r) in enumerate(placed):
+        for other_x, other_y, other_r in placed[:index]:
+            assert math.hypot(x - other_x, y - other_y) >= r + other_r - 0.2  # each is rounded to 0.1
+
+
+def test_stress_is_drawn_down_to_the_limit(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+    """Points stand in the order of their values; the band ends at the limit by patient, or else by window."""
+    rates = [
+        Rate(100, 9, count, count / 100, (count - 5) / 100, None if count == 70 else (count - 20) / 100, 0.5)
+        for count in (90, 70, 80)
+    ]
+    stress = [
+        StressPoint("noise", f"{v:g} dB", v, rate, RATE, 4) for v, rate in zip((24.0, 0.0, 12.0), rates, strict=True)
+    ]
+    predictions = make_predictions(100)
+    page = write(tmp_path, ReportContent(judge(predictions), predictions, stress=stress))
+    rows = page.table("Stress tests")[1:]
+    assert [row[1:5] for row in rows] == [
+        ["0 dB", "70/100", "70.0", "65.0"],
+        ["12 dB", "80/100", "80.0", "60.0"],
+        ["24 dB", "90/100", "90.0", "70.0"],
+    ]
+    chart = Page(report._stress_charts(stress)[0][1])
+    band = [tuple(map(float, pair.split(","))) for pair in (chart.all("polygon")[0][0]["points"] or "").split()]
+    ticks = {text: float(a["y"] or "") - 4 for a, text in chart.all("text") if a.get("class") == "tick end"}
+    ends = min(ticks, key=float), max(ticks, key=float)
+    per_cent = [
+        float(ends[0]) + (ticks[ends[0]] - y) / (ticks[ends[0]] - ticks[ends[1]]) * (float(ends[1]) - float(ends[0]))
+        for _, y in band
+    ]
+    assert per_cent == pytest.approx([70, 80, 90, 70, 60, 65], abs=0.1)
+    assert [x for x, _ in band] == sorted(x for x, _ in band[:3]) + sorted((x for x, _ in band[:3]), reverse=True)
+
+
 def test_bands_break_where_there_is_no_limit() -> None:
     """A point without limits parts the band instead of being bridged."""
     nan = math.nan
