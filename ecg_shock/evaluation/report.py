@@ -842,10 +842,13 @@ def _evidence(content: ReportContent, performance: Performance) -> list[str]:
         "these patients, and little of others.",
         "Windows of one patient resemble each other. The limit by window, on which the AHA's verdict rests, takes them "
         "as independent and is too high; the limit by patient does not, and with few patients is itself too high.",
-        f"The recordings are of {databases}: their recorders, electrodes, annotators and choice of patients are not "
-        "those of a device in the field.",
-        "Windows with annotated noise, invalid samples, or near a change of rhythm are left out beforehand. Chest "
-        "compressions, movement of a transport, and pacing pulses of a device are not in the windows.",
+        f"The recordings are of {databases}. Unless the device itself recorded them, recorders, electrodes, annotators "
+        "and the choice of patients are others than in the field.",
+        "Windows with annotated noise, invalid samples, or near a change of rhythm are left out beforehand, and the "
+        "public databases hold no chest compressions and no transport."
+        if content.validation.models
+        else "Which windows were left out beforehand, and whether chest compressions are in them, is for those to say "
+        "who gave the predictions.",
         "The figures hold for the algorithm at its threshold as it was judged. Another threshold, filter or lead is "
         "another algorithm. That a threshold was chosen without the patients of this report cannot be seen from the "
         "predictions alone.",

@@ -541,6 +541,18 @@ def test_synthetic_is_said(tmp_path: Path, make_predictions: Callable[..., Predi
         assert "Not a claim of conformity with any standard." in page.all("header")[0][1]
 
 
+def test_evidence_is_no_more_than_is_known(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+    """Of predictions that others gave nothing is claimed of what they left out; patients are counted in both."""
+    predictions = make_predictions(300)
+    for models in ((), (MODEL,)):
+        page = write(tmp_path, ReportContent(judge(predictions, models=models), predictions))
+        evidence = next(text for attributes, text in page.all("section") if attributes["id"] == "evidence")
+        assert ("hold no chest compressions" in evidence) == bool(models)
+        assert ("for those to say who gave the predictions" in evidence) == (not models)
+        of_vf = set(predictions.patient[predictions.aha_class == "coarse_vf"].tolist())
+        assert f"Coarse VF {len(of_vf)};" in evidence
+
+
 def test_other_predictions_are_refused(make_predictions: Callable[..., Predictions]) -> None:
     """Predictions that were not judged, and stresses that cannot be drawn, are errors that say so."""
     predictions = make_predictions(100)
