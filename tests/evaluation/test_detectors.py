@@ -458,6 +458,12 @@ def test_what_no_threshold_can_be_fitted_to(feature: list, shockable: list, erro
         fit_threshold(np.array(feature), np.array(shockable))
 
 
+RHYTHM_OF = {
+    **{"coarse_vf": "vf", "fine_vf": "vf", "rapid_vt": "vt", "other_vt": "vt"},
+    **{"normal_sinus": "normal_sinus", "other_nonshockable": "paced", "asystole": "asystole"},
+}
+
+
 def made_up(
     patients: str, classes: tuple[str, ...], rng: np.random.Generator, window_s: float = 4.0, noise: float = 0.05
 ) -> WindowSet:
@@ -474,7 +480,7 @@ def made_up(
         ecg=(np.where(wave, waves, beats) + noise * rng.normal(size=(n, samples))).astype(np.float32),
         database=np.full(n, "vfdb"),
         lead=np.full(n, "ECG"),
-        rhythm=np.where(wave[:, 0], "vf", "normal_sinus"),
+        rhythm=np.array([RHYTHM_OF[name] for name in aha_class.tolist()]),
         aha_class=aha_class,
         start_s=np.arange(n) * window_s,
         window_s=window_s,
@@ -508,7 +514,8 @@ def test_baselines_are_fitted_on_clear_training_windows_alone(rng: np.random.Gen
     train, test = made_up("abcdef", CLEAR, rng), made_up("xyz", CLEAR, rng)
     expected = baseline_predictions(train, test, 0)
     intermediate = made_up("gh", INTERMEDIATE, rng)
-    relabelled = replace(test, aha_class=np.full(len(test), "normal_sinus"))
+    sinus = np.full(len(test), "normal_sinus")
+    relabelled = replace(test, aha_class=sinus, rhythm=sinus)
     for other_train, other_test in ((concatenate([train, intermediate]), test), (train, relabelled)):
         for name, predictions in baseline_predictions(other_train, other_test, 0).items():
             np.testing.assert_array_equal(predictions.probability, expected[name].probability)
