@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from ecg_shock.evaluation.performance import AhaRow
-from ecg_shock.evaluation.tables import _printable
+from ecg_shock.evaluation.tables import printable
 
 WIDTH, HEIGHT = 440, 300  # of a chart, in units of its view box
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 14, 44  # margins for ticks and labels
@@ -118,10 +118,10 @@ def tag(name: str, *children: str, **attributes: object) -> Markup:
     <text class="tick">&lt;b&gt;</text>
     """
     written = (
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _printable(str(value)))
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), printable(str(value)))
         for key, value in attributes.items()
     )
-    inner = (child if isinstance(child, Markup) else escape(_printable(child)) for child in children)
+    inner = (child if isinstance(child, Markup) else escape(printable(child)) for child in children)
     return Markup("<{0}{1}>{2}</{0}>").format(name, Markup("").join(written), Markup("").join(inner))
 
 

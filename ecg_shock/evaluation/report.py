@@ -22,7 +22,6 @@ import numpy as np
 from markupsafe import Markup
 
 from ecg_shock.data.windows import LeftOut
-from ecg_shock.evaluation import tables
 from ecg_shock.evaluation.charts import (
     PatientDot,
     Series,
@@ -38,6 +37,7 @@ from ecg_shock.evaluation.charts import (
 from ecg_shock.evaluation.limits import lower_limit
 from ecg_shock.evaluation.performance import (
     DOES_NOT_MEET,
+    MEASURES,
     MEETS,
     REPORT_ONLY,
     TOO_FEW_WINDOWS,
@@ -49,6 +49,21 @@ from ecg_shock.evaluation.performance import (
 )
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import StressPoint
+from ecg_shock.evaluation.tables import (
+    DISCLAIMER,
+    HEADLINE_S,
+    NETWORK_NOTE,
+    RATE_HEADER,
+    SYNTHETIC_NOTE,
+    Table,
+    counts_table,
+    groups_table,
+    level_of,
+    models_table,
+    pooled_table,
+    printable,
+    rounded_down,
+)
 from ecg_shock.rhythms import AHA_LABELS, NONSHOCKABLE, SHOCKABLE
 
 MOST_STRIPS = 500
@@ -251,7 +266,7 @@ def _source(environment: jinja2.Environment, name: str) -> str:
 
 
 def _visible(value: object) -> object:
-    return tables._printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _view(content: ReportContent) -> dict[str, Any]:
@@ -267,12 +282,12 @@ def _view(content: ReportContent) -> dict[str, Any]:
     threshold = _threshold(validation)
     return {
         "title": _title(validation),
-        "synthetic": tables.SYNTHETIC_NOTE if validation.synthetic else "",
-        "network_note": tables.NETWORK_NOTE if validation.models else "",
-        "disclaimer": tables.DISCLAIMER,
+        "synthetic": SYNTHETIC_NOTE if validation.synthetic else "",
+        "network_note": NETWORK_NOTE if validation.models else "",
+        "disclaimer": DISCLAIMER,
         "judged": _judged(content, performance),
         "duration": f"{performance.duration_s:g} s",
-        "level": tables._level(validation),
+        "level": level_of(validation),
         "summary": _summary(performance),
         "left_end": f"{100 * _left_end(performance):.0f}",
         "verdicts": _verdicts(performance),
@@ -284,10 +299,10 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "not_done": _not_done(content),
         "curves": _curve_charts(predictions, performance, validation),
         "patients": _patients_chart(predictions),
-        "patient_table": tables._groups_table("patient", performance, performance.most_errors, ", most errors"),
+        "patient_table": groups_table("patient", performance, performance.most_errors, ", most errors"),
         "durations": _durations_chart(validation),
-        "pooled": tables._pooled_table(validation.performances),
-        "counts": tables._counts_table(validation.performances),
+        "pooled": pooled_table(validation.performances),
+        "counts": counts_table(validation.performances),
         "by_database": _groups("Database", performance.by_database, validation.alpha),
         "by_rhythm": _groups("Rhythm", performance.by_rhythm, validation.alpha),
         "baselines": _baselines(content, performance) if content.baselines else (),
@@ -303,7 +318,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "false_shocks": performance.fp,
         "most_strips": MOST_STRIPS,
         "left_out": _left_out(content.left_out),
-        "models": tables._models_table(validation.models) if validation.models else None,
+        "models": models_table(validation.models) if validation.models else None,
         "selections": list(dict.fromkeys(model.selection for model in validation.models if model.selection)),
         "provenance": {
             name: value if isinstance(value, Mapping) else {"": value} for name, value in content.provenance.items()
@@ -314,7 +329,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
 
 def _headline(validation: Validation) -> Performance:
     by_duration = {performance.duration_s: performance for performance in validation.performances}
-    return by_duration.get(tables.HEADLINE_S, validation.performances[-1])
+    return by_duration.get(HEADLINE_S, validation.performances[-1])
 
 
 def _threshold(validation: Validation) -> float | None:
@@ -349,7 +364,7 @@ def _judged(content: ReportContent, performance: Performance) -> list[tuple[str,
         ("Folds", ", ".join(str(fold) for fold in folds)),
         (
             "Limits",
-            f"{tables._level(validation)}; by window: Clopper-Pearson; by patient: "
+            f"{level_of(validation)}; by window: Clopper-Pearson; by patient: "
             f"{validation.resamples} resamples of the patients, seed {validation.seed}",
         ),
     ]
@@ -392,9 +407,9 @@ def _verdicts(performance: Performance) -> list[_Verdict]:
                 style=CLASSES[row.verdict],
                 patients=str(rate.patients),
                 windows=f"{rate.count}/{rate.windows}\n(n ≥ {goal.min_windows})",
-                observed=tables._down(rate.observed) + (f"\n(> {100 * (goal.observed or 0):g})" if has_goal else ""),
-                limit=tables._down(rate.lower_limit) + (f"\n(≥ {100 * (goal.limit or 0):g})" if has_goal else ""),
-                patient_limit=tables._down(rate.patient_limit),
+                observed=rounded_down(rate.observed) + (f"\n(> {100 * (goal.observed or 0):g})" if has_goal else ""),
+                limit=rounded_down(rate.lower_limit) + (f"\n(≥ {100 * (goal.limit or 0):g})" if has_goal else ""),
+                patient_limit=rounded_down(rate.patient_limit),
                 chart=goal_chart(row, low) if has_goal and rate.windows else Markup(""),
             )
         )
@@ -414,7 +429,7 @@ def _weaknesses(performance: Performance, predictions: Predictions) -> list[str]
         found.append(f"Too few windows for a verdict. {counts}.")
     found += [
         f"{_name(row)} meets its goal only if windows of one patient count as independent: by patients the lower "
-        f"limit is {tables._down(row.rate.patient_limit)} %, and {100 * (row.goal.limit or 0):g} % is asked of the "
+        f"limit is {rounded_down(row.rate.patient_limit)} %, and {100 * (row.goal.limit or 0):g} % is asked of the "
         f"limit by window ({_patients(row.rate.patients)})."
         for row in performance.aha
         if row.verdict == MEETS and (row.rate.patient_limit or 0.0) < (row.goal.limit or 0.0)
@@ -454,8 +469,8 @@ def _failure(row: AhaRow) -> str:
     right = "are advised a shock" if row.aha_class in SHOCKABLE else "are advised no shock"
     return (
         f"{_name(row)} does not meet its goal: {rate.count} of {rate.windows} windows of {_patients(rate.patients)} "
-        f"{right}. Observed {tables._down(rate.observed)} % where more than {100 * (goal.observed or 0):g} % is asked; "
-        f"lower limit {tables._down(rate.lower_limit)} % where {100 * (goal.limit or 0):g} % has to be reached."
+        f"{right}. Observed {rounded_down(rate.observed)} % where more than {100 * (goal.observed or 0):g} % is asked; "
+        f"lower limit {rounded_down(rate.lower_limit)} % where {100 * (goal.limit or 0):g} % has to be reached."
     )
 
 
@@ -535,7 +550,7 @@ def _curve_charts(predictions: Predictions, performance: Performance, validation
         "area": f"{curves.area:.4f}",
         "area_band": f"{curves.area_band[0]:.4f} to {curves.area_band[1]:.4f}" if curves.area_band[0] >= 0 else "",
         "resamples": CURVE_RESAMPLES,
-        "bins": tables._Table(
+        "bins": Table(
             "Reliability by tenths of the probability",
             ("Mean probability", "Windows", "Shockable", "Lower edge", "Upper edge"),
             tuple(
@@ -671,22 +686,22 @@ def _limit(rate: Rate) -> float | None:
     return rate.lower_limit if rate.patient_limit is None else rate.patient_limit
 
 
-def _groups(of: str, groups: Sequence[GroupRow], alpha: float) -> tables._Table:
+def _groups(of: str, groups: Sequence[GroupRow], alpha: float) -> Table:
     rows = tuple(
         (
             _rhythm(group.name) if of == "Rhythm" else group.name,
-            tables.MEASURES[group.group],
+            MEASURES[group.group],
             str(group.patients),
             f"{group.count}/{group.windows}",
-            tables._down(group.count / group.windows),
-            tables._down(lower_limit(group.count, group.windows, alpha)) if group.group != "intermediate" else "–",
+            rounded_down(group.count / group.windows),
+            rounded_down(lower_limit(group.count, group.windows, alpha)) if group.group != "intermediate" else "–",
         )
         for group in groups
     )
-    return tables._Table(f"By {of.lower()}", (of, "Measure", *tables._RATE_HEADER[:4]), rows)
+    return Table(f"By {of.lower()}", (of, "Measure", *RATE_HEADER[:4]), rows)
 
 
-def _baselines(content: ReportContent, performance: Performance) -> tuple[tuple[tables._Table, ...], list[str]]:
+def _baselines(content: ReportContent, performance: Performance) -> tuple[tuple[Table, ...], list[str]]:
     """Set algorithms side by side at the headline duration, and name those that judged other windows."""
     found: dict[str, Performance | None] = {"this algorithm": performance}
     for name, validation in content.baselines.items():
@@ -705,14 +720,14 @@ def _baselines(content: ReportContent, performance: Performance) -> tuple[tuple[
                 name,
                 *_shares(other.sensitivity),
                 *_shares(other.specificity),
-                f"{tables._down(balanced.observed)}\n({tables._down(balanced.patient_limit)})",
+                f"{rounded_down(balanced.observed)}\n({rounded_down(balanced.patient_limit)})",
             )
         )
         by_class.append(
             (
                 name,
                 *(
-                    f"{tables._down(row.rate.observed)}\n{SYMBOLS[row.verdict]} {row.verdict}"
+                    f"{rounded_down(row.rate.observed)}\n{SYMBOLS[row.verdict]} {row.verdict}"
                     for row in other.aha
                     if row.goal.observed is not None
                 ),
@@ -722,15 +737,15 @@ def _baselines(content: ReportContent, performance: Performance) -> tuple[tuple[
     header = ("Algorithm", "Se\n(by patient)", "Sp\n(by patient)", "BAC\n(by patient)")
     return (
         (
-            tables._Table("Observed, and lower limit by patient", header, tuple(pooled)),
-            tables._Table("Observed, and verdict by AHA class", ("Algorithm", *goals), tuple(by_class)),
+            Table("Observed, and lower limit by patient", header, tuple(pooled)),
+            Table("Observed, and verdict by AHA class", ("Algorithm", *goals), tuple(by_class)),
         ),
         notes,
     )
 
 
 def _shares(rate: Rate) -> tuple[str]:
-    return (f"{tables._down(rate.observed)}\n({tables._down(rate.patient_limit)})",)
+    return (f"{rounded_down(rate.observed)}\n({rounded_down(rate.patient_limit)})",)
 
 
 def _stress_charts(stress: Sequence[StressPoint]) -> list[tuple[str, Markup]]:
@@ -749,7 +764,7 @@ def _by_stress(stress: Sequence[StressPoint]) -> dict[str, list[StressPoint]]:
     return {name: sorted(points, key=lambda point: point.value) for name, points in grouped.items()}
 
 
-def _stress_table(stress: Sequence[StressPoint]) -> tables._Table:
+def _stress_table(stress: Sequence[StressPoint]) -> Table:
     rows = tuple(
         (
             name,
@@ -757,7 +772,11 @@ def _stress_table(stress: Sequence[StressPoint]) -> tables._Table:
             *(
                 text
                 for rate in (point.sensitivity, point.specificity)
-                for text in (f"{rate.count}/{rate.windows}", tables._down(rate.observed), tables._down(_limit(rate)))
+                for text in (
+                    f"{rate.count}/{rate.windows}",
+                    rounded_down(rate.observed),
+                    rounded_down(_limit(rate)),
+                )
             ),
             str(point.unusable),
         )
@@ -765,7 +784,7 @@ def _stress_table(stress: Sequence[StressPoint]) -> tables._Table:
         for point in points
     )
     header = ("Stress", "Level", "Shockable", "Se", "Limit", "Nonshockable", "Sp", "Limit", "Unusable")
-    return tables._Table("Stress tests", header, rows)
+    return Table("Stress tests", header, rows)
 
 
 def _errors(predictions: Predictions) -> list[int]:
@@ -816,7 +835,7 @@ def _entry(
     )
 
 
-def _left_out(left_out: Sequence[LeftOut]) -> tables._Table | None:
+def _left_out(left_out: Sequence[LeftOut]) -> Table | None:
     if not left_out:
         return None
     databases = list(dict.fromkeys(entry.database for entry in left_out))
@@ -830,14 +849,14 @@ def _left_out(left_out: Sequence[LeftOut]) -> tables._Table | None:
     ]
     totals = [sum(found.get(name, 0.0) for found in seconds.values()) for name in databases]
     rows.append(("all reasons", *(f"{total:.0f}" for total in totals), f"{sum(totals):.0f}"))
-    return tables._Table("Seconds in no window", ("Reason", *databases, "All"), tuple(rows))
+    return Table("Seconds in no window", ("Reason", *databases, "All"), tuple(rows))
 
 
 def _evidence(content: ReportContent, performance: Performance) -> list[str]:
     counts = "; ".join(f"{_name(row)} {row.rate.patients}" for row in performance.aha)
     databases = ", ".join(np.unique(content.predictions.database).tolist())
     return [
-        *([f"Some windows are {tables.SYNTHETIC_NOTE}"] if content.validation.synthetic else []),
+        *([f"Some windows are {SYNTHETIC_NOTE}"] if content.validation.synthetic else []),
         f"Patients behind each class: {counts}. A class with a handful of patients says how the algorithm does on "
         "these patients, and little of others.",
         "Windows of one patient resemble each other. The limit by window, on which the AHA's verdict rests, takes them "
@@ -853,7 +872,7 @@ def _evidence(content: ReportContent, performance: Performance) -> list[str]:
         "another algorithm. That a threshold was chosen without the patients of this report cannot be seen from the "
         "predictions alone.",
         "Labels are those of the databases. A gallery of errors holds errors of annotators too.",
-        f"Limits and bands are {tables._level(content.validation)}, each by itself; of many rows some fail or pass by "
+        f"Limits and bands are {level_of(content.validation)}, each by itself; of many rows some fail or pass by "
         "chance.",
-        "Goals as in Kerber et al., Circulation 95:1677-1682, 1997. " + tables.DISCLAIMER,
+        "Goals as in Kerber et al., Circulation 95:1677-1682, 1997. " + DISCLAIMER,
     ]

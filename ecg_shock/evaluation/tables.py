@@ -40,10 +40,9 @@ NETWORK_NOTE = (
 )
 SYNTHETIC_NOTE = "synthetic: made-up signals, which say nothing of real ECG."
 _NONE = "–"
-_RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
+RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
 # A share is a ratio of counts: the tolerance only undoes the rounding of 1000 * 0.57 to 569.9999999999999.
 _TOLERANCE = 1e-9
-
 
 _TEXT_COLUMNS = (
     *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict"),
@@ -56,7 +55,7 @@ _SHOWN_DIGITS = 12  # of a digest or commit; the JSON holds them whole
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """Plain cells: what every form of output starts from. A cell may have two lines, to keep columns narrow."""
 
     title: str
@@ -64,6 +63,7 @@ class _Table:
     rows: tuple[tuple[str, ...], ...]
 
     def is_left(self, column: int) -> bool:
+        """Say whether a column holds text, which begins at its left."""
         return self.header[column] in _TEXT_COLUMNS
 
 
@@ -89,7 +89,7 @@ def to_dict(validation: Validation) -> dict[str, Any]:
         "source": validation.source,
         "models": [asdict(model) for model in validation.models],
         "limits": {
-            "level": _level(validation),
+            "level": level_of(validation),
             "alpha": validation.alpha,
             "resamples": validation.resamples,
             "seed": validation.seed,
@@ -112,16 +112,16 @@ def to_card(validation: Validation) -> dict[str, str]:
         By duration: Se, Sp and balanced accuracy in %, with windows, patients and lower limits by patients; and each
         AHA verdict at the durations.
     """
-    card = {"limits": _level(validation)}
+    card = {"limits": level_of(validation)}
     for performance in validation.performances:
         rates = (("Se", performance.sensitivity), ("Sp", performance.specificity))
         parts = [
-            f"{name} {_down(rate.observed)} ({rate.count}/{rate.windows} windows, {rate.patients} patients, "
-            f"limit by patient {_down(rate.patient_limit)})"
+            f"{name} {rounded_down(rate.observed)} ({rate.count}/{rate.windows} windows, {rate.patients} patients, "
+            f"limit by patient {rounded_down(rate.patient_limit)})"
             for name, rate in rates
         ]
         accuracy = performance.balanced_accuracy
-        parts.append(f"BAC {_down(accuracy.observed)} (limit by patient {_down(accuracy.patient_limit)})")
+        parts.append(f"BAC {rounded_down(accuracy.observed)} (limit by patient {rounded_down(accuracy.patient_limit)})")
         verdicts = [
             f"{row.aha_class} {row.rate.count}/{row.rate.windows} {row.verdict}"
             for row in performance.aha
@@ -174,13 +174,14 @@ def to_rich(validation: Validation) -> Group:
     return Group(*tables, notes)
 
 
-def _level(validation: Validation) -> str:
+def level_of(validation: Validation) -> str:
+    """Say how sure the limits of a validation are."""
     return f"{100 * (1 - validation.alpha):g} % one-sided"
 
 
 def _notes(validation: Validation) -> list[str]:
     notes = [
-        f"Limits: {_level(validation)}, α = {validation.alpha:.2f}. By window: Clopper-Pearson, windows taken as "
+        f"Limits: {level_of(validation)}, α = {validation.alpha:.2f}. By window: Clopper-Pearson, windows taken as "
         "independent.",
         f"By patient: patients resampled {validation.resamples} times, seed {validation.seed}; without an error, "
         "Clopper-Pearson of the number of patients. Patient mean: each patient counts once.",
@@ -194,7 +195,7 @@ def _notes(validation: Validation) -> list[str]:
     ]
     return [
         *([SYNTHETIC_NOTE] if validation.synthetic else []),
-        *([f"Judged: {_printable(validation.source)}."] if validation.source else []),
+        *([f"Judged: {printable(validation.source)}."] if validation.source else []),
         *_model_notes(validation.models),
         *notes,
         *_window_notes(validation.performances),
@@ -228,52 +229,54 @@ def _model_notes(models: Iterable[Model]) -> Iterator[str]:
     for split in dict.fromkeys(model.split for model in models):
         folds = [str(model.fold) for model in models if model.split == split]
         what = "models of the folds" if len(folds) > 1 else "model of fold"
-        yield f"Judged: the {what} {', '.join(folds)} of {_printable(split)}."
+        yield f"Judged: the {what} {', '.join(folds)} of {printable(split)}."
     for selection in dict.fromkeys(model.selection for model in models if model.selection):
-        yield f"Selection: {_printable(selection)}"
+        yield f"Selection: {printable(selection)}"
     if models:
         yield NETWORK_NOTE
 
 
-def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[_Table]:
+def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[Table]:
     performances = validation.performances
-    tables = [_models_table(validation.models)] if validation.models else []
-    tables += [_pooled_table(performances), _counts_table(performances)]
+    tables = [models_table(validation.models)] if validation.models else []
+    tables += [pooled_table(performances), counts_table(performances)]
     tables += [_aha_table(performance) for performance in performances]
     for performance in performances:
         if performance.duration_s in detailed_s:
             tables.append(_effective_table(performance))
             if performance.by_label:
                 tables.append(_labels_table(performance))
-            tables.append(_groups_table("database", performance, performance.by_database))
-            tables.append(_groups_table("rhythm", performance, performance.by_rhythm))
-            tables.append(_groups_table("patient", performance, performance.most_errors, ", most errors"))
+            tables.append(groups_table("database", performance, performance.by_database))
+            tables.append(groups_table("rhythm", performance, performance.by_rhythm))
+            tables.append(groups_table("patient", performance, performance.most_errors, ", most errors"))
     if not validation.synthetic:
         return tables
     return [replace(table, title=f"{table.title} (synthetic)") for table in tables]
 
 
-def _models_table(models: Iterable[Model]) -> _Table:
+def models_table(models: Iterable[Model]) -> Table:
+    """List what was judged."""
     header = ("Model", "Folder", "SHA-256", "Commit", "Parameters", "Threshold")
     rows = tuple(
         (
-            _printable(model.name),
-            _printable(model.folder),
+            printable(model.name),
+            printable(model.folder),
             model.sha256[:_SHOWN_DIGITS],
-            _printable(_short_commit(model.commit)),
+            printable(_short_commit(model.commit)),
             str(model.parameters),
             f"{model.threshold:g}",
         )
         for model in models
     )
-    return _Table("Models", header, rows)
+    return Table("Models", header, rows)
 
 
 def _short_commit(commit: str) -> str:
     return re.sub(rf"^([0-9a-f]{{{_SHOWN_DIGITS}}})[0-9a-f]+", r"\1", commit) or _NONE
 
 
-def _pooled_table(performances: Iterable[Performance]) -> _Table:
+def pooled_table(performances: Iterable[Performance]) -> Table:
+    """Lay out sensitivity, specificity and balanced accuracy at each duration."""
     rows: list[tuple[str, ...]] = []
     for performance in performances:
         window = f"{performance.duration_s:g} s"
@@ -286,47 +289,48 @@ def _pooled_table(performances: Iterable[Performance]) -> _Table:
                 "BAC",
                 str(balanced.patients),
                 _NONE,
-                _down(balanced.observed),
+                rounded_down(balanced.observed),
                 _NONE,
-                _down(balanced.patient_limit),
+                rounded_down(balanced.patient_limit),
                 _NONE,
                 _NONE,
             ),
         ]
-    header = ("Window", "Measure", *_RATE_HEADER, "Design\neffect")
-    return _Table("All shockable and nonshockable windows", header, tuple(rows))
+    header = ("Window", "Measure", *RATE_HEADER, "Design\neffect")
+    return Table("All shockable and nonshockable windows", header, tuple(rows))
 
 
-def _counts_table(performances: Iterable[Performance]) -> _Table:
+def counts_table(performances: Iterable[Performance]) -> Table:
+    """Lay out TP, FN, TN and FP at each duration, and the shares that they make."""
     header = (
         *("Window", "TP", "FN", "TN", "FP", "Se", "Sp", "PPV"),
         *("False-\npositive\nrate", "Its upper\nlimit by\nwindow"),
     )
     rows = tuple(_counts_cells(performance) for performance in performances)
-    return _Table("Counts, and shares of how many: shock advised to shockable windows is TP", header, rows)
+    return Table("Counts, and shares of how many: shock advised to shockable windows is TP", header, rows)
 
 
 def _counts_cells(performance: Performance) -> tuple[str, ...]:
     tp, fn, tn, fp = performance.tp, performance.fn, performance.tn, performance.fp
     shares = (
-        (_down(performance.sensitivity.observed), tp + fn),
-        (_down(performance.specificity.observed), tn + fp),
-        (_down(performance.ppv), tp + fp),
-        (_up(performance.false_positive_rate), tn + fp),
+        (rounded_down(performance.sensitivity.observed), tp + fn),
+        (rounded_down(performance.specificity.observed), tn + fp),
+        (rounded_down(performance.ppv), tp + fp),
+        (rounded_up(performance.false_positive_rate), tn + fp),
     )
     return (
         f"{performance.duration_s:g} s",
         *(str(count) for count in (tp, fn, tn, fp)),
         *(f"{share}\nof {n}" for share, n in shares),
-        _up(performance.false_positive_rate_upper_limit),
+        rounded_up(performance.false_positive_rate_upper_limit),
     )
 
 
-def _aha_table(performance: Performance) -> _Table:
+def _aha_table(performance: Performance) -> Table:
     rows = tuple(_aha_cells(row) for row in performance.aha)
-    return _Table(
+    return Table(
         f"AHA classes (and goals), windows of {performance.duration_s:g} s",
-        ("Class", *_RATE_HEADER, "Verdict"),
+        ("Class", *RATE_HEADER, "Verdict"),
         rows,
     )
 
@@ -341,7 +345,7 @@ def _aha_cells(row: AhaRow) -> tuple[str, ...]:
     return (label, patients, windows, observed, limit, *rest, row.verdict)
 
 
-def _effective_table(performance: Performance) -> _Table:
+def _effective_table(performance: Performance) -> Table:
     rows = tuple(
         (
             f"{AHA_LABELS[row.aha_class]}: {row.measure}",
@@ -353,14 +357,14 @@ def _effective_table(performance: Performance) -> _Table:
         for row in performance.aha
     )
     header = ("Class", "Patients", "Windows", "Design\neffect", "Windows by\ndesign effect")
-    return _Table(f"How many independent windows they are worth, windows of {performance.duration_s:g} s", header, rows)
+    return Table(f"How many independent windows they are worth, windows of {performance.duration_s:g} s", header, rows)
 
 
-def _labels_table(performance: Performance) -> _Table:
+def _labels_table(performance: Performance) -> Table:
     rows = tuple(_labels_cells(label) for label in performance.by_label)
-    return _Table(
+    return Table(
         f"Rapid VT and coarse VF with other limits between the classes, windows of {performance.duration_s:g} s",
-        ("Class", "Limit", *_RATE_HEADER[:5], "Verdict"),
+        ("Class", "Limit", *RATE_HEADER[:5], "Verdict"),
         rows,
     )
 
@@ -371,31 +375,34 @@ def _labels_cells(label: LabelRow) -> tuple[str, ...]:
     return (f"{AHA_LABELS[row.aha_class]}: {row.measure}", limit, *_rate_cells(row.rate)[:5], row.verdict)
 
 
-def _groups_table(of: str, performance: Performance, groups: Iterable[GroupRow], which: str = "") -> _Table:
+def groups_table(of: str, performance: Performance, groups: Iterable[GroupRow], which: str = "") -> Table:
+    """Lay out the windows of databases, rhythms or patients."""
     rows = tuple(
         (
-            group.name.replace("_", " ") if of == "rhythm" else _printable(group.name),
+            group.name.replace("_", " ") if of == "rhythm" else printable(group.name),
             MEASURES[group.group],
             str(group.patients),
             f"{group.count}/{group.windows}",
-            _down(group.count / group.windows),
+            rounded_down(group.count / group.windows),
         )
         for group in groups
     )
-    header = (of.capitalize(), "Measure", *_RATE_HEADER[:3])
-    return _Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, rows)
+    header = (of.capitalize(), "Measure", *RATE_HEADER[:3])
+    return Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, rows)
 
 
 def _rate_cells(rate: Rate) -> tuple[str, ...]:
     shares = (rate.observed, rate.lower_limit, rate.patient_limit, rate.macro_average)
-    return (str(rate.patients), f"{rate.count}/{rate.windows}", *(_down(share) for share in shares))
+    return (str(rate.patients), f"{rate.count}/{rate.windows}", *(rounded_down(share) for share in shares))
 
 
-def _down(share: float | None) -> str:
+def rounded_down(share: float | None) -> str:
+    """Write a share that should be high, in per cent."""
     return _NONE if share is None else f"{math.floor(1000 * share + _TOLERANCE) / 10:.1f}"
 
 
-def _up(share: float | None) -> str:
+def rounded_up(share: float | None) -> str:
+    """Write a share that should be low, in per cent."""
     return _NONE if share is None else f"{math.ceil(1000 * share - _TOLERANCE) / 10:.1f}"
 
 
@@ -403,7 +410,8 @@ def _one(number: float | None) -> str:
     return _NONE if number is None else f"{number:.1f}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Show characters that would not be seen, or would move what stands beside them."""
     # A control character in a name could move the cursor or turn the direction of the text.
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
@@ -412,7 +420,7 @@ def _markdown_text(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<|~&!])", r"\\\1", text.replace("\n", " "))
 
 
-def _markdown_table(table: _Table) -> str:
+def _markdown_table(table: Table) -> str:
     rows = [[_markdown_text(cell) for cell in row] for row in (table.header, *table.rows)]
     widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
@@ -426,7 +434,7 @@ def _markdown_table(table: _Table) -> str:
     return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
 
 
-def _rich_table(table: _Table) -> RichTable:
+def _rich_table(table: Table) -> RichTable:
     # Text objects are printed as they are, where strings would be read as markup.
     rich_table = RichTable(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
     for index, name in enumerate(table.header):
