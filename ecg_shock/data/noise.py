@@ -9,8 +9,9 @@ sine, a² / 8, and noise as its mean square about the mean of each second. Devia
   of the peak-to-peak amplitude behind the filter, `ecg_shock.data.windows.amplitude_mv`.
 - A strip that is below `NO_SIGNAL_MV`, such as asystole, has no signal to compare noise with. It gets the noise
   of an ECG of `REFERENCE_MV`: electrodes move as much whatever the heart does.
-- The noise is scaled strip by strip, so that each has the ratio that is asked for; `nst` has one scale for a record.
-- No sample is left out of either measure.
+- The noise is scaled strip by strip, so that each has the ratio that is asked for. `nst` has one scale for a record,
+  from the noise's first five minutes without the 5 % of seconds at either extreme. What comes later may be louder: the
+  record 118e_6, which has -6 dB by `nst`, has -12 dB by this definition on its first lead, and -7 dB on its second.
 
 Chest compressions are a *model*, and no recording: a sum of harmonics whose phase follows the compressions, the idea
 of [2]_, with amplitudes and variations of our own choice. What real compressions do to an algorithm takes ECG that was

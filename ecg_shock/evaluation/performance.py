@@ -458,7 +458,15 @@ def _group_of(aha_class: str) -> str:
 
 
 def rate_of(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Rate:
-    """Compute a share of windows and its limits; `counts` and `windows` have shape (n_patients,)."""
+    """Compute a share of windows and its limits.
+
+    Parameters
+    ----------
+    counts, windows : numpy.ndarray
+        Shape (n_patients,), int: windows that count, and all windows, of each patient; none is allowed.
+    alpha, resamples, seed : float, int, int
+        As for `judge`.
+    """
     counts, windows = counts[windows > 0], windows[windows > 0]
     count, total = int(counts.sum()), int(windows.sum())
     if total == 0:

@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ecg_shock.data.annotations import read_labels
+from ecg_shock.data.manifests import load_manifest
 from ecg_shock.data.noise import (
     add_noise,
     compressions,
     draw_noise,
     mains,
+    noise_power,
     read_noise,
     resample,
     signal_power,
 )
+from ecg_shock.data.recordings import read_record
 from ecg_shock.preprocessing import Preprocessing, Preprocessor
 
 FS = 250.0
@@ -213,3 +217,25 @@ def test_recorded_noise_is_read(recordings_dir: Path, record: str) -> None:
     assert len(lower) == round(650_000 * 250 / 360)
     assert np.isfinite(lower).all()
     assert lower.std() == pytest.approx(own.std(), rel=0.02)
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize(("lead", "ours_db"), [(0, -12.2), (1, -6.7)])
+def test_definition_beside_that_of_nst(recordings_dir: Path, lead: int, ours_db: float) -> None:
+    """Record 118e_6 is 118 plus `em` at -6 dB by what we say of `nst`; by our own definition it has what we say."""
+    clean = read_record(recordings_dir / "mitdb" / "118").signal[:, lead].astype(float)
+    noisy = read_record(recordings_dir / "nstdb" / "118e_6").signal[:, lead].astype(float)
+    noise = read_record(recordings_dir / "nstdb" / "em").signal[:, lead].astype(float)
+    first_noisy = slice(300 * 360, 420 * 360)
+    added = noisy[first_noisy] - clean[first_noisy]
+    scale = np.polyfit(noise[first_noisy], added, 1)[0]
+
+    _, beats_s, _ = read_labels(recordings_dir / "mitdb" / "118", load_manifest("mitdb"))
+    heights = [np.ptp(clean[round(360 * t) - 18 : round(360 * t) + 18]) for t in beats_s[1:301]]
+    seconds = np.sort(noise[: 300 * 360].reshape(300, 360).std(axis=1))[15:-15]
+    nst_db = 20 * np.log10(np.mean(heights) / np.sqrt(8) / (scale * seconds.mean()))
+    assert nst_db == pytest.approx(-6, abs=0.3)
+
+    strips, rests = clean[first_noisy].reshape(24, 1800), added.reshape(24, 1800)
+    ratio = signal_power(strips, 360.0).mean() / noise_power(rests, 360.0).mean()
+    assert 10 * np.log10(ratio) == pytest.approx(ours_db, abs=0.1)

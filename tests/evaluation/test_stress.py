@@ -289,7 +289,7 @@ def test_progress_is_told_once_a_recording(advisor: Advisor) -> None:
 
 @pytest.mark.recordings
 def test_real_recordings_from_end_to_end(advisor: Advisor, recordings_dir: Path) -> None:
-    """All stresses on two records: little noise changes little, much noise much, polarity is one of the weak points."""
+    """All stresses on two records: little muscle noise changes little, and much of it is refused."""
 
     def labelled() -> Iterator[WindowSet]:
         for database, record in (("vfdb", "418"), ("mitdb", "219")):  # validation patients of the shipped model
