@@ -410,7 +410,7 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         return counts, np.bincount(patient[mask], minlength=len(patients))
 
     def rate(mask: np.ndarray) -> Rate:
-        return _rate(*by_patient(mask), alpha, resamples, seed)
+        return rate_of(*by_patient(mask), alpha, resamples, seed)
 
     sensitivity, specificity = rate(shockable), rate(nonshockable)
     tp, tn = sensitivity.count, specificity.count
@@ -457,7 +457,16 @@ def _group_of(aha_class: str) -> str:
     return next(group for group, classes in GROUPS.items() if aha_class in classes)
 
 
-def _rate(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Rate:
+def rate_of(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Rate:
+    """Compute a share of windows and its limits.
+
+    Parameters
+    ----------
+    counts, windows : numpy.ndarray
+        Shape (n_patients,), int: windows that count, and all windows, of each patient; none is allowed.
+    alpha, resamples, seed : float, int, int
+        As for `judge`.
+    """
     counts, windows = counts[windows > 0], windows[windows > 0]
     count, total = int(counts.sum()), int(windows.sum())
     if total == 0:

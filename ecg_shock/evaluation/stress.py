@@ -1,10 +1,43 @@
-"""How advice bears noise, artefacts and what devices do to a signal."""
+"""How advice bears noise, artefacts and what devices do to a signal.
+
+Recorded strips are disturbed before anything else is done with them, and then judged as any strip of a user's. An
+unusable strip is advised no shock: that is wrong for a shockable rhythm and right for a nonshockable one, so that
+a high specificity together with many unusable strips is no strength.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
 
-from ecg_shock.evaluation.performance import Rate
+import numpy as np
+
+from ecg_shock.data.manifests import data_dir
+from ecg_shock.data.noise import add_noise, compressions, draw_noise, mains, read_noise, resample
+from ecg_shock.data.recordings import Recording, read_record
+from ecg_shock.data.windows import WindowSet
+from ecg_shock.deploy.advisor import Advisor
+from ecg_shock.evaluation.limits import ALPHA, RESAMPLES
+from ecg_shock.evaluation.performance import Rate, rate_of
+from ecg_shock.evaluation.protocol import data_config
+from ecg_shock.models.bundle import Bundle
+from ecg_shock.preprocessing import hold_invalid
+from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
+
+SNR_DB = (24.0, 18.0, 12.0, 6.0, 0.0, -6.0)  # those of the records of nstdb, Moody et al. 1984
+COMPRESSIONS_MV = (0.25, 0.5, 1.0, 2.0, 4.0)  # peak to peak, as all amplitudes here but those of clipping
+MAINS_HZ = (50.0, 60.0)
+MAINS_MV = (0.1, 0.5, 1.0, 2.0)
+GAINS = (0.25, 0.5, 2.0, 4.0)
+RATES_HZ = (125.0, 200.0, 250.0, 360.0, 500.0, 1000.0)
+CLIPPING_MV = (5.0, 2.0, 1.0, 0.5)
+MISSING = (0.05, 0.10, 0.20)
+GAPS = 3  # in which samples are missing
 
 
 @dataclass(frozen=True)
@@ -31,3 +64,320 @@ class StressPoint:
     sensitivity: Rate
     specificity: Rate
     unusable: int
+
+
+@dataclass(frozen=True)
+class Stress:
+    """A way to disturb strips, to one degree.
+
+    Parameters
+    ----------
+    stress, level, value
+        As in `StressPoint`.
+    disturb : callable
+        Takes strips of shape (n_strips, n) in mV, their rate in Hz and a random generator; returns strips and their
+        rate. Levels of one stress get generators in the same state, so that they differ in degree alone.
+    """
+
+    stress: str
+    level: str
+    value: float
+    disturb: Callable[[np.ndarray, float, np.random.Generator], tuple[np.ndarray, float]]
+
+
+def standard_stresses(folder: Path | None = None) -> tuple[Stress, ...]:
+    """List the stresses that every model is put to.
+
+    Recorded noise, modelled chest compressions, mains hum, gain, polarity, sampling rate, clipping and missing samples.
+
+    Parameters
+    ----------
+    folder : pathlib.Path, optional
+        Where the databases lie, nstdb among them; it is read when a stress is applied.
+
+    Returns
+    -------
+    tuple of Stress
+        Levels of one stress follow each other, the mildest first where there is an order.
+    """
+    stresses = []
+    for record, name in (("bw", "baseline wander"), ("em", "electrode motion"), ("ma", "muscle noise")):
+        stresses += [Stress(name, f"{snr:g} dB", snr, partial(_noisy, record, snr, folder)) for snr in SNR_DB]
+    for level_mv in COMPRESSIONS_MV:
+        disturb = partial(_compressed, level_mv)
+        stresses.append(Stress("chest compressions (model)", f"{level_mv:g} mV", level_mv, disturb))
+    for hz in MAINS_HZ:
+        for level_mv in MAINS_MV:
+            disturb = partial(_humming, hz, level_mv)
+            stresses.append(Stress(f"mains hum, {hz:g} Hz", f"{level_mv:g} mV", level_mv, disturb))
+    stresses += [Stress("amplitude", f"x {gain:g}", gain, partial(_scaled, gain)) for gain in GAINS]
+    stresses.append(Stress("polarity", "inverted", -1.0, partial(_scaled, -1.0)))
+    stresses += [Stress("sampling rate", f"{fs:g} Hz", fs, partial(_resampled, fs)) for fs in RATES_HZ]
+    stresses += [Stress("clipping", f"±{limit:g} mV", limit, partial(_clipped, limit)) for limit in CLIPPING_MV]
+    stresses += [Stress("missing samples", f"{share:.0%}", share, partial(_gapped, share)) for share in MISSING]
+    return tuple(stresses)
+
+
+def stress_test(
+    model: Bundle | Advisor,
+    recordings: Iterable[Recording],
+    windows: WindowSet,
+    stresses: Sequence[Stress],
+    *,
+    at_most: int | None = None,
+    seed: int = 0,
+    alpha: float = ALPHA,
+    resamples: int = RESAMPLES,
+    on_recording: Callable[[], Any] | None = None,
+) -> tuple[StressPoint, ...]:
+    """Measure how advice bears disturbances of the recorded signal.
+
+    The strip that each window was cut from is taken as recorded, disturbed, and given to `Advisor.predict_many`: filter
+    and rule for unusable strips are those that a user meets.
+
+    Parameters
+    ----------
+    model : Bundle or Advisor
+        Of a bundle the windows' patients must be unknown. Of an advisor that is not checked: the caller answers for it.
+    recordings : iterable of Recording
+        All that the windows were cut from, such as `recordings_of` yields; one is held at a time. Others are ignored.
+    windows : WindowSet
+        Where to look; windows of intermediate classes are left out.
+    stresses : sequence of Stress
+        Such as `standard_stresses`.
+    at_most : int, optional
+        Windows of each patient and AHA class, drawn at random; all by default.
+    seed : int
+        Of that draw, of every disturbance and of the patient bootstrap.
+    alpha, resamples : float, int
+        As for `ecg_shock.evaluation.performance.judge`.
+    on_recording : callable, optional
+        Called without arguments after each recording.
+
+    Returns
+    -------
+    tuple of StressPoint
+        The undisturbed strips first, called ``"none"``; then one for each of `stresses`, on the same windows.
+
+    Raises
+    ------
+    ValueError
+        If the model has seen a patient, or its card does not say; if there are no windows of clear classes; or if a
+        recording is missing or does not hold a window.
+    """
+    if isinstance(model, Bundle):
+        check_unseen(model, windows)
+        advisor = Advisor(model)
+    else:
+        advisor = model
+    chosen = sub_sample(windows, at_most, seed)
+    if not len(chosen):
+        raise ValueError("there are no windows of clear AHA classes; give at least one.")
+    everything = (Stress("none", "", 0.0, _unchanged), *stresses)
+    shock = np.zeros((len(everything), len(chosen)), dtype=bool)
+    usable = np.zeros_like(shock)
+    missing = np.ones(len(chosen), dtype=bool)
+    for recording in recordings:
+        here = missing & (chosen.database == recording.database) & (chosen.record == recording.name)
+        for lead in np.unique(chosen.lead[here]).tolist():
+            index = np.flatnonzero(here & (chosen.lead == lead))
+            strips = _strips(recording, lead, chosen.start_s[index], chosen.window_s)
+            for i, stress in enumerate(everything):
+                place = f"{stress.stress}/{recording.database}/{recording.name}/{lead}"
+                rng = np.random.default_rng([seed, zlib.crc32(place.encode())])
+                advice = advisor.predict_many(*stress.disturb(strips, recording.fs, rng))
+                shock[i, index] = [a.shock for a in advice]
+                usable[i, index] = [a.usable for a in advice]
+        missing &= ~here
+        if on_recording and here.any():
+            on_recording()
+    if missing.any():
+        first = int(np.argmax(missing))
+        raise ValueError(
+            f"{missing.sum()} windows are of recordings that were not given, first "
+            f"{chosen.database[first]}/{chosen.record[first]}; give all that the windows were cut from."
+        )
+    return tuple(
+        _point(stress, chosen, shock[i], usable[i], alpha, resamples, seed) for i, stress in enumerate(everything)
+    )
+
+
+def recordings_of(windows: WindowSet, folder: Path | None = None) -> Iterator[Recording]:
+    """Read the recordings that windows were cut from, one after the other.
+
+    Parameters
+    ----------
+    windows : WindowSet
+        Of databases that lie in files.
+    folder : pathlib.Path, optional
+        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
+
+    Yields
+    ------
+    Recording
+        Without labels, which the windows have.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `ecg_shock.data.recordings.read_record`.
+    """
+    records = dict.fromkeys(zip(windows.database.tolist(), windows.record.tolist(), strict=True))
+    for database, record in records:
+        yield replace(read_record(data_dir(folder) / database / record), database=database)
+
+
+def sub_sample(windows: WindowSet, at_most: int | None, seed: int) -> WindowSet:
+    """Draw windows of clear classes, at most so many of each patient and AHA class.
+
+    Parameters
+    ----------
+    windows : WindowSet
+        To draw from.
+    at_most : int or None
+        At least 1; None for all.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    WindowSet
+        In the order of `windows`.
+
+    Raises
+    ------
+    ValueError
+        If `at_most` is less than 1.
+    """
+    clear = np.flatnonzero(np.isin(windows.aha_class, SHOCKABLE + NONSHOCKABLE))
+    if at_most is None:
+        return windows.select(clear)
+    if at_most < 1:
+        raise ValueError(f"at_most={at_most!r} leaves no window; allowed are 1 and more, or None for all.")
+    order = np.random.default_rng(seed).permutation(clear)
+    taken: Counter[tuple[str, str]] = Counter()
+    picked = []
+    for i in order.tolist():
+        group = (str(windows.patient[i]), str(windows.aha_class[i]))
+        taken[group] += 1
+        if taken[group] <= at_most:
+            picked.append(i)
+    return windows.select(np.sort(np.array(picked, dtype=int)))
+
+
+def check_unseen(bundle: Bundle, windows: WindowSet) -> None:
+    """Refuse windows of patients that a model was trained on or selected with.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The model.
+    windows : WindowSet
+        What is to be tested.
+
+    Raises
+    ------
+    ValueError
+        If it has seen one of them, or its card does not say.
+    """
+    data_config(bundle)  # refuses a card that does not say whom it has seen
+    seen = {patient for job in ("train", "validation") for patient in bundle.card["patients"][job]}
+    leaked = seen & set(windows.patient.tolist())
+    if leaked:
+        raise ValueError(f"patients {sorted(leaked)!r} are tested, but {bundle.folder} has seen them.")
+
+
+def _strips(recording: Recording, lead: str, start_s: np.ndarray, window_s: float) -> np.ndarray:
+    """Cut the raw strips of windows, shape (n_strips, n), mV."""
+    n = round(window_s * recording.fs)
+    firsts = np.round(start_s * recording.fs).astype(int)
+    if lead not in recording.leads or not ((firsts >= 0) & (firsts + n <= len(recording.signal) + 1)).all():
+        raise ValueError(
+            f"{recording.database}/{recording.name} has the leads {recording.leads!r} and {recording.duration_s:g} s, "
+            f"and does not hold all windows of {lead!r}; give the recordings that the windows were cut from."
+        )
+    firsts = np.minimum(firsts, len(recording.signal) - n)  # both were rounded
+    column = recording.signal[:, recording.leads.index(lead)].astype(np.float64)
+    return column[firsts[:, None] + np.arange(n)]
+
+
+def _point(
+    stress: Stress,
+    windows: WindowSet,
+    shock: np.ndarray,
+    usable: np.ndarray,
+    alpha: float,
+    resamples: int,
+    seed: int,
+) -> StressPoint:
+    patients, patient = np.unique(windows.patient, return_inverse=True)
+
+    def rate(mask: np.ndarray, right: np.ndarray) -> Rate:
+        counts = np.bincount(patient[mask & right], minlength=len(patients))
+        totals = np.bincount(patient[mask], minlength=len(patients))
+        return rate_of(counts, totals, alpha, resamples, seed)
+
+    shockable = np.isin(windows.aha_class, SHOCKABLE)
+    return StressPoint(
+        stress=stress.stress,
+        level=stress.level,
+        value=float(stress.value),
+        sensitivity=rate(shockable, shock),
+        specificity=rate(~shockable, ~shock),
+        unusable=int((~usable).sum()),
+    )
+
+
+def _unchanged(strips: np.ndarray, fs: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    return strips, fs
+
+
+def _noisy(
+    record: str, snr_db: float, folder: Path | None, strips: np.ndarray, fs: float, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    noise = draw_noise(_noise_at(record, fs, folder), len(strips), strips.shape[1], rng)
+    return add_noise(strips, noise, snr_db, fs), fs
+
+
+@lru_cache(maxsize=8)
+def _noise_at(record: str, fs: float, folder: Path | None) -> np.ndarray:
+    """Keep the noise of a few rates: reading and resampling it takes longer than adding it."""
+    return read_noise(record, fs, folder)
+
+
+def _compressed(level_mv: float, strips: np.ndarray, fs: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    return strips + level_mv * compressions(len(strips), strips.shape[1], fs, rng), fs
+
+
+def _humming(
+    hz: float, level_mv: float, strips: np.ndarray, fs: float, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    return strips + level_mv * mains(len(strips), strips.shape[1], fs, hz, rng), fs
+
+
+def _scaled(gain: float, strips: np.ndarray, fs: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    return gain * strips, fs
+
+
+def _resampled(to_fs: float, strips: np.ndarray, fs: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    return resample(strips, fs, to_fs), to_fs
+
+
+def _clipped(limit_mv: float, strips: np.ndarray, fs: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Clip as an amplifier does that has taken off the electrodes' offset: around the strip's median."""
+    centre = np.median(hold_invalid(strips), axis=1, keepdims=True)
+    return np.clip(strips, centre - limit_mv, centre + limit_mv), fs
+
+
+def _gapped(share: float, strips: np.ndarray, fs: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Drop a share of the samples, in gaps of about equal length at random places; two may touch."""
+    n_strips, n = strips.shape
+    total = round(share * n)
+    lengths = np.diff(np.round(np.linspace(0, total, GAPS + 1)).astype(int))
+    before = np.cumsum(lengths) - lengths  # samples that earlier gaps take
+    gapped = strips.copy()
+    for strip in gapped:
+        starts = np.sort(rng.integers(0, n - total + 1, GAPS)) + before
+        for start, length in zip(starts, lengths, strict=True):
+            strip[start : start + length] = np.nan
+    return gapped, fs

@@ -1,0 +1,315 @@
+"""Noise and artefacts to disturb an ECG with: recorded, and modelled where no recording is at hand.
+
+Recorded noise is that of the MIT-BIH Noise Stress Test Database [1]_: baseline wander `bw`, electrode motion `em` and
+muscle noise `ma`. Its amplitude is not calibrated, so that only its shape counts, and it is scaled by a signal-to-noise
+ratio. As `nst`, the program that made the database, does, a peak-to-peak amplitude *a* counts as the power of a
+sine, a² / 8, and noise as its mean square about the mean of each second. Deviations from `nst`:
+
+- *a* is not that of QRS complexes, which ventricular fibrillation has none of, but the median over the strip's seconds
+  of the peak-to-peak amplitude behind the filter, `ecg_shock.data.windows.amplitude_mv`.
+- A strip that is below `NO_SIGNAL_MV`, such as asystole, has no signal to compare noise with. It gets the noise
+  of an ECG of `REFERENCE_MV`: electrodes move as much whatever the heart does.
+- The noise is scaled strip by strip, so that each has the ratio that is asked for. `nst` has one scale for a record,
+  from the noise's first five minutes without the 5 % of seconds at either extreme. What comes later may be louder: the
+  record 118e_6, which has -6 dB by `nst`, has -12 dB by this definition on its first lead, and -7 dB on its second.
+
+Chest compressions are a *model*, and no recording: a sum of harmonics whose phase follows the compressions, the idea
+of [2]_, with amplitudes and variations of our own choice. What real compressions do to an algorithm takes ECG that was
+recorded during them, as in [3]_.
+
+References
+----------
+.. [1] Moody, Muldrow and Mark, Computers in Cardiology 11:381-384, 1984, doi:10.13026/C2HS3T
+.. [2] Ruiz de Gauna et al., Computers in Cardiology 32:175-178, 2005, doi:10.1109/CIC.2005.1588064
+.. [3] Jekova and Krasteva, Sensors 21:4105, 2021, doi:10.3390/s21124105
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from ecg_shock.data.manifests import data_dir
+from ecg_shock.data.recordings import read_record
+from ecg_shock.data.windows import amplitude_mv
+from ecg_shock.preprocessing import hold_invalid, preprocess_strips
+
+NOISE_DATABASE = "nstdb"
+NO_SIGNAL_MV = 0.1  # asystole, Krasteva et al., Sensors 23:4500, 2023
+REFERENCE_MV = 1.0
+MAX_RATE_TERM = 1000  # of the ratio of two rates, met exactly where both are whole numbers of at most 1000 Hz
+
+COMPRESSION_RATE = (100.0, 120.0)  # a minute, as resuscitation guidelines ask for
+# Our choice: artefacts between a steady machine and a tired rescuer.
+COMPRESSION_HARMONICS = 5
+HARMONIC_FALL = 0.5  # amplitude of each harmonic over that of the one below
+HARMONIC_SPREAD = 0.3  # of that amplitude from strip to strip, over its mean
+PERIOD_JITTER = 0.05  # standard deviation over mean, from compression to compression
+AMPLITUDE_JITTER = 0.15
+LARGEST_JITTER = 2.0  # standard deviations
+
+
+def read_noise(record: str, fs: float, folder: Path | None = None) -> np.ndarray:
+    """Read a noise record of nstdb, at a sampling rate of one's choice.
+
+    Parameters
+    ----------
+    record : str
+        ``"bw"``, ``"em"`` or ``"ma"``.
+    fs : float
+        Sampling rate in Hz.
+    folder : pathlib.Path, optional
+        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n,): the first lead, in units of no meaning.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    ValueError
+        If it is damaged.
+    """
+    path = data_dir(folder) / NOISE_DATABASE / record
+    if not path.with_suffix(".hea").is_file():
+        raise FileNotFoundError(
+            f"{path}.hea is not there; run `ecg-shock fetch {NOISE_DATABASE}`, or point --data or ECG_SHOCK_DATA to "
+            f"the folder that holds {NOISE_DATABASE}/."
+        )
+    recording = read_record(path)
+    return resample(recording.signal[None, :, 0], recording.fs, fs)[0]
+
+
+def resample(strips: np.ndarray, fs: float, to_fs: float) -> np.ndarray:
+    """Resample strips, as a device of another rate would have sampled them.
+
+    Parameters
+    ----------
+    strips : numpy.ndarray
+        Shape (n_strips, n), NaN where invalid; at another rate invalid samples hold the last valid one.
+    fs, to_fs : float
+        Sampling rates in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_strips, round(n · to_fs / fs)), float64; at the own rate exactly what was given.
+
+    Examples
+    --------
+    >>> resample(np.ones((2, 1250)), 250.0, 125.0).shape
+    (2, 625)
+    """
+    from scipy.signal import resample_poly
+
+    strips = np.asarray(strips, dtype=np.float64)
+    if fs == to_fs:
+        return strips
+    ratio = Fraction(to_fs / fs).limit_denominator(MAX_RATE_TERM)
+    held = hold_invalid(strips)
+    # The filter's phases differ in their gain at 0 Hz, and it is blind beyond both ends: a ripple and steps that
+    # an electrode's offset and drift would make.
+    offset = held.mean(axis=1, keepdims=True)
+    resampled = resample_poly(held - offset, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    return resampled[:, : round(strips.shape[1] * to_fs / fs)] + offset
+
+
+def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw strips from a longer noise, at random places.
+
+    Noise that is too short goes on backwards from its end, and so on: it never steps by more than it does itself.
+
+    Parameters
+    ----------
+    noise : numpy.ndarray
+        Shape (m,).
+    n_strips, n : int
+        How many strips, of how many samples.
+    rng : numpy.random.Generator
+        Source of the places.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_strips, n).
+
+    Raises
+    ------
+    ValueError
+        If the noise is empty, of another shape, or holds NaN or infinite values.
+
+    Examples
+    --------
+    >>> draw_noise(np.arange(3.0), 1, 8, np.random.default_rng(3))
+    array([[1., 0., 0., 1., 2., 2., 1., 0.]])
+    """
+    if noise.ndim != 1 or not len(noise):
+        raise ValueError(f"noise has shape {noise.shape}; give one dimension, with at least one sample.")
+    if not np.isfinite(noise).all():
+        raise ValueError("noise holds NaN or infinite values; cut them out first.")
+    m = len(noise)
+    starts = rng.integers(0, m - n + 1 if m >= n else 2 * m, n_strips)
+    index = (starts[:, None] + np.arange(n)) % (2 * m)
+    return noise[np.where(index < m, index, 2 * m - 1 - index)]
+
+
+def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> np.ndarray:
+    """Add noise at a signal-to-noise ratio, which the module defines.
+
+    Parameters
+    ----------
+    ecg : numpy.ndarray
+        Shape (n_strips, n), mV, as recorded, NaN where invalid, which it stays; at least 2 s.
+    noise : numpy.ndarray
+        The same shape, in any unit.
+    snr_db : float
+        Signal-to-noise ratio in dB.
+    fs : float
+        Sampling rate of both in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        The same shape, mV.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, the ratio is not finite, or a strip of noise is constant or holds NaN.
+    """
+    if ecg.shape != noise.shape or ecg.ndim != 2:
+        raise ValueError(f"ecg has shape {ecg.shape} and noise {noise.shape}; give both as (n_strips, n).")
+    if not math.isfinite(snr_db):
+        raise ValueError(f"snr_db={snr_db!r} is not finite; give a ratio in dB, such as 6.")
+    power = noise_power(noise, fs)
+    if not (power > 0).all():  # also refuses NaN
+        raise ValueError("a strip of noise is constant or holds NaN, and cannot be scaled; draw it elsewhere.")
+    scale = np.sqrt(signal_power(ecg, fs) / power / 10 ** (snr_db / 10))
+    return ecg + scale[:, None] * noise
+
+
+def signal_power(ecg: np.ndarray, fs: float) -> np.ndarray:
+    """Measure what noise is compared with: the power of a sine of the ECG's amplitude.
+
+    Parameters
+    ----------
+    ecg : numpy.ndarray
+        Shape (n_strips, n), mV, NaN where invalid; at least 2 s.
+    fs : float
+        Sampling rate in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_strips,), mV²; that of `REFERENCE_MV` for strips below `NO_SIGNAL_MV`.
+    """
+    amplitude = amplitude_mv(preprocess_strips(ecg, fs))
+    return np.where(amplitude < NO_SIGNAL_MV, REFERENCE_MV, amplitude) ** 2 / 8
+
+
+def noise_power(noise: np.ndarray, fs: float) -> np.ndarray:
+    """Measure the mean square of noise about the mean of each whole second.
+
+    Parameters
+    ----------
+    noise : numpy.ndarray
+        Shape (n_strips, n), at least 1 s.
+    fs : float
+        Sampling rate in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_strips,), in the square of the noise's unit.
+    """
+    second = round(fs)
+    seconds = noise.shape[1] // second
+    return noise[:, : seconds * second].reshape(len(noise), seconds, second).var(axis=2).mean(axis=1)
+
+
+def compressions(
+    n_strips: int,
+    n: int,
+    fs: float,
+    rng: np.random.Generator,
+    *,
+    rate_range: tuple[float, float] = COMPRESSION_RATE,
+) -> np.ndarray:
+    """Model the artefact of chest compressions.
+
+    Parameters
+    ----------
+    n_strips, n : int
+        How many strips, of how many samples.
+    fs : float
+        Sampling rate in Hz.
+    rng : numpy.random.Generator
+        Source of each strip's rate and shape, and of their variation.
+    rate_range : tuple of float
+        Lowest and highest mean rate, compressions a minute.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_strips, n), mV: each strip spans 1 mV from peak to peak.
+
+    Examples
+    --------
+    >>> np.ptp(compressions(1, 1250, 250.0, np.random.default_rng(0))).round(6)
+    np.float64(1.0)
+    """
+    time_s = np.arange(n) / fs
+    order = np.arange(1, COMPRESSION_HARMONICS + 1)
+    strips = np.empty((n_strips, n))
+    for strip in strips:
+        period_s = 60.0 / rng.uniform(*rate_range)
+        count = math.ceil(n / fs / period_s / (1 - LARGEST_JITTER * PERIOD_JITTER)) + 2
+        periods_s = period_s * _around_one(PERIOD_JITTER, count, rng)
+        begins_s = np.concatenate([[0.0], np.cumsum(periods_s)]) - rng.uniform(0, periods_s[0])
+        phase = 2 * np.pi * np.interp(time_s, begins_s, np.arange(count + 1))
+        height = np.interp(time_s, begins_s, _around_one(AMPLITUDE_JITTER, count + 1, rng))
+        shape = HARMONIC_FALL ** (order - 1) * _around_one(HARMONIC_SPREAD, len(order), rng)
+        offset = rng.uniform(0, 2 * np.pi, len(order))
+        artefact = height * (shape @ np.cos(order[:, None] * phase + offset[:, None]))
+        strip[:] = artefact / np.ptp(artefact)
+    return strips
+
+
+def mains(n_strips: int, n: int, fs: float, hz: float, rng: np.random.Generator) -> np.ndarray:
+    """Make mains hum: a sine of random phase.
+
+    Parameters
+    ----------
+    n_strips, n : int
+        How many strips, of how many samples.
+    fs : float
+        Sampling rate in Hz.
+    hz : float
+        Frequency in Hz, 50 or 60.
+    rng : numpy.random.Generator
+        Source of the phases.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_strips, n), 1 mV from peak to peak.
+
+    Raises
+    ------
+    ValueError
+        If the rate is too low for the frequency.
+    """
+    if not 0 < hz < fs / 2:
+        raise ValueError(f"hz={hz!r} cannot be sampled at {fs:g} Hz; allowed is less than half the rate.")
+    phase = rng.uniform(0, 2 * np.pi, (n_strips, 1))
+    return 0.5 * np.sin(2 * np.pi * hz * np.arange(n) / fs + phase)
+
+
+def _around_one(spread: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    return 1 + spread * np.clip(rng.standard_normal(count), -LARGEST_JITTER, LARGEST_JITTER)
