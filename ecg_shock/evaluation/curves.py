@@ -14,6 +14,9 @@ from ecg_shock.evaluation.predictions import Predictions, codes
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
 BINS = 10
+BAND_THRESHOLDS = 100  # quantiles of the probabilities of each group, at most: draws of patients look at no others
+# Finer where a device works
+BAND_RATES = np.unique(np.concatenate([np.linspace(0, 0.2, 41), np.linspace(0, 1, 51)]).round(3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,11 @@ class Roc:
         any error, so that nothing varies.
     windows, patients : int
         What it rests on.
+    band_rate : numpy.ndarray
+        Shape (n_rates,): rates of false positives, rising from 0 to 1.
+    band_lower, band_upper : numpy.ndarray
+        Shape (n_rates,): limits by patients of the sensitivity at each of these rates by itself, two-sided, half of
+        alpha on each side; NaN where `auc_limit` is.
     """
 
     threshold: np.ndarray
@@ -43,6 +51,9 @@ class Roc:
     auc_limit: float
     windows: int
     patients: int
+    band_rate: np.ndarray
+    band_lower: np.ndarray
+    band_upper: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +84,14 @@ class Reliability:
 
 
 def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0) -> Roc:
-    """Compute the ROC curve, and the area below it with its limit by patients.
+    """Compute the ROC curve with its band, and the area below it with its limit, both by patients.
 
     Parameters
     ----------
     predictions : Predictions
         Of one duration, with probabilities. Probabilities of several models are compared with each other as they are.
     alpha : float
-        Error probability of the limit, one-sided.
+        Error probability of the limit, one-sided, and of the band, two-sided.
     resamples, seed : int
         Of the patient bootstrap; the percentile method, as in `ecg_shock.evaluation.limits.bootstrap_limit`.
 
@@ -97,7 +108,8 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
     Notes
     -----
     For each pair of patients the pairs of their windows in the right order are counted once. A draw of patients then
-    weighs these counts, and no window is looked at again.
+    weighs these counts, and no window is looked at again. So it is with the band, whose thresholds are quantiles of
+    the probabilities of both groups, `BAND_THRESHOLDS` of each, with lines between them.
 
     References
     ----------
@@ -114,6 +126,7 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
     negatives = np.bincount(patient[~shockable], minlength=n_patients)
     pairs = int(positives.sum()) * int(negatives.sum())
     limit = float("nan")
+    lower, upper = np.full((2, len(BAND_RATES)), np.nan)
     if right.sum() < pairs and min((positives > 0).sum(), (negatives > 0).sum()) > 1:
         rng = np.random.default_rng(seed)
         drawn = rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=resamples).astype(np.float64)
@@ -121,6 +134,9 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
         complete = drawn_pairs > 0
         drawn_right = np.einsum("ij,ij->i", drawn @ right, drawn)
         limit = float(np.quantile(drawn_right[complete] / drawn_pairs[complete], alpha))
+        advised = _advised(probability, shockable, patient, n_patients)
+        curves = _drawn_sensitivities(*(drawn[complete] @ counts for counts in advised))
+        lower, upper = np.quantile(curves, (alpha / 2, 1 - alpha / 2), axis=0)
     return Roc(
         threshold=threshold,
         sensitivity=sensitivity,
@@ -129,6 +145,9 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
         auc_limit=limit,
         windows=len(probability),
         patients=n_patients,
+        band_rate=BAND_RATES,
+        band_lower=lower,
+        band_upper=upper,
     )
 
 
@@ -221,6 +240,37 @@ def _curve(probability: np.ndarray, shockable: np.ndarray) -> tuple[np.ndarray, 
     corners = steps_tp[:-1] * steps_fp[1:] != steps_tp[1:] * steps_fp[:-1]
     kept = np.concatenate([[True], corners, [True]])
     return threshold[kept], tp[kept] / tp[-1], fp[kept] / fp[-1]
+
+
+def _advised(
+    probability: np.ndarray, shockable: np.ndarray, patient: np.ndarray, n_patients: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count each patient's windows of both groups from each of the band's thresholds on, the highest threshold first.
+
+    Shapes (n_patients, n_thresholds), float; the last threshold is the lowest probability of all.
+    """
+    shares = np.linspace(0, 1, BAND_THRESHOLDS)
+    cuts = np.unique([np.quantile(probability[group], shares, method="lower") for group in (shockable, ~shockable)])
+    cell = patient * len(cuts) + np.searchsorted(cuts, probability, side="right") - 1
+
+    def from_each_on(group: np.ndarray) -> np.ndarray:
+        counts = np.bincount(cell[group], minlength=n_patients * len(cuts)).reshape(n_patients, len(cuts))
+        return counts[:, ::-1].cumsum(axis=1).astype(np.float64)
+
+    return from_each_on(shockable), from_each_on(~shockable)
+
+
+def _drawn_sensitivities(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """Read the sensitivity at `BAND_RATES` off each curve, shape (n_draws, n_rates).
+
+    Of several sensitivities at one rate the highest counts.
+    """
+    sensitivities = np.empty((len(positives), len(BAND_RATES)))
+    for i, (tp, fp) in enumerate(zip(positives, negatives, strict=True)):
+        rate, sensitivity = np.concatenate([[0.0], fp / fp[-1]]), np.concatenate([[0.0], tp / tp[-1]])
+        highest = np.append(np.diff(rate) > 0, True)
+        sensitivities[i] = np.interp(BAND_RATES, rate[highest], sensitivity[highest])
+    return sensitivities
 
 
 def _pairs_in_order(probability: np.ndarray, shockable: np.ndarray, patient: np.ndarray, n_patients: int) -> np.ndarray:

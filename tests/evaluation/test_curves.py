@@ -107,6 +107,54 @@ def test_limit_of_the_area_is_that_of_drawing_patients(
     assert found.auc_limit < found.auc
 
 
+def sensitivity_at(windows: list[tuple[float, bool, str]], rate: float) -> float:
+    """Find the sensitivity at a rate of false positives, on the lines between all thresholds."""
+    high = [p for p, shockable, _ in windows if shockable]
+    low = [p for p, shockable, _ in windows if not shockable]
+    points = [(0.0, 0.0)]
+    for threshold in sorted({p for p, *_ in windows}, reverse=True):
+        points.append((sum(p >= threshold for p in low) / len(low), sum(p >= threshold for p in high) / len(high)))
+    before = max(point for point in points if point[0] <= rate)
+    after = min((point for point in points if point[0] > rate), default=before)
+    if after[0] == before[0]:
+        return before[1]
+    return before[1] + (rate - before[0]) / (after[0] - before[0]) * (after[1] - before[1])
+
+
+def test_band_is_that_of_drawing_patients(
+    make_predictions: Callable[..., Predictions], rng: np.random.Generator
+) -> None:
+    """A loop that draws patients with all their windows and reads off each curve gives about the same band."""
+    predictions = overlapping(make_predictions(400), rng)
+    by_patient: dict[str, list] = {}
+    for window in clear_windows(predictions):
+        by_patient.setdefault(window[2], []).append(window)
+    patients = list(by_patient.values())
+    found = roc(predictions)
+    rates = [0.0, 0.1, 0.3, 0.6, 1.0]
+    at = np.searchsorted(found.band_rate, rates)
+    np.testing.assert_array_equal(found.band_rate[at], rates)
+    drawn = []
+    for _ in range(400):
+        windows = [window for i in rng.integers(len(patients), size=len(patients)) for window in patients[i]]
+        drawn.append([sensitivity_at(windows, rate) for rate in rates])
+    np.testing.assert_allclose(found.band_lower[at], np.quantile(drawn, 0.05, axis=0), atol=0.05)
+    np.testing.assert_allclose(found.band_upper[at], np.quantile(drawn, 0.95, axis=0), atol=0.05)
+    itself = [sensitivity_at(clear_windows(predictions), rate) for rate in rates]
+    assert (found.band_lower[at] <= itself).all()
+    assert (found.band_upper[at] >= itself).all()
+
+
+def test_bands_are_of_patients(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> None:
+    """The same windows five times over move no band, however many they are."""
+    once = overlapping(make_predictions(150), rng)
+    times = [dataclasses.replace(once, start_s=once.start_s + 1000 * i) for i in range(5)]
+    few, many = roc(once), roc(Predictions.concatenate(times))
+    np.testing.assert_allclose(many.band_lower, few.band_lower)
+    np.testing.assert_allclose(many.band_upper, few.band_upper)
+    assert (few.band_lower < few.band_upper).any()
+
+
 def test_area_ends(make_predictions: Callable[..., Predictions]) -> None:
     """Perfect order is 1 and without a limit, its reverse 0, and one probability for all a half."""
     predictions = make_predictions(200)
@@ -114,6 +162,7 @@ def test_area_ends(make_predictions: Callable[..., Predictions]) -> None:
     perfect = roc(dataclasses.replace(predictions, probability=np.where(shockable, 0.7, 0.2)))
     assert perfect.auc == 1
     assert math.isnan(perfect.auc_limit)
+    assert np.isnan([perfect.band_lower, perfect.band_upper]).all()
     assert roc(dataclasses.replace(predictions, probability=np.where(shockable, 0.2, 0.7))).auc == 0
     constant = roc(dataclasses.replace(predictions, probability=np.full(200, 0.4)))
     assert (constant.auc, constant.auc_limit) == (0.5, 0.5)
@@ -126,6 +175,7 @@ def test_one_patient_leaves_no_limit(make_predictions: Callable[..., Predictions
     alone = dataclasses.replace(predictions, patient=np.full(100, "p"), fold=np.zeros(100, int))
     assert 0.5 < roc(alone).auc < 1
     assert math.isnan(roc(alone).auc_limit)
+    assert np.isnan([roc(alone).band_lower, roc(alone).band_upper]).all()
 
 
 def test_bins_are_what_a_loop_counts(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> None:
