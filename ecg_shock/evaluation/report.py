@@ -34,6 +34,8 @@ from ecg_shock.evaluation.charts import (
     share_axis,
     value_axis,
 )
+from ecg_shock.evaluation.comparison import Comparison, Difference
+from ecg_shock.evaluation.curves import Roc, reliability, roc
 from ecg_shock.evaluation.limits import lower_limit
 from ecg_shock.evaluation.performance import (
     DOES_NOT_MEET,
@@ -70,10 +72,8 @@ MOST_STRIPS = 500
 MOST_WEAKNESSES = 3
 FEW_PATIENTS = 10  # below which a row is called out: its limit by patient rests on next to nothing
 CONCENTRATED = 0.25  # share of the errors of one group from which on a single patient is called out
-CURVE_RESAMPLES = 500  # a band's edge needs fewer draws than a limit that decides
-CURVE_THRESHOLDS = 200
-CALIBRATION_BINS = 10
 MOST_LEFT_END = 0.9  # of an axis of shares: a narrower one makes little differences look large
+LEAST_P = 1e-4  # smaller ones are not written out
 ZOOM = 0.2  # the corner of the ROC in which an AED works
 
 SYMBOLS = {MEETS: "✓", DOES_NOT_MEET: "✗", TOO_FEW_WINDOWS: "?", REPORT_ONLY: "○"}
@@ -133,8 +133,12 @@ class ReportContent:
         The same predictions.
     baselines : mapping of str to Validation
         Other algorithms by their names, on the same windows.
+    comparisons : mapping of str to Comparison
+        By the same names: each other algorithm first and this one second, at the headline duration.
     stress : sequence of StressPoint
         In any order; points of one stress become one chart.
+    stress_note : str
+        Which windows were disturbed, and how they were judged.
     strips : callable, optional
         Takes a row of `predictions` and returns the raw ECG around it, or None where there is none. For a mapping,
         its ``get``.
@@ -142,20 +146,26 @@ class ReportContent:
         What is in no window, of the headline duration.
     provenance : mapping of str to str or to a mapping of str to str
         Data digests, versions, configuration, seeds, command.
+    notes : sequence of str
+        Sentences on what was left out, and why.
 
     Raises
     ------
     ValueError
-        If the predictions are not those that were judged, or a stress has a value that is not finite.
+        If the predictions are not those that were judged, a comparison is with no baseline or at another duration, or
+        a stress has a value that is not finite.
     """
 
     validation: Validation
     predictions: Predictions
     baselines: Mapping[str, Validation] = field(default_factory=dict)
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     stress: Sequence[StressPoint] = ()
+    stress_note: str = ""
     strips: Callable[[int], Strip | None] | None = None
     left_out: Sequence[LeftOut] = ()
     provenance: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         durations, windows = np.unique(self.predictions.duration_s, return_counts=True)
@@ -166,6 +176,13 @@ class ReportContent:
                 f"the predictions hold {found} windows by duration in s, and {judged} were judged; give the "
                 "predictions that `judge` was given"
             )
+        duration_s = _headline(self.validation).duration_s
+        for name, comparison in self.comparisons.items():
+            if name not in self.baselines or comparison.duration_s != duration_s:
+                raise ValueError(
+                    f"there is a comparison with {name!r} at {comparison.duration_s:g} s; allowed are the names of "
+                    f"baselines, {', '.join(map(repr, self.baselines))}, and {duration_s:g} s"
+                )
         for point in self.stress:
             if not math.isfinite(point.value):
                 raise ValueError(f"{point.stress!r} has the value {point.value!r}; allowed is any finite number")
@@ -205,19 +222,24 @@ class _Error:
     rows: tuple[Markup, ...]
 
 
-@dataclass(frozen=True)
-class _Curves:
-    """Points of the ROC and of the reliability, with the edges of their bands; NaN where there is none."""
+def shown_errors(validation: Validation, predictions: Predictions) -> list[int]:
+    """Find the windows whose ECG the report shows: wrong advice at the headline duration, at most `MOST_STRIPS`.
 
-    false_alarms: np.ndarray
-    sensitivity: np.ndarray
-    band: tuple[np.ndarray, np.ndarray]
-    predicted: np.ndarray
-    observed: np.ndarray
-    observed_band: tuple[np.ndarray, np.ndarray]
-    windows: np.ndarray
-    area: float
-    area_band: tuple[float, float]
+    Parameters
+    ----------
+    validation : Validation
+        What `judge` says of the predictions.
+    predictions : Predictions
+        The same predictions.
+
+    Returns
+    -------
+    list of int
+        Rows of `predictions`, worst first: by how far the probability is from right. Without probabilities they go
+        by patient, record and time.
+    """
+    at_headline = predictions.duration_s == _headline(validation).duration_s
+    return np.flatnonzero(at_headline)[_errors(predictions.select(at_headline))[:MOST_STRIPS]].tolist()
 
 
 def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
@@ -296,7 +318,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
             for other in others
         ],
         "weaknesses": _weaknesses(performance, predictions),
-        "not_done": _not_done(content),
+        "not_done": _not_done(content, _no_curves(predictions)),
         "curves": _curve_charts(predictions, performance, validation),
         "patients": _patients_chart(predictions),
         "patient_table": groups_table("patient", performance, performance.most_errors, ", most errors"),
@@ -306,13 +328,16 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "by_database": _groups("Database", performance.by_database, validation.alpha),
         "by_rhythm": _groups("Rhythm", performance.by_rhythm, validation.alpha),
         "baselines": _baselines(content, performance) if content.baselines else (),
+        "comparison_note": _comparison_note(content.comparisons),
         "stress": _stress_charts(content.stress),
         "stress_table": _stress_table(content.stress),
+        "stress_note": content.stress_note,
         "gallery": [_entry(predictions, row, content.strips, int(rows[row]), threshold) for row in shown]
         if content.strips
         else [],
         "grid": paper_grid(),
         "has_gallery": content.strips is not None,
+        "has_probability": predictions.has_probability,
         "errors": len(errors),
         "missed": performance.fn,
         "false_shocks": performance.fp,
@@ -501,7 +526,7 @@ def _wrong(predictions: Predictions) -> dict[str, np.ndarray]:
     }
 
 
-def _not_done(content: ReportContent) -> list[str]:
+def _not_done(content: ReportContent, no_curves: str) -> list[str]:
     said = {
         "No other algorithm was judged on the same windows.": bool(content.baselines),
         "No stress test was done: nothing is known here of noise, artefacts and other recorders.": bool(content.stress),
@@ -509,133 +534,81 @@ def _not_done(content: ReportContent) -> list[str]:
         "What of the recordings is in no window, and why, was not given.": bool(content.left_out),
         "Where data, software and settings come from was not given.": bool(content.provenance),
     }
-    return [sentence for sentence, done in said.items() if not done]
+    return [
+        *content.notes,
+        *([f"There is no ROC curve and no reliability: {no_curves}."] if no_curves else []),
+        *(sentence for sentence, done in said.items() if not done),
+    ]
 
 
 def _curve_charts(predictions: Predictions, performance: Performance, validation: Validation) -> dict[str, Any]:
-    clear = np.isin(predictions.aha_class, SHOCKABLE + NONSHOCKABLE)
-    predictions = predictions.select(clear)
-    shockable = np.isin(predictions.aha_class, SHOCKABLE)
-    if shockable.all() or not shockable.any():
+    if _no_curves(predictions):
         return {}
-    curves = _measure_curves(predictions, shockable, validation.alpha, validation.seed)
-    roc = Series("by probability", curves.false_alarms, curves.sensitivity, *curves.band)
+    alpha, resamples, seed = validation.alpha, validation.resamples, validation.seed
+    found = roc(predictions, alpha=alpha, resamples=resamples, seed=seed)
+    bins = reliability(predictions, alpha=alpha, resamples=resamples, seed=seed)
     sensitivity, specificity = performance.sensitivity.observed, performance.specificity.observed
     advised = Series("as advised", [1 - (specificity or 0.0)], [sensitivity or 0.0], style="second", points=True)
     chance = Series("", [0, 1], [0, 1], style="reference")
-    reliability = Series(
-        "windows", curves.predicted, curves.observed, *curves.observed_band, style="first", points=True
-    )
+    curve = _roc_series(found)
+    windows = Series("windows", bins.probability, bins.share, bins.lower, bins.upper, style="first", points=True)
     false_alarms = "nonshockable windows advised a shock (1 - Sp)"
-    bins = zip(curves.predicted, curves.observed, *curves.observed_band, curves.windows, strict=True)
     return {
         "roc": line_chart(
             "ROC curve",
             share_axis(false_alarms),
             share_axis("shockable windows advised a shock (Se)"),
-            [chance, roc, advised],
+            [chance, curve, advised],
         ),
         "zoom": line_chart(
             f"ROC curve, the corner up to {100 * ZOOM:g} %",
             share_axis(false_alarms, 0.0, ZOOM),
             share_axis("shockable windows advised a shock (Se)", 1 - ZOOM, 1.0),
-            [roc, advised],
+            [curve, advised],
         ),
         "reliability": line_chart(
             "Reliability",
             share_axis("probability of shockable"),
             share_axis("windows that are shockable"),
-            [chance, reliability],
+            [chance, windows],
         ),
-        "area": f"{curves.area:.4f}",
-        "area_band": f"{curves.area_band[0]:.4f} to {curves.area_band[1]:.4f}" if curves.area_band[0] >= 0 else "",
-        "resamples": CURVE_RESAMPLES,
+        "area": f"{math.floor(1e4 * found.auc) / 1e4:.4f}",
+        "area_limit": "" if math.isnan(found.auc_limit) else f"{math.floor(1e4 * found.auc_limit) / 1e4:.4f}",
+        "resamples": validation.resamples,
+        "level": f"{100 * (1 - validation.alpha):g} % two-sided",
         "bins": Table(
-            "Reliability by tenths of the probability",
-            ("Mean probability", "Windows", "Shockable", "Lower edge", "Upper edge"),
+            f"Reliability by the probability, in {len(bins.windows)} bins",
+            ("Mean probability", "Patients", "Windows", "Shockable", "Lower limit", "Upper limit"),
             tuple(
                 (
-                    f"{100 * p:.1f}",
-                    str(int(n)),
-                    f"{100 * o:.1f}",
-                    *("–" if np.isnan(edge) else f"{100 * edge:.1f}" for edge in (low, high)),
+                    f"{100 * bins.probability[i]:.1f}",
+                    str(bins.patients[i]),
+                    str(bins.windows[i]),
+                    f"{100 * bins.share[i]:.1f}",
+                    *("–" if math.isnan(edge) else f"{100 * edge:.1f}" for edge in (bins.lower[i], bins.upper[i])),
                 )
-                for p, o, low, high, n in bins
-                if n
+                for i in np.flatnonzero(bins.windows)
             ),
         ),
     }
 
 
-def _measure_curves(predictions: Predictions, shockable: np.ndarray, alpha: float, seed: int) -> _Curves:
-    """Count by patient and threshold once; then a resample of patients is a weighted sum of those counts."""
-    patients, patient = np.unique(predictions.patient, return_inverse=True)
-    n = len(patients)
-    probability = predictions.probability
-    cuts = np.unique(probability)
-    if len(cuts) > CURVE_THRESHOLDS:
-        cuts = np.unique(np.quantile(probability, np.linspace(0, 1, CURVE_THRESHOLDS), method="lower"))
-    at = np.searchsorted(cuts, probability, side="right") - 1
-
-    def counts(mask: np.ndarray, columns: np.ndarray, many: int) -> np.ndarray:
-        flat = np.bincount(patient[mask] * many + columns[mask], minlength=n * many)
-        return flat.reshape(n, many).astype(float)
-
-    # Advised at a threshold is whatever lies at it or above: a sum from the right.
-    advised = [counts(mask, at, len(cuts))[:, ::-1].cumsum(axis=1) for mask in (shockable, ~shockable)]
-    tenth = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    everything = np.ones(len(predictions), dtype=bool)
-    in_bin = counts(everything, tenth, CALIBRATION_BINS)
-    shockable_in_bin = counts(shockable, tenth, CALIBRATION_BINS)
-
-    def curves(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        summed = [weights @ part for part in advised]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            se, fpr = (np.pad(part / part[:, -1:], ((0, 0), (1, 0))) for part in summed)
-            observed = (weights @ shockable_in_bin) / (weights @ in_bin)
-        return se, fpr, observed
-
-    se, fpr, observed = (rows[0] for rows in curves(np.ones((1, n))))
-    with np.errstate(invalid="ignore"):
-        predicted = np.bincount(tenth, probability, CALIBRATION_BINS) / in_bin.sum(axis=0)
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=CURVE_RESAMPLES)
-    some = [(draws @ part[:, -1]) > 0 for part in advised]
-    many_se, many_fpr, many_observed = curves(draws[some[0] & some[1]])
-    grid = np.unique(np.concatenate([fpr, np.linspace(0, ZOOM, 41), np.linspace(0, 1, 51)]))
-    enough = min(int((part[:, -1] > 0).sum()) for part in advised) > 1 and len(many_se) > 1
-    nothing = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
-    band, area_band = nothing, (-1.0, -1.0)
-    if enough:
-        # At equal rates of false alarms the highest sensitivity counts.
-        lines = np.array([np.interp(grid, *_steps(x, y)) for x, y in zip(many_fpr, many_se, strict=True)])
-        band = tuple(np.quantile(lines, [alpha, 1 - alpha], axis=0))
-        areas = np.quantile([_area(x, y) for x, y in zip(many_fpr, many_se, strict=True)], [alpha, 1 - alpha])
-        area_band = (float(areas[0]), float(areas[1]))
-    several = (in_bin > 0).sum(axis=0) > 1
-    edges = np.full((2, CALIBRATION_BINS), np.nan)
-    if several.any() and len(many_observed):
-        edges[:, several] = np.nanquantile(many_observed[:, several], [alpha, 1 - alpha], axis=0)
-    return _Curves(
-        false_alarms=grid,
-        sensitivity=np.interp(grid, *_steps(fpr, se)),
-        band=(band[0], band[1]),
-        predicted=predicted,
-        observed=observed,
-        observed_band=(edges[0], edges[1]),
-        windows=in_bin.sum(axis=0),
-        area=_area(fpr, se),
-        area_band=area_band,
-    )
+def _no_curves(predictions: Predictions) -> str:
+    """Say why there is no ROC curve and no reliability, or nothing if there are."""
+    if not predictions.has_probability:
+        return "the algorithm gave its decisions, and no probabilities"
+    if not all(np.isin(predictions.aha_class, group).any() for group in (SHOCKABLE, NONSHOCKABLE)):
+        return "they take shockable and nonshockable windows"
+    return ""
 
 
-def _steps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep the highest point at each x, which must not fall."""
-    last = np.append(np.diff(x) > 0, True)
-    return x[last], y[last]
-
-
-def _area(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+def _roc_series(found: Roc) -> Series:
+    """Draw the curve and its band over the rates of both; at equal rates the highest sensitivity counts."""
+    highest = np.append(np.diff(found.false_positive_rate) > 0, True)
+    rate = np.union1d(found.false_positive_rate, found.band_rate)
+    sensitivity = np.interp(rate, found.false_positive_rate[highest], found.sensitivity[highest])
+    edges = (np.interp(rate, found.band_rate, edge) for edge in (found.band_lower, found.band_upper))
+    return Series("by probability", rate, sensitivity, *edges)
 
 
 def _patients_chart(predictions: Predictions) -> Markup:
@@ -734,14 +707,62 @@ def _baselines(content: ReportContent, performance: Performance) -> tuple[tuple[
             )
         )
     goals = [_name(row) for row in performance.aha if row.goal.observed is not None]
+    tables = [_differences(content.comparisons)] if content.comparisons else []
     header = ("Algorithm", "Se\n(by patient)", "Sp\n(by patient)", "BAC\n(by patient)")
     return (
         (
             Table("Observed, and lower limit by patient", header, tuple(pooled)),
+            *tables,
             Table("Observed, and verdict by AHA class", ("Algorithm", *goals), tuple(by_class)),
         ),
         notes,
     )
+
+
+def _differences(comparisons: Mapping[str, Comparison]) -> Table:
+    """Lay out by how much this algorithm is better than each other one."""
+    rows = []
+    for name, comparison in comparisons.items():
+        found = {difference.measure: difference for difference in comparison.differences}
+        se, sp, accuracy = (found.get(measure) for measure in ("Se", "Sp", "BAC"))
+        rows.append((name, _difference(se), _p_value(se), _difference(sp), _p_value(sp), _difference(accuracy)))
+    header = (
+        *("Algorithm", "Se, points\n(by patient)", "Se,\nMcNemar's p"),
+        *("Sp, points\n(by patient)", "Sp,\nMcNemar's p", "BAC, points\n(by patient)"),
+    )
+    return Table("This algorithm less the other, with limits", header, tuple(rows))
+
+
+def _comparison_note(comparisons: Mapping[str, Comparison]) -> str:
+    """Say what the limits of the differences are, and what the p-values are not."""
+    for comparison in comparisons.values():
+        return (
+            f"Differences are in points of per cent, above 0 where this algorithm is better, with "
+            f"{100 * (1 - comparison.alpha):g} % two-sided limits from {comparison.resamples} resamples of the "
+            "patients, each with what both algorithms said. McNemar's p takes windows as independent, and is too small "
+            "where a patient has many."
+        )
+    return ""
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return "–"
+    text = _points(found.difference)
+    if found.lower_limit is None or found.upper_limit is None:
+        return text
+    return f"{text}\n({_points(found.lower_limit)} to {_points(found.upper_limit)})"
+
+
+def _points(difference: float) -> str:
+    """Write a difference of shares in points of per cent, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-0.0", "+0.0").replace("-", "−")
+
+
+def _p_value(found: Difference | None) -> str:
+    if found is None or found.p_value is None:
+        return "–"
+    return "< 0.0001" if found.p_value < LEAST_P else f"{found.p_value:.4f}"
 
 
 def _shares(rate: Rate) -> tuple[str]:
@@ -788,14 +809,15 @@ def _stress_table(stress: Sequence[StressPoint]) -> Table:
 
 
 def _errors(predictions: Predictions) -> list[int]:
-    """Return the rows of wrong advice, worst first: by how far the probability is from right."""
+    """Return the rows of wrong advice, worst first: by how far the probability is from right, if there is one."""
     wrong = _wrong(predictions)
-    distance = np.where(wrong[MISSED], 1 - predictions.probability, predictions.probability)
     rows = np.flatnonzero(wrong[MISSED] | wrong[FALSE])
-    order = np.lexsort(
-        (predictions.start_s[rows], predictions.record[rows], predictions.database[rows], -distance[rows])
-    )
-    return rows[order].tolist()
+    keys = [predictions.start_s, predictions.record, predictions.database]
+    if predictions.has_probability:
+        keys.append(-np.where(wrong[MISSED], 1 - predictions.probability, predictions.probability))
+    else:
+        keys.append(predictions.patient)
+    return rows[np.lexsort([key[rows] for key in keys])].tolist()
 
 
 def _entry(
@@ -821,7 +843,7 @@ def _entry(
         start_s=start_s,
         when=clock(start_s),
         window=f"{start_s:.2f} to {start_s + duration_s:.2f} s",
-        probability=f"{predictions.probability[row]:.4f}",
+        probability=f"{predictions.probability[row]:.4f}" if predictions.has_probability else "",
         rows=()
         if strip is None
         else paper(

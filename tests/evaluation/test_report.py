@@ -18,6 +18,8 @@ import pytest
 from ecg_shock.data.windows import LeftOut
 from ecg_shock.evaluation import charts, report
 from ecg_shock.evaluation.charts import PatientDot, Series, clock, line_chart, paper, patient_chart, share_axis
+from ecg_shock.evaluation.comparison import compare
+from ecg_shock.evaluation.curves import reliability, roc
 from ecg_shock.evaluation.performance import AHA_GOALS, Model, Rate, judge
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.report import ReportContent, Strip, write_report
@@ -226,10 +228,13 @@ def content_of_names(predictions: Predictions, names: tuple[str, ...]) -> Report
         judge(predictions, models=(model,)),
         predictions,
         baselines={name: judge(predictions), name + "!": judge(predictions.select(np.arange(n) < n // 2))},
+        comparisons={name: compare(predictions, predictions)[0]},
         stress=[StressPoint(name, name, value, RATE, RATE, 0) for value in (1.0, 2.0)],
+        stress_note=name,
         strips=sine,
         left_out=[LeftOut(name, name, name, 10.0)],
         provenance={name: name, "more": {name: name}},
+        notes=[name],
     )
 
 
@@ -351,49 +356,78 @@ def test_verdict_that_hangs_on_independence_is_called_weak() -> None:
     assert "20 of the 20 missed shocks are of one patient, bad" in found
 
 
-def measured(predictions: Predictions) -> report._Curves:
-    """Measure the curves with the limits of a report."""
-    return report._measure_curves(predictions, np.isin(predictions.aha_class, SHOCKABLE), 0.1, 0)
+def test_curves_are_those_of_the_predictions(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+    """Area, limit and bins are what `roc` and `reliability` give for the headline windows, rounded down."""
+    headline = make_predictions(400, 5.0)
+    predictions = Predictions.concatenate([make_predictions(300, 3.0), headline])
+    page = write(tmp_path, ReportContent(judge(predictions), predictions))
+    found, bins = roc(headline), reliability(headline)
+    area, limit = (f"{int(10000 * share) / 10000:.4f}" for share in (found.auc, found.auc_limit))
+    assert f"Area under the ROC curve: {area}, lower limit {limit} (90 % one-sided)" in page.text
+    full = [i for i in range(10) if bins.windows[i]]
+    assert [row[1:4] for row in page.table("Reliability by the probability")[1:]] == [
+        [str(bins.patients[i]), str(bins.windows[i]), f"{100 * bins.share[i]:.1f}"] for i in full
+    ]
 
 
-def test_roc_and_reliability_are_those_of_pairs_and_counts(rng: np.random.Generator) -> None:
-    """The area is the share of pairs in the right order, ties half; shares in tenths are plain counts."""
-    n = 300
-    shockable = rng.random(n) < 0.4
-    probability = np.round(np.clip(rng.normal(0.35 + 0.3 * shockable, 0.2), 0, 1), 2)
-    predictions = windows(
-        [
-            (f"p{rng.integers(12)}", "coarse_vf" if s else "other_nonshockable", p > 0.5, p)
-            for s, p in zip(shockable.tolist(), probability.tolist(), strict=True)
-        ]
+def test_roc_is_drawn_through_its_points(make_predictions: Callable[..., Predictions]) -> None:
+    """The line has every rate of the curve with its highest sensitivity, between the band's edges at its own rates."""
+    found = roc(make_predictions(300))
+    series = report._roc_series(found)
+    for rate in np.unique(found.false_positive_rate):
+        best = found.sensitivity[found.false_positive_rate == rate].max()
+        assert np.asarray(series.y)[series.x == rate] == pytest.approx(best)
+    at = np.isin(series.x, found.band_rate)
+    np.testing.assert_allclose(np.asarray(series.low)[at], found.band_lower)
+    np.testing.assert_allclose(np.asarray(series.high)[at], found.band_upper)
+    assert (np.diff(series.x) > 0).all()
+
+
+def test_decisions_alone_are_reported(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+    """Without probabilities there are no curves, which is said, and errors go by patient, record and time."""
+    predictions = make_predictions(300)
+    predictions = replace(predictions, probability=np.full(300, np.nan), record=predictions.record[::-1])
+    validation = judge(predictions)
+    rows = report.shown_errors(validation, predictions)
+    page = write(tmp_path, ReportContent(validation, predictions, strips=sine))
+    assert "curves" not in {attributes["id"] for attributes, _ in page.all("section")}
+    assert "There is no ROC curve and no reliability: the algorithm gave its decisions" in page.text
+    names = [(str(predictions.patient[row]), str(predictions.record[row]), predictions.start_s[row]) for row in rows]
+    assert names == sorted(names)
+    assert sorted(rows) == errors_of(predictions, 5.0)
+    entries = [
+        (a["data-patient"], a["data-record"], float(a["data-start"] or ""))
+        for a, _ in page.all("li")
+        if "data-kind" in a
+    ]
+    assert entries == names
+    assert "nan" not in page.text.lower().replace("dominant", "")
+    assert [a["value"] for a, _ in page.all("option")] == ["", "", "", "patient", "record"]
+
+
+def test_differences_are_those_of_the_comparison(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+    """What is above 0 is to this algorithm's credit; limits, and p where there is one, stand beside it."""
+    predictions = make_predictions(400)
+    other = replace(predictions, shock=np.zeros(400, dtype=bool))
+    (comparison,) = compare(other, predictions)
+    content = ReportContent(
+        judge(predictions), predictions, baselines={"never": judge(other)}, comparisons={"never": comparison}
     )
-    curves = measured(predictions)
-    pairs = [(a > b) + 0.5 * (a == b) for a in probability[shockable] for b in probability[~shockable]]
-    assert curves.area == pytest.approx(np.mean(pairs))
-    for cut in (0.2, 0.5, 0.8):
-        se = np.mean(probability[shockable] >= cut)
-        fpr = np.mean(probability[~shockable] >= cut)
-        at = np.flatnonzero(np.isclose(curves.false_alarms, fpr))
-        assert max(curves.sensitivity[at]) >= se - 1e-12
-    assert (curves.band[0] <= curves.sensitivity + 1e-9).mean() > 0.9
-    assert curves.area_band[0] < curves.area < curves.area_band[1]
-    for tenth in range(10):
-        mine = [s for p, s in zip(probability, shockable, strict=True) if min(int(p * 10), 9) == tenth]
-        assert curves.windows[tenth] == len(mine)
-        if mine:
-            assert curves.observed[tenth] == pytest.approx(sum(mine) / len(mine))
-    assert np.nansum(curves.predicted * curves.windows) == pytest.approx(probability.sum())
-
-
-def test_bands_are_of_patients() -> None:
-    """Windows repeated five times move no band, and a single patient has none."""
-    rows = [(f"p{i % 7}", "coarse_vf" if i % 3 else "asystole", i % 2 == 0, (i * 37 % 100) / 100) for i in range(150)]
-    once, often = measured(windows(rows)), measured(windows(rows * 5))
-    np.testing.assert_allclose(once.band, often.band)
-    np.testing.assert_allclose(once.observed_band, often.observed_band)
-    single = measured(windows([("p", *rest) for _, *rest in rows]))
-    assert np.isnan(single.band).all()
-    assert np.isnan(single.observed_band).all()
+    page = write(tmp_path, content)
+    ((name, se, se_p, sp, sp_p, accuracy),) = page.table("This algorithm less the other")[1:]
+    found = {difference.measure: difference for difference in comparison.differences}
+    missed = np.isin(predictions.aha_class, SHOCKABLE)
+    assert (name, se_p, sp_p) == ("never", "< 0.0001", "< 0.0001")
+    assert se.startswith(f"+{100 * predictions.shock[missed].mean():.1f}(+")
+    assert sp == "−{:.1f}(−{:.1f} to −{:.1f})".format(
+        *(-100 * value for value in (found["Sp"].difference, found["Sp"].lower_limit, found["Sp"].upper_limit))
+    )
+    assert accuracy.startswith(f"+{100 * found['BAC'].difference:.1f}(")
+    assert "90 % two-sided limits from 2000 resamples" in page.text
+    with pytest.raises(ValueError, match="comparison with 'other' at 5 s"):
+        replace(content, comparisons={"other": comparison})
+    with pytest.raises(ValueError, match="comparison with 'never' at 3 s"):
+        replace(content, comparisons={"never": replace(comparison, duration_s=3.0)})
 
 
 @pytest.mark.parametrize("only", ["coarse_vf", "asystole", "fine_vf"])
