@@ -394,7 +394,7 @@ def sensitivity_to_labels(
         inside = candidates & beyond
         counts = np.bincount(patient[inside & predictions.shock], minlength=len(patients))
         windows = np.bincount(patient[inside], minlength=len(patients))
-        rows.append(LabelRow(measured, limit, _row(aha_class, _rate(counts, windows, alpha, resamples, seed))))
+        rows.append(LabelRow(measured, limit, _row(aha_class, rate_of(counts, windows, alpha, resamples, seed))))
     return tuple(rows)
 
 
