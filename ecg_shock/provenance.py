@@ -7,7 +7,10 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("ecg-shock", "numpy", "scipy", "keras", "keras-tuner", "tensorflow", "tensorflow-cpu", "pydantic", "wfdb")
+PACKAGES = (
+    *("ecg-shock", "numpy", "scipy", "scikit-learn", "keras", "keras-tuner", "tensorflow", "tensorflow-cpu"),
+    *("ai-edge-litert", "pydantic", "wfdb"),
+)
 GIT_TIMEOUT_S = 10
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +50,7 @@ def validate(
     record: Annotated[
         bool, typer.Option("--record", help="Add the test results to the model's own card as well.")
     ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out other algorithms and stress tests.")] = False,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
@@ -62,23 +65,39 @@ def validate(
     It may have database, lead, fold, rate_bpm and amplitude_mv.
 
     The tables are printed and written as report.md and report.json, and what a model predicted as predictions.csv.
+
+    report.html is the whole review on one page. Of a model it shows classical detectors on the same windows, stress
+    tests, and every error as ECG.
     """
     from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
-    from ecg_shock.evaluation.performance import judge
-    from ecg_shock.evaluation.protocol import DURATIONS_S, describe, find_bundles, predict_bundles
-    from ecg_shock.evaluation.tables import to_card, to_json, to_markdown, to_rich
-    from ecg_shock.evaluation.validation import validate as validate_predictions
+    from ecg_shock.evaluation.protocol import find_bundles
+    from ecg_shock.evaluation.review import PREDICTIONS_NAME, REPORT_NAMES, review_bundles, review_file
+    from ecg_shock.evaluation.tables import to_card, to_rich
     from ecg_shock.models.bundle import add_to_card
 
     console = Console()
     folder = out or (model / "validation" if model else Path("runs") / "validation")
+    command = _command(
+        model,
+        {
+            "--predictions": predictions,
+            "--threshold": threshold,
+            "--out": out,
+            "--databases": databases,
+            "--record": record,
+            "--quick": quick,
+            "--data": data,
+        },
+    )
     if predictions:
-        if model or databases or record or data:
-            raise ValueError("--predictions are judged as they are; leave out MODEL, --databases, --record and --data.")
+        if model or databases or record or quick or data:
+            raise ValueError(
+                "--predictions are judged as they are; leave out MODEL, --databases, --record, --quick and --data."
+            )
         if predictions.is_dir():
             raise ValueError(f"{predictions} is a folder; --predictions takes a CSV file, MODEL the folder of a model.")
-        validation = validate_predictions(predictions, threshold=threshold)
-        written = ["report.md", "report.json"]
+        validation = review_file(predictions, folder, threshold=threshold, command=command)
+        written = [*REPORT_NAMES]
     else:
         if threshold is not None:
             raise ValueError("--threshold is for --predictions; a model has its own.")
@@ -88,18 +107,33 @@ def validate(
         if databases and len(bundles) > 1:
             raise ValueError(f"{model} holds {len(bundles)} bundles; give the one to judge on {databases}.")
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("folds and window lengths", total=len(bundles) * len(DURATIONS_S))
-            found = predict_bundles(
-                bundles, databases.split(",") if databases else (), data, on_duration=lambda: progress.advance(task)
+
+            def on_stage(stage: str, steps: int) -> Callable[[], None]:
+                task = progress.add_task(stage, total=steps)
+                return lambda: progress.advance(task)
+
+            validation = review_bundles(
+                bundles,
+                folder,
+                databases=databases.split(",") if databases else (),
+                folder=data,
+                quick=quick,
+                command=command,
+                on_stage=on_stage,
             )
-        validation = judge(found, models=tuple(describe(bundle) for bundle in bundles))
-        written = ["report.md", "report.json", "predictions.csv"]
-    folder.mkdir(parents=True, exist_ok=True)
-    if not predictions:
-        found.write_csv(folder / "predictions.csv")
-    (folder / "report.json").write_text(to_json(validation), encoding="utf-8")
-    (folder / "report.md").write_text(to_markdown(validation), encoding="utf-8")
+        written = [*REPORT_NAMES, PREDICTIONS_NAME]
     if record:
         add_to_card(bundles[0], {"test": to_card(validation)})
     console.print(to_rich(validation))
     console.print(f"written: {folder}/{', '.join(written)}", highlight=False, markup=False)
+
+
+def _command(model: Path | None, options: dict[str, object]) -> str:
+    """Write the command as it can be typed again."""
+    words = ["ecg-shock", "validate", *([str(model)] if model else [])]
+    for name, value in options.items():
+        if value is True:
+            words.append(name)
+        elif value not in (None, False):
+            words += [name, str(value)]
+    return shlex.join(words)

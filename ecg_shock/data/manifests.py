@@ -6,6 +6,7 @@ a database's name does.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -131,6 +132,15 @@ class Manifest:
     def total_bytes(self) -> int:
         """Size of all files together."""
         return sum(entry.bytes for entry in self.files.values())
+
+    @property
+    def files_sha256(self) -> str:
+        """SHA-256 of the list of files: the name, size and digest of each on a line, by name."""
+        lines = (
+            f"{name} {entry.bytes} {entry.sha256 or entry.samples_sha256}\n"
+            for name, entry in sorted(self.files.items())
+        )
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def patient_of(self, record: str) -> str:
         """Name the patient of a record, the unit that splits keep apart.

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.parts import DataConfig, load_test, load_windows
-from ecg_shock.data.windows import WindowSet, amplitude_mv, rate_bpm
+from ecg_shock.data.manifests import data_dir, load_manifest
+from ecg_shock.data.parts import (
+    SYNTHETIC,
+    SYNTHETIC_PATIENTS,
+    SYNTHETIC_SEED,
+    DataConfig,
+    load_parts,
+    load_test,
+    load_windows,
+)
+from ecg_shock.data.recordings import Recording, read_record
+from ecg_shock.data.splits import load_split
+from ecg_shock.data.synthetic import synthetic_recordings
+from ecg_shock.data.windows import LeftOut, WindowSet, amplitude_mv, rate_bpm
 from ecg_shock.deploy.advisor import Advisor
 from ecg_shock.evaluation.performance import Model
 from ecg_shock.evaluation.predictions import Predictions
@@ -182,7 +195,7 @@ def predict_databases(
     ValueError
         If a patient was trained on or selected with.
     """
-    config = data_config(bundle).model_copy(update={"databases": tuple(databases)})
+    config = _of_databases(data_config(bundle), databases)
     tested = (load_windows(_of_length(config, duration_s), folder) for duration_s in durations_s)
     return _predict(bundle, tested, 0, on_duration)
 
@@ -226,6 +239,136 @@ def predict_bundles(
     return predict_databases(bundles[0], databases, folder, on_duration=on_duration)
 
 
+def predict_baselines(
+    bundles: Sequence[Bundle],
+    databases: Sequence[str] = (),
+    folder: Path | None = None,
+    *,
+    duration_s: float,
+    on_bundle: Callable[[], Any] | None = None,
+) -> dict[str, Predictions]:
+    """Fit the classical detectors as the bundles were trained, and let them judge the same windows.
+
+    Parameters
+    ----------
+    bundles : sequence of Bundle
+        As `find_bundles` gives them. Detectors are fitted on the training windows of each by itself: those of its
+        own fold, with its limit a patient and its supplement.
+    databases, folder
+        As for `predict_bundles`.
+    duration_s : float
+        Length of all windows in seconds.
+    on_bundle : callable, optional
+        Called without arguments after each of them.
+
+    Returns
+    -------
+    dict of str to Predictions
+        As `ecg_shock.evaluation.detectors.baseline_predictions` names them, the folds pooled.
+
+    Raises
+    ------
+    ValueError
+        If a patient was trained on and is to be judged.
+    FileNotFoundError
+        If recordings are not there.
+    """
+    from ecg_shock.evaluation.detectors import baseline_predictions
+
+    of_folds = []
+    for bundle in bundles:
+        config = _of_length(data_config(bundle), duration_s)
+        train = load_parts(config, folder).train
+        tested = judged_windows(bundle, databases, folder, duration_s=duration_s)
+        of_folds.append(baseline_predictions(train, tested, 0 if databases else config.fold))
+        if on_bundle:
+            on_bundle()
+    return {name: Predictions.concatenate([found[name] for found in of_folds]) for name in of_folds[0]}
+
+
+def judged_windows(
+    bundle: Bundle, databases: Sequence[str] = (), folder: Path | None = None, *, duration_s: float
+) -> WindowSet:
+    """Load the windows that a bundle is judged on.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The model.
+    databases, folder
+        As for `predict_bundles`.
+    duration_s : float
+        Length of the windows in seconds.
+
+    Returns
+    -------
+    WindowSet
+        On the first lead, intermediate classes included.
+    """
+    config = _of_length(data_config(bundle), duration_s)
+    return load_windows(_of_databases(config, databases), folder) if databases else load_test(config, folder)
+
+
+def left_out(
+    bundles: Sequence[Bundle], databases: Sequence[str] = (), folder: Path | None = None, *, duration_s: float
+) -> tuple[LeftOut, ...]:
+    """Say what of the tested recordings is in no window.
+
+    Parameters
+    ----------
+    bundles, databases, folder
+        As for `predict_bundles`.
+    duration_s : float
+        Length of the windows in seconds.
+
+    Returns
+    -------
+    tuple of LeftOut
+        Of every recording of a tested patient, also of those without any window.
+    """
+    found: list[LeftOut] = []
+    for bundle in bundles:
+        config = _of_length(data_config(bundle), duration_s)
+        if databases:
+            found += load_windows(_of_databases(config, databases), folder).left_out
+            continue
+        tested = load_split(config.split)[config.fold].test
+        for name in config.databases:
+            windows = load_windows(_of_databases(config, [name]), folder)
+            found += [entry for entry in windows.left_out if _patient_of(name, entry.record) in tested]
+    return tuple(found)
+
+
+def recordings_of(windows: WindowSet | Predictions, folder: Path | None = None) -> Iterator[Recording]:
+    """Read the recordings that windows were cut from, one after the other.
+
+    Parameters
+    ----------
+    windows : WindowSet or Predictions
+        Of databases that lie in files, or synthetic.
+    folder : pathlib.Path, optional
+        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
+
+    Yields
+    ------
+    Recording
+        Without labels, which the windows have.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `ecg_shock.data.recordings.read_record`.
+    """
+    records = dict.fromkeys(zip(windows.database.tolist(), windows.record.tolist(), strict=True))
+    for database, record in records:
+        if database != SYNTHETIC:
+            yield replace(read_record(data_dir(folder) / database / record), database=database)
+    if any(database == SYNTHETIC for database, _ in records):
+        for recording in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED):
+            if (recording.database, recording.name) in records:
+                yield recording
+
+
 def measure(windows: WindowSet) -> tuple[np.ndarray, np.ndarray]:
     """Measure what parts the classes of VT and VF, as the label policy does.
 
@@ -259,6 +402,14 @@ def _all_but_fold(bundle: Bundle) -> dict[str, Any]:
         **data,
         **training,
     }
+
+
+def _of_databases(config: DataConfig, databases: Sequence[str]) -> DataConfig:
+    return config.model_copy(update={"databases": tuple(databases)})
+
+
+def _patient_of(database: str, record: str) -> str:
+    return f"{SYNTHETIC}/{record}" if database == SYNTHETIC else load_manifest(database).patient_of(record)
 
 
 def _of_length(config: DataConfig, window_s: float) -> DataConfig:

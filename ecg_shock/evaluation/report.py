@@ -133,6 +133,8 @@ class ReportContent:
         The same predictions.
     baselines : mapping of str to Validation
         Other algorithms by their names, on the same windows.
+    baselines_note : str
+        How they were made.
     comparisons : mapping of str to Comparison
         By the same names: each other algorithm first and this one second, at the headline duration.
     stress : sequence of StressPoint
@@ -159,6 +161,7 @@ class ReportContent:
     validation: Validation
     predictions: Predictions
     baselines: Mapping[str, Validation] = field(default_factory=dict)
+    baselines_note: str = ""
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     stress: Sequence[StressPoint] = ()
     stress_note: str = ""
@@ -328,6 +331,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "by_database": _groups("Database", performance.by_database, validation.alpha),
         "by_rhythm": _groups("Rhythm", performance.by_rhythm, validation.alpha),
         "baselines": _baselines(content, performance) if content.baselines else (),
+        "baselines_note": content.baselines_note,
         "comparison_note": _comparison_note(content.comparisons),
         "stress": _stress_charts(content.stress),
         "stress_table": _stress_table(content.stress),

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.manifests import data_dir
 from ecg_shock.data.noise import add_noise, compressions, draw_noise, mains, read_noise, resample
-from ecg_shock.data.recordings import Recording, read_record
+from ecg_shock.data.recordings import Recording
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.deploy.advisor import Advisor
 from ecg_shock.evaluation.limits import ALPHA, RESAMPLES
@@ -30,6 +29,7 @@ from ecg_shock.preprocessing import hold_invalid
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 SNR_DB = (24.0, 18.0, 12.0, 6.0, 0.0, -6.0)  # those of the records of nstdb, Moody et al. 1984
+RECORDED_NOISE = {"bw": "baseline wander", "em": "electrode motion", "ma": "muscle noise"}  # by the record of nstdb
 COMPRESSIONS_MV = (0.25, 0.5, 1.0, 2.0, 4.0)  # peak to peak, as all amplitudes here but those of clipping
 MAINS_HZ = (50.0, 60.0)
 MAINS_MV = (0.1, 0.5, 1.0, 2.0)
@@ -101,7 +101,7 @@ def standard_stresses(folder: Path | None = None) -> tuple[Stress, ...]:
         Levels of one stress follow each other, the mildest first where there is an order.
     """
     stresses = []
-    for record, name in (("bw", "baseline wander"), ("em", "electrode motion"), ("ma", "muscle noise")):
+    for record, name in RECORDED_NOISE.items():
         stresses += [Stress(name, f"{snr:g} dB", snr, partial(_noisy, record, snr, folder)) for snr in SNR_DB]
     for level_mv in COMPRESSIONS_MV:
         disturb = partial(_compressed, level_mv)
@@ -140,7 +140,8 @@ def stress_test(
     model : Bundle or Advisor
         Of a bundle the windows' patients must be unknown. Of an advisor that is not checked: the caller answers for it.
     recordings : iterable of Recording
-        All that the windows were cut from, such as `recordings_of` yields; one is held at a time. Others are ignored.
+        All that the windows were cut from, such as `ecg_shock.evaluation.protocol.recordings_of` yields; one is held
+        at a time. Others are ignored.
     windows : WindowSet
         Where to look; windows of intermediate classes are left out.
     stresses : sequence of Stress
@@ -200,31 +201,6 @@ def stress_test(
     return tuple(
         _point(stress, chosen, shock[i], usable[i], alpha, resamples, seed) for i, stress in enumerate(everything)
     )
-
-
-def recordings_of(windows: WindowSet, folder: Path | None = None) -> Iterator[Recording]:
-    """Read the recordings that windows were cut from, one after the other.
-
-    Parameters
-    ----------
-    windows : WindowSet
-        Of databases that lie in files.
-    folder : pathlib.Path, optional
-        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
-
-    Yields
-    ------
-    Recording
-        Without labels, which the windows have.
-
-    Raises
-    ------
-    OSError, ValueError
-        As `ecg_shock.data.recordings.read_record`.
-    """
-    records = dict.fromkeys(zip(windows.database.tolist(), windows.record.tolist(), strict=True))
-    for database, record in records:
-        yield replace(read_record(data_dir(folder) / database / record), database=database)
 
 
 def sub_sample(windows: WindowSet, at_most: int | None, seed: int) -> WindowSet:

@@ -107,12 +107,17 @@ def describe_file(path: Path, threshold: float | None) -> str:
     str
         Its name, without the folder, the beginning of its SHA-256, and the threshold.
     """
+    decision = "as its column shock says" if threshold is None else f"from a probability of {threshold:g} on"
+    return f"{path.name}, SHA-256 {file_sha256(path)[:_SHOWN_DIGITS]}; shock advised {decision}"
+
+
+def file_sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file, which may be large."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    decision = "as its column shock says" if threshold is None else f"from a probability of {threshold:g} on"
-    return f"{path.name}, SHA-256 {digest.hexdigest()[:_SHOWN_DIGITS]}; shock advised {decision}"
+    return digest.hexdigest()
 
 
 def _refuse(kind: str, **options: object) -> None:

@@ -231,6 +231,7 @@ def content_of_names(predictions: Predictions, names: tuple[str, ...]) -> Report
         comparisons={name: compare(predictions, predictions)[0]},
         stress=[StressPoint(name, name, value, RATE, RATE, 0) for value in (1.0, 2.0)],
         stress_note=name,
+        baselines_note=name,
         strips=sine,
         left_out=[LeftOut(name, name, name, 10.0)],
         provenance={name: name, "more": {name: name}},
