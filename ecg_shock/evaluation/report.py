@@ -12,8 +12,8 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class ReportContent:
     comparisons : mapping of str to Comparison
         By the same names: each other algorithm first and this one second, at the headline duration.
     stress : sequence of StressPoint
-        In any order; points of one stress become one chart.
+        In any order; points of one stress become one chart, if there are several.
     stress_note : str
         Which windows were disturbed, and how they were judged.
     strips : callable, optional
@@ -321,6 +321,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
             for other in others
         ],
         "weaknesses": _weaknesses(performance, predictions),
+        "better": _better(content, performance),
         "not_done": _not_done(content, _no_curves(predictions)),
         "curves": _curve_charts(predictions, performance, validation),
         "patients": _patients_chart(predictions),
@@ -463,7 +464,7 @@ def _weaknesses(performance: Performance, predictions: Predictions) -> list[str]
         for row in performance.aha
         if row.verdict == MEETS and (row.rate.patient_limit or 0.0) < (row.goal.limit or 0.0)
     ]
-    concentrated = list(_concentrations(predictions))
+    concentrated = _concentrations(predictions)
     if len(found) >= MOST_WEAKNESSES and concentrated:
         found = [*found[: MOST_WEAKNESSES - 1], concentrated[0]]
     else:
@@ -474,6 +475,25 @@ def _weaknesses(performance: Performance, predictions: Predictions) -> list[str]
         if row.verdict == MEETS and row.rate.patients < FEW_PATIENTS
     ]
     return found[:MOST_WEAKNESSES]
+
+
+def _better(content: ReportContent, performance: Performance) -> list[str]:
+    """Say which other algorithms have the higher balanced accuracy."""
+    mine = performance.balanced_accuracy.observed
+    sentences = []
+    for name, validation in content.baselines.items():
+        at = {other.duration_s: other.balanced_accuracy.observed for other in validation.performances}
+        its = at.get(performance.duration_s)
+        if mine is None or its is None or its <= mine:
+            continue
+        shares = f"{rounded_down(its)} %, this algorithm {rounded_down(mine)} %"
+        sentence = f"{name} has the higher balanced accuracy on the same windows: {shares}."
+        for found in content.comparisons[name].differences if name in content.comparisons else ():
+            if found.measure == "BAC" and found.lower_limit is not None and found.upper_limit is not None:
+                limits = f"{_points(found.lower_limit)} to {_points(found.upper_limit)}"
+                sentence += f" Limits of the difference by patient: {limits} points."
+        sentences.append(sentence)
+    return sentences
 
 
 def _name(row: AhaRow) -> str:
@@ -503,8 +523,9 @@ def _failure(row: AhaRow) -> str:
     )
 
 
-def _concentrations(predictions: Predictions) -> Iterator[str]:
-    """Name patients who carry much of the errors of one kind."""
+def _concentrations(predictions: Predictions) -> list[str]:
+    """Name patients who carry much of the errors of one kind, the largest share first."""
+    found = []
     for kind, wrong in _wrong(predictions).items():
         names, counts = np.unique(predictions.patient[wrong], return_counts=True)
         total = int(counts.sum())
@@ -513,10 +534,12 @@ def _concentrations(predictions: Predictions) -> Iterator[str]:
         worst = int(np.argmax(counts))
         mine = wrong & (predictions.patient == names[worst])
         rhythms = ", ".join(_rhythm(name) for name in np.unique(predictions.rhythm[mine]))
-        yield (
+        sentence = (
             f"{counts[worst]} of the {total} {kind}s are of one patient, {names[worst]} ({rhythms}); "
             f"all {total} are of {_patients(len(names))}."
         )
+        found.append((counts[worst] / total, sentence))
+    return [sentence for _, sentence in sorted(found, key=lambda pair: -pair[0])]
 
 
 def _rhythm(name: str) -> str:
@@ -568,7 +591,7 @@ def _curve_charts(predictions: Predictions, performance: Performance, validation
             f"ROC curve, the corner up to {100 * ZOOM:g} %",
             share_axis(false_alarms, 0.0, ZOOM),
             share_axis("shockable windows advised a shock (Se)", 1 - ZOOM, 1.0),
-            [curve, advised],
+            [replace(curve, y=np.where(np.asarray(curve.y) < 1 - ZOOM, np.nan, curve.y)), advised],
         ),
         "reliability": line_chart(
             "Reliability",
@@ -607,12 +630,13 @@ def _no_curves(predictions: Predictions) -> str:
 
 
 def _roc_series(found: Roc) -> Series:
-    """Draw the curve and its band over the rates of both; at equal rates the highest sensitivity counts."""
+    """Draw the curve and its band over the rates of both; at equal rates the highest sensitivity counts, but for 0."""
     highest = np.append(np.diff(found.false_positive_rate) > 0, True)
     rate = np.union1d(found.false_positive_rate, found.band_rate)
     sensitivity = np.interp(rate, found.false_positive_rate[highest], found.sensitivity[highest])
     edges = (np.interp(rate, found.band_rate, edge) for edge in (found.band_lower, found.band_upper))
-    return Series("by probability", rate, sensitivity, *edges)
+    low, high = (np.append(np.nan, edge) for edge in edges)
+    return Series("by probability", np.append(0.0, rate), np.append(0.0, sensitivity), low, high)
 
 
 def _patients_chart(predictions: Predictions) -> Markup:
@@ -774,8 +798,11 @@ def _shares(rate: Rate) -> tuple[str]:
 
 
 def _stress_charts(stress: Sequence[StressPoint]) -> list[tuple[str, Markup]]:
+    """Draw each stress of several degrees; a single one has its row in the table."""
     charts = []
     for name, points in _by_stress(stress).items():
+        if len(points) < 2:
+            continue
         rates = {"Se": [point.sensitivity for point in points], "Sp": [point.specificity for point in points]}
         values, levels = [point.value for point in points], [point.level for point in points]
         charts.append((name, _rates_chart(f"Se and Sp under {name}", name, values, levels, rates)))

@@ -43,7 +43,7 @@ def test_report_is_what_the_function_finds(path: Path, tmp_path: Path) -> None:
     expected = ecg_shock.validate(path)
     assert json.loads((out / "report.json").read_text(encoding="utf-8")) == json.loads(json.dumps(to_dict(expected)))
     assert (out / "report.md").read_text(encoding="utf-8") == to_markdown(expected)
-    assert sorted(file.name for file in out.iterdir()) == ["report.json", "report.md"]
+    assert sorted(file.name for file in out.iterdir()) == ["report.html", "report.json", "report.md"]
     assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
     assert "180/200" in done.stdout
     assert "190/200" in done.stdout
@@ -84,9 +84,10 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["MODEL", "--predictions", "FILE"], "leave out MODEL, --databases, --record and --data"),
+        (["MODEL", "--predictions", "FILE"], "leave out MODEL, --databases, --record, --quick and --data"),
         (["--predictions", "FILE", "--databases", "vfdb"], "leave out MODEL"),
         (["--predictions", "FILE", "--record"], "leave out MODEL"),
+        (["--predictions", "FILE", "--quick"], "leave out MODEL"),
         (["--predictions", "FILE", "--data", "there"], "leave out MODEL"),
         (["--predictions", "FOLDER"], "is a folder; --predictions takes a CSV file"),
         (["--threshold", "0.5"], "--threshold is for --predictions"),

@@ -372,9 +372,11 @@ def test_curves_are_those_of_the_predictions(tmp_path: Path, make_predictions: C
 
 
 def test_roc_is_drawn_through_its_points(make_predictions: Callable[..., Predictions]) -> None:
-    """The line has every rate of the curve with its highest sensitivity, between the band's edges at its own rates."""
+    """From 0 on, the line has every rate with its highest sensitivity, and the band its edges at its own rates."""
     found = roc(make_predictions(300))
     series = report._roc_series(found)
+    assert (series.x[0], series.y[0]) == (0, 0)
+    series = replace(series, **{axis: np.asarray(getattr(series, axis))[1:] for axis in ("x", "y", "low", "high")})
     for rate in np.unique(found.false_positive_rate):
         best = found.sensitivity[found.false_positive_rate == rate].max()
         assert np.asarray(series.y)[series.x == rate] == pytest.approx(best)
@@ -425,6 +427,17 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     )
     assert accuracy.startswith(f"+{100 * found['BAC'].difference:.1f}(")
     assert "90 % two-sided limits from 2000 resamples" in page.text
+    assert "has the higher balanced accuracy" not in page.text
+    right = replace(predictions, shock=missed)
+    (comparison,) = compare(right, predictions)
+    content = replace(content, baselines={"<b>": judge(right)}, comparisons={"<b>": comparison})
+    verdict = next(text for a, text in write(tmp_path, content).all("section") if a["id"] == "verdict")
+    mine = judge(predictions).performances[0].balanced_accuracy.observed
+    assert mine is not None
+    assert (
+        "<b> has the higher balanced accuracy on the same windows: 100.0 %, this algorithm "
+        f"{math.floor(1000 * mine) / 10:.1f} %. Limits of the difference by patient: −"
+    ) in verdict
     with pytest.raises(ValueError, match="comparison with 'other' at 5 s"):
         replace(content, comparisons={"other": comparison})
     with pytest.raises(ValueError, match="comparison with 'never' at 3 s"):
