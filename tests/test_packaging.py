@@ -56,7 +56,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_studies_and_manifests_and_no_recording(wheel: Path) -> None:
-    """Every tracked file of tuning/ and data_manifests/ is in it byte for byte, and the model."""
+    """Every tracked file of tuning/ and data_manifests/ and the templates are in it byte for byte, and the model."""
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
     for folder in ("tuning", "data_manifests"):
@@ -67,6 +67,9 @@ def test_wheel_holds_studies_and_manifests_and_no_recording(wheel: Path) -> None
             assert held[name] == file.read_bytes()
     expected = {f"ecg_shock/pretrained/{name}" for name in ("bundle.toml", "model.tflite", "model.keras", "CARD.md")}
     assert expected <= held.keys()
+    for file in ("report.html", "report.css", "report.js"):
+        template = f"ecg_shock/evaluation/templates/{file}"
+        assert held[template] == (CHECKOUT / template).read_bytes()
     assert {"ecg_shock/py.typed", "ecg_shock/__main__.py"} <= held.keys()
     assert not [name for name in held if name.endswith((".dat", ".atr", ".hea", ".edf", ".pyc"))]
     assert {name.split("/")[0] for name in held} == {"ecg_shock", f"ecg_shock-{__version__}.dist-info"}

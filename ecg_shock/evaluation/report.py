@@ -491,7 +491,7 @@ def _better(content: ReportContent, performance: Performance) -> list[str]:
         for found in content.comparisons[name].differences if name in content.comparisons else ():
             if found.measure == "BAC" and found.lower_limit is not None and found.upper_limit is not None:
                 limits = f"{_points(found.lower_limit)} to {_points(found.upper_limit)}"
-                sentence += f" Limits of the difference by patient: {limits} points."
+                sentence += f" Limits by patient of this one less that one: {limits} points."
         sentences.append(sentence)
     return sentences
 
@@ -925,7 +925,7 @@ def _evidence(content: ReportContent, performance: Performance) -> list[str]:
         "another algorithm. That a threshold was chosen without the patients of this report cannot be seen from the "
         "predictions alone.",
         "Labels are those of the databases. A gallery of errors holds errors of annotators too.",
-        f"Limits and bands are {level_of(content.validation)}, each by itself; of many rows some fail or pass by "
-        "chance.",
+        f"Limits of shares are {level_of(content.validation)}, and each limit and band holds by itself; of many rows "
+        "some fail or pass by chance.",
         "Goals as in Kerber et al., Circulation 95:1677-1682, 1997. " + DISCLAIMER,
     ]

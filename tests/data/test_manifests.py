@@ -39,6 +39,22 @@ def manifest_path(tmp_path: Path) -> Path:
     return path
 
 
+def test_digest_of_the_list_is_of_every_file(manifest_path: Path) -> None:
+    """It is that of a line a file, by name, and changes with a name, a size and a digest, not with their order."""
+    listed = "".join(f"r{i}.hea {3 if i < 3 else 4} {DIGEST}\n" for i in (1, 2, 3))
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    assert load_manifest(manifest_path).files_sha256 == digest
+    first = f'"r1.hea" = {{ bytes = 3, sha256 = "{DIGEST}" }}\n'
+    moved = VALID.replace(first, "") + first
+    others = [VALID.replace("bytes = 4", "bytes = 5"), VALID.replace(DIGEST, "1" * 64), VALID.replace("r3", "r4")]
+    found = []
+    for text in (moved, *others):
+        manifest_path.write_text(text, encoding="utf-8")
+        found.append(load_manifest(manifest_path).files_sha256)
+    assert found[0] == digest
+    assert len(set(found)) == 4
+
+
 @pytest.mark.recordings
 @pytest.mark.parametrize("name", ["vfdb", "cudb", "mitdb", "nstdb"])
 def test_manifest_agrees_with_the_real_recordings(name: str, recordings_dir: Path) -> None:

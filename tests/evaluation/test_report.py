@@ -436,7 +436,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     assert mine is not None
     assert (
         "<b> has the higher balanced accuracy on the same windows: 100.0 %, this algorithm "
-        f"{math.floor(1000 * mine) / 10:.1f} %. Limits of the difference by patient: −"
+        f"{math.floor(1000 * mine) / 10:.1f} %. Limits by patient of this one less that one: −"
     ) in verdict
     with pytest.raises(ValueError, match="comparison with 'other' at 5 s"):
         replace(content, comparisons={"other": comparison})
