@@ -179,7 +179,7 @@ class ReportContent:
                 f"the predictions hold {found} windows by duration in s, and {judged} were judged; give the "
                 "predictions that `judge` was given"
             )
-        duration_s = _headline(self.validation).duration_s
+        duration_s = headline(self.validation).duration_s
         for name, comparison in self.comparisons.items():
             if name not in self.baselines or comparison.duration_s != duration_s:
                 raise ValueError(
@@ -241,7 +241,7 @@ def shown_errors(validation: Validation, predictions: Predictions) -> list[int]:
         Rows of `predictions`, worst first: by how far the probability is from right. Without probabilities they go
         by patient, record and time.
     """
-    at_headline = predictions.duration_s == _headline(validation).duration_s
+    at_headline = predictions.duration_s == headline(validation).duration_s
     return np.flatnonzero(at_headline)[_errors(predictions.select(at_headline))[:MOST_STRIPS]].tolist()
 
 
@@ -297,7 +297,7 @@ def _visible(value: object) -> object:
 def _view(content: ReportContent) -> dict[str, Any]:
     """Prepare everything that the template shows."""
     validation = content.validation
-    performance = _headline(validation)
+    performance = headline(validation)
     at_headline = content.predictions.duration_s == performance.duration_s
     predictions = content.predictions.select(at_headline)
     others = [other for other in validation.performances if other is not performance]
@@ -357,7 +357,8 @@ def _view(content: ReportContent) -> dict[str, Any]:
     }
 
 
-def _headline(validation: Validation) -> Performance:
+def headline(validation: Validation) -> Performance:
+    """Pick what the first screen is of: windows of `HEADLINE_S`, or else the longest."""
     by_duration = {performance.duration_s: performance for performance in validation.performances}
     return by_duration.get(HEADLINE_S, validation.performances[-1])
 

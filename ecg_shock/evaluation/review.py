@@ -28,9 +28,9 @@ from ecg_shock.evaluation.protocol import (
     predict_bundles,
     recordings_of,
 )
-from ecg_shock.evaluation.report import ReportContent, shown_errors, write_report
+from ecg_shock.evaluation.report import ReportContent, headline, shown_errors, write_report
 from ecg_shock.evaluation.stress import RECORDED_NOISE, standard_stresses, stress_test, sub_sample
-from ecg_shock.evaluation.tables import HEADLINE_S, rounded_down, to_json, to_markdown
+from ecg_shock.evaluation.tables import rounded_down, to_json, to_markdown
 from ecg_shock.evaluation.validation import describe_file, file_sha256
 from ecg_shock.models.bundle import Bundle
 from ecg_shock.provenance import commit, versions
@@ -107,7 +107,7 @@ def review_bundles(
     content = ReportContent(
         validation,
         predictions,
-        left_out=left_out(bundles, databases, folder, duration_s=HEADLINE_S),
+        left_out=left_out(bundles, databases, folder, duration_s=headline(validation).duration_s),
         provenance=_provenance(bundles, databases, folder, out, validation, command, quick),
     )
     content = _with_strips(content, bundles, databases, folder, on_stage)
@@ -192,17 +192,18 @@ def _with_baselines(
     folder: Path | None,
     on_stage: OnStage,
 ) -> ReportContent:
+    duration_s = headline(content.validation).duration_s
     step = on_stage("other algorithms", len(bundles) + len(DETECTORS) + 1)
     try:
-        others = predict_baselines(bundles, databases, folder, duration_s=HEADLINE_S, on_bundle=step)
+        others = predict_baselines(bundles, databases, folder, duration_s=duration_s, on_bundle=step)
     except FileNotFoundError:
         return replace(content, notes=(*content.notes, "The recordings to fit other algorithms on were not there."))
     predictions = content.predictions
-    headline = predictions.select(predictions.duration_s == HEADLINE_S)
+    mine = predictions.select(predictions.duration_s == duration_s)
     baselines, comparisons = {}, {}
     for name, other in others.items():
         baselines[name] = judge(other)
-        (comparisons[name],) = compare(other, headline)
+        (comparisons[name],) = compare(other, mine)
         step()
     return replace(content, baselines=baselines, comparisons=comparisons, baselines_note=BASELINES_NOTE)
 
@@ -214,11 +215,14 @@ def _with_stress(
     folder: Path | None,
     on_stage: OnStage,
 ) -> ReportContent:
-    windows = judged_windows(bundles[0], databases, folder, duration_s=HEADLINE_S)
+    duration_s = headline(content.validation).duration_s
+    windows = judged_windows(bundles[0], databases, folder, duration_s=duration_s)
     for at_most in range(MOST_OF_A_GROUP, 0, -1):
         chosen = sub_sample(windows, at_most, SEED)
         if len(chosen) <= MOST_STRESSED:
             break
+    if not len(chosen):
+        return replace(content, notes=(*content.notes, "There are no windows of clear classes to be disturbed."))
     stresses = standard_stresses(folder)
     notes = list(content.notes)
     if not _has_noise(folder):
@@ -231,7 +235,7 @@ def _with_stress(
         return replace(content, notes=(*notes, "The recordings were not there to be disturbed."))
     of_fold = f" of fold {data_config(bundles[0]).fold}, with its model alone" if len(bundles) > 1 else ""
     note = (
-        f"{len(chosen)} of {len(windows)} windows of {HEADLINE_S:g} s{of_fold}: at most {at_most} of each patient and "
+        f"{len(chosen)} of {len(windows)} windows of {duration_s:g} s{of_fold}: at most {at_most} of each patient and "
         f"AHA class, drawn with seed {SEED}, none of fine VF and other VT. They are judged as strips by themselves, as "
         "ecg_shock.predict does, with the rule for unusable strips, so that shares are not those above. Undisturbed: "
         f"Se {rounded_down(points[0].sensitivity.observed)} %, Sp {rounded_down(points[0].specificity.observed)} %."

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
+from ecg_shock.evaluation import review as review_module
 from ecg_shock.evaluation.charts import paper
 from ecg_shock.evaluation.detectors import DETECTORS, SVM_NAME, baseline_predictions
 from ecg_shock.evaluation.predictions import Predictions
@@ -228,6 +230,24 @@ def test_quick_leaves_out_and_says_so(tmp_path: Path, cache: Path, monkeypatch: 
     assert 'id="gallery"' in page
     validate(model, "--quick")
     assert (model / "validation" / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_missing_recordings_are_said(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where windows come from the cache and their recordings are gone, the report is made without what needs them."""
+    monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
+
+    def gone(*_: object) -> Iterator[Recording]:
+        raise FileNotFoundError("gone")
+
+    monkeypatch.setattr(review_module, "recordings_of", gone)
+    model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
+    validate(model, "--data", tmp_path)
+    page = (model / "validation" / "report.html").read_text(encoding="utf-8")
+    assert "The recordings were not there, to show the ECG of the errors." in page
+    assert "The recordings were not there to be disturbed." in page
+    assert 'id="gallery"' not in page
+    assert 'id="stress"' not in page
+    assert 'id="baselines"' in page
 
 
 def test_folds_are_pooled(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
