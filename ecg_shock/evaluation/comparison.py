@@ -27,7 +27,8 @@ class Difference:
     difference : float
         ``second - first``.
     lower_limit, upper_limit : float or None
-        Two-sided, from resampling patients with what both algorithms said of them; None for a single patient.
+        Two-sided, from resampling patients with what both algorithms said of them; None for a single patient, and
+        where all patients gain the same, so that nothing varies.
     only_first, only_second : int
         Windows that only the first, or only the second, gets right.
     p_value : float or None
@@ -236,7 +237,9 @@ def _difference(measure: str, counts: np.ndarray, alpha: float, resamples: int, 
         drawn = drawn.reshape(resamples, *counts.shape[1:])
         drawn = drawn[(drawn[:, :, 0] > 0).all(axis=1)]
         gain = ((drawn[:, :, 4] - drawn[:, :, 3]) / drawn[:, :, 0]).mean(axis=1)
-        lower, upper = (float(limit) for limit in np.quantile(gain, (alpha / 2, 1 - alpha / 2)))
+        # Where every patient gains the same, and not nothing, the draws know no spread.
+        if len(gain) and (np.ptp(gain) > 0 or not gain.any()):
+            lower, upper = (float(limit) for limit in np.quantile(gain, (alpha / 2, 1 - alpha / 2)))
     lost, won = int(only_first.sum()), int(only_second.sum())
     return Difference(
         measure=measure,

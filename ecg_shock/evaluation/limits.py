@@ -129,7 +129,9 @@ def bootstrap_limit(
       can be below the limit of a rate with a few wrong windows.
     - Draws that hold no window of one of the rates are left out.
 
-    With fewer than some twenty patients the percentile method is itself somewhat too high.
+    Where few patients have errors the percentile method is too high, as much above the right limit as binomial limits
+    are below it for so few: of 100 patients with one window each, one of them wrong, it gives 98 % and Clopper-Pearson
+    96 %. `cluster_limit` is not, and is to be read beside it.
 
     References
     ----------
@@ -278,3 +280,58 @@ def design_effect(correct: np.ndarray, windows: np.ndarray) -> float:
     share = right / total
     between = patients / (patients - 1) * float(((correct - share * windows) ** 2).sum()) / total**2
     return between / (share * (1 - share) / total)
+
+
+def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = ALPHA) -> float:
+    """Compute the lower limit of a proportion whose windows come in patients, by their effective number.
+
+    Clopper-Pearson with as many windows as independent ones would tell as much, fewer the less sure the variance
+    between so few patients is [1]_. Where every window is a patient it is about `lower_limit`, also with few errors,
+    where `bootstrap_limit` is too high.
+
+    Parameters
+    ----------
+    correct, windows : numpy.ndarray
+        Shape (n_patients,), int: how many windows of each patient are correct, and how many there are.
+    alpha : float
+        Error probability, one-sided.
+
+    Returns
+    -------
+    float
+        The limit, from 0 to 1, and never above `lower_limit` of the windows. Where all are correct it is that of as
+        many windows as patients; NaN for a single patient with some windows wrong.
+
+    Raises
+    ------
+    ValueError
+        As for `design_effect`, or if `alpha` is outside 0 to 1.
+
+    Notes
+    -----
+    Deviations from [1]_: it is one-sided, and the effective number is at most the number of windows.
+
+    References
+    ----------
+    .. [1] Korn and Graubard, Survey Methodology 24:193-201, 1998
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> print(round(cluster_limit((np.arange(100) < 99).astype(int), np.ones(100, int)), 3))
+    0.961
+    """
+    _check_alpha(alpha)
+    correct, windows = np.asarray(correct, dtype=np.int64), np.asarray(windows, dtype=np.int64)
+    effect = design_effect(correct, windows)  # refuses what are no counts
+    total, right, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
+    if right in (0, total):
+        return float(alpha ** (1 / patients)) if right else 0.0
+    if patients == 1:
+        return float("nan")
+    from scipy.stats import beta, norm, t  # slow to import
+
+    sureness = (norm.isf(alpha) / t.isf(alpha, patients - 1)) ** 2 if alpha != 0.5 else 1.0  # at the middle 0 / 0
+    effective = min(total / effect * sureness, float(total)) if effect > 0 else float(total)
+    share = right / total
+    return float(beta.ppf(alpha, share * effective, (1 - share) * effective + 1))

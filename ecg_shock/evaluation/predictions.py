@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ import numpy as np
 from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS
 
 MOST_FAULTS = 20  # rows named in an error
-MOST_CHARACTERS = 200  # of a name in a file: every name of a column takes the room of the longest
+MOST_CHARACTERS = 64  # of a name in a file: every name of a column takes the room of the longest
 UNNAMED_DATABASE = "unnamed"  # what a file that names no database is reported as
+
+_ROUNDING_S = 1e-3  # lengths nearer to each other than this are meant to be one
 
 _MOST_WHOLE = np.iinfo(np.int64).max
 _CHUNK = 50_000  # rows read at a time
@@ -131,8 +134,9 @@ class Predictions:
         If a column is of the wrong kind.
     ValueError
         If the columns differ in length, or naming the rows: if a number is NaN, infinite or out of its range, a
-        rhythm or class is unknown or they contradict each other, a name is empty, a window (database, record, lead,
-        start, duration) stands twice, or a patient stands in two folds.
+        rhythm or class is unknown or they contradict each other, a name is empty, has spaces around it or is not in
+        Unicode's form NFC, two lengths differ by less than a millisecond, a window (database, record, lead, start,
+        duration) stands twice, a patient stands in two folds, or a record is of two patients.
     """
 
     database: np.ndarray
@@ -167,6 +171,7 @@ class Predictions:
         self._check_numbers(faults)
         self._check_windows_are_unique(faults)
         self._check_patients_have_one_fold(faults)
+        self._check_records_have_one_patient(faults)
         if faults.faulty.any():
             raise _BadRowsError(faults)
 
@@ -293,8 +298,13 @@ class Predictions:
         return predictions
 
     def _check_names(self, faults: _Faults) -> None:
-        for name in ("database", "record", "patient"):
-            self._allow(faults, name, getattr(self, name) != "", "any name, but not none")
+        for name in ("database", "record", "lead", "patient"):
+            names, code = codes(getattr(self, name))
+            # Names that look alike would count one patient as two.
+            plain = np.array([unicodedata.normalize("NFC", n.strip()) == n for n in names], dtype=bool)
+            self._allow(faults, name, plain[code], "names without spaces around them, in Unicode's form NFC")
+            if name != "lead":
+                self._allow(faults, name, getattr(self, name) != "", "any name, but not none")
         rhythms, rhythm = codes(self.rhythm)
         classes, aha_class = codes(self.aha_class)
         self._allow(faults, "rhythm", _among(rhythms, RHYTHMS)[rhythm], ", ".join(RHYTHMS))
@@ -313,6 +323,9 @@ class Predictions:
         # NaN fails every comparison.
         self._allow(faults, "start_s", (self.start_s >= 0) & (self.start_s < np.inf), "0 s and later")
         self._allow(faults, "duration_s", (self.duration_s > 0) & (self.duration_s < np.inf), "more than 0 s")
+        lengths, length = np.unique(self.duration_s, return_inverse=True)
+        near = np.concatenate([[False], np.diff(lengths) < _ROUNDING_S])[: len(lengths)]
+        self._allow(faults, "duration_s", ~near[length], "lengths that are equal, or differ by a millisecond or more")
         if not np.isnan(self.probability).all():
             self._allow(faults, "probability", (self.probability >= 0) & (self.probability <= 1), "0 to 1")
         for name, least in (("rate_bpm", self.rate_bpm > 0), ("amplitude_mv", self.amplitude_mv >= 0)):
@@ -353,6 +366,19 @@ class Predictions:
             ),
         )
 
+    def _check_records_have_one_patient(self, faults: _Faults) -> None:
+        record, (patients, patient) = recordings(self, by_lead=False), codes(self.patient)
+        first = np.zeros(int(record.max(initial=-1)) + 1, dtype=np.int64)
+        first[record[::-1]] = patient[::-1]
+        first = first[record]
+        faults.refuse(
+            patient != first,
+            lambda row: (
+                f"record {str(self.record[row])!r} is of patient {str(self.patient[row])!r} and of patient "
+                f"{patients[first[row]]!r}; a record is of one"
+            ),
+        )
+
 
 def codes(names: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Count off the names of a column, as `numpy.unique` does, but without sorting a name as often as it stands there.
@@ -380,13 +406,15 @@ def codes(names: np.ndarray) -> tuple[list[str], np.ndarray]:
     return ordered, rank[found]
 
 
-def recordings(predictions: Predictions) -> np.ndarray:
-    """Count off the leads of records: windows with one number come from one signal.
+def recordings(predictions: Predictions, *, by_lead: bool = True) -> np.ndarray:
+    """Count off the leads of records, or the records: windows with one number come from one signal, or one record.
 
     Parameters
     ----------
     predictions : Predictions
         Of any windows.
+    by_lead : bool
+        Whether leads of a record count apart.
 
     Returns
     -------
@@ -394,7 +422,8 @@ def recordings(predictions: Predictions) -> np.ndarray:
         Shape (n_windows,), int.
     """
     number = np.zeros(len(predictions), dtype=np.int64)
-    for column in (predictions.database, predictions.record, predictions.lead):
+    columns = (predictions.database, predictions.record, predictions.lead)
+    for column in columns if by_lead else columns[:2]:
         names, code = codes(column)
         number = np.unique(number * len(names) + code, return_inverse=True)[1]
     return number

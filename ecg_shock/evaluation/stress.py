@@ -328,6 +328,8 @@ def _compressed(level_mv: float, strips: np.ndarray, fs: float, rng: np.random.G
 def _humming(
     hz: float, level_mv: float, strips: np.ndarray, fs: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
+    if hz >= fs / 2:
+        return strips, fs  # a recorder's own filter keeps out what it cannot sample
     return strips + level_mv * mains(len(strips), strips.shape[1], fs, hz, rng), fs
 
 

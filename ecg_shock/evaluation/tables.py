@@ -181,11 +181,14 @@ def level_of(validation: Validation) -> str:
 
 def _notes(validation: Validation) -> list[str]:
     notes = [
-        f"Limits: {level_of(validation)}, α = {validation.alpha:.2f}. By window: Clopper-Pearson, windows taken as "
+        f"Limits: {level_of(validation)}, α = {validation.alpha:g}. By window: Clopper-Pearson, windows taken as "
         "independent.",
         f"By patient: patients resampled {validation.resamples} times, seed {validation.seed}; without an error, "
-        "Clopper-Pearson of the number of patients. Patient mean: each patient counts once.",
-        "A verdict takes the observed share above its goal, the limit by window at its own, and enough windows.",
+        "Clopper-Pearson of the number of patients. It is too high where few patients have errors: trust the limit by "
+        "design effect then, Clopper-Pearson of as many independent windows as tell as much. Patient mean: each "
+        "patient counts once.",
+        "A verdict takes the observed share above its goal, the 90 % one-sided limit by window at its own, and enough "
+        "windows that do not overlap.",
         "Fine VF and other VT have no right advice: the share advised shock is reported and not counted.",
         "Design effect: how many times the variance is that of independent windows. Windows by design effect are as "
         "many independent ones as would tell as much, at most those that there are.",
@@ -353,10 +356,11 @@ def _effective_table(performance: Performance) -> Table:
             str(row.rate.windows),
             _one(row.rate.design_effect),
             _NONE if row.rate.effective_windows is None else str(math.floor(row.rate.effective_windows)),
+            rounded_down(row.rate.cluster_limit),
         )
         for row in performance.aha
     )
-    header = ("Class", "Patients", "Windows", "Design\neffect", "Windows by\ndesign effect")
+    header = ("Class", "Patients", "Windows", "Design\neffect", "Windows by\ndesign effect", "Limit by\ndesign effect")
     return Table(f"How many independent windows they are worth, windows of {performance.duration_s:g} s", header, rows)
 
 

@@ -180,7 +180,8 @@ def test_other_windows_are_refused(make_predictions: Callable[..., Predictions])
         compare(predictions, fewer)
     with pytest.raises(ValueError, match=f"1 windows are missing in the first predictions, such as .*{name}"):
         compare(fewer, predictions)
-    patients = dataclasses.replace(predictions, patient=np.array(["p", *predictions.patient[1:]]))
+    other = np.where(predictions.record == predictions.record[0], "p", predictions.patient)
+    patients = dataclasses.replace(predictions, patient=other)
     with pytest.raises(ValueError, match=f"the patient '{predictions.patient[0]}' in the first predictions and 'p'"):
         compare(predictions, patients)
     classes = np.where(predictions.rhythm == "vf", "fine_vf", predictions.aha_class)

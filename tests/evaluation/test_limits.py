@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ecg_shock.evaluation.limits import bootstrap_limit, design_effect, lower_limit, upper_limit
+from ecg_shock.evaluation.limits import bootstrap_limit, cluster_limit, design_effect, lower_limit, upper_limit
 
 # Limits that manufacturers print, all of them titled "90 % one-sided": the first set is what 95 % two-sided gives
 # (alpha = .025 on one side), the second what 95 % one-sided gives. None reproduces with alpha = .10.
@@ -229,3 +229,49 @@ def test_design_effect_ends() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             design_effect(np.array(correct), np.array(windows))
+
+
+@pytest.mark.parametrize(("k", "n"), [(19, 20), (28, 30), (99, 100), (199, 200), (380, 400), (15, 30)])
+def test_cluster_limit_of_one_window_a_patient_is_about_clopper_pearson(k: int, n: int) -> None:
+    """Also with one error in few patients, where resampling them is too high; fewer patients are a little less sure."""
+    correct, ones = (np.arange(n) < k).astype(int), np.ones(n, int)
+    limit = cluster_limit(correct, ones)
+    assert lower_limit(k, n) - 0.3 / n <= limit <= lower_limit(k, n) + 1e-3
+    if n - k <= 2:
+        assert bootstrap_limit(correct, ones) > lower_limit(k, n) + 0.005
+
+
+def test_cluster_limit_follows_the_patients_and_not_their_windows(rng: np.random.Generator) -> None:
+    """Windows written m times leave it where it was, in any order of the patients; it is never above the binomial."""
+    windows = rng.integers(1, 30, size=40)
+    correct = rng.binomial(windows, rng.beta(9, 1, size=40))
+    limit = cluster_limit(correct, windows)
+    assert limit < lower_limit(correct.sum(), windows.sum())
+    for m in (2, 17):
+        assert cluster_limit(m * correct, m * windows) == pytest.approx(limit, rel=1e-9)
+    order = rng.permutation(40)
+    assert cluster_limit(correct[order], windows[order]) == pytest.approx(limit, rel=1e-12)
+    assert cluster_limit(np.append(correct, 0), np.append(windows, 0)) == pytest.approx(limit, rel=1e-12)
+    alike = np.full(10, 10)  # every patient 9 of 10: no variance between them
+    assert cluster_limit(alike - 1, alike) == pytest.approx(lower_limit(90, 100))
+
+
+def test_cluster_limit_without_an_error_or_a_patient() -> None:
+    """All correct is that of so many patients, none is 0, and a single patient with an error has no limit."""
+    assert cluster_limit(np.array([5, 70, 3]), np.array([5, 70, 3])) == pytest.approx(0.1 ** (1 / 3))
+    assert cluster_limit(np.array([0, 0]), np.array([5, 70])) == 0.0
+    assert np.isnan(cluster_limit(np.array([4]), np.array([5])))
+    with pytest.raises(ValueError, match="alpha is 2"):
+        cluster_limit(np.array([4]), np.array([5]), alpha=2)
+
+
+@pytest.mark.parametrize("spread", [3.0, 30.0])
+def test_cluster_limit_holds_as_often_as_it_says(spread: float, rng: np.random.Generator) -> None:
+    """Of 800 samples of 50 patients whose errors come together, nine in ten lie above the limit, give or take 4 %."""
+    share = 0.97
+    below = []
+    for _ in range(800):
+        windows = rng.integers(5, 40, size=50)
+        correct = rng.binomial(windows, rng.beta(share * spread, (1 - share) * spread, size=50))
+        below.append(cluster_limit(correct, windows) <= share)
+    assert 0.86 <= np.mean(below) <= 0.94

@@ -269,21 +269,53 @@ def test_other_limits_take_every_measurement(
 
 
 def test_overlapping_windows_are_counted() -> None:
-    """Windows that slide by 1 s all overlap but the first of each lead and record; neighbours and leads do not."""
-    windows = predictions_of("coarse_vf", "vf", 6, 0)
+    """Windows that slide by 1 s overlap, but for the first of each record, and leads of one time do; neighbours not."""
+    windows = dataclasses.replace(predictions_of("coarse_vf", "vf", 6, 0), patient=np.full(6, "p"))
     sliding = dataclasses.replace(windows, record=np.array(list("aaabbb")), start_s=np.array([2.0, 0, 1, 7, 8, 30]))
     assert judge(sliding).performances[0].overlapping == 3
     side_by_side = dataclasses.replace(windows, record=np.full(6, "a"), start_s=np.arange(6) * 4.9999)
     assert judge(side_by_side).performances[0].overlapping == 0
-    leads = dataclasses.replace(windows, record=np.full(6, "a"), lead=np.array(list("uvwxyz")))
+    leads = dataclasses.replace(side_by_side, lead=np.array(list("uvwxyz")))
     assert judge(leads).performances[0].overlapping == 0
+    assert judge(dataclasses.replace(leads, start_s=np.full(6, 3.0))).performances[0].overlapping == 5
+
+
+@pytest.mark.parametrize(
+    ("step_s", "leads", "verdict"), [(0.05, 1, "too few windows"), (5.0, 1, "meets"), (60.0, 12, "too few windows")]
+)
+def test_overlapping_windows_make_no_verdict(step_s: float, leads: int, verdict: str) -> None:
+    """240 right windows of coarse VF meet the goal; sliding ones, or twelve leads of twenty moments, are too few."""
+    windows = predictions_of("coarse_vf", "vf", 240, 0)
+    crowded = dataclasses.replace(
+        windows,
+        patient=np.full(240, "p"),
+        record=np.full(240, "a"),
+        lead=np.array([f"lead {i % leads}" for i in range(240)]),
+        start_s=np.arange(240) // leads * step_s,
+    )
+    row = row_of(crowded, "coarse_vf")
+    assert (row.rate.windows, row.verdict) == (240, verdict)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.1, 0.001])
+def test_verdicts_are_at_the_level_of_the_goals(alpha: float) -> None:
+    """38 of 50 do not reach the AHA's limit for rapid VT, whatever level other limits are asked for at."""
+    windows = predictions_of("rapid_vt", "vt", 38, 12)
+    (found,) = (row for row in judge(windows, alpha=alpha).performances[0].aha if row.aha_class == "rapid_vt")
+    assert found.verdict == "does not meet"
+    assert found.rate.lower_limit == pytest.approx(lower_limit(38, 50, alpha))
 
 
 def test_effective_windows_are_at_most_those_there_are() -> None:
     """One error in each of two patients of ten is a variance of 0, and still no more than twenty windows."""
     windows = predictions_of("coarse_vf", "vf", 18, 2)
     patient = np.array(["p"] * 9 + ["q"] * 9 + ["p", "q"])
-    rate = row_of(dataclasses.replace(windows, patient=patient), "coarse_vf").rate
+    rate = row_of(
+        dataclasses.replace(windows, patient=patient, record=patient, start_s=5.0 * np.arange(20)), "coarse_vf"
+    ).rate
     assert (rate.design_effect, rate.effective_windows) == (0, 20)
-    alone = row_of(dataclasses.replace(windows, patient=np.full(20, "p")), "coarse_vf").rate
+    alone = row_of(
+        dataclasses.replace(windows, patient=np.full(20, "p"), record=np.full(20, "p"), start_s=5.0 * np.arange(20)),
+        "coarse_vf",
+    ).rate
     assert alone.design_effect is alone.effective_windows is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,10 +64,12 @@ def test_csv_round_trip_of_what_is_optional(make_predictions: Callable[..., Pred
     assert not np.isnan(back.rate_bpm).all()
 
 
-@example(name="\r", start_s=0.1, probability=1.0)
+@example(name="a\rb", start_s=0.1, probability=1.0)
 @settings(max_examples=40, deadline=None)  # each writes and reads a file
 @given(
-    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=200),
+    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=64).filter(
+        lambda name: unicodedata.normalize("NFC", name.strip()) == name
+    ),
     start_s=st.floats(0, 1e9),
     probability=st.floats(0, 1),
 )
@@ -116,8 +119,8 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
         ("0.7", "1_0", "line 4: probability is '1_0'; allowed: numbers"),
         ("true,1", "true,1_0", "line 4: fold is '1_0'; allowed: whole numbers"),
         ("true,1", f"true,1{'0' * 30}", "line 4: fold is '10+'; allowed: whole numbers"),
-        ("cu01", "c\0", r"line 4: record is 'c.x00'; allowed: text of at most 200 characters, without NUL"),
-        ("cu01", "c" * 201, "line 4: record is 'c+'; allowed: text of at most 200"),
+        ("cu01", "c\0", r"line 4: record is 'c.x00'; allowed: text of at most 64 characters, without NUL"),
+        ("cu01", "c" * 65, "line 4: record is 'c+'; allowed: text of at most 64"),
         ("rapid_vt", "normal_sinus", "line 4: rhythm 'vt' is no 'normal_sinus'; allowed: rapid_vt, other_vt"),
         ("rapid_vt", "", "line 4: rhythm 'vt' alone does not decide .* rapid_vt or other_vt"),
         ("vt,rapid_vt", ",", "line 4: there is neither a rhythm nor an aha_class"),
@@ -328,3 +331,31 @@ def test_concatenate_undoes_select(make_predictions: Callable[..., Predictions])
     for mask in (np.array([0, 1]), np.array([True])):
         with pytest.raises(ValueError, match=r"allowed is bool and \(30,\)"):
             short.select(mask)
+
+
+@pytest.mark.parametrize("name", [" p", "p ", "p\t", "e\u0301"])
+@pytest.mark.parametrize("column", ["database", "record", "lead", "patient"])
+def test_names_that_look_alike_are_refused(
+    column: str, name: str, make_predictions: Callable[..., Predictions]
+) -> None:
+    """A space around a name, or another way to write an accent, would make two patients of one: it is named."""
+    good = make_predictions(20)
+    values = getattr(good, column).astype("U20")
+    values[7] = name
+    with pytest.raises(ValueError, match=f"row 7: {column} is .*; allowed: names without spaces"):
+        dataclasses.replace(good, **{column: values})
+
+
+def test_a_record_is_of_one_patient(make_predictions: Callable[..., Predictions]) -> None:
+    """A row number in place of the patient would make each window a patient: a record of two is named, with both."""
+    good = make_predictions(30)
+    with pytest.raises(ValueError, match="record '.+' is of patient 'p.+' and of patient 'p.+'; a record is of one"):
+        dataclasses.replace(good, patient=np.array([f"p{i}" for i in range(30)]), fold=np.zeros(30, int))
+
+
+def test_lengths_that_are_meant_to_be_one_are_refused(make_predictions: Callable[..., Predictions]) -> None:
+    """Lengths a rounding apart would be judged apart, each with too few windows; ten milliseconds are a difference."""
+    good = make_predictions(6)
+    with pytest.raises(ValueError, match="duration_s is 5.0001; allowed: lengths that are equal"):
+        dataclasses.replace(good, duration_s=np.array([5, 5, 5.0001, 5, 5, 5]))
+    assert len(dataclasses.replace(good, duration_s=np.array([5, 5, 5.01, 5, 5, 5]))) == 6

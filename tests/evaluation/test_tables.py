@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -72,7 +73,17 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
     }
     assert set(first["aha"][0]) == {"aha_class", "measure", "goal", "rate", "verdict"}
     assert set(first["sensitivity"]) == {
-        *("windows", "patients", "count", "observed", "lower_limit", "patient_limit", "macro_average", "design_effect"),
+        *(
+            "windows",
+            "patients",
+            "count",
+            "observed",
+            "lower_limit",
+            "patient_limit",
+            "macro_average",
+            "design_effect",
+            "cluster_limit",
+        ),
     }
 
 
@@ -132,7 +143,7 @@ def test_markdown_columns_are_aligned(validation: Validation) -> None:
 def test_every_output_says_how_sure_and_for_whom(validation: Validation) -> None:
     """The level, alpha, the patients and the disclaimer are printed everywhere."""
     for text in (terminal(validation, 200), to_markdown(validation)):
-        assert "90 % one-sided, α = 0.10" in text
+        assert "90 % one-sided, α = 0.1" in text
         assert DISCLAIMER in text
         assert text.count("Patients") >= 4
         assert "synthetic" not in text
@@ -155,7 +166,7 @@ def test_hostile_names_stay_text(make_predictions: Callable[..., Predictions]) -
     hostile = judge(make_predictions(100, databases=(HOSTILE, "vfdb")))
     rows = markdown_cells(to_markdown(hostile))
     assert sum(row[0] == shown for row in rows) == 3
-    assert {len(row) for row in rows} == {5, 8, 9, 10}
+    assert {len(row) for row in rows} == {5, 6, 8, 9, 10}
     printed = terminal(hostile, 200)
     # The database has three rows, and its name begins that of its patients.
     named = sum(HOSTILE in row.name for row in hostile.performances[0].most_errors)
@@ -264,13 +275,15 @@ def test_design_effect_is_printed(make_predictions: Callable[..., Predictions]) 
         (cells,) = (
             cells
             for cells in rows
-            if len(cells) == 5
+            if len(cells) == 6
             and cells[0].endswith(f": {row.measure}")
             and cells[1:3] == [str(row.rate.patients), str(row.rate.windows)]
         )
         assert row.rate.design_effect is not None
         assert cells[3] == f"{row.rate.design_effect:.1f}"
         assert int(cells[4]) == min(row.rate.windows, int(row.rate.windows / row.rate.design_effect))
+        assert row.rate.cluster_limit is not None
+        assert float(cells[5]) == math.floor(1000 * row.rate.cluster_limit) / 10
     for measure, rate in (("Se", performance.sensitivity), ("Sp", performance.specificity)):
         (cells,) = (cells for cells in rows if cells[:2] == ["5 s", measure])
         assert cells[-1] == f"{rate.design_effect:.1f}"
