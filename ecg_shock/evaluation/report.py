@@ -59,12 +59,15 @@ from ecg_shock.evaluation.tables import (
     SYNTHETIC_NOTE,
     Table,
     counts_table,
+    effective_table,
     groups_table,
+    labels_table,
     level_of,
     models_table,
     pooled_table,
     printable,
     rounded_down,
+    window_notes,
 )
 from ecg_shock.rhythms import AHA_LABELS, NONSHOCKABLE, SHOCKABLE
 
@@ -179,6 +182,14 @@ class ReportContent:
                 f"the predictions hold {found} windows by duration in s, and {judged} were judged; give the "
                 "predictions that `judge` was given"
             )
+        for performance in self.validation.performances:
+            of_length = self.predictions.select(self.predictions.duration_s == performance.duration_s)
+            wrong = {kind: int(mask.sum()) for kind, mask in _wrong(of_length).items()}
+            if wrong != {MISSED: performance.fn, FALSE: performance.fp}:
+                raise ValueError(
+                    f"the predictions of {performance.duration_s:g} s hold {wrong}, and {performance.fn} and "
+                    f"{performance.fp} were judged; give the predictions that `judge` was given"
+                )
         duration_s = headline(self.validation).duration_s
         for name, comparison in self.comparisons.items():
             if name not in self.baselines or comparison.duration_s != duration_s:
@@ -323,6 +334,9 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "weaknesses": _weaknesses(performance, predictions),
         "better": _better(content, performance),
         "not_done": _not_done(content, _no_curves(predictions)),
+        "window_notes": list(window_notes(validation.performances)),
+        "effective": effective_table(performance),
+        "by_label": labels_table(performance) if performance.by_label else None,
         "curves": _curve_charts(predictions, performance, validation),
         "patients": _patients_chart(predictions),
         "patient_table": groups_table("patient", performance, performance.most_errors, ", most errors"),
@@ -460,10 +474,10 @@ def _weaknesses(performance: Performance, predictions: Predictions) -> list[str]
         found.append(f"Too few windows for a verdict. {counts}.")
     found += [
         f"{_name(row)} meets its goal only if windows of one patient count as independent: by patients the lower "
-        f"limit is {rounded_down(row.rate.patient_limit)} %, and {100 * (row.goal.limit or 0):g} % is asked of the "
+        f"limit is {rounded_down(_by_patients(row.rate))} %, and {100 * (row.goal.limit or 0):g} % is asked of the "
         f"limit by window ({_patients(row.rate.patients)})."
         for row in performance.aha
-        if row.verdict == MEETS and (row.rate.patient_limit or 0.0) < (row.goal.limit or 0.0)
+        if row.verdict == MEETS and (_by_patients(row.rate) or 0.0) < (row.goal.limit or 0.0)
     ]
     concentrated = _concentrations(predictions)
     if len(found) >= MOST_WEAKNESSES and concentrated:
@@ -495,6 +509,11 @@ def _better(content: ReportContent, performance: Performance) -> list[str]:
                 sentence += f" Limits by patient of this one less that one: {limits} points."
         sentences.append(sentence)
     return sentences
+
+
+def _by_patients(rate: Rate) -> float | None:
+    """Return the lower of the limits that take windows of a patient together."""
+    return min((limit for limit in (rate.patient_limit, rate.cluster_limit) if limit is not None), default=None)
 
 
 def _name(row: AhaRow) -> str:
@@ -674,18 +693,13 @@ def _rates_chart(
     for (measure, row), style in zip(rates.items(), ("first", "second"), strict=True):
         observed, limits = (
             [math.nan if share is None else share for share in shares]
-            for shares in ([rate.observed for rate in row], [_limit(rate) for rate in row])
+            for shares in ([rate.observed for rate in row], [rate.patient_limit for rate in row])
         )
         series.append(Series(measure, values, observed, limits, observed, style=style, points=True))
         lowest = min([lowest, *(share for share in (*observed, *limits) if math.isfinite(share))])
     low_end = math.floor(lowest * 10 + 1e-9) / 10
     x = value_axis(label, values, names or [f"{value:g}" for value in values])
     return line_chart(title, x, share_axis("windows with the right advice", low_end), series)
-
-
-def _limit(rate: Rate) -> float | None:
-    """Return the limit by patient, or where a single patient leaves none, the one by window."""
-    return rate.lower_limit if rate.patient_limit is None else rate.patient_limit
 
 
 def _groups(of: str, groups: Sequence[GroupRow], alpha: float) -> Table:
@@ -828,7 +842,7 @@ def _stress_table(stress: Sequence[StressPoint]) -> Table:
                 for text in (
                     f"{rate.count}/{rate.windows}",
                     rounded_down(rate.observed),
-                    rounded_down(_limit(rate)),
+                    rounded_down(rate.patient_limit),
                 )
             ),
             str(point.unusable),
@@ -914,7 +928,8 @@ def _evidence(content: ReportContent, performance: Performance) -> list[str]:
         f"Patients behind each class: {counts}. A class with a handful of patients says how the algorithm does on "
         "these patients, and little of others.",
         "Windows of one patient resemble each other. The limit by window, on which the AHA's verdict rests, takes them "
-        "as independent and is too high; the limit by patient does not, and with few patients is itself too high.",
+        "as independent and is too high. The limit by patient does not, and is itself too high where few patients have "
+        "errors: there the limit by design effect is the one to trust.",
         f"The recordings are of {databases}. Unless the device itself recorded them, recorders, electrodes, annotators "
         "and the choice of patients are others than in the field.",
         "Windows with annotated noise, invalid samples, or near a change of rhythm are left out beforehand, and the "

@@ -201,11 +201,11 @@ def _notes(validation: Validation) -> list[str]:
         *([f"Judged: {printable(validation.source)}."] if validation.source else []),
         *_model_notes(validation.models),
         *notes,
-        *_window_notes(validation.performances),
+        *window_notes(validation.performances),
     ]
 
 
-def _window_notes(performances: Iterable[Performance]) -> Iterator[str]:
+def window_notes(performances: Iterable[Performance]) -> Iterator[str]:
     """Say what is amiss with the windows, and what could not be shown of them."""
     unmeasured = set()
     for performance in performances:
@@ -246,9 +246,9 @@ def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[Table]:
     tables += [_aha_table(performance) for performance in performances]
     for performance in performances:
         if performance.duration_s in detailed_s:
-            tables.append(_effective_table(performance))
+            tables.append(effective_table(performance))
             if performance.by_label:
-                tables.append(_labels_table(performance))
+                tables.append(labels_table(performance))
             tables.append(groups_table("database", performance, performance.by_database))
             tables.append(groups_table("rhythm", performance, performance.by_rhythm))
             tables.append(groups_table("patient", performance, performance.most_errors, ", most errors"))
@@ -348,7 +348,8 @@ def _aha_cells(row: AhaRow) -> tuple[str, ...]:
     return (label, patients, windows, observed, limit, *rest, row.verdict)
 
 
-def _effective_table(performance: Performance) -> Table:
+def effective_table(performance: Performance) -> Table:
+    """Lay out how many independent windows each class is worth, and the limit by that number."""
     rows = tuple(
         (
             f"{AHA_LABELS[row.aha_class]}: {row.measure}",
@@ -364,7 +365,8 @@ def _effective_table(performance: Performance) -> Table:
     return Table(f"How many independent windows they are worth, windows of {performance.duration_s:g} s", header, rows)
 
 
-def _labels_table(performance: Performance) -> Table:
+def labels_table(performance: Performance) -> Table:
+    """Lay out rapid VT and coarse VF as they would be judged with other limits between the classes."""
     rows = tuple(_labels_cells(label) for label in performance.by_label)
     return Table(
         f"Rapid VT and coarse VF with other limits between the classes, windows of {performance.duration_s:g} s",
