@@ -64,10 +64,11 @@ def test_twice_the_slope_is_twice_the_speed(race):
 
 
 def test_never_reaching_counts_against_the_sampler_and_not_for_it(race):
-    """A sampler that never gets there has a speed-up of 0; uniform that never does is taken to do so at its end."""
+    """A sampler that never gets there has a speed-up of 0, uniform is taken to do so at its end, and both are equal."""
     np.testing.assert_array_equal(race.speed_ups(ramp(0.4), ramp(0.01), spent(), spent(), 93.0), 0.0)
     ups = race.speed_ups(ramp(0.01), ramp(0.4), spent(), spent(), 93.0)
     np.testing.assert_allclose(ups, EPOCHS / (3 / 0.4 + 1))
+    np.testing.assert_array_equal(race.speed_ups(ramp(0.01), ramp(0.02), spent(), spent(), 93.0), 1.0)
 
 
 def test_interval_holds_the_median_and_narrows_with_agreement(race, rng):

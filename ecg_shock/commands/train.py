@@ -52,7 +52,7 @@ def train(
         typer.Option(help="How windows are drawn: uniform, class, instance, ras or obs.", show_default="ras"),
     ] = None,
     balanced: Annotated[
-        bool | None, typer.Option("--balanced/--prior", help="Give both classes equal weight.", show_default="prior")
+        bool | None, typer.Option("--balanced/--prior", help="Give both classes equal weight.", show_default="balanced")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam.", show_default="0.001")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, dropout and sampler.", show_default="0")] = None,

@@ -67,7 +67,8 @@ class TrainingConfig(BaseModel):
         Give every batch a fixed number of windows of each group, at least one: let a batch be several times the number
         of groups.
     balanced : bool
-        Give both classes the same weight in the loss, N/(2 N_class) a window, instead of every window.
+        Give both classes the same weight in the loss, N/(2 N_class) a window, instead of every window: then the
+        objective fits the balanced accuracy that the epoch is chosen by.
     patience : int or None
         Stop after so many epochs without a better one; None never stops early.
     floor : float
@@ -93,7 +94,7 @@ class TrainingConfig(BaseModel):
     score: Literal["gradient", "error"] = "gradient"
     groups: Groups = "rhythm"
     stratified: bool = False
-    balanced: bool = False
+    balanced: bool = True
     patience: int | None = Field(default=None, ge=1)
     floor: float = Field(default=DEFAULT_FLOOR, ge=MIN_FLOOR, le=1)
     rescore_every: int = Field(default=10, ge=1)

@@ -8,17 +8,17 @@ looked at. Two objectives, the databases' own class prior and the balanced one. 
    seeds are not raced with.
 2. *race*: each sampler at its own best, and ras at uniform's best, with ten other seeds. A seed sets the initial
    weights.
-3. *long*: uniform and ras of the race on the prior objective for three times as long, three seeds.
+3. *long*: uniform and ras of the race on the balanced objective for three times as long, three seeds.
 4. *variance*: the variance that one draw's gradient has, of the whole network, along one training.
-5. *variants* of ras at its best, on the prior objective, three seeds: another score, other laws, no average. Laws that
+5. *variants* of ras at its best, on the balanced objective, three seeds: another score, other laws, no average. Laws that
    the package does not offer are in this file.
 
 A run's curve is the mean of the last three epochs' balanced accuracy. Levels are uniform's own final one (mean over
 seeds of the last five epochs) and that less half a point and one point. The speed-up of a seed is the number of
 gradient evaluations that uniform needs to the level over that of the sampler. Uniform that never gets there counts as
-if it did with its last epoch; a sampler that never does has a speed-up of 0. Printed are medians over seeds, with 90 %
-percentile intervals of 10,000 bootstraps of the seeds. Forward passes of re-scores are not counted as gradient
-evaluations; they are in the seconds.
+if it did with its last epoch; a sampler that never does has a speed-up of 0; where neither does it is 1. Printed are
+medians over seeds, with 90 % percentile intervals of 10,000 bootstraps of the seeds. Forward passes of re-scores are
+not counted as gradient evaluations; they are in the seconds.
 
 Each run is kept in the folder; the same command goes on where it was stopped. Run on an idle machine: as many runs as
 there are cores go on at once, one thread each.
@@ -317,9 +317,10 @@ def first_reaching(curve: np.ndarray, spent: np.ndarray, level: float) -> float:
 
 def speed_ups(uniform: np.ndarray, other: np.ndarray, spent: np.ndarray, other_spent: np.ndarray, level: float) -> Any:
     """Return each seed's speed-up to a level; spent has the shape of the curves, (seeds, epochs)."""
-    base = [min(first_reaching(c, s, level), s[-1]) for c, s in zip(smoothed(uniform), spent, strict=True)]
-    mine = [first_reaching(c, s, level) for c, s in zip(smoothed(other), other_spent, strict=True)]
-    return np.array(base) / np.array(mine)
+    base = np.array([first_reaching(c, s, level) for c, s in zip(smoothed(uniform), spent, strict=True)])
+    mine = np.array([first_reaching(c, s, level) for c, s in zip(smoothed(other), other_spent, strict=True)])
+    neither = np.isinf(base) & np.isinf(mine)
+    return np.where(neither, 1.0, np.minimum(base, spent[:, -1]) / np.where(neither, 1.0, mine))
 
 
 def interval(values: np.ndarray) -> list[float]:
@@ -701,13 +702,13 @@ def main() -> None:
     lines += [race_runs(o, "ras", best[o, "uniform"]) for o in OBJECTIVES if best[o, "ras"] != best[o, "uniform"]]
     # By turns, so that a machine that is slow for a while is slow for all.
     do_all(folder, "race", [run for by_seed in zip(*lines, strict=True) for run in by_seed])
-    long = [race_runs("prior", s, best["prior", s], "long") for s in ("uniform", "ras")]
+    long = [race_runs("balanced", s, best["balanced", s], "long") for s in ("uniform", "ras")]
     do_all(folder, "long", [run for by_seed in zip(*long, strict=True) for run in by_seed])
     measured = {o: Run(o, "ras", best[o, "ras"][0], best[o, "ras"][1], SEEDS[0]) for o in OBJECTIVES}
     do_all(folder, "variance", list(measured.values()), variance=True)
-    variants = [race_runs("prior", "ras", best["prior", "ras"], v) for v in VARIANTS if v not in ("", "long")]
+    variants = [race_runs("balanced", "ras", best["balanced", "ras"], v) for v in VARIANTS if v not in ("", "long")]
     uniform = {o: race_runs(o, "uniform", best[o, "uniform"]) for o in OBJECTIVES}
-    as_it_is = race_runs("prior", "ras", best["prior", "ras"])[: len(VARIANT_SEEDS)]
+    as_it_is = race_runs("balanced", "ras", best["balanced", "ras"])[: len(VARIANT_SEEDS)]
 
     def write(done: list[list[Run]]) -> None:
         write_results(
@@ -717,7 +718,7 @@ def main() -> None:
             race=[compare(folder, runs, uniform[runs[0].objective]) for runs in lines],
             grids=[grid(folder, o, s) for o, s in product(OBJECTIVES, SAMPLERS) if s != "uniform"],
             long=[compare(folder, runs, long[0]) for runs in long],
-            variants=[compare(folder, runs, uniform["prior"]) for runs in (as_it_is, *done)],
+            variants=[compare(folder, runs, uniform["balanced"]) for runs in (as_it_is, *done)],
             variance={
                 o: json.loads((folder / f"{variance_name(run)}.json").read_text("utf-8")) for o, run in measured.items()
             },

@@ -105,8 +105,8 @@ def test_changed_study_is_refused_with_the_difference(small: Path, tmp_path: Pat
     assert read_study(tmp_path / STUDY_FILE).search.trials == 5
 
     with pytest.raises(ValueError, match="another study") as caught:
-        keep_study(read_study(small, {"search.trials": 4, "training.balanced": True}), tmp_path)
-    assert "training.balanced: False in the folder, True asked for" in str(caught.value)
+        keep_study(read_study(small, {"search.trials": 4, "training.balanced": False}), tmp_path)
+    assert "training.balanced: True in the folder, False asked for" in str(caught.value)
     assert "search.trials: 5 in the folder, 4 asked for" in str(caught.value)
     assert "epochs" not in str(caught.value)
     assert read_study(tmp_path / STUDY_FILE).search.trials == 5

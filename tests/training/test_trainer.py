@@ -52,7 +52,8 @@ PATIENTS = Examples(LOUD.ecg, LOUD.shockable, LOUD.rhythm, LOUD.groups * 40 + np
 
 def config(**changes):
     """Return a short training of three steps an epoch."""
-    return TrainingConfig(**{"epochs": 5, "batch_size": 32, "learning_rate": 0.01, "rescore_every": 2} | changes)
+    short = {"epochs": 5, "batch_size": 32, "learning_rate": 0.01, "rescore_every": 2, "balanced": False}
+    return TrainingConfig(**short | changes)
 
 
 def epoch_log(epoch, **changes):
