@@ -719,7 +719,9 @@ def main() -> None:
             long=[compare(folder, runs, long[0]) for runs in long],
             variants=[compare(folder, runs, uniform["balanced"]) for runs in (as_it_is, *done)],
             variance={
-                o: json.loads((folder / f"{variance_name(run)}.json").read_text("utf-8")) for o, run in measured.items()
+                o: json.loads((folder / f"{variance_name(run)}.json").read_text("utf-8"))
+                for o, run in measured.items()
+                if (folder / f"{variance_name(run)}.json").exists()
             },
         )
         write_curves([run for runs in lines + long + done for run in runs], folder, arguments.results / "curves.csv")
