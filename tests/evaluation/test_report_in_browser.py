@@ -176,7 +176,7 @@ def content(make_predictions: Callable[..., Predictions]) -> ReportContent:
     names = np.array([HOSTILE[i % len(HOSTILE)] for i in range(n)], dtype=str)
     predictions = replace(
         predictions,
-        database=np.roll(names, 1),
+        database=np.array([HOSTILE[(i - 1) % len(HOSTILE)] for i in range(n)], dtype=str),
         record=np.array([f"record {11 - i % 5}" for i in range(n)], dtype=str),
         patient=names,
         lead=names,
