@@ -1,4 +1,4 @@
-"""Race the samplers on real windows: `python tests/benchmarks/sampling.py`, two hours on two cores.
+"""Race the samplers on real windows: `python tests/benchmarks/sampling.py`, some hours on two cores.
 
 The published network on public-v1, fold 0: 61 patients to train on, 22 to measure with; the test patients are not
 looked at. Two objectives, the databases' own class prior and the balanced one. Stages:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ecg_shock.evaluation.comparison import Difference, compare, mcnemar
 from ecg_shock.evaluation.performance import judge
@@ -35,7 +36,6 @@ def by_measure(first: Predictions, second: Predictions, **options: float) -> dic
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (0, 1), (0, 7), (3, 3), (2, 10), (11, 4), (40, 60), (600, 500)])
 def test_mcnemar_is_the_exact_binomial_test(b: int, c: int) -> None:
     """The p-value is SciPy's for a fair coin, and what adding up the coin's distribution gives; sides do not matter."""
-    stats = pytest.importorskip("scipy.stats")
     if b + c:
         assert mcnemar(b, c) == pytest.approx(stats.binomtest(b, b + c, 0.5).pvalue, rel=1e-9)
     n, k = b + c, min(b, c)

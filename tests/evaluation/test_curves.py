@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from ecg_shock.evaluation.curves import reliability, roc
 from ecg_shock.evaluation.limits import bootstrap_limit
@@ -76,7 +77,6 @@ def test_points_of_the_curve(make_predictions: Callable[..., Predictions], rng: 
 
 def test_area_by_scikit_learn(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> None:
     """scikit-learn gives the same area and the same curve."""
-    metrics = pytest.importorskip("sklearn.metrics")
     predictions = overlapping(make_predictions(2000), rng)
     found = roc(predictions)
     probability, shockable, _ = zip(*clear_windows(predictions), strict=True)
