@@ -97,15 +97,38 @@ class Advisor:
         strips = _check_strips(signals, fs, units)
         with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
             filtered = preprocess_strips(strips, fs, self.bundle.preprocessing)
-            reasons = unusable_reasons(strips, fs, filtered)
+        probabilities, reasons = self.judge(strips, fs, filtered)
         threshold = self.bundle.threshold
-        probabilities = np.full(len(strips), np.nan)
-        usable = reasons == ""
-        probabilities[usable] = self.probabilities(filtered[usable])
         return [
             Advice(shock=bool(p >= threshold), probability=p, threshold=threshold, usable=not reason, reason=reason)
             for p, reason in zip(probabilities.tolist(), reasons.tolist(), strict=True)
         ]
+
+    def judge(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Judge strips that are preprocessed already, such as windows of a longer recording.
+
+        Parameters
+        ----------
+        strips : numpy.ndarray
+            Shape (n_strips, n), mV, as recorded; NaN or infinite where invalid.
+        fs : float
+            Sampling rate of `strips` in Hz.
+        filtered : numpy.ndarray
+            Shape (n_strips, m), the same strips preprocessed, in mV at 125 Hz.
+
+        Returns
+        -------
+        probabilities : numpy.ndarray
+            Shape (n_strips,), of *shockable*; NaN for an unusable strip.
+        reasons : numpy.ndarray
+            Shape (n_strips,), strings: why a strip is unusable, or empty.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            reasons = unusable_reasons(strips, fs, filtered)
+        probabilities = np.full(len(strips), np.nan)
+        usable = reasons == ""
+        probabilities[usable] = self.probabilities(filtered[usable])
+        return probabilities, reasons
 
     def probabilities(self, ecg: np.ndarray) -> np.ndarray:
         """Run the network alone.
