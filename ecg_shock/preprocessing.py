@@ -4,7 +4,9 @@ Everything is causal, so a device that filters sample by sample and a training r
 see the same signal. The steps, in order:
 
 1. Invalid samples (NaN) hold the last valid value; the value of the first valid sample is subtracted, which puts
-   the filters into their steady state without a start-up transient (the band-pass has no gain at 0 Hz).
+   the filters into their steady state without a start-up transient (the band-pass has no gain at 0 Hz). After a
+   second and more without a valid sample the signal goes on from the value that was held: an electrode that comes
+   back has another offset, and a step of it would ring through the high-pass for two seconds.
 2. A linear-phase low-pass resamples any rate from 100 to 2000 Hz to 125 Hz. Its impulse response is the same
    function of time at every rate, so copies of one analogue signal agree, and it delays by exactly 40 ms.
 3. A Butterworth band-pass at 125 Hz, the same coefficients for every device, and a mains notch if asked for.
@@ -37,6 +39,7 @@ RESAMPLER_KAISER_BETA = 5.65  # 60 dB stop band
 MAX_UP = 12_500  # meets rates of two decimals, such as 249.97 Hz, exactly, and any other to within 4e-5
 NOTCH_Q = 30.0  # a notch 1.7 Hz wide at 50 Hz
 
+GAP_S = 1.0  # of invalid samples, after which the offset of the electrode is taken anew
 WARM_UP_S = 2.0  # mirrored lead-in of a strip: the 1 Hz high-pass has decayed to below 1 % of a step by then
 
 
@@ -121,8 +124,10 @@ class Preprocessor:
         self._up, self._down = rate_ratio(fs)
         self._taps = _resampler(self._up, self._down)
         self._sections = np.zeros((len(preprocessing.sos), 2))
-        self._first = math.nan  # the first valid sample, which becomes 0
-        self._held = 0.0
+        self._gap = math.ceil(GAP_S * fs)
+        self._missing = self._gap  # invalid samples in a row until now; a stream begins as if after a gap
+        self._offset = 0.0
+        self._held = 0.0  # the last valid sample, less the offset
         self._buffer: np.ndarray = np.empty(0)
         self._buffer_start = 0  # input index of its first sample, a multiple of `down` so that phases agree
         self._received = 0
@@ -162,16 +167,19 @@ class Preprocessor:
         return _to_grid(filtered) if self.preprocessing.grid else filtered
 
     def _hold(self, signal: np.ndarray) -> np.ndarray:
-        """Replace invalid samples by the last valid one, relative to the first valid one."""
+        """Subtract the offset, hold the last valid sample where there is none, and go on from it after a gap."""
+        n = len(signal)
         valid = np.isfinite(signal)
-        if math.isnan(self._first):
-            if not valid.any():
-                return np.zeros(len(signal))
-            self._first = signal[np.argmax(valid)]
-        relative = np.concatenate([[self._held], signal - self._first])
-        last_valid = np.maximum.accumulate(np.where(np.concatenate([[True], valid]), np.arange(len(relative)), 0))
-        held = relative[last_valid][1:]
+        last_valid = np.maximum.accumulate(np.where(valid, np.arange(n), -1 - self._missing))
+        before = np.concatenate([[-1 - self._missing], last_valid[:-1]])
+        relative = signal - self._offset
+        returns = np.flatnonzero(valid & (np.arange(n) - before > self._gap))
+        for i, end in zip(returns, np.append(returns, n)[1:], strict=True):
+            self._offset = signal[i] - (relative[before[i]] if before[i] >= 0 else self._held)
+            relative[i:end] = signal[i:end] - self._offset
+        held = np.where(last_valid >= 0, relative[np.maximum(last_valid, 0)], self._held)
         self._held = held[-1]
+        self._missing = n - 1 - int(last_valid[-1])
         return held
 
 

@@ -95,15 +95,17 @@ def test_impulse_comes_out_after_it_went_in() -> None:
     cuts=st.lists(st.integers(0, 900), max_size=12),
     single=st.booleans(),
     invalid=st.lists(st.integers(0, 899), max_size=8),
+    gap=st.tuples(st.integers(0, 899), st.integers(0, 600)),
     mains_hz=st.sampled_from((None, 50.0)),
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_stream_cut_anywhere_equals_the_whole(
-    fs: float, cuts: list[int], single: bool, invalid: list[int], mains_hz: float | None
+    fs: float, cuts: list[int], single: bool, invalid: list[int], gap: tuple[int, int], mains_hz: float | None
 ) -> None:
-    """Bit for bit, with empty pieces, pieces of one sample and invalid samples among them."""
+    """Bit for bit, with empty pieces, pieces of one sample, invalid samples and long gaps among them."""
     signal = np.random.default_rng(len(cuts)).normal(3, 1, 900)
     signal[invalid] = np.nan
+    signal[gap[0] : sum(gap)] = np.nan
     preprocessing = Preprocessing(mains_hz=mains_hz)
     edges = [0, *range(1, 20), *range(500, 520)] if single else [0]
     edges = sorted([*edges, *cuts, 900])
@@ -162,6 +164,22 @@ def test_invalid_samples_hold_the_last_valid_one() -> None:
         preprocess_strips(gappy[None], 250.0), preprocess_strips(filled[None], 250.0), atol=1e-12
     )
     np.testing.assert_array_equal(hold_invalid(gappy[None])[0], filled)
+
+
+@pytest.mark.parametrize("fs", [125.0, 250.0, 360.0])
+def test_electrode_that_comes_back_with_another_offset_leaves_no_trace(fs: float) -> None:
+    """After a second without a valid sample the signal goes on from the held value, after less it steps."""
+    signal = sines(np.arange(round(12 * fs)) / fs)
+    first = round(5 * fs)
+    for missing, steps in ((math.ceil(fs), False), (math.ceil(fs) - 1, True)):
+        gappy = signal.copy()
+        gappy[first : first + missing] = np.nan
+        gappy[first + missing :] += 300.0
+        joined = gappy.copy()
+        joined[first : first + missing] = signal[first - 1]
+        joined[first + missing :] -= gappy[first + missing] - signal[first - 1]
+        difference = np.abs(preprocess(gappy, fs) - preprocess(joined, fs)).max()
+        assert difference > 10 if steps else difference < 1e-9
 
 
 def test_nothing_valid_is_silence() -> None:
