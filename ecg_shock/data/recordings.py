@@ -242,7 +242,7 @@ def read_record(
         raise ValueError(f"units {units!r} are unknown; allowed are {tuple(MV_PER_UNIT)}")
     if isinstance(leads, str):
         raise TypeError(f"leads is the text {leads!r}; give a list of names, leads=[{leads!r}]")
-    header = _find_wfdb_header(path)
+    header = find_wfdb_header(path)
     if header is not None:
         return _read_wfdb(header, fs, units, leads)
     if path.is_dir():
@@ -327,7 +327,8 @@ def read_wfdb_header(path: Path) -> Any:
     return header
 
 
-def _find_wfdb_header(path: Path) -> Path | None:
+def find_wfdb_header(path: Path) -> Path | None:
+    """Return the header of the WFDB record that a path means, or None if it means none."""
     if path.suffix == ".hea":
         candidates = [path]
     elif path.suffix in (".dat", ".mat"):
@@ -380,7 +381,7 @@ def _read_wfdb(path: Path, fs: float | None, units: str | None, leads: Sequence[
     import wfdb
 
     header = read_wfdb_header(path)
-    names = _lead_names(header.sig_name)
+    names = lead_names(header.sig_name)
     chosen = _choose_voltage_leads(path, names, header.units, leads)
     rates = [header.fs * header.samps_per_frame[i] for i in chosen]
     _check_agreement(path, rates, [header.units[i] for i in chosen], fs, units)
@@ -390,18 +391,24 @@ def _read_wfdb(path: Path, fs: float | None, units: str | None, leads: Sequence[
         )
         columns = record.dac(expanded=True)
     for channel, digital in zip(chosen, record.e_d_signal, strict=True):
-        checksum = header.checksum[channel]
-        if checksum and (int(digital.sum(dtype=np.int64)) - checksum) % WFDB_CHECKSUM_MODULUS:
-            raise ValueError(
-                f"{path.parent / header.file_name[channel]}: the samples of {names[channel]!r} do not add up "
-                f"to the checksum {checksum} in {path.name}. {WHAT_TO_DO}"
-            )
-    _warn_of_missing_gains(path, chosen)
+        check_checksum(path, header, channel, names[channel], int(digital.sum(dtype=np.int64)))
+    warn_of_missing_gains(path, chosen)
     signal = np.stack([column * MV_PER_UNIT[header.units[i]] for column, i in zip(columns, chosen, strict=True)], 1)
     return _recording(path, signal, rates[0], [names[i] for i in chosen])
 
 
-def _warn_of_missing_gains(path: Path, channels: list[int]) -> None:
+def check_checksum(path: Path, header: Any, channel: int, name: str, total: int) -> None:
+    """Raise ValueError if the sum of a WFDB signal's digital samples is not what the header at `path` says."""
+    checksum = header.checksum[channel]
+    if checksum and (total - checksum) % WFDB_CHECKSUM_MODULUS:
+        raise ValueError(
+            f"{path.parent / header.file_name[channel]}: the samples of {name!r} do not add up "
+            f"to the checksum {checksum} in {path.name}. {WHAT_TO_DO}"
+        )
+
+
+def warn_of_missing_gains(path: Path, channels: list[int]) -> None:
+    """Log which of these signals the header at `path` gives no gain."""
     lines = _header_lines(path)[1:]
     for channel in channels:
         gain = (lines[channel].split() + [""])[2]  # as in 200(1024)/mV
@@ -415,7 +422,7 @@ def _read_edf(path: Path, fs: float | None, units: str | None, leads: Sequence[s
     with _reading_edf(path):
         edf = edfio.read_edf(path, header_encoding="latin-1")
         continuous = edf.is_continuous
-        names = _lead_names([signal.label for signal in edf.signals])
+        names = lead_names([signal.label for signal in edf.signals])
         found_units = [signal.physical_dimension for signal in edf.signals]
         rates = [float(signal.sampling_frequency) for signal in edf.signals]
         ranges = np.array([[*signal.physical_range, *signal.digital_range] for signal in edf.signals])
@@ -456,7 +463,7 @@ def _read_csv(path: Path, fs: float, units: str, leads: Sequence[str] | None) ->
                     f"{path} line {line}: {cell!r} is not a number; write numbers with a decimal point, and "
                     "leave the cells of missing samples empty"
                 )
-    names = _lead_names(names)
+    names = lead_names(names)
     chosen = _choose_leads(path, names, leads)
     for i in chosen:
         if re.split(r"[\W_]+", names[i].lower())[0] in CSV_TIME_COLUMNS:
@@ -503,7 +510,7 @@ def _read_npy(path: Path, fs: float, units: str, leads: Sequence[str] | None) ->
     if len(shape) == 2 and shape[1] > shape[0]:
         raise ValueError(f"{path} has shape {shape}, more leads than samples; transpose it to (n_samples, n_leads)")
     array = array.reshape(shape[0], -1) if array.size else np.empty((0, 1))
-    names = _lead_names([""] * array.shape[1])
+    names = lead_names([""] * array.shape[1])
     chosen = _choose_leads(path, names, leads)
     signal = np.asarray(array[:, chosen], dtype=np.float64) * MV_PER_UNIT[units]
     return _recording(path, signal, fs, [names[i] for i in chosen])
@@ -538,7 +545,7 @@ def _check_agreement(
         raise ValueError(f"{path} is in {sorted(set(found_units))} by its header, not in {units!r}; leave units out")
 
 
-def _lead_names(names: Sequence[str | None]) -> list[str]:
+def lead_names(names: Sequence[str | None]) -> list[str]:
     """Name the nameless by their column, and number those that share a name."""
     filled = [(name or "").strip() or str(column) for column, name in enumerate(names, 1)]
     seen: Counter[str] = Counter()

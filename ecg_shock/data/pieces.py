@@ -1,0 +1,181 @@
+"""One lead of a long recording, piece by piece, so that a day of ECG need not be in memory at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecg_shock.data.recordings import (
+    MV_PER_UNIT,
+    Recording,
+    check_checksum,
+    find_wfdb_header,
+    lead_names,
+    read_record,
+    read_wfdb_header,
+    reading,
+    warn_of_missing_gains,
+)
+
+PIECE_S = 600.0  # a lead of ten minutes at 250 Hz has 1.2 MB
+
+
+class Lead:
+    """One lead of a recording in memory.
+
+    Parameters
+    ----------
+    recording : Recording
+        The recording.
+    lead : str
+        Name of the lead.
+
+    Attributes
+    ----------
+    name, lead : str
+        Name of the record and of the lead.
+    fs : float
+        Sampling rate in Hz.
+    n_samples : int
+        Length of the recording.
+    """
+
+    def __init__(self, recording: Recording, lead: str) -> None:
+        self.name, self.lead, self.fs = recording.name, lead, recording.fs
+        self.n_samples = len(recording.signal)
+        self._signal = recording.signal[:, recording.leads.index(lead)]
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.n_samples / self.fs
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Read samples.
+
+        Parameters
+        ----------
+        first, last : int
+            The first sample, and the one after the last.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (last - first,), float32, mV, NaN where invalid.
+        """
+        return self._signal[first:last]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Yield the whole lead in order of time, in pieces of ten minutes.
+
+        Raises
+        ------
+        ValueError
+            If the file turns out to be damaged.
+        """
+        for first, last in self._bounds():
+            yield self.read(first, last)
+
+    def _bounds(self) -> Iterator[tuple[int, int]]:
+        step = round(PIECE_S * self.fs)
+        for first in range(0, self.n_samples, step):
+            yield first, min(first + step, self.n_samples)
+
+
+class WfdbLead(Lead):
+    """One lead of a WFDB record that stays on disk.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The header.
+    header : wfdb.Record
+        What `read_wfdb_header` returns for it.
+    channel : int
+        Number of the signal, which has one sample a frame.
+    lead : str
+        Its name.
+    """
+
+    def __init__(self, path: Path, header: Any, channel: int, lead: str) -> None:
+        self.name, self.lead, self.fs, self.n_samples = path.stem, lead, float(header.fs), header.sig_len
+        self._path, self._header, self._channel = path, header, channel
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Read samples; see `Lead.read`."""
+        return self._read(first, last)[0]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Yield the whole lead, and hold it against the header's checksum at the end; see `Lead.pieces`."""
+        total = 0
+        for first, last in self._bounds():
+            piece, added = self._read(first, last)
+            total += added
+            yield piece
+        check_checksum(self._path, self._header, self._channel, self.lead, total)
+
+    def _read(self, first: int, last: int) -> tuple[np.ndarray, int]:
+        """Return samples in mV, and the sum of what the file holds for them."""
+        import wfdb
+
+        with reading(self._path, "a WFDB record"):
+            record = wfdb.rdrecord(
+                str(self._path.absolute().with_suffix("")),
+                sampfrom=first,
+                sampto=last,
+                channels=[self._channel],
+                physical=False,
+            )
+            total = int(record.d_signal.sum(dtype=np.int64))
+            mv = record.dac()[:, 0] * MV_PER_UNIT[self._header.units[self._channel]]
+        return mv.astype(np.float32), total
+
+
+def open_lead(
+    recording: str | Path | Recording, *, fs: float | None = None, units: str | None = None, lead: str | None = None
+) -> Lead:
+    """Open one lead of a recording, of whatever length.
+
+    Parameters
+    ----------
+    recording : str, pathlib.Path or Recording
+        A path as `ecg_shock.read_record` takes it, or a recording in memory. WFDB records stay on disk.
+    fs, units
+        As for `read_record`.
+    lead : str, optional
+        Name of the lead; the first one if not given.
+
+    Returns
+    -------
+    Lead
+        With its rate and length.
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        As `read_record` does, or if there is no such lead.
+
+    Examples
+    --------
+    >>> lead = open_lead(Recording(np.zeros((500, 1)), fs=250.0, leads=("II",)))
+    >>> lead.duration_s, [len(piece) for piece in lead.pieces()]
+    (2.0, [500])
+    """
+    if not isinstance(recording, Recording):
+        header_path = find_wfdb_header(Path(recording))
+        if header_path is not None and fs is None and units is None:
+            header = read_wfdb_header(header_path)
+            names = lead_names(header.sig_name)
+            voltages = [name for name, unit in zip(names, header.units, strict=True) if unit in MV_PER_UNIT]
+            chosen = lead if lead is not None else next(iter(voltages), None)
+            if chosen in voltages and header.samps_per_frame[names.index(chosen)] == 1:
+                warn_of_missing_gains(header_path, [names.index(chosen)])
+                return WfdbLead(header_path, header, names.index(chosen), chosen)
+        recording = read_record(recording, fs=fs, units=units, leads=None if lead is None else [lead])
+    chosen = recording.leads[0] if lead is None else lead
+    if chosen not in recording.leads:
+        raise ValueError(f"lead={lead!r} is not in this recording; choose from {recording.leads!r}")
+    return Lead(recording, chosen)
