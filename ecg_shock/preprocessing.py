@@ -3,10 +3,10 @@
 Everything is causal, so a device that filters sample by sample and a training run that filters a whole recording
 see the same signal. The steps, in order:
 
-1. Invalid samples (NaN) hold the last valid value; the value of the first valid sample is subtracted, which puts
-   the filters into their steady state without a start-up transient (the band-pass has no gain at 0 Hz). After a
-   second and more without a valid sample the signal goes on from the value that was held: an electrode that comes
-   back has another offset, and a step of it would ring through the high-pass for two seconds.
+1. Invalid samples (NaN, infinite or beyond 1e9 mV) hold the last valid value; the value of the first valid sample
+   is subtracted, which puts the filters into their steady state without a start-up transient (the band-pass has no
+   gain at 0 Hz). After a second and more without a valid sample the signal goes on from the value that was held: an
+   electrode that comes back has another offset, and a step of it would ring through the high-pass for two seconds.
 2. A linear-phase low-pass resamples any rate from 100 to 2000 Hz to 125 Hz. Its impulse response is the same
    function of time at every rate, so copies of one analogue signal agree, and it delays by exactly 40 ms.
 3. A Butterworth band-pass at 125 Hz, the same coefficients for every device, and a mains notch if asked for.
@@ -39,6 +39,7 @@ RESAMPLER_KAISER_BETA = 5.65  # 60 dB stop band
 MAX_UP = 12_500  # meets rates of two decimals, such as 249.97 Hz, exactly, and any other to within 4e-5
 NOTCH_Q = 30.0  # a notch 1.7 Hz wide at 50 Hz
 
+MAX_MV = 1e9  # beyond is no signal but a fault; held as if invalid, so that the filter forgets it within seconds
 GAP_S = 1.0  # of invalid samples, after which the offset of the electrode is taken anew
 WARM_UP_S = 2.0  # mirrored lead-in of a strip: the 1 Hz high-pass has decayed to below 1 % of a step by then
 
@@ -169,7 +170,7 @@ class Preprocessor:
     def _hold(self, signal: np.ndarray) -> np.ndarray:
         """Subtract the offset, hold the last valid sample where there is none, and go on from it after a gap."""
         n = len(signal)
-        valid = np.isfinite(signal)
+        valid = np.abs(signal) < MAX_MV  # NaN is not
         last_valid = np.maximum.accumulate(np.where(valid, np.arange(n), -1 - self._missing))
         before = np.concatenate([[-1 - self._missing], last_valid[:-1]])
         relative = signal - self._offset

@@ -83,7 +83,7 @@ class Advisor:
         """Advise on one strip; see `ecg_shock.predict`."""
         if isinstance(signal, Recording):
             signal, fs = _lead_of(signal, fs, units)
-        strip = _real_numbers(signal)
+        strip = real_numbers(signal)
         if strip.ndim != 1:
             raise ValueError(
                 f"signal has shape {strip.shape}; one lead is a 1-D array, such as signal[:, 0]. "
@@ -200,7 +200,7 @@ def predict(
     >>> predict(np.zeros(1250), fs=250).reason
     'flat: the strip spans 0.000 mV, less than 0.010 mV'
     """
-    return _advisor(model).predict(signal, fs, units=units)
+    return choose_advisor(model).predict(signal, fs, units=units)
 
 
 def predict_many(
@@ -231,10 +231,11 @@ def predict_many(
     >>> [advice.shock for advice in predict_many(np.zeros((2, 625)))]
     [False, False]
     """
-    return _advisor(model).predict_many(signals, fs, units=units)
+    return choose_advisor(model).predict_many(signals, fs, units=units)
 
 
-def _advisor(model: str | Path | Advisor | None) -> Advisor:
+def choose_advisor(model: str | Path | Advisor | None) -> Advisor:
+    """Return the model that a caller asked for; one that was loaded lately is not loaded again."""
     if isinstance(model, Advisor):
         return model
     folder = Path(DEFAULT_BUNDLE if model is None else model).resolve()
@@ -264,7 +265,7 @@ def _lead_of(recording: Recording, fs: float | None, units: str) -> tuple[np.nda
     return recording.signal[:, 0], recording.fs
 
 
-def _real_numbers(signal: Any) -> np.ndarray:
+def real_numbers(signal: Any) -> np.ndarray:
     """Return an array of floats, NaN where masked."""
     try:
         array = np.asanyarray(signal)  # keeps a mask
@@ -280,7 +281,7 @@ def _check_strips(signals: Any, fs: float, units: str) -> np.ndarray:
     if units not in MV_PER_UNIT:
         raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
     rate_ratio(fs)  # refuses what is no rate
-    strips = _real_numbers(signals) * MV_PER_UNIT[units]
+    strips = real_numbers(signals) * MV_PER_UNIT[units]
     if strips.ndim != 2:
         raise ValueError(f"signals has shape {strips.shape}; give (n_strips, n_samples).")
     n = strips.shape[1]
