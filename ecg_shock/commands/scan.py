@@ -1,0 +1,118 @@
+"""`ecg-shock scan`: episodes of shockable rhythm in a recording of any length."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ecg_shock.deploy.scanning import Scan
+    from ecg_shock.deploy.streaming import AlarmRule
+
+MOST_SHOWN = 30  # episodes on the terminal; the files have all
+
+
+def scan(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="RECORD", help="A recording: a WFDB record such as vfdb/424, or .edf, .csv, .npy."),
+    ],
+    lead: Annotated[str | None, typer.Option(help="Name of the lead.", show_default="the first one")] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Length of a window, 2 to 10 s.", show_default="the model's own, mostly 5")
+    ] = None,
+    step: Annotated[float, typer.Option(help="From one window to the next, 0.1 to 10 s.")] = 1.0,
+    alarm: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Alarm when K of the last N windows advise a shock.", show_default="3/5"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for annotations, tables and picture.")] = Path("runs/scan"),
+    fs: Annotated[
+        float | None, typer.Option(help="Sampling rate in Hz; CSV and NumPy files do not say.", show_default=False)
+    ] = None,
+    units: Annotated[
+        str | None, typer.Option(help="mV, uV or V; CSV and NumPy files do not say.", show_default=False)
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a bundle.", show_default="the one that comes with the package")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and write no files.")] = False,
+) -> None:
+    """Find episodes of shockable rhythm in a recording of any length.
+
+    Windows slide over the filtered recording, and K of N that advise a shock make
+    an alarm. Written are NAME.shk (WFDB annotations: rhythm changes and alarms),
+    NAME.csv (a row a window), NAME.json (the episodes) and NAME.png.
+
+    Example: ecg-shock scan cudb/cu01 --step 0.5 --alarm 4/6
+    """
+    from ecg_shock.data.pieces import open_lead
+    from ecg_shock.deploy.scan_files import to_json, write_scan
+    from ecg_shock.deploy.scanning import scan as scan_lead
+
+    rule = None if alarm is None else _rule(alarm)
+    opened = open_lead(path, fs=fs, units=units, lead=lead)
+    console = Console(markup=False, highlight=False)
+    with Progress(console=console, transient=True, disable=not console.is_terminal or as_json) as progress:
+        task = progress.add_task(opened.name, total=opened.duration_s)
+        result = scan_lead(
+            opened,
+            step_s=step,
+            window_s=window,
+            alarm=rule,
+            model=model,
+            on_progress=lambda done_s: progress.update(task, completed=done_s),
+        )
+    if as_json:
+        typer.echo(json.dumps(to_json(result), indent=2))
+        return
+    written = write_scan(result, opened, out)
+    _print(console, result)
+    console.print(f"written: {out}/{', '.join(file.name for file in written)}", soft_wrap=True)
+
+
+def _rule(text: str) -> AlarmRule:
+    from ecg_shock.deploy.streaming import AlarmRule
+
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    if not match:
+        raise ValueError(f"--alarm is {text!r}; give K/N, such as 3/5.")
+    return AlarmRule(int(match[1]), int(match[2]))
+
+
+def _print(console: Console, result: Scan) -> None:
+    from ecg_shock.deploy.scan_files import clock
+
+    unusable = int((~result.usable).sum())
+    console.print(
+        f"{result.name}, lead {result.lead}: {clock(result.duration_s)} in {len(result.start_s):,} windows of "
+        f"{result.window_s:g} s, {unusable:,} unusable; alarm at {result.alarm_rule.k} of {result.alarm_rule.n}",
+        soft_wrap=True,
+    )
+    if not result.episodes:
+        console.print("no episode of shockable rhythm", style="bold green")
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("onset", "end", "lasts, s", "alarm", "probability"):
+        table.add_column(heading, justify="right")
+    for episode in result.episodes[:MOST_SHOWN]:
+        table.add_row(
+            clock(episode.onset_s),
+            clock(episode.end_s),
+            f"{episode.end_s - episode.onset_s:.1f}",
+            clock(episode.alarm_s),
+            f"{episode.probability:.3f}",
+        )
+    count = len(result.episodes)
+    console.print(f"{count} episode{'' if count == 1 else 's'} of shockable rhythm", style="bold red")
+    console.print(table)
+    if count > MOST_SHOWN:
+        console.print(f"… and {count - MOST_SHOWN} more, in the files")

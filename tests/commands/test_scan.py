@@ -1,0 +1,104 @@
+"""`ecg-shock scan` prints and writes what `ecg_shock.scan` finds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wfdb
+from typer.testing import CliRunner, Result
+
+from ecg_shock import AlarmRule, Scan, scan
+from ecg_shock.__main__ import app
+from ecg_shock.data.synthetic import synthetic_recordings
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a made-up recording with every rhythm as a WFDB record of two leads."""
+    signal = next(synthetic_recordings(1)).signal.astype(float)
+    folder = tmp_path_factory.mktemp("record")
+    wfdb.wrsamp(
+        "made", fs=250, units=["mV", "mV"], sig_name=["II", "V5"], p_signal=np.hstack([signal, -signal[::-1]]),
+        fmt=["16"] * 2, adc_gain=[1000.0] * 2, baseline=[0, 0], write_dir=str(folder),
+    )  # fmt: skip
+    return folder / "made"
+
+
+def run(*arguments: str | Path | float) -> Result:
+    """Run the command."""
+    return CliRunner(env={"COLUMNS": "100"}).invoke(app, ["scan", *map(str, arguments)])
+
+
+def test_table_and_files(record: Path, tmp_path: Path) -> None:
+    """Every episode is on the terminal, and the four files are there."""
+    result = run(record, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    expected = scan(record)
+    assert expected.episodes
+    for episode in expected.episodes:
+        assert f"{episode.end_s - episode.onset_s:.1f}" in result.output
+    assert f"in {len(expected.start_s)} windows of 5 s" in result.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "made.csv",
+        "made.json",
+        "made.png",
+        "made.shk",
+    ]
+
+
+def test_options_reach_the_scan(record: Path, tmp_path: Path) -> None:
+    """Lead, window, step and alarm."""
+    options = ("--lead", "V5", "--window", 3, "--step", 0.4, "--alarm", "4/6", "--json", "--out", tmp_path / "out")
+    found = json.loads(run(record, *options).stdout)
+    expected: Scan = scan(record, lead="V5", window_s=3.0, step_s=0.4, alarm=AlarmRule(4, 6))
+    assert (found["lead"], found["windows"]) == ("V5", len(expected.start_s))
+    assert [e["alarm_s"] for e in found["episodes"]] == [e.alarm_s for e in expected.episodes]
+    assert expected.episodes
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_found(tmp_path: Path) -> None:
+    """A recording without an episode says so, and one without a name for its samples asks for it."""
+    path = tmp_path / "flat.npy"
+    np.save(path, np.zeros(5000))
+    assert (
+        run(path, "--fs", 250, "--units", "mV", "--out", tmp_path).output.count("no episode of shockable rhythm") == 1
+    )
+    refused = run(path)
+    assert refused.exit_code == 1
+    assert "sampling rate" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--alarm", "5/3"), "alarm at 5 of 3"),
+        (("--alarm", "three"), "give K/N"),
+        (("--step", "0"), "step_s"),
+        (("--window", "11"), "window_s"),
+        (("--lead", "aVR"), "choose from"),
+        (("--model", "nowhere"), "no bundle"),
+    ],
+)
+def test_errors_are_one_line(record: Path, options: tuple[str, ...], says: str) -> None:
+    """They say what is allowed."""
+    result = run(record, *options)
+    assert result.exit_code == 1
+    assert says in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_no_tensorflow(record: Path) -> None:
+    """Neither scan nor Stream loads it."""
+    code = (
+        "import sys, numpy as np, ecg_shock\n"
+        f"ecg_shock.scan({str(record)!r})\n"
+        "ecg_shock.Stream(250.0).push(np.zeros(1500))\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib', 'sklearn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
