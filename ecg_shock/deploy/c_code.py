@@ -120,20 +120,21 @@ def quantize_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> weights[:, 0, 0].tolist()
     [127, -64]
     """
-    largest = np.abs(kernel).max(axis=(0, 1))
-    scales = np.where(largest > 0, largest / INT8_MAX, 1.0).astype(np.float32)
+    scales = (np.abs(kernel).max(axis=(0, 1)) / INT8_MAX).astype(np.float32)
+    scales[scales == 0] = 1.0
     return np.clip(np.rint(kernel / scales), -INT8_MAX, INT8_MAX).astype(np.int8), scales
 
 
 def _check_weights(spec: CnnSpec, weights: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     inputs = (1, *spec.filters[:-1])
-    expected = [((k, c, f), (f,)) for k, c, f in zip(spec.kernels, inputs, spec.filters, strict=True)]
-    expected.append(((spec.filters[-1], 1), (1,)))
+    kernels = [*zip(spec.kernels, inputs, spec.filters, strict=True), (spec.filters[-1], 1)]
+    expected = [(kernel, kernel[-1:]) for kernel in kernels]
     found = [(np.shape(kernel), np.shape(bias)) for kernel, bias in weights]
     if found != expected:
         raise ValueError(f"the weights have shapes {found!r}, but the network needs {expected!r}")
-    if not all(np.isfinite(kernel).all() and np.isfinite(bias).all() for kernel, bias in weights):
-        raise ValueError("the weights hold NaN or infinite values; train the network anew")
+    largest = np.finfo(np.float32).max
+    if not all((np.abs(array) <= largest).all() for pair in weights for array in pair):  # NaN is not either
+        raise ValueError("the weights hold NaN, or values that single precision has not; train the network anew")
 
 
 def _model_header(bundle: Bundle, weights: Sequence[tuple[np.ndarray, np.ndarray]], *, fs: float, int8: bool) -> str:

@@ -28,8 +28,7 @@ typedef struct {
 #error "convolve_tile is written for 4 samples times 4 filters"
 #endif
 
-/* Below this, and above it with a plus, exp is at the end of single precision. */
-#define EXP_LIMIT 87.0f
+#define EXP_LIMIT 87.0f /* exp(-87) and exp(87) are still normal numbers of single precision */
 #define LOG2_E 1.44269504f
 #define LN2_HIGH 0.693359375f /* 9 bits, so that its product with an exponent is exact */
 #define LN2_LOW -2.12194440e-4f
@@ -58,7 +57,7 @@ static int is_finite(float value)
     return (v.bits & 0x7f800000u) != 0x7f800000u;
 }
 
-/* exp(x) to about 1e-7 of its value; x is limited to +-87, and NaN becomes -87. */
+/* exp(x) to 1e-7 of its value; x is limited to +-EXP_LIMIT, and NaN counts as the lower limit. */
 static float exponential(float x)
 {
     float_bits power;

@@ -3,16 +3,22 @@
  *
  * Not a medical device, and no claim of conformity with any standard.
  *
- * - No heap, no variable that is written outside the struct, no function of a library: neither libm nor any other. A
- *   compiler may still call memcpy, memset or memmove for copies and loops, as any C compiler may; -fno-builtin and
- *   -fno-tree-loop-distribute-patterns keep gcc from that.
- * - Single precision throughout. Validity is tested on the bits of a sample, so that -ffast-math does no harm to it.
- * - Reentrant: one struct for each lead, one caller at a time for each struct.
+ *     static ecg_shock lead;
+ *     ecg_shock_advice advice;
  *
- * Quality: a shock is never advised where more than 10 % of the window's samples are invalid, where the samples span
- * more than 50 mV or less than 10 uV, or where one value repeats for 1 s. The rules of the Python package for saturation,
- * broadband noise and mains hum are NOT in this code, for they need the raw window or its spectrum: a device brings
- * its own detection of saturation and detached leads, and passes NaN for what it knows to be invalid.
+ *     ecg_shock_init(&lead);
+ *     for each sample in mV, NAN where it is invalid:
+ *         if (ecg_shock_push(&lead, sample, &advice) && advice.shock) ...
+ *
+ * - No heap, no variable outside the struct, no function of a library: neither libm nor any other. A compiler may still
+ *   call memcpy, memset and memmove on its own account, as C compilers do in freestanding programs too.
+ * - Single precision throughout. Whether a sample is valid is read from its bits, which -ffast-math leaves alone.
+ * - Reentrant: one struct for each lead, one caller at a time for each struct. No recursion.
+ *
+ * Quality: a shock is never advised where more than 10 % of the window's samples are invalid, where they span more than
+ * 50 mV or less than 10 uV, or where one value repeats for 1 s. The Python package's rules for saturation, broadband
+ * noise and mains hum are NOT in this code, for they need the raw window or its spectrum. A device brings its own
+ * detection of saturation and detached leads, and passes NAN for what it knows to be invalid.
  */
 #ifndef ECG_SHOCK_H
 #define ECG_SHOCK_H
