@@ -427,6 +427,21 @@ void ecg_shock_init(ecg_shock *s)
     s->filled = 0;
 }
 
+/* To be called when the next sample at 125 Hz is about to come: all raw samples of those before have then been taken. */
+static int end_step(ecg_shock *s, ecg_shock_advice *advice)
+{
+    const int is_whole = s->filled == ECG_SHOCK_WINDOW;
+
+    if (is_whole) {
+        advise(s, advice);
+        drop_oldest(s);
+    }
+    if ((ECG_SHOCK_WINDOW - s->filled) % ECG_SHOCK_STEP == 0) { /* so that a step ends when a window does */
+        begin_step(s);
+    }
+    return is_whole;
+}
+
 int ecg_shock_push(ecg_shock *s, float mv, ecg_shock_advice *advice)
 {
     int advised = 0;
@@ -435,15 +450,13 @@ int ecg_shock_push(ecg_shock *s, float mv, ecg_shock_advice *advice)
     while (s->phase < ECG_SHOCK_UP) {
         s->window[s->filled++] = band_pass(s, resample(s));
         s->phase += ECG_SHOCK_DOWN;
-        if ((ECG_SHOCK_WINDOW - s->filled) % ECG_SHOCK_STEP == 0) { /* so that a step ends when a window does */
-            if (s->filled == ECG_SHOCK_WINDOW) {
-                advise(s, advice);
-                drop_oldest(s);
-                advised = 1;
-            }
-            begin_step(s);
+        if (s->phase < ECG_SHOCK_UP) {
+            advised |= end_step(s, advice);
         }
     }
     s->phase -= ECG_SHOCK_UP;
+    if (s->phase < ECG_SHOCK_UP) {
+        advised |= end_step(s, advice);
+    }
     return advised;
 }
