@@ -427,7 +427,7 @@ void ecg_shock_init(ecg_shock *s)
     s->filled = 0;
 }
 
-/* To be called when the next sample at 125 Hz is about to come: all raw samples of those before have then been taken. */
+/* To be called when the next sample at 125 Hz is about to come: all raw samples of those before are there then. */
 static int end_step(ecg_shock *s, ecg_shock_advice *advice)
 {
     const int is_whole = s->filled == ECG_SHOCK_WINDOW;
