@@ -16,12 +16,11 @@ import numpy as np
 from ecg_shock.deploy import quality
 from ecg_shock.models.bundle import Bundle
 from ecg_shock.models.cnn import ACTIVATIONS, CnnSpec
-from ecg_shock.preprocessing import FS, GRID_MV, Preprocessing, _resampler, rate_ratio
+from ecg_shock.preprocessing import FS, GAP_S, GRID_MV, Preprocessing, _resampler, rate_ratio
 
 SOURCES = Path(__file__).resolve().parent / "c"
 HEADER_NAME, CODE_NAME, MODEL_NAME = "ecg_shock.h", "ecg_shock.c", "ecg_shock_model.h"
 
-GAP_S = 1.0  # after so many invalid samples in a row the signal goes on from where it was
 MAX_TAPS = 25_000  # of the resampler, 100 kB: enough for every whole rate
 INT8_MAX = 127
 TILE = 4  # samples times filters that convolve_tile computes at once

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecg_shock import Advisor
+from ecg_shock import Advisor, Stream
 from ecg_shock.data.annotations import read_labelled
 from ecg_shock.data.manifests import load_manifest
 from ecg_shock.data.parts import shockable
@@ -411,6 +411,28 @@ def held_raw(signal: np.ndarray) -> np.ndarray:
 
 
 @gcc
+@pytest.mark.parametrize("fs", [125.0, 250.0, 360.0])
+def test_it_is_the_stream_of_the_package(device: Callable, fs: float) -> None:
+    """Advice at the same samples, with the same decisions, over gaps and an electrode that comes back."""
+    recording = next(synthetic_recordings(1, fs=fs))
+    signal = recording.signal[:, 0].astype(np.float64)
+    for start_s, length_s, offset in ((20, 0.3, 0.0), (40, 7.0, 150.0), (70, 2.5, -90.0)):
+        first, last = round(start_s * fs), round((start_s + length_s) * fs)
+        signal[first:last] = np.nan
+        signal[last:] += offset
+    signal = signal.astype(np.float32)
+    steps = Stream(fs).push(signal)
+    found = device(fs).stream(signal)
+    assert found["taken"].tolist() == [round(step.end_s * fs) for step in steps]
+    usable = np.array([step.advice.usable for step in steps])
+    probability = np.array([step.advice.probability for step in steps])
+    np.testing.assert_allclose(found["probability"][usable], probability[usable], atol=PROBABILITY_TOLERANCE)
+    np.testing.assert_array_equal(found["shock"][usable], [step.advice.shock for step in np.array(steps)[usable]])
+    missing = [step.advice.reason.startswith("missing") for step in steps]
+    np.testing.assert_array_equal(found["quality"] == MISSING, missing)
+    assert 10 < sum(missing) < usable.sum()
+
+
 @pytest.mark.parametrize("fs", [100.0, 250.0, 257.0, 360.0, 500.0])
 def test_quality(device: Callable, fs: float, rng: np.random.Generator) -> None:
     """Missing, out-of-range and flat windows are told as by looking at the whole raw window, and never shocked."""
