@@ -356,7 +356,14 @@ def check_export(path: Path) -> None:
     FileNotFoundError
         If one of the two is missing.
     """
-    sidecar = json.loads(_sidecar_of(path).read_text(encoding="utf-8"))
+    sidecar_path = _sidecar_of(path)
+    try:
+        _check_against(path, json.loads(sidecar_path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{sidecar_path} cannot be read as a sidecar: {error!s} ({type(error).__name__})") from error
+
+
+def _check_against(path: Path, sidecar: dict[str, Any]) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sidecar["sha256"]:
         raise ValueError(
@@ -443,15 +450,19 @@ def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]
 
 
 def _one_window(original: keras.Model, bundle: Bundle) -> keras.Model:
-    """Build the network again for one window, with logit and probability."""
+    """Build the network again for one window, with logit and probability.
+
+    With all names fixed, equal weights give equal bytes.
+    """
     keras = import_keras()
     layers, spec = keras.layers, bundle.spec
     ecg = keras.Input((spec.input_samples, 1), batch_size=1, name="ecg")
-    x = layers.Reshape((spec.input_samples, 1, 1))(ecg)
-    for filters, kernel in zip(spec.filters, spec.kernels, strict=True):
-        x = layers.Conv2D(filters, (kernel, 1), padding=spec.padding, activation=spec.activation)(x)
-        x = layers.MaxPooling2D((spec.pool, 1))(x)
-    x = layers.Conv2D(1, 1)(layers.GlobalMaxPooling2D(keepdims=True)(x))
+    x = layers.Reshape((spec.input_samples, 1, 1), name="column")(ecg)
+    for i, (filters, kernel) in enumerate(zip(spec.filters, spec.kernels, strict=True), start=1):
+        x = layers.Conv2D(filters, (kernel, 1), padding=spec.padding, activation=spec.activation, name=f"conv_{i}")(x)
+        x = layers.MaxPooling2D((spec.pool, 1), name=f"pool_{i}")(x)
+    x = layers.GlobalMaxPooling2D(keepdims=True, name="global_pool")(x)
+    x = layers.Conv2D(1, 1, name="sum")(x)
     logit = layers.Reshape((1,), name="logit")(x)
     probability = layers.Activation("sigmoid", name="probability")(logit)
     network = keras.Model(ecg, {"logit": logit, "probability": probability}, name="ecg_shock")
@@ -560,8 +571,8 @@ def _describe(bundle: Bundle, to: str, path: Path, exported: ExportedModel, resc
     ecg: dict[str, Any] = {**asdict(exported.input), "fs": FS, "units": "mV"}
     if to == "litert-int8":
         steps = np.arange(INT8_MIN, INT8_MAX + 1)
-        shocked = steps[exported.logit.read(steps) >= threshold_logit]
-        decision["threshold_stored"] = int(shocked[0])
+        # 128, which nothing reaches, for a network whose every logit is below the threshold.
+        decision["threshold_stored"] = INT8_MIN + int(np.sum(exported.logit.read(steps) < threshold_logit))
         decision["rule"] += ", which is: the stored logit >= threshold_stored"
         ecg["range_mv"] = list(_int8_range_mv())
     packages = {name: found for name in ONNX_PACKAGES if to == "onnx" and (found := find_version(name))}
