@@ -56,6 +56,7 @@ def export(
             f"{flip.probability:.3f} became {flip.exported:.3f}",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
     more = len(result.rescoring.flips) - MOST_FLIPS_SHOWN
     if more > 0:

@@ -80,7 +80,7 @@ class ExportedModel:
     """A network that was exported, loaded from its file.
 
     int8 runs on LiteRT's reference kernels, which give what TFLite Micro gives, bit by bit. The faster ones that LiteRT
-    takes by itself (XNNPACK) round otherwise.
+    takes by itself (XNNPACK) round otherwise: by up to 2 steps of the shipped model's logit.
 
     Parameters
     ----------
