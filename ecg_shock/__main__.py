@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from ecg_shock.commands.export import export
 from ecg_shock.commands.fetch import fetch
 from ecg_shock.commands.predict import predict
 from ecg_shock.commands.scan import scan
@@ -58,7 +59,7 @@ def options(
         bool, typer.Option("--verbose", "-v", help="Log what is done, and show the traceback of an error.")
     ] = False,
 ) -> None:
-    """Shock advice from an ECG: fetch recordings, train, search, judge by the AHA goals, predict, scan.
+    """Shock advice from an ECG: fetch recordings, train, search, judge by the AHA goals, predict, scan, export.
 
     Not a medical device. `ecg-shock COMMAND --help` explains a command.
     """
@@ -67,7 +68,7 @@ def options(
         logging.getLogger("ecg_shock").setLevel(logging.DEBUG)
 
 
-for command in (fetch, windows, tune, train, validate, predict, scan):
+for command in (fetch, windows, tune, train, validate, predict, scan, export):
     app.command()(command)
 
 

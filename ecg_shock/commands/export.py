@@ -1,0 +1,81 @@
+"""`ecg-shock export`: a model for a device, with all that the device needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ecg_shock.deploy.export import Rescoring
+
+MOST_FLIPS_SHOWN = 10
+
+
+def export(
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="litert, litert-int8 or onnx.")],
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="MODEL", help="A bundle's folder.", show_default="the model that comes with the package"
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="runs/export/FORMAT")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
+    ] = None,
+) -> None:
+    """Export a model for a device, and score it again on its own validation patients.
+
+    Beside the network a JSON file says how samples become its input, what decides, and what must come out of given
+    samples. If the export differs from the model by more than its format allows, nothing is written.
+
+    Example: ecg-shock export --to litert-int8
+    """
+    from ecg_shock.deploy.export import export as export_model
+
+    console = Console()
+    folder = out or Path("runs") / "export" / to
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def on_stage(stage: str, steps: int) -> Callable[[], None]:
+            task = progress.add_task(stage, total=steps)
+            return lambda: progress.advance(task)
+
+        result = export_model(model, to, folder, data=data, on_stage=on_stage)
+    console.print(_table(result.rescoring))
+    for flip in result.rescoring.flips[:MOST_FLIPS_SHOWN]:
+        console.print(
+            f"decided otherwise: {flip.database}/{flip.record} at {flip.start_s:g} s, {flip.aha_class}, "
+            f"{flip.probability:.3f} became {flip.exported:.3f}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    more = len(result.rescoring.flips) - MOST_FLIPS_SHOWN
+    if more > 0:
+        console.print(f"and {more} more, all of them in {result.files[-1].name}", highlight=False, markup=False)
+    for path in result.files:
+        console.print(f"written: {path} ({path.stat().st_size:,} bytes)", highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(rescoring: Rescoring) -> Table:
+    table = Table(title=f"validation part: {rescoring.windows:,} windows of {rescoring.patients} patients")
+    for column in ("", "model", "exported", "change"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, before, after in (
+        ("Se %", rescoring.sensitivity, rescoring.exported_sensitivity),
+        ("Sp %", rescoring.specificity, rescoring.exported_specificity),
+    ):
+        table.add_row(name, f"{100 * before:.2f}", f"{100 * after:.2f}", f"{100 * (after - before):+.2f}")
+    flipped = len(rescoring.flips)
+    table.add_row("decisions changed", "", f"{flipped}", f"{100 * flipped / rescoring.windows:.2f} %")
+    table.add_row("largest difference of probability", "", "", f"{rescoring.largest_probability_difference:.2g}")
+    table.add_row("largest difference of logit", "", "", f"{rescoring.largest_logit_difference:.2g}")
+    return table

@@ -1,0 +1,210 @@
+"""Networks that were exported, loaded from their files and run as a device runs them: one window after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecg_shock.quiet import without_lines
+
+INT8_MIN, INT8_MAX = -128, 127
+ONNX_PACKAGES = ("onnx", "tf2onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of an exported model.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the signature.
+    index : int
+        Its place among the inputs or outputs.
+    shape : tuple of int
+        All fixed; the batch is 1.
+    dtype : str
+        ``"float32"`` or ``"int8"``.
+    scale, zero_point : float and int, or None
+        Of an int8 tensor: value = scale · (stored - zero_point).
+    """
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+    def store(self, values: np.ndarray) -> np.ndarray:
+        """Turn values into what the tensor holds, clipped to its range.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            Any shape.
+
+        Returns
+        -------
+        numpy.ndarray
+            The same shape, of the tensor's type.
+        """
+        if self.scale is None or self.zero_point is None:
+            return np.asarray(values, dtype=self.dtype)
+        steps = np.round(np.asarray(values, dtype=np.float64) / self.scale) + self.zero_point
+        return np.clip(steps, INT8_MIN, INT8_MAX).astype(np.int8)
+
+    def read(self, stored: np.ndarray) -> np.ndarray:
+        """Turn what the tensor holds into values.
+
+        Parameters
+        ----------
+        stored : numpy.ndarray
+            Any shape.
+
+        Returns
+        -------
+        numpy.ndarray
+            The same shape, float64.
+        """
+        stored = np.asarray(stored, dtype=np.float64)
+        return stored if self.scale is None or self.zero_point is None else self.scale * (stored - self.zero_point)
+
+
+class ExportedModel:
+    """A network that was exported, loaded from its file.
+
+    int8 runs on LiteRT's reference kernels, which give what TFLite Micro gives, bit by bit. The faster ones that LiteRT
+    takes by itself (XNNPACK) round otherwise: by up to 2 steps of the shipped model's logit.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The network's file, ``.tflite`` or ``.onnx``.
+    reference_kernels : bool
+        Whether to run a ``.tflite`` on the reference kernels.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be run.
+    """
+
+    def __init__(self, path: Path, *, reference_kernels: bool = False) -> None:
+        self.input: Tensor
+        self.logit: Tensor
+        self.probability: Tensor
+        if path.suffix == ".onnx":
+            self._load_onnx(path)
+        else:
+            self._load_litert(path, reference_kernels)
+
+    def run(self, ecg: np.ndarray, on_window: Callable[[], Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Run the network on one window after the other.
+
+        Parameters
+        ----------
+        ecg : numpy.ndarray
+            Shape (n_windows, n_samples), mV, preprocessed, at 125 Hz.
+        on_window : callable, optional
+            Called without arguments after each of them.
+
+        Returns
+        -------
+        logit, probability : numpy.ndarray
+            Shape (n_windows,), as the model stores them; `logit` and `probability` of this object read that.
+        """
+        stored = self.input.store(ecg)
+        logit = np.empty(len(stored), dtype=self.logit.dtype)
+        probability = np.empty(len(stored), dtype=self.probability.dtype)
+        for i, window in enumerate(stored):
+            logit[i], probability[i] = self._invoke(window.reshape(self.input.shape))
+            if on_window:
+                on_window()
+        return logit, probability
+
+    def _load_litert(self, path: Path, reference_kernels: bool) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        kernels = OpResolverType.BUILTIN_REF if reference_kernels else OpResolverType.AUTO
+        try:
+            with without_lines("INFO: Created TensorFlow Lite"):
+                interpreter = Interpreter(
+                    model_content=path.read_bytes(), num_threads=1, experimental_op_resolver_type=kernels
+                )
+                interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{path} is no LiteRT model that can be run: {error}") from error
+        runner = interpreter.get_signature_runner()
+
+        def tensor(name: str, of_name: dict[str, Any], in_order: list[dict[str, Any]]) -> tuple[Tensor, int]:
+            found = of_name[name]
+            scale, zero_point = found["quantization"]
+            made = Tensor(
+                name,
+                index=[other["index"] for other in in_order].index(found["index"]),
+                shape=tuple(found["shape"].tolist()),
+                dtype=np.dtype(found["dtype"]).name,
+                scale=float(scale) if scale else None,
+                zero_point=int(zero_point) if scale else None,
+            )
+            return made, found["index"]
+
+        self.input, ecg = tensor("ecg", runner.get_input_details(), interpreter.get_input_details())
+        outputs = runner.get_output_details(), interpreter.get_output_details()
+        self.logit, logit = tensor("logit", *outputs)
+        self.probability, probability = tensor("probability", *outputs)
+
+        def invoke(window: np.ndarray) -> tuple[Any, Any]:
+            interpreter.set_tensor(ecg, window)
+            interpreter.invoke()
+            return interpreter.get_tensor(logit).item(), interpreter.get_tensor(probability).item()
+
+        self._invoke = invoke
+
+    def _load_onnx(self, path: Path) -> None:
+        need_onnx()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # its errors have no other class in common
+            raise ValueError(f"{path} is no ONNX model that can be run: {error}") from error
+
+        def tensor(name: str, among: list[Any]) -> Tensor:
+            index = [other.name for other in among].index(name)
+            return Tensor(name, index, tuple(among[index].shape), "float32")
+
+        self.input = tensor("ecg", session.get_inputs())
+        self.logit = tensor("logit", session.get_outputs())
+        self.probability = tensor("probability", session.get_outputs())
+
+        def invoke(window: np.ndarray) -> tuple[Any, Any]:
+            logit, probability = session.run(["logit", "probability"], {"ecg": window})
+            return logit.item(), probability.item()
+
+        self._invoke = invoke
+
+
+def need_onnx() -> None:
+    """Raise ValueError, with what to install, if a package for ONNX is missing."""
+    missing = [name for name in ONNX_PACKAGES if find_version(name) is None]
+    if missing:
+        raise ValueError(f"ONNX needs {', '.join(missing)}; run: pip install 'ecg-shock[onnx]'")
+
+
+def find_version(package: str) -> str | None:
+    """Return the version of a package, or None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
