@@ -18,7 +18,7 @@ MOST_FLIPS_SHOWN = 10
 
 
 def export(
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="litert, litert-int8 or onnx.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="litert, litert-int8, onnx, c or c-int8.")],
     model: Annotated[
         Path | None,
         typer.Argument(
@@ -26,6 +26,9 @@ def export(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="runs/export/FORMAT")] = None,
+    fs: Annotated[
+        float, typer.Option(help="For C: sampling rate of the device in Hz; the others take windows at 125 Hz.")
+    ] = 250.0,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
@@ -34,9 +37,10 @@ def export(
     """Export a model for a device, and score it again on its own validation patients.
 
     Beside the network a JSON file says how samples become its input, what decides, and what must come out of given
-    samples. If the export differs from the model by more than its format allows, nothing is written.
+    samples. C takes raw samples and needs nothing else. If the export differs from the model by more than its format
+    allows, nothing is written.
 
-    Example: ecg-shock export --to litert-int8
+    Example: ecg-shock export --to c-int8 --fs 500
     """
     from ecg_shock.deploy.export import export as export_model
 
@@ -48,7 +52,7 @@ def export(
             task = progress.add_task(stage, total=steps)
             return lambda: progress.advance(task)
 
-        result = export_model(model, to, folder, data=data, on_stage=on_stage)
+        result = export_model(model, to, folder, fs=fs, data=data, on_stage=on_stage)
     console.print(_table(result.rescoring))
     for flip in result.rescoring.flips[:MOST_FLIPS_SHOWN]:
         console.print(

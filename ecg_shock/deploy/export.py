@@ -1,4 +1,4 @@
-"""Export a bundle to LiteRT, LiteRT int8 or ONNX, with all that a device needs to know, and score it again.
+"""Export a bundle to LiteRT, LiteRT int8, ONNX or C, with all that a device needs to know, and score it again.
 
 An export is two files: the network, which takes one window and gives logit and probability, and a sidecar of the same
 name with ``.json`` after it, which says how samples become that window, from which logit on a shock is advised, and
@@ -6,7 +6,10 @@ what must come out for given samples.
 
 Notes
 -----
-The network is the bundle's in other words, of which nothing but rounding changes:
+For C the whole way from raw samples to advice is written, see `ecg_shock.deploy.c_code`; ``"c-int8"`` has int8 weights
+and float activations. It is compiled for this machine to be scored.
+
+For LiteRT and ONNX the network is the bundle's in other words, of which nothing but rounding changes:
 
 - It is written with two-dimensional layers, as LiteRT has no others: a Conv1D becomes a convolution between two
   reshapes, 45 operators instead of 19 for a network of seven blocks.
@@ -34,12 +37,23 @@ from ecg_shock.data.parts import DataConfig, load_parts, shockable
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
-from ecg_shock.deploy.exported import INT8_MAX, INT8_MIN, ONNX_PACKAGES, ExportedModel, Tensor, find_version, need_onnx
+from ecg_shock.deploy.c_code import MODEL_NAME, write_c
+from ecg_shock.deploy.exported import (
+    INT8_MAX,
+    INT8_MIN,
+    ONNX_PACKAGES,
+    ExportedModel,
+    Tensor,
+    find_version,
+    need_c_compiler,
+    need_onnx,
+)
 from ecg_shock.evaluation.protocol import data_config
 from ecg_shock.models.bundle import KERAS_NAME, LITERT_NAME, Bundle, load_bundle
 from ecg_shock.models.cnn import import_keras
 from ecg_shock.preprocessing import (
     FS,
+    GAP_S,
     GRID_MV,
     RESAMPLER_DELAY_SAMPLES,
     WARM_UP_S,
@@ -57,7 +71,15 @@ if TYPE_CHECKING:
 OnStage = Callable[[str, int], Callable[[], Any]]
 
 SIDECAR_FORMAT = 1
-MODEL_NAMES = {"litert": "ecg_shock.tflite", "litert-int8": "ecg_shock_int8.tflite", "onnx": "ecg_shock.onnx"}
+MODEL_NAMES = {
+    "litert": "ecg_shock.tflite",
+    "litert-int8": "ecg_shock_int8.tflite",
+    "onnx": "ecg_shock.onnx",
+    "c": MODEL_NAME,
+    "c-int8": MODEL_NAME,
+}
+INT8_KINDS = ("litert-int8", "c-int8")
+C_KINDS = ("c", "c-int8")
 CLASSES = ("nonshockable", "shockable")
 ONNX_OPSET = 17  # of 2022, so that older runtimes read it too
 
@@ -84,12 +106,14 @@ GOLDEN_KINDS = ("normal_sinus", "atrial_fibrillation", "asystole", "coarse_vf", 
 GOLDEN_MISSING_S = ((0.0, 0.02), (3.0, 3.2))
 GOLDEN_MV_DIGITS, GOLDEN_FILTERED_DIGITS = 3, 6  # 1 µV, as a converter gives it; 1 nV
 GOLDEN_TOLERANCE = 1e-5  # of filtered mV, and of what a float model gives
+GOLDEN_STREAM_TOLERANCE = 1e-3  # of the logit of C code, which filters in single precision
 
 STEPS = (
     f"The network takes a window of one lead in mV at {FS:g} Hz that has gone through these steps, all of them causal.",
     "1. An invalid sample (lead off, saturated) is replaced by the last valid one. Until the first valid sample comes, "
     "the signal is 0.",
-    "2. The value of the first valid sample is subtracted from all.",
+    f"2. The value of the first valid sample is subtracted from all. After {GAP_S:g} s and more without a valid sample "
+    "the next one takes the value that was held: what is subtracted changes by the difference.",
     f"3. Resample to {FS:g} Hz: insert up - 1 zeros after each sample, filter with the taps (FIR), and keep every "
     "down-th result from the first on. Taps of other rates are computed by the package.",
     "4. Filter with the second-order sections in their order. A row is b0 b1 b2 a0 a1 a2; all states begin with 0. A "
@@ -183,6 +207,7 @@ def export(
     to: str,
     folder: Path,
     *,
+    fs: float = GOLDEN_FS,
     data: Path | None = None,
     on_stage: OnStage = _silent,
 ) -> ExportResult:
@@ -192,10 +217,12 @@ def export(
     ----------
     model : str, pathlib.Path, Bundle or None
         A bundle or its folder; None for the model that comes with the package.
-    to : {"litert", "litert-int8", "onnx"}
+    to : {"litert", "litert-int8", "onnx", "c", "c-int8"}
         What to export to.
     folder : pathlib.Path
         Where to write. Nothing in it changes unless the export passes.
+    fs : float
+        For C: sampling rate of the device in Hz, 100 to 2000. The other formats take windows at 125 Hz.
     data : pathlib.Path, optional
         Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
     on_stage : callable, optional
@@ -208,8 +235,8 @@ def export(
     Raises
     ------
     ValueError
-        If the export differs from the bundle by more than its format allows, if packages are missing, if int8 cannot
-        do the network's activation, or if the bundle does not say what it was trained on.
+        If the export differs from the bundle by more than its format allows, if packages or a C compiler are missing,
+        if int8 cannot do the network's activation, or if the bundle does not say what it was trained on.
     FileNotFoundError
         If there is no bundle, or recordings are not there.
 
@@ -221,6 +248,10 @@ def export(
         raise ValueError(f"to={to!r} is not known; choose one of {', '.join(MODEL_NAMES)}.")
     if to == "onnx":
         need_onnx()
+    if to in C_KINDS:
+        need_c_compiler()
+    elif fs != GOLDEN_FS:
+        raise ValueError(f"fs={fs!r} is for C; {to} takes windows at {FS:g} Hz. Leave fs out.")
     bundle = model if isinstance(model, Bundle) else load_bundle(DEFAULT_BUNDLE if model is None else model)
     if to == "litert-int8" and bundle.spec.activation not in INT8_ACTIVATIONS:
         raise ValueError(
@@ -238,13 +269,12 @@ def export(
             path = Path(unfinished) / MODEL_NAMES[to]
             original = bundle.load_keras()
             step = on_stage("converting", 1)
-            network = _one_window(original, bundle)
-            if to == "onnx":
-                _write_onnx(network, path)
-            elif to == "litert-int8":
-                path.write_bytes(_litert(network, representative_windows(train)))
+            if to in C_KINDS:
+                weights = [tuple(layer.get_weights()) for layer in original.layers if layer.get_weights()]
+                *code, path = write_c(path.parent, bundle, weights, fs=fs, int8=to == "c-int8")
             else:
-                path.write_bytes(_litert(network))
+                code = []
+                _write_network(_one_window(original, bundle), path, to, train)
             step()
             exported = _load(path, to)
             if to == "litert-int8":
@@ -253,12 +283,15 @@ def export(
             rescoring = rescore(original, exported, validation, bundle.threshold, on_window=step)
             _check_tolerance(rescoring, to)
             sidecar = _sidecar_of(path)
-            sidecar.write_text(_json(_describe(bundle, to, path, exported, rescoring)) + "\n", encoding="utf-8")
+            sidecar.write_text(
+                _json(_describe(bundle, to, path, exported, rescoring, code, fs)) + "\n", encoding="utf-8"
+            )
             check_export(path)
-            files = tuple(folder / written.name for written in (path, sidecar))
+            written = (path, *code, sidecar)
+            files = tuple(folder / file.name for file in written)
             files[-1].unlink(missing_ok=True)  # an old sidecar does not stand beside a new network, not for a moment
-            path.replace(files[0])
-            sidecar.replace(files[-1])
+            for file, final in zip(written, files, strict=True):
+                file.replace(final)
     finally:
         if is_new:
             with suppress(OSError):  # it is not empty: the export passed
@@ -366,12 +399,14 @@ def check_export(path: Path) -> None:
 
 
 def _check_against(path: Path, sidecar: dict[str, Any]) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sidecar["sha256"]:
-        raise ValueError(
-            f"{path} has SHA-256 {found}, but its sidecar says {sidecar['sha256']}: it was changed or damaged. "
-            "Export again."
-        )
+    digests = {path.name: sidecar["sha256"], **sidecar.get("c", {}).get("sha256", {})}
+    for name, wanted in digests.items():
+        file = path.with_name(Path(name).name)
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        if found != wanted:
+            raise ValueError(
+                f"{file} has SHA-256 {found}, but its sidecar says {wanted}: it was changed or damaged. Export again."
+            )
     exported = _load(path, sidecar["kind"])
     preprocessing = Preprocessing(**sidecar["preprocessing"]["parameters"])
     n = exported.input.shape[1]
@@ -382,9 +417,12 @@ def _check_against(path: Path, sidecar: dict[str, Any]) -> None:
         stored = exported.run(window[np.newaxis])
         wanted = [vector["logit"], vector["probability"]]
         outputs = [exported.logit.read(stored[0]).item(), exported.probability.read(stored[1]).item()]
+        streamed = exported.stream(raw) if sidecar["kind"] in C_KINDS else vector["logit"]
         # int8 has steps far above the tolerance, so that nothing but the same step passes.
-        if not np.allclose(filtered, vector["preprocessed_mv"], rtol=0, atol=GOLDEN_TOLERANCE) or not np.allclose(
-            outputs, wanted, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE
+        if (
+            not np.allclose(filtered, vector["preprocessed_mv"], rtol=0, atol=GOLDEN_TOLERANCE)
+            or not np.allclose(outputs, wanted, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE)
+            or not np.isclose(streamed, vector["logit"], rtol=GOLDEN_STREAM_TOLERANCE, atol=GOLDEN_STREAM_TOLERANCE)
         ):
             raise ValueError(
                 f"{path} gives logit and probability {outputs} for its golden vector {vector['name']!r}, or filters it "
@@ -473,6 +511,15 @@ def _one_window(original: keras.Model, bundle: Bundle) -> keras.Model:
     return network
 
 
+def _write_network(network: keras.Model, path: Path, to: str, train: WindowSet) -> None:
+    if to == "onnx":
+        _write_onnx(network, path)
+    elif to == "litert-int8":
+        path.write_bytes(_litert(network, representative_windows(train)))
+    else:
+        path.write_bytes(_litert(network))
+
+
 def _signature(network: keras.Model) -> list[Any]:
     """Describe the input to Keras, which would leave the batch open otherwise."""
     return [import_keras().InputSpec(shape=network.input.shape, dtype="float32", name="ecg")]
@@ -535,7 +582,7 @@ def _check_tolerance(rescoring: Rescoring, to: str) -> None:
         "Sp": rescoring.exported_specificity - rescoring.specificity,
     }
     faults = []
-    if to == "litert-int8":
+    if to in INT8_KINDS:
         if flipped > INT8_MAX_FLIPPED:
             faults.append(f"{100 * flipped:.2f} % of the decisions changed, allowed are {100 * INT8_MAX_FLIPPED:g} %")
         faults += [
@@ -544,7 +591,8 @@ def _check_tolerance(rescoring: Rescoring, to: str) -> None:
             if abs(change) > INT8_MAX_CHANGE
         ]
         remedy = (
-            "Export to litert, or train with more patients or another network: this one lies too near its threshold"
+            f"Export to {to.removesuffix('-int8')}, or train with more patients or another network: this one lies too "
+            "near its threshold"
         )
     else:
         if rescoring.flips:
@@ -562,7 +610,9 @@ def _check_tolerance(rescoring: Rescoring, to: str) -> None:
         )
 
 
-def _describe(bundle: Bundle, to: str, path: Path, exported: ExportedModel, rescoring: Rescoring) -> dict[str, Any]:
+def _describe(
+    bundle: Bundle, to: str, path: Path, exported: ExportedModel, rescoring: Rescoring, code: list[Path], fs: float
+) -> dict[str, Any]:
     """Say all that a device needs, and where the network comes from."""
     threshold_logit = logit_of(bundle.threshold)
     decision: dict[str, Any] = {
@@ -577,6 +627,10 @@ def _describe(bundle: Bundle, to: str, path: Path, exported: ExportedModel, resc
         decision["threshold_stored"] = INT8_MIN + int(np.sum(exported.logit.read(steps) < threshold_logit))
         decision["rule"] += ", which is: the stored logit >= threshold_stored"
         ecg["range_mv"] = list(_int8_range_mv())
+    of_c: dict[str, Any] = {}
+    if to in C_KINDS:
+        digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in code}
+        of_c = {"c": {"fs": float(fs), "weights": "int8" if to == "c-int8" else "float", "sha256": digests}}
     packages = {name: found for name in ONNX_PACKAGES if to == "onnx" and (found := find_version(name))}
     return {
         "format": SIDECAR_FORMAT,
@@ -585,6 +639,7 @@ def _describe(bundle: Bundle, to: str, path: Path, exported: ExportedModel, resc
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "bytes": path.stat().st_size,
+        **of_c,
         "bundle": {
             "name": bundle.card.get("name", ""),
             "commit": bundle.card.get("commit", ""),
@@ -595,7 +650,7 @@ def _describe(bundle: Bundle, to: str, path: Path, exported: ExportedModel, resc
         "decision": decision,
         "input": ecg,
         "outputs": [asdict(exported.logit), asdict(exported.probability)],
-        "kernels": "LiteRT reference, equal to TFLite Micro" if to == "litert-int8" else "default",
+        **({"kernels": "LiteRT reference, equal to TFLite Micro"} if to == "litert-int8" else {}),
         "preprocessing": {
             "steps": list(STEPS),
             "parameters": bundle.preprocessing.to_dict(),
@@ -606,14 +661,14 @@ def _describe(bundle: Bundle, to: str, path: Path, exported: ExportedModel, resc
                 "rates_hz": {f"{fs}": _resampler_of(fs) for fs in DEVICE_RATES_HZ},
             },
         },
-        "golden": _golden(bundle, exported),
+        "golden": _golden(bundle, exported, fs),
         "rescoring": {"part": "validation", "kept_within": _limits(to), **asdict(rescoring)},
         "versions": {**versions(), **packages},
     }
 
 
 def _limits(to: str) -> dict[str, float]:
-    if to == "litert-int8":
+    if to in INT8_KINDS:
         return {
             "flipped": INT8_MAX_FLIPPED,
             "sensitivity_change": INT8_MAX_CHANGE,
@@ -627,10 +682,10 @@ def _resampler_of(fs: float) -> dict[str, Any]:
     return {"up": up, "down": down, "taps": _resampler(up, down).tolist()}
 
 
-def _golden(bundle: Bundle, exported: ExportedModel) -> list[dict[str, Any]]:
+def _golden(bundle: Bundle, exported: ExportedModel, fs: float) -> list[dict[str, Any]]:
     """Make synthetic strips, and say what becomes of them on the way to probability and decision."""
     n = bundle.spec.input_samples
-    recording = next(iter(synthetic_recordings(1, GOLDEN_SEED, fs=GOLDEN_FS)))
+    recording = next(iter(synthetic_recordings(1, GOLDEN_SEED, fs=max(fs, FS))))
     start_s = {episode.code: episode.start_s for episode in recording.episodes}
     strips = {
         kind: recording.strip(start_s[kind], WARM_UP_S + n / FS).signal[:, 0].round(GOLDEN_MV_DIGITS)
@@ -638,18 +693,18 @@ def _golden(bundle: Bundle, exported: ExportedModel) -> list[dict[str, Any]]:
     }
     missing = strips[GOLDEN_KINDS[0]].copy()
     for first_s, last_s in GOLDEN_MISSING_S:
-        missing[round(first_s * GOLDEN_FS) : round(last_s * GOLDEN_FS)] = np.nan
+        missing[round(first_s * fs) : round(last_s * fs)] = np.nan
     strips[f"{GOLDEN_KINDS[0]}, invalid samples"] = missing
 
     vectors = []
     for name, raw in strips.items():
-        filtered = preprocess(raw, GOLDEN_FS, bundle.preprocessing).round(GOLDEN_FILTERED_DIGITS)
+        filtered = preprocess(raw, fs, bundle.preprocessing).round(GOLDEN_FILTERED_DIGITS)
         stored_logit, stored_probability = exported.run(filtered[np.newaxis, -n:])
         logit = exported.logit.read(stored_logit).item()
         vector: dict[str, Any] = {
             "name": name,
             "synthetic": True,
-            "fs": GOLDEN_FS,
+            "fs": float(fs),
             "window": f"the last {n} of preprocessed_mv",
             "logit": logit,
             "probability": exported.probability.read(stored_probability).item(),

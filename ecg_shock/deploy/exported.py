@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,6 +18,9 @@ import numpy as np
 from ecg_shock.quiet import without_lines
 
 INT8_MIN, INT8_MAX = -128, 127
+C_COMPILERS = ("cc", "gcc", "clang")
+C_SIZES = (r"#define ECG_SHOCK_WINDOW (\d+)", r"#define ECG_SHOCK_SCRATCH (\d+)", r"(\d+) bytes: sizeof")
+C_FLAGS = ("-std=c99", "-O2", "-shared", "-fPIC")
 ONNX_PACKAGES = ("onnx", "tf2onnx", "onnxruntime")
 
 
@@ -82,17 +90,19 @@ class ExportedModel:
     int8 runs on LiteRT's reference kernels, which give what TFLite Micro gives, bit by bit. The faster ones that LiteRT
     takes by itself (XNNPACK) round otherwise: by up to 2 steps of the shipped model's logit.
 
+    C code is compiled for this machine and loaded: that runs it, so that only code of one's own belongs here.
+
     Parameters
     ----------
     path : pathlib.Path
-        The network's file, ``.tflite`` or ``.onnx``.
+        The network's file: ``.tflite``, ``.onnx``, or the generated ``.h`` with the C code beside it.
     reference_kernels : bool
         Whether to run a ``.tflite`` on the reference kernels.
 
     Raises
     ------
     ValueError
-        If the file cannot be run.
+        If the file cannot be run, or there is no C compiler.
     """
 
     def __init__(self, path: Path, *, reference_kernels: bool = False) -> None:
@@ -101,6 +111,8 @@ class ExportedModel:
         self.probability: Tensor
         if path.suffix == ".onnx":
             self._load_onnx(path)
+        elif path.suffix == ".h":
+            self._load_c(path)
         else:
             self._load_litert(path, reference_kernels)
 
@@ -127,6 +139,55 @@ class ExportedModel:
             if on_window:
                 on_window()
         return logit, probability
+
+    def stream(self, raw_mv: np.ndarray) -> float:
+        """Run C code on raw samples, from a fresh start, and return the logit of the last window.
+
+        Parameters
+        ----------
+        raw_mv : numpy.ndarray
+            Shape (n_samples,), mV at the rate that the code is for, NaN where invalid.
+
+        Returns
+        -------
+        float
+            NaN if there was no whole window.
+        """
+        logit = float("nan")
+        self._reset()
+        for mv in raw_mv.tolist():
+            if (pushed := self._push(mv)) is not None:
+                logit = pushed
+        return logit
+
+    def _load_c(self, path: Path) -> None:
+        compiler = need_c_compiler()
+        with TemporaryDirectory() as folder:
+            library = Path(folder) / "ecg_shock.so"
+            command = [compiler, *C_FLAGS, str(path.with_name("ecg_shock.c")), "-o", str(library)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ValueError(f"{path} and the code beside it do not compile: {done.stderr.strip()}")
+            code = ctypes.CDLL(str(library))
+        text = path.read_text(encoding="ascii")
+        samples, scratch_size, struct_bytes = (_number_in(text, pattern, path) for pattern in C_SIZES)
+        lead = ctypes.create_string_buffer(struct_bytes)
+        advice = _CAdvice()
+        scratch = (ctypes.c_float * scratch_size)()
+        network, push = code.ecg_shock_network, code.ecg_shock_push
+        network.restype, push.argtypes = ctypes.c_float, (ctypes.c_void_p, ctypes.c_float, ctypes.c_void_p)
+        self.input = Tensor("window_mv", 0, (1, samples, 1), "float32")
+        self.logit = Tensor("logit", 0, (1, 1), "float32")
+        self.probability = Tensor("probability", 1, (1, 1), "float32")
+
+        def invoke(window: np.ndarray) -> tuple[Any, Any]:
+            contiguous = np.ascontiguousarray(window, dtype=np.float32)
+            logit = network(contiguous.ctypes.data_as(ctypes.c_void_p), scratch)
+            return logit, 1 / (1 + np.exp(-np.float64(logit)))
+
+        self._invoke = invoke
+        self._reset = lambda: code.ecg_shock_init(lead)
+        self._push = lambda mv: advice.logit if push(lead, mv, ctypes.byref(advice)) else None
 
     def _load_litert(self, path: Path, reference_kernels: bool) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -193,6 +254,36 @@ class ExportedModel:
             return logit.item(), probability.item()
 
         self._invoke = invoke
+
+
+class _CAdvice(ctypes.Structure):
+    """The struct ecg_shock_advice of the C code."""
+
+    _fields_ = (
+        ("shock", ctypes.c_int32),
+        ("quality", ctypes.c_int32),
+        ("logit", ctypes.c_float),
+        ("probability", ctypes.c_float),
+        ("invalid_share", ctypes.c_float),
+    )
+
+
+def _number_in(text: str, pattern: str, path: Path) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"{path} is no generated header: it has no {pattern!r}. Export again.")
+    return int(found[1])
+
+
+def need_c_compiler() -> str:
+    """Return a C compiler, or raise ValueError with what to install."""
+    found = next((path for name in C_COMPILERS if (path := shutil.which(name))), None)
+    if found is None:
+        raise ValueError(
+            f"the C code is compiled to score it again, but none of {', '.join(C_COMPILERS)} is there; install one, "
+            "such as by: apt-get install gcc libc6-dev"
+        )
+    return found
 
 
 def need_onnx() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter, sosfilt
 
-from ecg_shock import Advisor
+from ecg_shock import Advisor, Stream
 from ecg_shock.data.parts import DataConfig, Parts, load_parts, shockable
 from ecg_shock.deploy import export as module
 from ecg_shock.deploy.export import (
@@ -34,11 +35,22 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::U
 
 SPEC = CnnSpec(filters=(8, 8, 8), kernels=(10, 8, 8), input_samples=250, dropout=0.0)
 CONFIG = DataConfig(databases=("synthetic",), window_s=2.0)
+GCC = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing: the C code cannot be compiled")
 FORMATS = [
     "litert",
     "litert-int8",
+    pytest.param("c", marks=GCC),
+    pytest.param("c-int8", marks=GCC),
     pytest.param("onnx", marks=pytest.mark.skipif(module.find_version("tf2onnx") is None, reason="no extra [onnx]")),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_windows() -> Iterator[None]:
+    """Allow int8 two points of Se and Sp: one decision on the few synthetic windows is 0.7 already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "INT8_MAX_CHANGE", 0.02)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +84,7 @@ def bundle(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     network = build_model(SPEC, seed=1)
     network.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
     ecg, truth = parts.train.ecg[:, :, np.newaxis], shockable(parts.train).astype(np.float32)
-    network.fit(ecg, truth, batch_size=64, epochs=10, verbose=0)
+    network.fit(ecg, truth, batch_size=64, epochs=20, verbose=0)
     probability = np.sort(
         Advisor(write(tmp_path_factory.mktemp("a"), network, parts, SPEC)).probabilities(parts.validation.ecg)
     )
@@ -125,7 +137,8 @@ def test_rescoring_is_what_the_advisor_and_the_file_say(to: str, bundle: Bundle,
     assert [(flip.record, flip.start_s) for flip in found.flips] == changed
     assert 0.1 < decided.mean() < 0.9  # or nothing would be proved
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in result.files)
-    assert [path.name for path in result.files] == [MODEL_NAMES[to], f"{MODEL_NAMES[to]}.json"]
+    code = ["ecg_shock.h", "ecg_shock.c"] if to in ("c", "c-int8") else []
+    assert [path.name for path in result.files] == [MODEL_NAMES[to], *code, f"{MODEL_NAMES[to]}.json"]
 
 
 @pytest.mark.parametrize(
@@ -297,6 +310,57 @@ def test_damage_is_found(exports: dict[str, ExportResult], tmp_path: Path) -> No
     sidecar_path.unlink()
     with pytest.raises(FileNotFoundError):
         check_export(path)
+
+
+@GCC
+@pytest.mark.parametrize("fs", [100.0, 250.0, 360.0])
+def test_c_takes_raw_samples_at_the_rate_of_the_device(fs: float, bundle: Bundle, tmp_path: Path) -> None:
+    """Its golden samples, pushed one by one, come to the logits of the Python package; changed code is refused."""
+    result = export(bundle, "c", tmp_path, fs=fs)
+    sidecar = read_sidecar(result)
+    assert sidecar["c"]["fs"] == fs
+    model = ExportedModel(result.files[0])
+    for vector in sidecar["golden"]:
+        raw = np.array([math.nan if value is None else value for value in vector["raw_mv"]])
+        steps = Stream(fs, model=Advisor(bundle)).push(raw)
+        expected = steps[-1].advice
+        logit = model.stream(raw)
+        assert vector["logit"] == pytest.approx(logit, abs=1e-3)
+        if expected.usable:
+            assert 1 / (1 + math.exp(-logit)) == pytest.approx(expected.probability, abs=1e-4)
+    assert math.isnan(model.stream(np.zeros(round(1.9 * fs))))
+    check_export(result.files[0])
+    code = tmp_path / "ecg_shock.c"
+    code.write_bytes(code.read_bytes() + b"\n")
+    with pytest.raises(ValueError, match=r"ecg_shock\.c has SHA-256"):
+        check_export(result.files[0])
+
+
+def test_rate_is_for_c_alone(bundle: Bundle, tmp_path: Path) -> None:
+    """The other formats take windows, and say so rather than ignore a rate."""
+    with pytest.raises(ValueError, match="takes windows at 125 Hz"):
+        export(bundle, "litert", tmp_path, fs=500.0)
+
+
+def test_missing_compiler_is_named(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one the code cannot be scored, and is not written."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match="apt-get install gcc"):
+        export(bundle, "c", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@GCC
+def test_code_that_does_not_compile_and_header_that_is_none(bundle: Bundle, tmp_path: Path) -> None:
+    """Both name the file."""
+    path = export(bundle, "c", tmp_path).files[0]
+    text = path.read_text(encoding="ascii")
+    path.write_text(text.replace(" bytes: sizeof", " bytes"), encoding="ascii")
+    with pytest.raises(ValueError, match="is no generated header"):
+        ExportedModel(path)
+    path.write_text("rubbish", encoding="ascii")
+    with pytest.raises(ValueError, match="do not compile"):
+        ExportedModel(path)
 
 
 def test_int8_is_calibrated_with_training_windows_only(parts: Parts) -> None:
