@@ -9,7 +9,7 @@ Reference
     VF, and VT from 150 bpm on, are shockable; fine VF, other VT and VT without a rate are intermediate. Noise,
     unlabelled time, and what is labelled asystole but is larger, are not counted. Neighbouring shockable stretches are
     one *event*, which anything else ends, noise too. The time of cudb outside its VF is nonshockable, although VT
-    stands there that is not labelled.
+    stands there that is not labelled; see *doubtful* below.
 Detected
     An event is detected if any episode of the scan overlaps with it, and an episode is true if it overlaps with any
     event, however short.
@@ -17,11 +17,12 @@ False alarm
     The alarm rests on the time from its episode's onset until it is raised. It is false if no shockable or intermediate
     stretch lies within `TOLERANCE_S` of that time, and at least half of it is annotated as nonshockable. What is
     neither true nor false is counted by itself. An alarm that is false when raised stays false if its episode runs on
-    into an event, which it then detects.
+    into an event, which it then detects. A false alarm is *doubtful*, and counts all the same, where the rhythm is not
+    named and the annotated beats are missing or as fast as VT: windows are left out there.
 Delay
-    From the annotated onset of an event to the alarm of the first episode that overlaps with it; 0 s if that was on
-    already. Onsets count that follow a nonshockable rhythm: the record's first stretch, and what follows noise or an
-    intermediate rhythm, began at an unknown time. Missed events have no delay.
+    From the annotated onset of an event to the alarm of the first episode that overlaps with it. Onsets count that
+    follow a nonshockable rhythm: the record's first stretch, and what follows noise or an intermediate rhythm, began at
+    an unknown time. Missed events have no delay, nor have those with the alarm on before; both are counted.
 
 Deviations from the statistics for VF of ANSI/AAMI EC57 and IEC 60601-2-47, which were not at hand and are followed from
 memory; so this is no claim of conformity:
@@ -50,9 +51,9 @@ from ecg_shock.data.parts import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.data.windows import LabelPolicy, amplitude_mv, rate_bpm
+from ecg_shock.data.windows import MAX_BEAT_GAP_S, LabelPolicy, amplitude_mv, rate_bpm
 from ecg_shock.deploy.advisor import Advisor
-from ecg_shock.deploy.scanning import Scan, scan, with_rule
+from ecg_shock.deploy.scanning import Scan, ShockableEpisode, scan, with_rule
 from ecg_shock.deploy.streaming import AlarmRule
 from ecg_shock.evaluation.limits import ALPHA, RESAMPLES, check_bootstrap, resample_patients
 from ecg_shock.evaluation.performance import Rate, rate_of
@@ -144,8 +145,9 @@ class FalseAlarm:
     rhythm : str
         What is annotated over most of the time from the onset to the alarm.
     beats_bpm : float or None
-        Annotated beats a minute between the onset and the alarm; None where the record has no annotated beats. In the
-        time of cudb whose rhythm is not named, none at all or very many tell of a rhythm that is not labelled.
+        Annotated beats a minute between the onset and the alarm; None where the record has no annotated beats.
+    doubtful : bool
+        The rhythm is not named, and the annotated beats around the alarm are missing or as fast as VT.
     runs_into_event : bool
         Whether its episode goes on into a shockable event.
     """
@@ -156,6 +158,7 @@ class FalseAlarm:
     probability: float
     rhythm: str
     beats_bpm: float | None
+    doubtful: bool
     runs_into_event: bool
 
 
@@ -235,9 +238,9 @@ class EventFigures:
         Share of the windows that could not be judged.
     by_length : tuple of LengthRow
         Sensitivity for events, for each of `LEAST_S`.
-    true_alarms, false_alarms, untrue_alarms, other_alarms : int
-        Episodes that overlap with an event; alarms that are false when raised, and those of them whose episode does not
-        run into an event; and episodes that are neither true nor false.
+    true_alarms, false_alarms, untrue_alarms, doubtful_alarms, other_alarms : int
+        Episodes that overlap with an event; alarms that are false when raised, those of them whose episode does not
+        run into an event, and those that are doubtful; and episodes that are neither true nor false.
     positive_predictivity : float or None
         Share of true episodes among those that are true or untrue.
     duration_sensitivity : float or None
@@ -248,14 +251,15 @@ class EventFigures:
         False alarms by hour of nonshockable time, its exact upper Poisson limit, and the upper limit from resampling
         patients, which is None too where a single patient or no false alarm leaves nothing to resample.
     delays, early : int
-        Detected events of `HEADLINE_LEAST_S` and more with a known onset, and those of them with the alarm on already.
+        Detected events of `HEADLINE_LEAST_S` and more with a known onset: those with the alarm after it, and those with
+        the alarm on before.
     delay_median_s, delay_late_s : float or None
-        Median and 90th percentile of their delays in seconds, 0 for an alarm that was on already.
+        Median and 90th percentile of the delays of the former in seconds.
     alarmed, never_alarmed : int
         Records with an event of `HEADLINE_LEAST_S` and more of which one was detected, and those of which none was.
     first_alarm_median_s, first_alarm_late_s : float or None
         Median and 90th percentile of the time from the start of a record's first such event, be its onset known or
-        not, to the first alarm for any such event, over the records with an alarm.
+        not, to the first alarm for any such event, over the records with an alarm; 0 for one that was on before.
     """
 
     name: str
@@ -271,6 +275,7 @@ class EventFigures:
     true_alarms: int
     false_alarms: int
     untrue_alarms: int
+    doubtful_alarms: int
     other_alarms: int
     positive_predictivity: float | None
     duration_sensitivity: float | None
@@ -440,7 +445,12 @@ def _windows(
 
 
 def episode_events(
-    scanned: Scan, recording: Recording, stretches: Sequence[Stretch], *, tolerance_s: float = TOLERANCE_S
+    scanned: Scan,
+    recording: Recording,
+    stretches: Sequence[Stretch],
+    *,
+    tolerance_s: float = TOLERANCE_S,
+    policy: LabelPolicy | None = None,
 ) -> RecordEvents:
     """Hold the episodes of a scan against what is annotated.
 
@@ -449,16 +459,19 @@ def episode_events(
     scanned : Scan
         Of the recording.
     recording : Recording
-        Its database, name and patient are kept.
+        Its database, name, patient and beats are used.
     stretches : sequence of Stretch
         Of the recording, see `reference_stretches`.
     tolerance_s : float
         How far from an alarm's time a shockable or intermediate stretch explains it, in seconds.
+    policy : LabelPolicy, optional
+        Its rate of rapid VT tells which false alarms are doubtful; the defaults if not given.
 
     Returns
     -------
     RecordEvents
     """
+    policy = policy or LabelPolicy()
     events = tuple(_events(scanned, stretches))
     false_alarms, true_alarms, other_alarms = [], 0, 0
     for episode in scanned.episodes:
@@ -479,14 +492,16 @@ def episode_events(
         by_rhythm: dict[str, float] = defaultdict(float)
         for stretch, shared_s in rests_on:
             by_rhythm[stretch.rhythm] += shared_s
+        rhythm = max(by_rhythm, key=lambda name: by_rhythm[name])
         false_alarms.append(
             FalseAlarm(
                 onset_s=episode.onset_s,
                 end_s=episode.end_s,
                 alarm_s=episode.alarm_s,
                 probability=episode.probability,
-                rhythm=max(by_rhythm, key=lambda rhythm: by_rhythm[rhythm]),
+                rhythm=rhythm,
                 beats_bpm=float(last - first) / minutes if len(recording.beats_s) else None,
+                doubtful=rhythm == "organised" and _beats_are_doubtful(recording, scanned.duration_s, episode, policy),
                 runs_into_event=meets,
             )
         )
@@ -518,6 +533,16 @@ def episode_events(
         events=events,
         false_alarms=tuple(false_alarms),
     )
+
+
+def _beats_are_doubtful(recording: Recording, end_s: float, episode: ShockableEpisode, policy: LabelPolicy) -> bool:
+    """Say whether beats around an alarm are missing or as fast as VT, by the rule that leaves out windows."""
+    span = max(episode.onset_s - MAX_BEAT_GAP_S, 0.0), min(episode.alarm_s + MAX_BEAT_GAP_S, end_s)
+    first, last = np.searchsorted(recording.beats_s, span)
+    beats = recording.beats_s[first:last]
+    if np.diff(np.concatenate([span[:1], beats, span[1:]])).max() > MAX_BEAT_GAP_S:
+        return True
+    return len(beats) > 1 and bool(60.0 / np.median(np.diff(beats)) >= policy.rapid_vt_bpm)
 
 
 def _events(scanned: Scan, stretches: Sequence[Stretch]) -> Iterator[ReferenceEvent]:
@@ -605,12 +630,13 @@ def event_figures(
     seconds = by_patient((r.patient, r.nonshockable_s) for r in records)
 
     long_events = [[e for e in r.events if e.length_s >= HEADLINE_LEAST_S - _ROUNDING_S] for r in records]
-    delays = [e.delay_s for found in long_events for e in found if e.onset_known and e.delay_s is not None]
+    known = [e.delay_s for found in long_events for e in found if e.onset_known and e.delay_s is not None]
+    delays = [delay_s for delay_s in known if delay_s > 0]
     first_alarms = []
     for found in long_events:
         alarms = [e.start_s + e.delay_s for e in found if e.delay_s is not None]
         if alarms:
-            first_alarms.append(min(alarms) - found[0].start_s)
+            first_alarms.append(max(min(alarms) - found[0].start_s, 0.0))
     return EventFigures(
         name=name,
         records=len(records),
@@ -625,6 +651,7 @@ def event_figures(
         true_alarms=true,
         false_alarms=false,
         untrue_alarms=untrue,
+        doubtful_alarms=sum(alarm.doubtful for r in records for alarm in r.false_alarms),
         other_alarms=sum(r.other_alarms for r in records),
         positive_predictivity=_share(true, true + untrue),
         duration_sensitivity=_share(found_s, sum(r.shockable_s for r in records)),
@@ -633,7 +660,7 @@ def event_figures(
         false_per_hour_limit=_share(poisson_upper_limit(false, alpha) * _HOUR_S, exposure_s),
         false_per_hour_patient_limit=_rate_limit_by_patient(counts, seconds, alpha, resamples, seed),
         delays=len(delays),
-        early=sum(delay <= 0 for delay in delays),
+        early=len(known) - len(delays),
         delay_median_s=_quantile(delays, 0.5),
         delay_late_s=_quantile(delays, LATE),
         alarmed=len(first_alarms),
@@ -648,7 +675,7 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def _quantile(delays_s: Sequence[float], share: float) -> float | None:
-    return float(np.quantile(np.maximum(delays_s, 0.0), share)) if len(delays_s) else None
+    return float(np.quantile(delays_s, share)) if len(delays_s) else None
 
 
 def poisson_upper_limit(count: int, alpha: float = ALPHA) -> float:
@@ -807,7 +834,7 @@ def whole_records(
                     recording, window_s, step_s, preprocessing=config.preprocessing, policy=config.labels
                 )
                 for rule, records in by_rule.items():
-                    records.append(episode_events(with_rule(scanned, rule), recording, stretches))
+                    records.append(episode_events(with_rule(scanned, rule), recording, stretches, policy=config.labels))
             if on_record:
                 on_record()
     records = by_rule[default]

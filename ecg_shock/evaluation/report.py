@@ -65,6 +65,7 @@ from ecg_shock.evaluation.tables import (
     event_notes,
     event_tables,
     groups_table,
+    hundredths_up,
     labels_table,
     level_of,
     models_table,
@@ -883,11 +884,15 @@ def _whole_lead(whole: WholeRecords) -> str:
         f"events of {whole.headline_least_s:g} s and more ({_patients(rate.patients)})."
     )
     if figures.delay_median_s is not None:
-        sentence += f" Half of {figures.delays} alarms come within {figures.delay_median_s:.1f} s of the onset."
+        sentence += (
+            f" Half of {figures.delays} alarms after an annotated onset come within {figures.delay_median_s:.1f} s of "
+            f"it; {figures.early} were on before."
+        )
     if figures.false_per_hour is not None and figures.false_per_hour_limit is not None:
         sentence += (
             f" It is false {figures.false_alarms} times in {figures.nonshockable_hours:.2f} h of nonshockable rhythm: "
-            f"{figures.false_per_hour:.2f} an hour, upper limit {figures.false_per_hour_limit:.2f}."
+            f"{hundredths_up(figures.false_per_hour)} an hour, upper limit "
+            f"{hundredths_up(figures.false_per_hour_limit)}; {figures.doubtful_alarms} of them are doubtful."
         )
     return sentence
 

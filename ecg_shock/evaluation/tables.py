@@ -470,13 +470,16 @@ def event_tables(whole: WholeRecords) -> list[Table]:
         ),
         Table(
             f"Whole records: false alarms in nonshockable time, alarm at {alarm} windows",
-            ("Database", "Patients", "Hours", "False\nalarms", "An\nhour", "Upper\nlimit", "Upper limit\nby patient"),
+            (
+                *("Database", "Patients", "Hours", "False\nalarms", "An\nhour", "Upper\nlimit"),
+                *("Upper limit\nby patient", "Of them\ndoubtful"),
+            ),
             false,
         ),
         Table(
             f"Whole records: seconds until the alarm, at {alarm} windows",
             (
-                *("Database", "Onsets", "Alarm on\nbefore", "Delay,\nmedian", "Delay,\n90 % up to"),
+                *("Database", "Alarm\nafter\nonset", "Alarm on\nbefore", "Delay,\nmedian", "Delay,\n90 % up to"),
                 *("Records with\nan alarm", "Without\nany", "First alarm,\nmedian", "First alarm,\n90 % up to"),
             ),
             late,
@@ -520,7 +523,7 @@ def event_lists(whole: WholeRecords) -> list[Table]:
             f"{group.by_length[0].rate.count}/{group.by_length[0].rate.windows}",
             f"{group.nonshockable_hours:.2f}",
             str(group.false_alarms),
-            _two_up(group.false_per_hour),
+            hundredths_up(group.false_per_hour),
         )
         for group in whole.by_patient
         if group.by_length[0].rate.windows or group.false_alarms
@@ -539,6 +542,7 @@ def event_lists(whole: WholeRecords) -> list[Table]:
             *(printable(name) for name in (record.database, record.record, alarm.rhythm.replace("_", " "))),
             *(_one(seconds) for seconds in (alarm.onset_s, alarm.alarm_s, alarm.end_s)),
             _NONE if alarm.beats_bpm is None else f"{alarm.beats_bpm:.0f}",
+            "yes" if alarm.doubtful else "no",
             f"{alarm.probability:.2f}",
         )
         for record in whole.records
@@ -556,7 +560,7 @@ def event_lists(whole: WholeRecords) -> list[Table]:
             "False alarms",
             (
                 *("Database", "Record", "Rhythm", "Onset, s", "Alarm, s", "End, s"),
-                *("Annotated\nbeats a minute", "Mean\nprobability"),
+                *("Annotated\nbeats a minute", "Doubtful", "Mean\nprobability"),
             ),
             false,
         ),
@@ -581,11 +585,12 @@ def event_notes(whole: WholeRecords) -> list[str]:
         "An alarm is false if at least half of what it rests on is annotated as nonshockable, and no shockable or "
         f"intermediate rhythm lies within {whole.tolerance_s:g} s. Fine VF, other VT, noise and time without a label "
         "make neither events nor false alarms. All of cudb outside its VF is taken as nonshockable, although VT stands "
-        "there that is not labelled.",
-        "The delay counts from the annotated onset of events that follow a nonshockable rhythm; an alarm that was on "
-        "already has 0 s, and a missed event none. The first alarm counts from the first event of the record. Both "
-        f"are of events of {whole.headline_least_s:g} s and more. The upper limit of false alarms an hour is "
-        "Poisson's, as if they were independent; by patient it is from resampled patients.",
+        "there that is not labelled: a false alarm is doubtful, and counts all the same, where the rhythm is not named "
+        "and the annotated beats are missing or as fast as VT.",
+        "The delay counts from the annotated onset of events that follow a nonshockable rhythm, where the alarm came "
+        "after it. The first alarm counts from the first event of the record, 0 s for one that was on before. Both "
+        f"are of events of {whole.headline_least_s:g} s and more, and missed ones have none. The upper limit of false "
+        "alarms an hour is Poisson's, as if they were independent; by patient it is from resampled patients.",
     ]
     if whole.too_short:
         notes.append(f"Shorter than a window, and in no figure: {printable(', '.join(whole.too_short))}.")
@@ -602,7 +607,12 @@ def _length(least_s: float) -> str:
 
 def _false_cells(figures: EventFigures) -> tuple[str, ...]:
     rates = (figures.false_per_hour, figures.false_per_hour_limit, figures.false_per_hour_patient_limit)
-    return (f"{figures.nonshockable_hours:.2f}", str(figures.false_alarms), *(_two_up(rate) for rate in rates))
+    return (
+        f"{figures.nonshockable_hours:.2f}",
+        str(figures.false_alarms),
+        *(hundredths_up(rate) for rate in rates),
+        str(figures.doubtful_alarms),
+    )
 
 
 def _delay_cells(figures: EventFigures) -> tuple[str, ...]:
@@ -614,10 +624,6 @@ def _delay_cells(figures: EventFigures) -> tuple[str, ...]:
         str(figures.never_alarmed),
         *(_one(seconds) for seconds in (figures.first_alarm_median_s, figures.first_alarm_late_s)),
     )
-
-
-def _two_up(rate: float | None) -> str:
-    return _NONE if rate is None else f"{math.ceil(100 * rate - _TOLERANCE) / 100:.2f}"
 
 
 def _rate_cells(rate: Rate) -> tuple[str, ...]:
@@ -633,6 +639,11 @@ def rounded_down(share: float | None) -> str:
 def rounded_up(share: float | None) -> str:
     """Write a share that should be low, in per cent."""
     return _NONE if share is None else f"{math.ceil(1000 * share - _TOLERANCE) / 10:.1f}"
+
+
+def hundredths_up(rate: float | None) -> str:
+    """Write a rate that should be low, such as alarms an hour."""
+    return _NONE if rate is None else f"{math.ceil(100 * rate - _TOLERANCE) / 100:.2f}"
 
 
 def _one(number: float | None) -> str:

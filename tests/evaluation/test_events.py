@@ -302,6 +302,40 @@ def test_false_alarm_says_what_is_annotated() -> None:
     assert bare.beats_bpm is None
 
 
+@pytest.mark.parametrize(
+    ("beats_s", "rhythm", "doubtful"),
+    [
+        (np.arange(0.2, 40, 0.8), "organised", False),  # 75 bpm
+        (np.arange(0.2, 40, 0.41), "organised", False),  # 146 bpm
+        (np.arange(0.2, 40, 0.39), "organised", True),  # 154 bpm
+        (np.arange(0.2, 40, 0.39), "svt", False),  # the database names it
+        (np.array([]), "organised", True),
+        (np.array([1.0, 2.0, 30.0]), "organised", True),
+        (np.array([8.0, 10.5, 13.5, 16.0]), "organised", False),  # no gap of more than 3 s
+        (np.array([8.0, 10.5, 13.6, 16.0]), "organised", True),
+    ],
+)
+def test_unnamed_rhythm_makes_false_alarms_doubtful(beats_s: np.ndarray, rhythm: str, doubtful: bool) -> None:
+    """Where beats are missing or as fast as VT; it counts all the same."""
+    made = Recording(signal=np.zeros((1, 1)), fs=FS, leads=("II",), beats_s=beats_s, beat_codes=("N",) * len(beats_s))
+    stretches = (Stretch(0, 40, "nonshockable", rhythm),)
+    (alarm,) = episode_events(scan_with(40.0, [(10, 20, 15)]), made, stretches).false_alarms
+    assert alarm.doubtful == doubtful
+    slower = LabelPolicy(rapid_vt_bpm=70.0)
+    (other,) = episode_events(scan_with(40.0, [(10, 20, 15)]), made, stretches, policy=slower).false_alarms
+    assert other.doubtful == (doubtful or (rhythm == "organised" and len(beats_s) > 10))
+
+
+@pytest.mark.parametrize("onset_s", [0.0, 34.5])
+def test_doubt_stays_within_the_record(onset_s: float) -> None:
+    """Before its start and after its end no beats can be annotated."""
+    beats_s = np.arange(2.5, 40, 1.0)
+    made = Recording(signal=np.zeros((1, 1)), fs=FS, leads=("II",), beats_s=beats_s, beat_codes=("N",) * len(beats_s))
+    stretches = (Stretch(0, 40, "nonshockable", "organised"),)
+    (alarm,) = episode_events(scan_with(40.0, [(onset_s, 40, onset_s + 5)]), made, stretches).false_alarms
+    assert not alarm.doubtful
+
+
 def test_random_timelines_against_a_grid(rng: np.random.Generator) -> None:
     """Seconds, overlaps and alarms are those of arrays with one cell for every half second."""
     checked = np.zeros(4, dtype=int)
@@ -349,7 +383,7 @@ def record(patient: str, lengths: list[tuple[float, float | None]], false: int =
         database=patient.split("/")[0], record=patient, patient=patient, duration_s=7200.0, windows=100, unusable=5,
         shockable_s=100.0, intermediate_s=0.0, nonshockable_s=3600.0 * hours, uncounted_s=0.0, found_s=80.0,
         wrong_s=20.0, true_alarms=len(lengths), other_alarms=0, events=events,
-        false_alarms=tuple(FalseAlarm(0.0, 5.0, 5.0, 0.9, "paced", None, i == 1) for i in range(false)),
+        false_alarms=tuple(FalseAlarm(0.0, 5.0, 5.0, 0.9, "paced", None, i == 0, i == 1) for i in range(false)),
     )  # fmt: skip
 
 
@@ -372,16 +406,16 @@ def test_figures_of_three_patients() -> None:
     assert tuple(row.least_s for row in figures.by_length) == LEAST_S
     assert figures.headline.lower_limit == pytest.approx(stats.beta.ppf(0.1, 3, 2))
     assert (figures.records, figures.patients, figures.hours, figures.nonshockable_hours) == (4, 3, 8.0, 3.5)
-    assert (figures.true_alarms, figures.false_alarms, figures.untrue_alarms) == (6, 3, 2)
+    assert (figures.true_alarms, figures.false_alarms, figures.untrue_alarms, figures.doubtful_alarms) == (6, 3, 2, 2)
     assert figures.positive_predictivity == 6 / 8
     assert (figures.duration_sensitivity, figures.duration_positive_predictivity) == (0.8, 0.8)
     assert figures.unusable == 0.05
     assert figures.false_per_hour == pytest.approx(3 / 3.5)
     assert stats.poisson.cdf(3, figures.false_per_hour_limit * 3.5) == pytest.approx(0.1)
-    # Events of 10 s and more: 7, -2 (0) and 3 s. First alarms: of a at 298 s for 300 s, of b after 3 s.
-    assert (figures.delays, figures.early) == (3, 1)
-    assert figures.delay_median_s == 3.0
-    assert figures.delay_late_s == pytest.approx(3 + 0.8 * 4)
+    # Events of 10 s and more: after 7 and 3 s, and with the alarm on before. First alarms: of a and b after 7 and 3 s.
+    assert (figures.delays, figures.early) == (2, 1)
+    assert figures.delay_median_s == 5.0
+    assert figures.delay_late_s == pytest.approx(3 + 0.9 * 4)
     assert (figures.alarmed, figures.never_alarmed) == (2, 1)
     assert figures.first_alarm_median_s == pytest.approx((7.0 + 3.0) / 2)
 
@@ -501,9 +535,7 @@ def test_missing_database_is_said(tmp_path: Path) -> None:
 def test_report_shows_and_escapes(tmp_path: Path, found: WholeRecords, make_predictions) -> None:
     """Names from files are text in the page and in Markdown, and without whole records the page says so."""
     predictions = make_predictions(300)
-    bad = replace(
-        record(HOSTILE, [(12, None), (20, 4.0)], false=3), database=HOSTILE, record=HOSTILE
-    )  # fmt: skip
+    bad = replace(record(HOSTILE, [(12, None), (20, 4.0)], false=3), database=HOSTILE, record=HOSTILE)
     figures = event_figures([bad], HOSTILE)
     whole = replace(
         found, figures=figures, by_database=(figures,), by_patient=(figures,), records=(bad,), too_short=(HOSTILE,)
