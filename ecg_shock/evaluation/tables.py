@@ -453,7 +453,7 @@ def event_tables(whole: WholeRecords) -> list[Table]:
         (
             _rule(rule),
             *(f"{row.rate.count}/{row.rate.windows}" for row in figures.by_length),
-            f"{figures.false_alarms}\n({_one(figures.false_per_hour)}/h)",
+            f"{figures.false_alarms}\n({hundredths_up(figures.false_per_hour)}/h)",
             f"{_one(figures.delay_median_s)}\n({_one(figures.delay_late_s)})",
             f"{_one(figures.first_alarm_median_s)}\n({_one(figures.first_alarm_late_s)})",
         )

@@ -491,7 +491,7 @@ def test_whole_records_of_the_test_patients(found: WholeRecords) -> None:
     assert [r.record for r in found.records] == list(recordings)
     assert {r.patient for r in found.records} == tested
     advisor = Advisor()
-    counted: dict[AlarmRule, list[RecordEvents]] = {rule: [] for rule in RULES}
+    counted: dict[AlarmRule, list[RecordEvents]] = {rule: [] for rule in {*RULES, AlarmRule()}}
     for made in recordings.values():
         stretches = reference_stretches(made, 5.0, 1.0)
         for rule, records in counted.items():
