@@ -50,7 +50,9 @@ def validate(
     record: Annotated[
         bool, typer.Option("--record", help="Add the test results to the model's own card as well.")
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out other algorithms and stress tests.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out other algorithms, stress tests and whole records.")
+    ] = False,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
@@ -67,7 +69,7 @@ def validate(
     The tables are printed and written as report.md and report.json, and what a model predicted as predictions.csv.
 
     report.html is the whole review on one page. Of a model it shows classical detectors on the same windows, stress
-    tests, and every error as ECG.
+    tests, what an alarm does on whole records (detected episodes, false alarms an hour, delay), and every error as ECG.
     """
     from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
     from ecg_shock.evaluation.protocol import find_bundles

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,26 @@ def scan(
     )
 
 
+def with_rule(scan: Scan, rule: AlarmRule) -> Scan:
+    """Let the windows of a scan add up to alarms by another rule.
+
+    Parameters
+    ----------
+    scan : Scan
+        Of a recording; it is left as it is.
+    rule : AlarmRule
+        The other rule.
+
+    Returns
+    -------
+    Scan
+        What `scan` gives with this rule, without judging any window again.
+    """
+    on = rule.on(scan.shock)
+    episodes = _episodes(scan.start_s, scan.probability, scan.shock, on, rule, scan, scan.duration_s)
+    return replace(scan, alarm_rule=rule, alarm=on, episodes=episodes)
+
+
 def _open(recording: Any, fs: float | None, units: str | None, lead: str | None) -> Lead:
     if isinstance(recording, Lead):
         return recording
@@ -216,7 +236,7 @@ def _episodes(
     shock: np.ndarray,
     alarm: np.ndarray,
     rule: AlarmRule,
-    windows: Windows,
+    windows: Windows | Scan,
     duration_s: float,
 ) -> tuple[ShockableEpisode, ...]:
     """Join the windows that each stretch of alarm counted."""

@@ -36,6 +36,7 @@ from ecg_shock.evaluation.charts import (
 )
 from ecg_shock.evaluation.comparison import Comparison, Difference
 from ecg_shock.evaluation.curves import Roc, reliability, roc
+from ecg_shock.evaluation.events import WholeRecords
 from ecg_shock.evaluation.limits import lower_limit
 from ecg_shock.evaluation.performance import (
     DOES_NOT_MEET,
@@ -60,7 +61,11 @@ from ecg_shock.evaluation.tables import (
     Table,
     counts_table,
     effective_table,
+    event_lists,
+    event_notes,
+    event_tables,
     groups_table,
+    hundredths_up,
     labels_table,
     level_of,
     models_table,
@@ -351,6 +356,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "stress": _stress_charts(content.stress),
         "stress_table": _stress_table(content.stress),
         "stress_note": content.stress_note,
+        "whole": _whole_records(validation),
         "gallery": [_entry(predictions, row, content.strips, int(rows[row]), threshold) for row in shown]
         if content.strips
         else [],
@@ -577,6 +583,9 @@ def _not_done(content: ReportContent, no_curves: str) -> list[str]:
     said = {
         "No other algorithm was judged on the same windows.": bool(content.baselines),
         "No stress test was done: nothing is known here of noise, artefacts and other recorders.": bool(content.stress),
+        "Whole records were not scanned: nothing is known here of false alarms an hour and of delays.": (
+            content.validation.whole_records is not None
+        ),
         "The ECG of the errors is not shown: it was not given.": content.strips is not None,
         "What of the recordings is in no window, and why, was not given.": bool(content.left_out),
         "Where data, software and settings come from was not given.": bool(content.provenance),
@@ -852,6 +861,40 @@ def _stress_table(stress: Sequence[StressPoint]) -> Table:
     )
     header = ("Stress", "Level", "Shockable", "Se", "Limit", "Nonshockable", "Sp", "Limit", "Unusable")
     return Table("Stress tests", header, rows)
+
+
+def _whole_records(validation: Validation) -> dict[str, Any] | None:
+    whole = validation.whole_records
+    if whole is None:
+        return None
+    return {
+        "lead": _whole_lead(whole),
+        "notes": event_notes(whole),
+        "tables": event_tables(whole),
+        "lists": event_lists(whole),
+    }
+
+
+def _whole_lead(whole: WholeRecords) -> str:
+    """Say in two sentences what an alarm does."""
+    figures = whole.figures
+    rate = figures.headline
+    sentence = (
+        f"An alarm at {whole.alarm_rule.k} of {whole.alarm_rule.n} windows detects {rate.count} of {rate.windows} "
+        f"events of {whole.headline_least_s:g} s and more ({_patients(rate.patients)})."
+    )
+    if figures.delay_median_s is not None:
+        sentence += (
+            f" Half of {figures.delays} alarms after an annotated onset come within {figures.delay_median_s:.1f} s of "
+            f"it; {figures.early} were on before."
+        )
+    if figures.false_per_hour is not None and figures.false_per_hour_limit is not None:
+        sentence += (
+            f" It is false {figures.false_alarms} times in {figures.nonshockable_hours:.2f} h of nonshockable rhythm: "
+            f"{hundredths_up(figures.false_per_hour)} an hour, upper limit "
+            f"{hundredths_up(figures.false_per_hour_limit)}; {figures.doubtful_alarms} of them are doubtful."
+        )
+    return sentence
 
 
 def _errors(predictions: Predictions) -> list[int]:

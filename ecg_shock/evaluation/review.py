@@ -15,6 +15,7 @@ from ecg_shock.data.parts import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED
 from ecg_shock.deploy.advisor import Advisor
 from ecg_shock.evaluation.comparison import compare
 from ecg_shock.evaluation.detectors import DETECTORS, SVM_CITATION, SVM_NAME
+from ecg_shock.evaluation.events import records_of, whole_records
 from ecg_shock.evaluation.gallery import strips_of
 from ecg_shock.evaluation.performance import Validation, judge
 from ecg_shock.evaluation.predictions import Predictions
@@ -47,9 +48,10 @@ BASELINES_NOTE = (
     "published thresholds are not used."
 )
 NO_RECORDINGS = (
-    "The predictions came without recordings: other algorithms, stress tests and the ECG of the errors, which need "
-    "them, are left out."
+    "The predictions came without recordings: other algorithms, stress tests, whole records and the ECG of the errors, "
+    "which need them, are left out."
 )
+QUICK = "Other algorithms, stress tests and whole records were left out (--quick)."
 
 # Told a stage and its number of steps, it returns what is called after each of them.
 OnStage = Callable[[str, int], Callable[[], Any]]
@@ -82,7 +84,7 @@ def review_bundles(
     folder : pathlib.Path, optional
         Where the databases lie.
     quick : bool
-        Leave out other algorithms and stress tests.
+        Leave out other algorithms, stress tests and whole records.
     command : str
         What was typed, for the report.
     on_stage : callable, optional
@@ -112,12 +114,13 @@ def review_bundles(
     )
     content = _with_strips(content, bundles, databases, folder, on_stage)
     if quick:
-        content = replace(content, notes=(*content.notes, "Other algorithms and stress tests were left out (--quick)."))
+        content = replace(content, notes=(*content.notes, QUICK))
     else:
         content = _with_baselines(content, bundles, databases, folder, on_stage)
         content = _with_stress(content, bundles, databases, folder, on_stage)
+        content = _with_whole_records(content, bundles, databases, folder, on_stage)
     _write(out, content)
-    return validation
+    return content.validation
 
 
 def review_file(path: Path, out: Path, *, threshold: float | None = None, command: str = "") -> Validation:
@@ -241,6 +244,21 @@ def _with_stress(
         f"Se {rounded_down(points[0].sensitivity.observed)} %, Sp {rounded_down(points[0].specificity.observed)} %."
     )
     return replace(content, stress=points, stress_note=note, notes=tuple(notes))
+
+
+def _with_whole_records(
+    content: ReportContent,
+    bundles: Sequence[Bundle],
+    databases: Sequence[str],
+    folder: Path | None,
+    on_stage: OnStage,
+) -> ReportContent:
+    step = on_stage("whole records", sum(len(records_of(bundle, databases)) for bundle in bundles))
+    try:
+        found = whole_records(bundles, databases, folder, on_record=step)
+    except FileNotFoundError:
+        return replace(content, notes=(*content.notes, "The recordings were not there to be scanned whole."))
+    return replace(content, validation=replace(content.validation, whole_records=found))
 
 
 def _has_noise(folder: Path | None) -> bool:

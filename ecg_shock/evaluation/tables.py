@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -32,6 +32,10 @@ from ecg_shock.evaluation.performance import (
 )
 from ecg_shock.rhythms import AHA_LABELS
 
+if TYPE_CHECKING:
+    from ecg_shock.deploy.streaming import AlarmRule
+    from ecg_shock.evaluation.events import EventFigures, WholeRecords
+
 HEADLINE_S = 5.0  # the duration whose databases and rhythms the terminal shows
 DISCLAIMER = "Not a claim of conformity with any standard."
 NETWORK_NOTE = (
@@ -45,7 +49,7 @@ RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\
 _TOLERANCE = 1e-9
 
 _TEXT_COLUMNS = (
-    *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict"),
+    *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict", "Record", "Alarm"),
     *("Model", "Folder", "SHA-256", "Commit", "Limit"),
 )
 _LABEL_LIMITS = {"rate_bpm": "≥ {:g} bpm", "amplitude_mv": "> {:g} mV"}
@@ -80,7 +84,8 @@ def to_dict(validation: Validation) -> dict[str, Any]:
     dict
         ``synthetic``, ``note``, ``protocol`` (empty where the models are not ours), ``source`` (empty where they
         are), ``models``, a list with the fields of `Model`, ``limits`` (``level``, ``alpha``, ``resamples``,
-        ``seed``), and ``performances``, a list with the fields of `Performance`, the shortest duration first.
+        ``seed``), ``performances``, a list with the fields of `Performance`, the shortest duration first, and
+        ``whole_records``, the fields of `ecg_shock.evaluation.events.WholeRecords`, or None.
     """
     return {
         "synthetic": validation.synthetic,
@@ -95,6 +100,7 @@ def to_dict(validation: Validation) -> dict[str, Any]:
             "seed": validation.seed,
         },
         "performances": [asdict(performance) for performance in validation.performances],
+        "whole_records": asdict(validation.whole_records) if validation.whole_records else None,
     }
 
 
@@ -170,8 +176,12 @@ def to_rich(validation: Validation) -> Group:
     durations = [performance.duration_s for performance in validation.performances]
     headline = HEADLINE_S if HEADLINE_S in durations else durations[-1]
     notes = Text("\n".join(_notes(validation)))
-    tables = (Padding(_rich_table(table), (0, 0, 1, 0)) for table in _tables(validation, [headline]))
-    return Group(*tables, notes)
+    return Group(to_rich_tables(_tables(validation, [headline])), notes)
+
+
+def to_rich_tables(tables: Iterable[Table]) -> Group:
+    """Give tables for a rich console, one below the other."""
+    return Group(*(Padding(_rich_table(table), (0, 0, 1, 0)) for table in tables))
 
 
 def level_of(validation: Validation) -> str:
@@ -202,6 +212,7 @@ def _notes(validation: Validation) -> list[str]:
         *_model_notes(validation.models),
         *notes,
         *window_notes(validation.performances),
+        *(event_notes(validation.whole_records) if validation.whole_records else []),
     ]
 
 
@@ -252,6 +263,8 @@ def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[Table]:
             tables.append(groups_table("database", performance, performance.by_database))
             tables.append(groups_table("rhythm", performance, performance.by_rhythm))
             tables.append(groups_table("patient", performance, performance.most_errors, ", most errors"))
+    if validation.whole_records:
+        tables += event_tables(validation.whole_records)
     if not validation.synthetic:
         return tables
     return [replace(table, title=f"{table.title} (synthetic)") for table in tables]
@@ -397,6 +410,222 @@ def groups_table(of: str, performance: Performance, groups: Iterable[GroupRow], 
     return Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, rows)
 
 
+def event_tables(whole: WholeRecords) -> list[Table]:
+    """Lay out what an alarm does on whole records: detected events, false alarms, delays, and other rules.
+
+    Parameters
+    ----------
+    whole : WholeRecords
+        What `ecg_shock.evaluation.events.whole_records` found.
+    """
+    groups = (whole.figures, *whole.by_database)
+    alarm = _rule(whole.alarm_rule)
+    least = [f"{row.least_s:g} s" for row in whole.figures.by_length]
+    detected = tuple(
+        (
+            printable(group.name),
+            _length(row.least_s),
+            str(row.rate.patients),
+            f"{row.rate.count}/{row.rate.windows}",
+            *(rounded_down(share) for share in (row.rate.observed, row.rate.lower_limit)),
+            *(rounded_down(share) for share in (row.rate.patient_limit, row.rate.cluster_limit)),
+        )
+        for group in groups
+        for row in group.by_length
+        if row.rate.windows or not row.least_s
+    )
+    false = tuple((printable(group.name), str(group.patients), *_false_cells(group)) for group in groups)
+    late = tuple((printable(group.name), *_delay_cells(group)) for group in groups)
+    time = tuple(
+        (
+            printable(group.name),
+            f"{group.records}",
+            f"{group.hours:.2f}",
+            f"{group.shockable_hours:.2f}\n{group.intermediate_hours:.2f}",
+            f"{group.nonshockable_hours:.2f}\n{group.uncounted_hours:.2f}",
+            rounded_up(group.unusable),
+            *(rounded_down(share) for share in (group.duration_sensitivity, group.duration_positive_predictivity)),
+            f"{rounded_down(group.positive_predictivity)}\nof {group.true_alarms + group.untrue_alarms}",
+        )
+        for group in groups
+    )
+    rules = tuple(
+        (
+            _rule(rule),
+            *(f"{row.rate.count}/{row.rate.windows}" for row in figures.by_length),
+            f"{figures.false_alarms}\n({hundredths_up(figures.false_per_hour)}/h)",
+            f"{_one(figures.delay_median_s)}\n({_one(figures.delay_late_s)})",
+            f"{_one(figures.first_alarm_median_s)}\n({_one(figures.first_alarm_late_s)})",
+        )
+        for rule, figures in whole.by_rule
+    )
+    return [
+        Table(
+            f"Whole records: events of shockable rhythm, alarm at {alarm} windows",
+            (
+                *("Database", "Events\nfrom", "Patients", "Detected", "Observed", "Limit by\nevent"),
+                *("Limit by\npatient", "Limit by\ndesign effect"),
+            ),
+            detected,
+        ),
+        Table(
+            f"Whole records: false alarms in nonshockable time, alarm at {alarm} windows",
+            (
+                *("Database", "Patients", "Hours", "False\nalarms", "An\nhour", "Upper\nlimit"),
+                *("Upper limit\nby patient", "Of them\ndoubtful"),
+            ),
+            false,
+        ),
+        Table(
+            f"Whole records: seconds until the alarm, at {alarm} windows",
+            (
+                *("Database", "Alarm\nafter\nonset", "Alarm on\nbefore", "Delay,\nmedian", "Delay,\n90 % up to"),
+                *("Records with\nan alarm", "Without\nany", "First alarm,\nmedian", "First alarm,\n90 % up to"),
+            ),
+            late,
+        ),
+        Table(
+            f"Whole records: time, alarm at {alarm} windows",
+            (
+                *("Database", "Records", "Hours", "Shockable\nintermediate", "Nonshockable\nuncounted"),
+                *("Unusable", "Se by\ntime", "PPV by\ntime", "PPV by\nepisode"),
+            ),
+            time,
+        ),
+        Table(
+            "Whole records: other alarm rules on the same windows",
+            (
+                *("Alarm", *(f"Events\n≥ {text}" if text != "0 s" else "All\nevents" for text in least)),
+                *("False\nalarms", "Delay,\nmedian\n(90 %)", "First\nalarm\n(90 %)"),
+            ),
+            rules,
+        ),
+    ]
+
+
+def event_lists(whole: WholeRecords) -> list[Table]:
+    """Lay out the patients with events or false alarms, and list missed events and false alarms one by one.
+
+    Parameters
+    ----------
+    whole : WholeRecords
+        What `ecg_shock.evaluation.events.whole_records` found.
+
+    Returns
+    -------
+    list of Table
+        Those that have a row.
+    """
+    patients = tuple(
+        (
+            printable(group.name),
+            f"{group.headline.count}/{group.headline.windows}",
+            f"{group.by_length[0].rate.count}/{group.by_length[0].rate.windows}",
+            f"{group.nonshockable_hours:.2f}",
+            str(group.false_alarms),
+            hundredths_up(group.false_per_hour),
+        )
+        for group in whole.by_patient
+        if group.by_length[0].rate.windows or group.false_alarms
+    )
+    missed = tuple(
+        (
+            *(printable(name) for name in (record.database, record.record, event.rhythm)),
+            *(_one(seconds) for seconds in (event.start_s, event.end_s, event.length_s)),
+        )
+        for record in whole.records
+        for event in record.events
+        if not event.detected
+    )
+    false = tuple(
+        (
+            *(printable(name) for name in (record.database, record.record, alarm.rhythm.replace("_", " "))),
+            *(_one(seconds) for seconds in (alarm.onset_s, alarm.alarm_s, alarm.end_s)),
+            _NONE if alarm.beats_bpm is None else f"{alarm.beats_bpm:.0f}",
+            "yes" if alarm.doubtful else "no",
+            f"{alarm.probability:.2f}",
+        )
+        for record in whole.records
+        for alarm in record.false_alarms
+    )
+    least = f"{whole.headline_least_s:g} s"
+    tables = [
+        Table(
+            "Patients with events or false alarms",
+            ("Patient", f"Detected,\n≥ {least}", "Detected,\nany", "Nonshockable\nhours", "False\nalarms", "An\nhour"),
+            patients,
+        ),
+        Table("Missed events", ("Database", "Record", "Rhythm", "Start, s", "End, s", "Length, s"), missed),
+        Table(
+            "False alarms",
+            (
+                *("Database", "Record", "Rhythm", "Onset, s", "Alarm, s", "End, s"),
+                *("Annotated\nbeats a minute", "Doubtful", "Mean\nprobability"),
+            ),
+            false,
+        ),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def event_notes(whole: WholeRecords) -> list[str]:
+    """Say what is counted on whole records.
+
+    Parameters
+    ----------
+    whole : WholeRecords
+        What `ecg_shock.evaluation.events.whole_records` found.
+    """
+    notes = [
+        f"Whole records: every window of {whole.window_s:g} s, {whole.step_s:g} s apart, of every record of the same "
+        f"{whole.part} patients, on the first lead, with the rule for unusable strips. Nothing is left out beforehand.",
+        "An event is a stretch of annotated coarse VF and rapid VT; amplitude and rate are measured over each "
+        "annotated rhythm as a whole. It is detected if an episode of alarm overlaps with it. Short events can hardly "
+        f"be: an alarm at {_rule(whole.alarm_rule)} needs {whole.alarm_s:g} s of whole windows.",
+        "An alarm is false if at least half of what it rests on is annotated as nonshockable, and no shockable or "
+        f"intermediate rhythm lies within {whole.tolerance_s:g} s. Fine VF, other VT, noise and time without a label "
+        "make neither events nor false alarms. All of cudb outside its VF is taken as nonshockable, although VT stands "
+        "there that is not labelled: a false alarm is doubtful, and counts all the same, where the rhythm is not named "
+        "and the annotated beats are missing or as fast as VT.",
+        "The delay counts from the annotated onset of events that follow a nonshockable rhythm, where the alarm came "
+        "after it. The first alarm counts from the first event of the record, 0 s for one that was on before. Both "
+        f"are of events of {whole.headline_least_s:g} s and more, and missed ones have none. The upper limit of false "
+        "alarms an hour is Poisson's, as if they were independent; by patient it is from resampled patients.",
+    ]
+    if whole.too_short:
+        notes.append(f"Shorter than a window, and in no figure: {printable(', '.join(whole.too_short))}.")
+    return notes
+
+
+def _rule(rule: AlarmRule) -> str:
+    return f"{rule.k} of {rule.n}"
+
+
+def _length(least_s: float) -> str:
+    return f"{least_s:g} s" if least_s else "any"
+
+
+def _false_cells(figures: EventFigures) -> tuple[str, ...]:
+    rates = (figures.false_per_hour, figures.false_per_hour_limit, figures.false_per_hour_patient_limit)
+    return (
+        f"{figures.nonshockable_hours:.2f}",
+        str(figures.false_alarms),
+        *(hundredths_up(rate) for rate in rates),
+        str(figures.doubtful_alarms),
+    )
+
+
+def _delay_cells(figures: EventFigures) -> tuple[str, ...]:
+    return (
+        str(figures.delays),
+        str(figures.early),
+        *(_one(seconds) for seconds in (figures.delay_median_s, figures.delay_late_s)),
+        str(figures.alarmed),
+        str(figures.never_alarmed),
+        *(_one(seconds) for seconds in (figures.first_alarm_median_s, figures.first_alarm_late_s)),
+    )
+
+
 def _rate_cells(rate: Rate) -> tuple[str, ...]:
     shares = (rate.observed, rate.lower_limit, rate.patient_limit, rate.macro_average)
     return (str(rate.patients), f"{rate.count}/{rate.windows}", *(rounded_down(share) for share in shares))
@@ -410,6 +639,11 @@ def rounded_down(share: float | None) -> str:
 def rounded_up(share: float | None) -> str:
     """Write a share that should be low, in per cent."""
     return _NONE if share is None else f"{math.ceil(1000 * share - _TOLERANCE) / 10:.1f}"
+
+
+def hundredths_up(rate: float | None) -> str:
+    """Write a rate that should be low, such as alarms an hour."""
+    return _NONE if rate is None else f"{math.ceil(100 * rate - _TOLERANCE) / 100:.2f}"
 
 
 def _one(number: float | None) -> str:

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
 from ecg_shock.evaluation import review as review_module
 from ecg_shock.evaluation.charts import paper
 from ecg_shock.evaluation.detectors import DETECTORS, SVM_NAME, baseline_predictions
+from ecg_shock.evaluation.events import whole_records
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.protocol import left_out
 from ecg_shock.models.bundle import TOML_NAME, load_bundle
@@ -204,6 +206,22 @@ def test_seconds_left_out_add_up(review: Path, page: str) -> None:
     assert float(total[-1]) == pytest.approx(recorded - in_windows, abs=0.5)
 
 
+def test_whole_records_are_those_of_the_test_patients(review: Path, page: str) -> None:
+    """The JSON holds what scans of the same patients give, and the page their sums."""
+    bundle = load_bundle(review.parent)
+    found = whole_records([bundle])
+    document = json.loads((review / "report.json").read_text(encoding="utf-8"))["whole_records"]
+    assert document == json.loads(json.dumps(asdict(found)))
+    assert {record["patient"] for record in document["records"]} == load_split("synthetic-v1")[0].test
+    tables = Tables(page).tables
+    at = "{k} of {n}".format(**document["alarm_rule"])
+    rows = tables[f"Whole records: false alarms in nonshockable time, alarm at {at} windows"]
+    false = sum(len(record["false_alarms"]) for record in document["records"])
+    assert [row[3] for row in rows[1:]] == [str(false)] * 2
+    assert len(tables.get("False alarms", [[]])) - 1 == false
+    assert "Whole records: other alarm rules" in (review / "report.md").read_text(encoding="utf-8")
+
+
 def test_provenance_is_what_lies_there(review: Path, page: str) -> None:
     """The digest is that of the file, the command is the one that was typed, and data and settings are named."""
     defined = Tables(page).defined
@@ -219,12 +237,13 @@ def test_provenance_is_what_lies_there(review: Path, page: str) -> None:
 
 
 def test_quick_leaves_out_and_says_so(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither other algorithms nor stress, and the gallery still; two runs make equal files."""
+    """Neither other algorithms, stress nor whole records, and the gallery still; two runs make equal files."""
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--quick")
     page = (model / "validation" / "report.html").read_text(encoding="utf-8")
-    assert "Other algorithms and stress tests were left out (--quick)." in page
+    assert "Other algorithms, stress tests and whole records were left out (--quick)." in page
+    assert 'id="whole"' not in page
     assert 'id="baselines"' not in page
     assert 'id="stress"' not in page
     assert 'id="gallery"' in page

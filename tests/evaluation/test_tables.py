@@ -61,7 +61,8 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
     """JSON comes back as the dictionary, without NaN, under the keys that readers rely on."""
     document = json.loads(to_json(validation), parse_constant=pytest.fail)
     assert document == json.loads(json.dumps(to_dict(validation)))
-    assert list(document) == ["synthetic", "note", "protocol", "source", "models", "limits", "performances"]
+    keys = ["synthetic", "note", "protocol", "source", "models", "limits", "performances", "whole_records"]
+    assert list(document) == keys
     assert (document["protocol"], document["source"], document["models"]) == ("", "", [])
     assert document["limits"] == {"level": "90 % one-sided", "alpha": 0.1, "resamples": 2000, "seed": 0}
     assert document["note"] == DISCLAIMER
