@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from ecg_shock.quiet import without_lines
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
 PART = 64  # strips that are judged in one go: at 250 Hz they fit a core's cache
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Advisor:
                 filtered = preprocess_strips(strips[part], rate, self.bundle.preprocessing)
                 return self._judge(strips[part], rate, filtered)
 
-        probabilities, reasons = _joined(_in_parts(advise, len(strips)))
+        probabilities, reasons = _in_parts(advise, len(strips))
         threshold = self.bundle.threshold
         return [
             Advice(shock=bool(p >= threshold), probability=p, threshold=threshold, usable=not reason, reason=reason)
@@ -139,7 +137,8 @@ class Advisor:
             with np.errstate(over="ignore", invalid="ignore"):
                 return self._judge(strips[part], fs, filtered[part])
 
-        return _joined(_in_parts(judge, len(strips)))
+        probabilities, reasons = _in_parts(judge, len(strips))
+        return probabilities, reasons
 
     def _judge(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         reasons = unusable_reasons(strips, fs, filtered)
@@ -166,7 +165,7 @@ class Advisor:
         ValueError
             If the windows are too short for the network, which takes 2 s and more unless it does without padding.
         """
-        return np.concatenate(_in_parts(lambda part: self._run(ecg[part]), len(ecg)))
+        return _in_parts(lambda part: (self._run(ecg[part]),), len(ecg))[0]
 
     def _run(self, windows: np.ndarray) -> np.ndarray:
         with self._network() as network:
@@ -223,20 +222,15 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _in_parts(work: Callable[[slice], T], count: int) -> list[T]:
-    """Do work on rows part by part, on all cores if there is more than one part."""
-    parts = [slice(first, first + PART) for first in range(0, count, PART)] or [slice(0, 0)]
-    if len(parts) == 1:
-        return [work(parts[0])]
+def _in_parts(work: Callable[[slice], tuple[np.ndarray, ...]], count: int) -> tuple[np.ndarray, ...]:
+    """Do work on rows part by part, on all cores, and join each of the arrays that it returns."""
+    if count <= PART:
+        return work(slice(0, count))
     from concurrent.futures import ThreadPoolExecutor  # LiteRT and NumPy let other threads run
 
+    parts = [slice(first, first + PART) for first in range(0, count, PART)]
     with ThreadPoolExecutor(min(_cores(), len(parts))) as pool:
-        return list(pool.map(work, parts))
-
-
-def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    probabilities, reasons = zip(*parts, strict=True)
-    return np.concatenate(probabilities), np.concatenate(reasons)
+        return tuple(map(np.concatenate, zip(*pool.map(work, parts), strict=True)))
 
 
 def predict(
@@ -310,7 +304,7 @@ def predict_many(
 def _advisor(model: str | Path | Advisor | None) -> Advisor:
     if isinstance(model, Advisor):
         return model
-    folder = Path(DEFAULT_BUNDLE if model is None else model).resolve()
+    folder = DEFAULT_BUNDLE if model is None else Path(model).resolve()
     try:
         changed = (folder / TOML_NAME).stat().st_mtime_ns
     except OSError:

@@ -85,11 +85,10 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
     near_high = _share(held >= (high - RAIL_WIDTH * span)[:, None])
     at_rails = (near_low + near_high > MAX_AT_RAILS) & (np.minimum(near_low, near_high) > MIN_AT_EACH_RAIL)
     saturated = at_rails | _is_clipped(held, low, high, near_low + near_high)
-    rms_hz, flatness, mains = _spectral_measures(filtered)
-    noisy = ((rms_hz > WHITE_RMS_HZ) & (flatness > WHITE_FLATNESS)) | (rms_hz > MUSCLE_RMS_HZ)
+    rms_hz, mains = _rms_hz_and_mains(filtered)
+    noisy = rms_hz > min(WHITE_RMS_HZ, MUSCLE_RMS_HZ)
     if noisy.any():
-        suspects = filtered[noisy]
-        noisy[noisy] = (_steadiness(suspects) > NOISE_STEADINESS) & (amplitude_mv(suspects) > NOISE_MIN_MV)
+        noisy[noisy] = _is_noise(filtered[noisy], rms_hz[noisy])
 
     reasons = np.full(len(strips), "", dtype=object)
     bad_range = (missing > MAX_MISSING) | (span > MAX_RANGE_MV) | (span < MIN_RANGE_MV)
@@ -160,27 +159,45 @@ def _clipped_share(strips: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.
     return share
 
 
-def _spectral_measures(filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Root-mean-square frequency in Hz, spectral flatness, and the share of mains hum."""
-    hann, frequency = _window_and_frequency(filtered.shape[1])
-    spectrum = np.fft.rfft((filtered - filtered.mean(axis=1, keepdims=True)) * hann, axis=1)
-    power = spectrum.real**2 + spectrum.imag**2 + SPECTRUM_FLOOR
+def _power(filtered: np.ndarray) -> np.ndarray:
+    spectrum = np.fft.rfft((filtered - filtered.mean(axis=1, keepdims=True)) * _hann(filtered.shape[1]), axis=1)
+    return spectrum.real**2 + spectrum.imag**2 + SPECTRUM_FLOOR
 
-    def between(low_hz: float, high_hz: float) -> slice:
-        return slice(*np.searchsorted(frequency, (low_hz, high_hz)))
 
-    band, flat_band = between(*NOISE_BAND_HZ), between(*FLATNESS_BAND_HZ)
-    rms_hz = np.sqrt((power[:, band] * frequency[band] ** 2).sum(axis=1) / power[:, band].sum(axis=1))
-    flat = power[:, flat_band]
-    flatness = np.exp(np.log(flat).mean(axis=1)) / flat.mean(axis=1)
-    mains = power[:, between(MAINS_FROM_HZ, FS)].sum(axis=1) / power[:, between(ECG_FROM_HZ, FS)].sum(axis=1)
-    return rms_hz, flatness, mains
+def _rms_hz_and_mains(filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Root-mean-square frequency in Hz, and the share of mains hum."""
+    power, n = _power(filtered), filtered.shape[1]
+    band = _bins(n, *NOISE_BAND_HZ)
+    rms_hz = np.sqrt((power[:, band] * _squared_hz(n)[band]).sum(axis=1) / power[:, band].sum(axis=1))
+    mains = power[:, _bins(n, MAINS_FROM_HZ, FS)].sum(axis=1) / power[:, _bins(n, ECG_FROM_HZ, FS)].sum(axis=1)
+    return rms_hz, mains
+
+
+def _is_noise(filtered: np.ndarray, rms_hz: np.ndarray) -> np.ndarray:
+    """Say which rows are broadband noise, given their root-mean-square frequency."""
+    like_noise = ((rms_hz > WHITE_RMS_HZ) & (_flatness(filtered) > WHITE_FLATNESS)) | (rms_hz > MUSCLE_RMS_HZ)
+    return like_noise & (_steadiness(filtered) > NOISE_STEADINESS) & (amplitude_mv(filtered) > NOISE_MIN_MV)
+
+
+def _flatness(filtered: np.ndarray) -> np.ndarray:
+    power = _power(filtered)[:, _bins(filtered.shape[1], *FLATNESS_BAND_HZ)]
+    return np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1)
 
 
 @lru_cache(maxsize=16)
-def _window_and_frequency(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hann window of n samples at 125 Hz, and the frequencies of their spectrum in Hz."""
-    return np.hanning(n), np.fft.rfftfreq(n, 1 / FS)
+def _hann(n: int) -> np.ndarray:
+    return np.hanning(n)
+
+
+@lru_cache(maxsize=16)
+def _squared_hz(n: int) -> np.ndarray:
+    return np.fft.rfftfreq(n, 1 / FS) ** 2
+
+
+@lru_cache(maxsize=64)
+def _bins(n: int, low_hz: float, high_hz: float) -> slice:
+    """Return those of the spectrum of n samples at 125 Hz that lie in a band, its upper edge excluded."""
+    return slice(*np.searchsorted(np.fft.rfftfreq(n, 1 / FS), (low_hz, high_hz)).tolist())
 
 
 def _steadiness(filtered: np.ndarray) -> np.ndarray:

@@ -351,12 +351,12 @@ def test_strip_too_short_for_the_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_predict_does_without_tensorflow(folder: Path) -> None:
-    """A fresh interpreter imports the package and gives advice, and has loaded neither TensorFlow nor Keras."""
+    """A fresh interpreter imports the package and gives advice, and has loaded nothing that takes long to load."""
     code = (
         "import sys, numpy, ecg_shock\n"
-        "early = [m for m in ('tensorflow', 'keras', 'matplotlib', 'wfdb', 'scipy.signal') if m in sys.modules]\n"
+        "early = [m for m in ('tensorflow', 'keras', 'matplotlib', 'wfdb', 'scipy') if m in sys.modules]\n"
         f"advice = ecg_shock.predict(numpy.sin(numpy.arange(1250) / 8), 250, model={str(folder)!r})\n"
-        "late = [m for m in ('tensorflow', 'keras', 'matplotlib') if m in sys.modules]\n"
+        "late = [m for m in ('tensorflow', 'keras', 'matplotlib', 'scipy') if m in sys.modules]\n"
         "print(early, late, advice.usable)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
