@@ -12,6 +12,9 @@ see the same signal. The steps, in order:
 3. A Butterworth band-pass at 125 Hz, the same coefficients for every device, and a mains notch if asked for.
 4. Rounding to the 2.5 µV grid of Krasteva et al. 2020 (doi:10.3390/s20102875), if asked for.
 
+Strips of a few seconds are filtered by NumPy alone, to the same samples within rounding: `scipy.signal`, which
+`Preprocessor` uses, takes longer to load than a first advice may take.
+
 Amplitude is kept: without it, asystole and fine ventricular fibrillation cannot be told apart.
 """
 
@@ -24,6 +27,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 FS = 125.0  # Hz, the network's rate
 FS_RANGE_HZ = (100.0, 2000.0)
@@ -38,6 +42,8 @@ MAX_HIGH_HZ = 40.0  # the resampler's own pass band ends here
 RESAMPLER_KAISER_BETA = 5.65  # 60 dB stop band
 MAX_UP = 12_500  # meets rates of two decimals, such as 249.97 Hz, exactly, and any other to within 4e-5
 NOTCH_Q = 30.0  # a notch 1.7 Hz wide at 50 Hz
+POLE_IS_REAL = 1e-12  # imaginary part that is rounding
+FFT_SIZE_STEP = 128  # sizes of many factors of two are fast
 
 MAX_MV = 1e9  # beyond is no signal but a fault; held as if invalid, so that the filter forgets it within seconds
 GAP_S = 1.0  # of invalid samples, after which the offset of the electrode is taken anew
@@ -123,7 +129,7 @@ class Preprocessor:
     def __init__(self, preprocessing: Preprocessing, fs: float) -> None:
         self.preprocessing = preprocessing
         self._up, self._down = rate_ratio(fs)
-        self._taps = _resampler(self._up, self._down)
+        self._taps = resampler_taps(self._up, self._down)
         self._sections = np.zeros((len(preprocessing.sos), 2))
         self._gap = math.ceil(GAP_S * fs)
         self._missing = self._gap  # invalid samples in a row until now; a stream begins as if after a gap
@@ -239,8 +245,6 @@ def preprocess_strips(strips: np.ndarray, fs: float, preprocessing: Preprocessin
     >>> preprocess_strips(np.zeros((3, 1250)), fs=250.0).shape
     (3, 625)
     """
-    from scipy.signal import sosfilt, upfirdn
-
     preprocessing = preprocessing or Preprocessing()
     up, down = rate_ratio(fs)
     n = strips.shape[1]
@@ -248,11 +252,22 @@ def preprocess_strips(strips: np.ndarray, fs: float, preprocessing: Preprocessin
     if n < lead_in:
         raise ValueError(f"strips of {n} samples at {fs:g} Hz are {n / fs:.2f} s; at least {WARM_UP_S:g} s are needed.")
     held = hold_invalid(np.asarray(strips, dtype=np.float64))
-    padded = np.concatenate([held[:, lead_in - 1 :: -1], held], axis=1)
-    padded -= padded[:, :1]
     first = round(lead_in * up / down)
-    resampled = upfirdn(_resampler(up, down), padded, up, down, axis=1)[:, : first + round(n * up / down)]
-    filtered = sosfilt(preprocessing.sos, resampled, axis=1)[:, first:]
+    wanted = first + round(n * up / down)
+    newest, weights = _phases(up, down, wanted)
+    before = weights.shape[1] - 1  # the filter starts from rest
+    padded = np.zeros((len(strips), before + lead_in + n + 1))
+    lead_in_and_strip = padded[:, before:-1]
+    lead_in_and_strip[:, :lead_in] = held[:, lead_in - 1 :: -1]
+    lead_in_and_strip[:, lead_in:] = held
+    lead_in_and_strip -= held[:, lead_in - 1 : lead_in]
+    resampled = np.empty((len(strips), wanted))
+    for row, result in zip(sliding_window_view(padded, before + 1, axis=1), resampled, strict=True):
+        np.einsum("ij,ij->i", row[newest], weights, out=result)
+    response = _frequency_response(preprocessing, first, wanted)
+    size = 2 * (len(response) - 1)
+    spectrum = np.fft.rfft(resampled, size, axis=1) * response
+    filtered = np.fft.irfft(spectrum, size, axis=1)[:, first:wanted]
     return _to_grid(filtered) if preprocessing.grid else filtered
 
 
@@ -315,7 +330,12 @@ def rate_ratio(fs: float) -> tuple[int, int]:
         raise ValueError(
             f"fs={fs!r} Hz is out of range; allowed are {low:g} to {high:g} Hz. Resample the signal first."
         )
-    down_over_up = Fraction(float(fs) / FS).limit_denominator(MAX_UP)
+    return _ratio(float(fs))
+
+
+@lru_cache(maxsize=64)
+def _ratio(fs: float) -> tuple[int, int]:
+    down_over_up = Fraction(fs / FS).limit_denominator(MAX_UP)
     return down_over_up.denominator, down_over_up.numerator
 
 
@@ -324,29 +344,88 @@ def _to_grid(signal: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _resampler(up: int, down: int) -> np.ndarray:
-    """Low-pass on the common grid of both rates, 125 · down Hz; its shape in time does not depend on the rate."""
-    from scipy.signal import firwin
+def resampler_taps(up: int, down: int) -> np.ndarray:
+    """Return the low-pass that resamples, on the common grid of both rates, 125 · down Hz.
 
-    taps = firwin(
-        2 * RESAMPLER_DELAY_SAMPLES * down + 1,
-        RESAMPLER_CUTOFF_HZ,
-        window=("kaiser", RESAMPLER_KAISER_BETA),
-        fs=FS * down,
-    )
+    Parameters
+    ----------
+    up, down : int
+        As `rate_ratio` returns them.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (10 · down + 1,). Its shape in time does not depend on the rate.
+    """
+    half = RESAMPLER_DELAY_SAMPLES * down
+    cycles = np.arange(-half, half + 1) * (RESAMPLER_CUTOFF_HZ / (FS * down))
+    taps = np.sinc(2 * cycles) * np.kaiser(2 * half + 1, RESAMPLER_KAISER_BETA)
     # Every output takes each up-th tap. With a sum of 1 each, a drift of the electrode's offset leaves no trace; 60 dB
     # would not do, for at 128 Hz its image lies at 3 Hz.
     phase = np.arange(len(taps)) % up
     return taps / np.bincount(phase, taps)[phase]
 
 
+@lru_cache(maxsize=4)
+def _phases(up: int, down: int, n: int) -> tuple[slice | np.ndarray, np.ndarray]:
+    """For n resampled samples: the last input sample that each is made of, and the weights of those up to it."""
+    taps = resampler_taps(up, down)
+    whole = np.concatenate([taps, np.zeros(-len(taps) % up)])
+    weights = whole.reshape(-1, up).T[:, ::-1]
+    if up == 1:  # one row of weights, and views instead of copies
+        return slice(0, down * (n - 1) + 1, down), np.ascontiguousarray(weights)
+    time = np.arange(n) * down  # on the common grid
+    return time // up, weights[time % up]
+
+
+@lru_cache(maxsize=16)
+def _frequency_response(preprocessing: Preprocessing, first: int, n: int) -> np.ndarray:
+    """Spectrum of the band-pass for a cyclic convolution with n samples, of which those from `first` on are wanted.
+
+    Within n samples the impulse response is whole, and what comes round ends before `first`: no sample is approximate.
+    """
+    response = [1.0] + [0.0] * (n - 1)
+    for b0, b1, b2, _, a1, a2 in preprocessing.sos.tolist():
+        once = twice = 0.0
+        for i, x in enumerate(response):
+            y = response[i] = b0 * x + once
+            once = b1 * x - a1 * y + twice
+            twice = b2 * x - a2 * y
+    return np.fft.rfft(response, math.ceil((2 * n - first) / FFT_SIZE_STEP) * FFT_SIZE_STEP)
+
+
 @lru_cache(maxsize=16)
 def _sections(preprocessing: Preprocessing) -> np.ndarray:
-    from scipy.signal import butter, iirnotch, tf2sos
-
-    band = (preprocessing.low_hz, preprocessing.high_hz)
-    sections = butter(preprocessing.order, band, btype="bandpass", fs=FS, output="sos")
+    """Design the filter: poles in the plane of s, bilinear transform with warped corners, then pairs of poles."""
+    order = preprocessing.order
+    low, high = np.tan(np.pi * np.array([preprocessing.low_hz, preprocessing.high_hz]) / FS)
+    prototype = -np.exp(1j * np.pi * np.arange(1 - order, order, 2) / (2 * order))
+    middle = prototype * (high - low) / 2
+    apart = np.sqrt(middle**2 - low * high)
+    s = np.concatenate([middle + apart, middle - apart])
+    gain = np.prod((high - low) / (1 - s[:order]) / (1 - s[order:])).real
+    poles = (1 + s) / (1 - s)
+    real = np.abs(poles.imag) < POLE_IS_REAL
+    pairs = [(pole, pole.conj()) for pole in poles[~real & (poles.imag > 0)]]
+    if real.any():
+        pairs.append(tuple(sorted(poles[real].real, key=_from_unit_circle)))
+    # The pair nearest to the unit circle comes last and takes the zeros that are nearest to it, as in scipy.signal:
+    # so no section amplifies much.
+    zeros = np.repeat([1.0, -1.0], order)
+    sections: list[list[float]] = []
+    for pole, other in sorted(pairs, key=lambda pair: _from_unit_circle(pair[0])):
+        nearest = np.argsort(np.abs(zeros - pole), kind="stable")[:2]
+        numerator = [1.0, -zeros[nearest].sum(), zeros[nearest].prod()]
+        sections.insert(0, [*numerator, 1.0, -(pole + other).real, (pole * other).real])
+        zeros = np.delete(zeros, nearest)
+    sections[0][:3] = [gain * b for b in sections[0][:3]]
     if preprocessing.mains_hz is not None:
-        notch = tf2sos(*iirnotch(preprocessing.mains_hz, NOTCH_Q, fs=FS))
-        sections = np.vstack([sections, notch])
-    return sections
+        hz = preprocessing.mains_hz
+        share = 1 / (1 + math.tan(math.pi * hz / FS / NOTCH_Q))
+        cosine = math.cos(2 * math.pi * hz / FS)
+        sections.append([share, -2 * share * cosine, share, 1.0, -2 * share * cosine, 2 * share - 1])
+    return np.array(sections)
+
+
+def _from_unit_circle(pole: complex) -> float:
+    return abs(1 - abs(pole))

@@ -9,8 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import butter, firwin, iirnotch, tf2sos
 
-from ecg_shock.preprocessing import FS, Preprocessing, Preprocessor, hold_invalid, preprocess, preprocess_strips
+from ecg_shock import preprocessing as module
+from ecg_shock.preprocessing import (
+    FS,
+    Preprocessing,
+    Preprocessor,
+    hold_invalid,
+    preprocess,
+    preprocess_strips,
+    rate_ratio,
+)
 
 RATES_HZ = (100.0, 125.0, 128.0, 250.0, 257.0, 333.33, 360.0, 500.0, 1000.0, 2000.0)
 DELAY_S = 0.04
@@ -217,6 +227,67 @@ def test_strip_has_its_length_at_125_hz(fs: float, seconds: float) -> None:
     """A strip of n samples becomes one of n · 125 / fs, rounded."""
     n = math.ceil(seconds * fs)
     assert preprocess_strips(np.zeros((2, n)), fs).shape == (2, round(n * 125 / fs))
+
+
+@given(
+    fs=st.sampled_from((100.0, 125.0, 128.0, 250.0, 257.0, 333.33, 360.0, 500.0, 1000.0, 249.97, 2000.0)),
+    seconds=st.floats(2.0, 10.0),
+    band=st.sampled_from(((1.0, 30.0), (0.3, 40.0), (0.05, 35.0), (2.5, 20.0))),
+    order=st.integers(1, 4),
+    mains_hz=st.sampled_from((None, 50.0, 60.0)),
+    grid=st.booleans(),
+    size_mv=st.sampled_from((0.1, 1.0, 3.0)),
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_strip_is_filtered_as_a_stream_is(
+    fs: float,
+    seconds: float,
+    band: tuple[float, float],
+    order: int,
+    mains_hz: float | None,
+    grid: bool,
+    size_mv: float,
+) -> None:
+    """NumPy filters a strip as scipy does a stream of the mirrored lead-in and the strip, to 1e-9 mV of some 50 mV."""
+    rng = np.random.default_rng(round(1000 * seconds))
+    n = math.ceil(seconds * fs)
+    strips = size_mv * (rng.standard_normal((2, n)) + 0.1 * rng.standard_normal((2, n)).cumsum(axis=1)) - 200
+    strips[1, 300:320] = np.nan
+    preprocessing = Preprocessing(*band, order, mains_hz, grid)
+    lead_in = round(2 * fs)
+    held = hold_invalid(strips)
+    heard = np.concatenate([held[:, :lead_in][:, ::-1], held], axis=1)
+    first = round(lead_in * FS / fs)
+    result = preprocess_strips(strips, fs, preprocessing)
+    for strip, stream in zip(result, heard, strict=True):
+        whole = preprocess(stream, fs, preprocessing)[first : first + len(strip)]
+        np.testing.assert_allclose(strip, whole, rtol=0, atol=1e-9)
+    assert np.abs(result).max() > 0.01 * size_mv
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("low_hz", [0.05, 0.5, 1.0, 3.0, 10.0, 20.0])
+@pytest.mark.parametrize("high_hz", [11.0, 25.0, 30.0, 40.0])
+def test_filter_is_that_of_scipy(low_hz: float, high_hz: float, order: int) -> None:
+    """Section by section, the coefficients are those that `scipy.signal` designs, with a notch and without."""
+    if low_hz > high_hz:
+        low_hz, high_hz = high_hz, low_hz
+    expected = butter(order, (low_hz, high_hz), btype="bandpass", fs=FS, output="sos")
+    np.testing.assert_allclose(Preprocessing(low_hz, high_hz, order).sos, expected, rtol=0, atol=1e-12)
+    for hz in (50.0, 60.0):
+        notch = tf2sos(*iirnotch(hz, 30, fs=FS))
+        sos = Preprocessing(low_hz, high_hz, order, hz).sos
+        np.testing.assert_allclose(sos, np.vstack([expected, notch]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("fs", [*RATES_HZ, 249.97])
+def test_resampler_is_a_kaiser_low_pass(fs: float) -> None:
+    """The taps are those of `scipy.signal.firwin`, up to the scale of each phase."""
+    up, down = rate_ratio(fs)
+    expected = firwin(10 * down + 1, 60.0, window=("kaiser", 5.65), fs=FS * down)
+    for phase in range(min(up, 200)):
+        expected[phase::up] /= expected[phase::up].sum()
+        np.testing.assert_allclose(module.resampler_taps(up, down)[phase::up], expected[phase::up], rtol=0, atol=1e-12)
 
 
 def test_strips_are_independent(rng: np.random.Generator) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from ecg_shock.deploy import quality
 from ecg_shock.models.bundle import Bundle
 from ecg_shock.models.cnn import ACTIVATIONS, CnnSpec
-from ecg_shock.preprocessing import FS, GAP_S, GRID_MV, Preprocessing, _resampler, rate_ratio
+from ecg_shock.preprocessing import FS, GAP_S, GRID_MV, Preprocessing, rate_ratio, resampler_taps
 
 SOURCES = Path(__file__).resolve().parent / "c"
 HEADER_NAME, CODE_NAME, MODEL_NAME = "ecg_shock.h", "ecg_shock.c", "ecg_shock_model.h"
@@ -231,7 +231,7 @@ def _struct_bytes(sizes: dict[str, int | float], step: int) -> int:
 def _polyphase(fs: float) -> np.ndarray:
     """Return the resampler's coefficients by phase, shape (up, n): one row for each output, newest sample first."""
     up, down = rate_ratio(fs)
-    taps = _resampler(up, down)
+    taps = resampler_taps(up, down)
     if len(taps) > MAX_TAPS:
         raise ValueError(
             f"fs={fs!r} Hz needs {len(taps)} filter coefficients to become {FS:g} Hz, more than {MAX_TAPS}; "

@@ -58,9 +58,9 @@ from ecg_shock.preprocessing import (
     RESAMPLER_DELAY_SAMPLES,
     WARM_UP_S,
     Preprocessing,
-    _resampler,
     preprocess,
     rate_ratio,
+    resampler_taps,
 )
 from ecg_shock.provenance import versions
 from ecg_shock.quiet import without_lines
@@ -679,7 +679,7 @@ def _limits(to: str) -> dict[str, float]:
 
 def _resampler_of(fs: float) -> dict[str, Any]:
     up, down = rate_ratio(fs)
-    return {"up": up, "down": down, "taps": _resampler(up, down).tolist()}
+    return {"up": up, "down": down, "taps": resampler_taps(up, down).tolist()}
 
 
 def _golden(bundle: Bundle, exported: ExportedModel, fs: float) -> list[dict[str, Any]]:

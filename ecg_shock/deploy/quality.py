@@ -7,6 +7,8 @@ reach, at 2 to 10 s and on all leads, and what the fault produces; a test repeat
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from ecg_shock.data.windows import amplitude_mv
@@ -16,6 +18,7 @@ MAX_MISSING = 0.10  # share of invalid samples
 MAX_RANGE_MV = 50.0  # the largest QRS complexes of the three databases reach 17 mV; a strip in µV reaches hundreds
 MIN_RANGE_MV = 0.010  # an attached electrode has more noise than that; asystole in vfdb has 0.2 mV
 MAX_CONSTANT_S = 1.0  # clear VF repeats one value for 0.25 s at most
+COARSE = 8  # samples of that second which are compared first
 
 # A saturated amplifier lingers at both ends of its range. Share of samples within 5 % of the range of either end:
 RAIL_WIDTH = 0.05
@@ -70,21 +73,26 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
     >>> str(unusable_reasons(flat, 250.0, flat[:, ::2])[0])
     'flat: the strip spans 0.000 mV, less than 0.010 mV'
     """
-    held = hold_invalid(strips)
-    missing = 1.0 - np.isfinite(strips).mean(axis=1)
-    low, high = held.min(axis=1), held.max(axis=1)
+    low, high = strips.min(axis=1), strips.max(axis=1)
+    if np.isfinite([low, high]).all():  # as any invalid sample would show in one of the two
+        held, missing = strips, np.zeros(len(strips))
+    else:
+        held, missing = hold_invalid(strips), 1.0 - np.isfinite(strips).mean(axis=1)
+        low, high = held.min(axis=1), held.max(axis=1)
     span = high - low
-    constant = _holds_run(np.diff(held, axis=1) == 0, round(MAX_CONSTANT_S * fs))
-    near_low = (held <= (low + RAIL_WIDTH * span)[:, None]).mean(axis=1)
-    near_high = (held >= (high - RAIL_WIDTH * span)[:, None]).mean(axis=1)
+    constant = _is_constant(held, round(MAX_CONSTANT_S * fs))
+    near_low = _share(held <= (low + RAIL_WIDTH * span)[:, None])
+    near_high = _share(held >= (high - RAIL_WIDTH * span)[:, None])
     at_rails = (near_low + near_high > MAX_AT_RAILS) & (np.minimum(near_low, near_high) > MIN_AT_EACH_RAIL)
-    clipped = _clipped_share(held, low, high)
-    rms_hz, flatness, mains = _spectral_measures(filtered)
-    like_noise = ((rms_hz > WHITE_RMS_HZ) & (flatness > WHITE_FLATNESS)) | (rms_hz > MUSCLE_RMS_HZ)
-    noisy = like_noise & (_steadiness(filtered) > NOISE_STEADINESS) & (amplitude_mv(filtered) > NOISE_MIN_MV)
+    saturated = at_rails | _is_clipped(held, low, high, near_low + near_high)
+    rms_hz, mains = _rms_hz_and_mains(filtered)
+    noisy = rms_hz > min(WHITE_RMS_HZ, MUSCLE_RMS_HZ)
+    if noisy.any():
+        noisy[noisy] = _is_noise(filtered[noisy], rms_hz[noisy])
 
-    reasons = []
-    for i in range(len(strips)):
+    reasons = np.full(len(strips), "", dtype=object)
+    bad_range = (missing > MAX_MISSING) | (span > MAX_RANGE_MV) | (span < MIN_RANGE_MV)
+    for i in np.flatnonzero(bad_range | constant | saturated | (mains > MAX_MAINS) | noisy):
         if missing[i] > MAX_MISSING:
             reason = f"missing: {missing[i]:.0%} of the samples are invalid, more than {MAX_MISSING:.0%}"
         elif span[i] > MAX_RANGE_MV:
@@ -93,16 +101,38 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
             reason = f"flat: the strip spans {span[i]:.3f} mV, less than {MIN_RANGE_MV:.3f} mV"
         elif constant[i]:
             reason = f"flat: one value repeats for {MAX_CONSTANT_S:g} s or more"
-        elif clipped[i] > MAX_CLIPPED or at_rails[i]:
+        elif saturated[i]:
             reason = f"saturated: {near_low[i] + near_high[i]:.0%} of the samples lie at the ends of the range"
         elif mains[i] > MAX_MAINS:
             reason = f"noise: {mains[i]:.0%} of the power is mains hum"
-        elif noisy[i]:
-            reason = f"noise: broadband, {rms_hz[i]:.1f} Hz root mean square"
         else:
-            reason = ""
-        reasons.append(reason)
-    return np.array(reasons, dtype=str)
+            reason = f"noise: broadband, {rms_hz[i]:.1f} Hz root mean square"
+        reasons[i] = reason
+    return reasons.astype(str)
+
+
+def _share(flags: np.ndarray) -> np.ndarray:
+    """Share of true flags in each row; packed into bits, they are counted four times as fast as by `mean`."""
+    return np.bitwise_count(np.packbits(flags, axis=1)).sum(axis=1, dtype=np.intp) / flags.shape[1]
+
+
+def _is_constant(strips: np.ndarray, steps: int) -> np.ndarray:
+    """Say which rows repeat one value for at least so many steps of one sample."""
+    # Such a run holds at least COARSE samples of every stride-th, all equal; few ECGs get beyond that.
+    coarse = strips[:, :: max(steps // COARSE, 1)]
+    found = (coarse[:, 1:] == coarse[:, :-1]).sum(axis=1) >= COARSE - 1
+    if found.any():
+        found[found] = _holds_run(np.diff(strips[found], axis=1) == 0, steps)
+    return found
+
+
+def _is_clipped(strips: np.ndarray, low: np.ndarray, high: np.ndarray, near_ends: np.ndarray) -> np.ndarray:
+    """Say which rows have more than `MAX_CLIPPED` in clipped peaks, given the share near the ends of the range."""
+    # Clipped samples are at the ends of the range, and so near them: a share that is small leaves nothing to look for.
+    found = near_ends > MAX_CLIPPED
+    if found.any():
+        found[found] = _clipped_share(strips[found], low[found], high[found]) > MAX_CLIPPED
+    return found
 
 
 def _holds_run(flags: np.ndarray, length: int) -> np.ndarray:
@@ -125,26 +155,49 @@ def _clipped_share(strips: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.
         covered = np.zeros_like(at)
         for k in range(CLIP_RUN):
             covered[:, k : k - CLIP_RUN + 1 or None] |= starts
-        share += covered.mean(axis=1)
+        share += _share(covered)
     return share
 
 
-def _spectral_measures(filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Root-mean-square frequency in Hz, spectral flatness, and the share of mains hum."""
-    n = filtered.shape[1]
-    centred = filtered - filtered.mean(axis=1, keepdims=True)
-    power = np.abs(np.fft.rfft(centred * np.hanning(n), axis=1)) ** 2 + SPECTRUM_FLOOR
-    frequency = np.fft.rfftfreq(n, 1 / FS)
+def _power(filtered: np.ndarray) -> np.ndarray:
+    spectrum = np.fft.rfft((filtered - filtered.mean(axis=1, keepdims=True)) * _hann(filtered.shape[1]), axis=1)
+    return spectrum.real**2 + spectrum.imag**2 + SPECTRUM_FLOOR
 
-    def between(low_hz: float, high_hz: float) -> np.ndarray:
-        return (frequency >= low_hz) & (frequency < high_hz)
 
-    band = between(*NOISE_BAND_HZ)
-    rms_hz = np.sqrt((power[:, band] * frequency[band] ** 2).sum(axis=1) / power[:, band].sum(axis=1))
-    flat = power[:, between(*FLATNESS_BAND_HZ)]
-    flatness = np.exp(np.log(flat).mean(axis=1)) / flat.mean(axis=1)
-    mains = power[:, between(MAINS_FROM_HZ, FS)].sum(axis=1) / power[:, between(ECG_FROM_HZ, FS)].sum(axis=1)
-    return rms_hz, flatness, mains
+def _rms_hz_and_mains(filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Root-mean-square frequency in Hz, and the share of mains hum."""
+    power, n = _power(filtered), filtered.shape[1]
+    band = _bins(n, *NOISE_BAND_HZ)
+    rms_hz = np.sqrt((power[:, band] * _squared_hz(n)[band]).sum(axis=1) / power[:, band].sum(axis=1))
+    mains = power[:, _bins(n, MAINS_FROM_HZ, FS)].sum(axis=1) / power[:, _bins(n, ECG_FROM_HZ, FS)].sum(axis=1)
+    return rms_hz, mains
+
+
+def _is_noise(filtered: np.ndarray, rms_hz: np.ndarray) -> np.ndarray:
+    """Say which rows are broadband noise, given their root-mean-square frequency."""
+    like_noise = ((rms_hz > WHITE_RMS_HZ) & (_flatness(filtered) > WHITE_FLATNESS)) | (rms_hz > MUSCLE_RMS_HZ)
+    return like_noise & (_steadiness(filtered) > NOISE_STEADINESS) & (amplitude_mv(filtered) > NOISE_MIN_MV)
+
+
+def _flatness(filtered: np.ndarray) -> np.ndarray:
+    power = _power(filtered)[:, _bins(filtered.shape[1], *FLATNESS_BAND_HZ)]
+    return np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1)
+
+
+@lru_cache(maxsize=16)
+def _hann(n: int) -> np.ndarray:
+    return np.hanning(n)
+
+
+@lru_cache(maxsize=16)
+def _squared_hz(n: int) -> np.ndarray:
+    return np.fft.rfftfreq(n, 1 / FS) ** 2
+
+
+@lru_cache(maxsize=64)
+def _bins(n: int, low_hz: float, high_hz: float) -> slice:
+    """Return those of the spectrum of n samples at 125 Hz that lie in a band, its upper edge excluded."""
+    return slice(*np.searchsorted(np.fft.rfftfreq(n, 1 / FS), (low_hz, high_hz)).tolist())
 
 
 def _steadiness(filtered: np.ndarray) -> np.ndarray:

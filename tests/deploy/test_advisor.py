@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import ecg_shock
 from ecg_shock import Advice, Advisor, Recording, predict, predict_many
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.models.bundle import load_bundle, write_bundle
-from ecg_shock.preprocessing import Preprocessing, preprocess_strips
+from ecg_shock.preprocessing import Preprocessing, preprocess, preprocess_strips
 
 SPEC = CnnSpec(filters=(6, 4), kernels=(9, 5))
 PREPROCESSING = Preprocessing(high_hz=35.0)
@@ -288,6 +289,56 @@ def test_threads_share_an_advisor(advisor: Advisor) -> None:
         assert list(pool.map(lambda signal: advisor.predict(signal, 250), signals)) == alone
 
 
+@pytest.mark.parametrize(("cores", "part"), [(1, 1000), (1, 7), (2, 7), (5, 1), (2, 64)])
+def test_cores_and_parts_change_nothing(
+    folder: Path, advisor: Advisor, monkeypatch: pytest.MonkeyPatch, cores: int, part: int, rng: np.random.Generator
+) -> None:
+    """Every strip of a batch gets, bit for bit, what it gets alone, however the batch is cut and spread over cores."""
+    monkeypatch.setattr("ecg_shock.deploy.advisor.PART", part)
+    monkeypatch.setattr("ecg_shock.deploy.advisor._cores", lambda: cores)
+    signals = strips(130, 5, 250.0)
+    signals[3::10] = rng.standard_normal((13, 1250))
+    signals[5::10, 100:150] = np.nan
+    signals[7::10] = 1e200 * signals[7::10]
+    several = Advisor(folder)
+    advices = several.predict_many(signals, 250)
+    assert repr(advices) == repr([advisor.predict(signal, 250) for signal in signals])  # as NaN is not equal to itself
+    assert {advice.reason.split(":")[0] for advice in advices} == {"", "noise", "out of range"}
+    usable = [advice.usable for advice in advices]
+    ecg = preprocess_strips(signals[usable], 250.0, PREPROCESSING)
+    alone = [advisor.probabilities(window[None])[0] for window in ecg]
+    assert several.probabilities(ecg).tolist() == alone
+    assert len(several._idle) <= cores
+
+
+def test_windows_of_a_signal_are_judged_without_a_copy(advisor: Advisor) -> None:
+    """Thousands of overlapping views of one day need little memory, and each gets what its copy gets."""
+    signal = np.tile(strips(1, 10, 250.0)[0], 360)
+    filtered = preprocess(signal, 250.0, PREPROCESSING)
+    windows = np.lib.stride_tricks.sliding_window_view(signal, 1250)[::250]
+    filtered_windows = np.lib.stride_tricks.sliding_window_view(filtered, 625)[::125]
+    tracemalloc.start()
+    probabilities, reasons = advisor.judge(windows, 250.0, filtered_windows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < windows.size * windows.itemsize / 4
+    assert (reasons == "").all()
+    some = np.arange(0, len(windows), 500)
+    again, _ = advisor.judge(windows[some].copy(), 250.0, filtered_windows[some].copy())
+    np.testing.assert_array_equal(probabilities[some], again)
+
+
+def test_more_threads_than_cores_wait_their_turn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight threads on two cores make no more than two copies of the network."""
+    monkeypatch.setattr("ecg_shock.deploy.advisor._cores", lambda: 2)
+    advisor = Advisor(folder)
+    signals = strips(80, 5, 250.0)
+    with ThreadPoolExecutor(8) as pool:
+        advices = list(pool.map(lambda signal: advisor.predict(signal, 250), signals))
+    assert advices == [advisor.predict(signal, 250) for signal in signals]
+    assert len(advisor._idle) <= 2
+
+
 def test_strip_too_short_for_the_network_is_refused(tmp_path: Path) -> None:
     """A network without padding may need more than 2 s: an error that says so, after which longer strips still work."""
     spec = CnnSpec(filters=(4,) * 5, kernels=(10,) * 5, padding="valid")
@@ -300,12 +351,12 @@ def test_strip_too_short_for_the_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_predict_does_without_tensorflow(folder: Path) -> None:
-    """A fresh interpreter imports the package and gives advice, and has loaded neither TensorFlow nor Keras."""
+    """A fresh interpreter imports the package and gives advice, and has loaded nothing that takes long to load."""
     code = (
         "import sys, numpy, ecg_shock\n"
-        "early = [m for m in ('tensorflow', 'keras', 'matplotlib', 'wfdb', 'scipy.signal') if m in sys.modules]\n"
+        "early = [m for m in ('tensorflow', 'keras', 'matplotlib', 'wfdb', 'scipy') if m in sys.modules]\n"
         f"advice = ecg_shock.predict(numpy.sin(numpy.arange(1250) / 8), 250, model={str(folder)!r})\n"
-        "late = [m for m in ('tensorflow', 'keras', 'matplotlib') if m in sys.modules]\n"
+        "late = [m for m in ('tensorflow', 'keras', 'matplotlib', 'scipy') if m in sys.modules]\n"
         "print(early, late, advice.usable)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603

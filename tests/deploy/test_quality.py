@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.signal import butter, sosfilt
 
 from ecg_shock.data.annotations import read_labelled
@@ -66,7 +68,8 @@ def test_no_vf_is_hidden(real_strips: dict, length: int) -> None:
         count += len(vf)
         assert (judge(vf, fs) == "").all()
         filtered = preprocess_strips(vf, fs)
-        rms_hz, flatness, mains = quality._spectral_measures(filtered)
+        rms_hz, mains = quality._rms_hz_and_mains(filtered)
+        flatness = quality._flatness(filtered)
         steady = (quality._steadiness(filtered) > quality.NOISE_STEADINESS) & (
             amplitude_mv(filtered) > quality.NOISE_MIN_MV
         )
@@ -203,3 +206,120 @@ def test_strips_are_judged_by_themselves(rng: np.random.Generator) -> None:
     assert [reason.split(":")[0] for reason in together] == ["", "flat", "noise", "", "out of range"]
     assert together.tolist() == [judge(strip[None], 250.0)[0] for strip in strips]
     assert judge(strips[:0], 250.0).shape == (0,)
+
+
+def literal_reason(strip: np.ndarray, fs: float, filtered: np.ndarray) -> str:
+    """Judge one strip by the rule as it is written, sample by sample and without any shortcut."""
+    n = len(strip)
+    held = strip.copy()
+    valid = np.flatnonzero(np.isfinite(strip))
+    for i in range(n):
+        if not np.isfinite(strip[i]):
+            before = valid[valid < i]
+            held[i] = strip[before[-1]] if len(before) else strip[valid[0]]
+    low, high = min(held), max(held)
+    span = high - low
+    longest, repeats, clipped, peak = 0, 0, 0, {low: 0, high: 0}
+    for i in range(n):
+        repeats = repeats + 1 if i and held[i] == held[i - 1] else 0
+        longest = max(longest, repeats)
+        for end in peak:
+            peak[end] = peak[end] + 1 if held[i] == end else 0
+            clipped += {3: 3}.get(peak[end], int(peak[end] > 3))  # the third sample makes a peak of all three
+    near_low = sum(held <= low + 0.05 * span) / n
+    near_high = sum(held >= high - 0.05 * span) / n
+    power = np.abs(np.fft.rfft((filtered - filtered.mean()) * np.hanning(len(filtered)))) ** 2 + 1e-12
+    hz = np.fft.rfftfreq(len(filtered), 1 / 125)
+    band, flat = (hz >= 3) & (hz < 40), power[(hz >= 3) & (hz < 25)]
+    rms_hz = np.sqrt(np.average(hz[band] ** 2, weights=power[band]))
+    flatness = np.exp(np.log(flat).mean()) / flat.mean()
+    mains = power[hz >= 45].sum() / power[hz >= 1].sum()
+    energy = [np.mean(np.diff(filtered)[k : k + 25] ** 2) for k in range(0, len(filtered) - 25, 25)]
+    steadiness = np.median(energy) / (np.mean(energy) + 1e-12)
+    amplitude = np.median([np.ptp(filtered[k : k + 125]) for k in range(0, len(filtered) - 124, 125)])
+    if 1 - len(valid) / n > 0.10:
+        return f"missing: {1 - len(valid) / n:.0%} of the samples are invalid, more than 10%"
+    if span > 50:
+        return f"out of range: the strip spans {span:.0f} mV, more than 50 mV; check the units"
+    if span < 0.010:
+        return f"flat: the strip spans {span:.3f} mV, less than 0.010 mV"
+    if longest >= round(fs):
+        return "flat: one value repeats for 1 s or more"
+    if clipped / n > 0.35 or (near_low + near_high > 0.55 and min(near_low, near_high) > 0.10):
+        return f"saturated: {near_low + near_high:.0%} of the samples lie at the ends of the range"
+    if mains > 0.5:
+        return f"noise: {mains:.0%} of the power is mains hum"
+    like_noise = (rms_hz > 16.5 and flatness > 0.44) or rms_hz > 21
+    if like_noise and steadiness > 0.5 and amplitude > 0.12:
+        return f"noise: broadband, {rms_hz:.1f} Hz root mean square"
+    return ""
+
+
+@st.composite
+def disturbed_strips(draw: st.DrawFn) -> tuple[float, np.ndarray]:
+    """Draw a rate and a strip of ECG, VF, noise or hum, with clipping, flat runs, coarse steps and lost samples."""
+    fs = draw(st.sampled_from((100.0, 125.0, 250.0, 257.0, 333.33, 360.0, 500.0)))
+    seconds = draw(st.sampled_from((2.0, 3.3, 5.0)))
+    n = int(np.ceil(seconds * fs))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    t = np.arange(n) / fs
+    beats = np.exp(-0.5 * (((t + rng.random()) % 0.8 - 0.4) / 0.012) ** 2)
+    hum = np.sin(2 * np.pi * 50 * t) * (fs > 100)
+    kind = draw(st.sampled_from(("beats", "vf", "white", "square", "hum")))
+    strip = {"beats": beats, "vf": vf(1, fs)[:n], "white": rng.standard_normal(n), "hum": hum}.get(
+        kind, np.sign(np.sin(2 * np.pi * rng.uniform(0.3, 3) * t + rng.random()))
+    )
+    strip = strip + draw(st.sampled_from((0, 0, 0.01, 0.1, 0.5))) * rng.standard_normal(n)
+    strip = strip + draw(st.sampled_from((0, 0, 1, 5))) * hum
+    strip *= draw(st.sampled_from((0.004, 0.05, 0.3, 1, 5, 49, 200))) / np.ptp(strip)
+    clip = draw(st.sampled_from((0, 0, 0.1, 0.3, 0.49)))
+    low, high = strip.min(), strip.max()
+    strip = np.clip(strip, low + clip * (high - low) * draw(st.booleans()), high - clip * (high - low))
+    step = draw(st.sampled_from((0, 0, 0.0025, 0.04)))
+    if step:
+        strip = np.round(strip / step) * step
+    if draw(st.booleans()):
+        length = round(fs) + draw(st.sampled_from((-10, -1, 0, 1, 2, 30)))
+        first = draw(st.integers(0, max(n - length, 0)))
+        strip[first : first + length] = draw(st.sampled_from((strip[first], strip.max(), strip.min())))
+    lost = draw(st.sampled_from((0, 0, 0, 0.02, 0.099, 0.1, 0.101, 0.3)))
+    if lost:
+        count = round(lost * n)
+        first = draw(st.integers(0, n - count))
+        where = slice(first, first + count) if draw(st.booleans()) else rng.choice(n, count, replace=False)
+        strip[where] = draw(st.sampled_from((np.nan, np.inf, -np.inf)))
+    return fs, strip + draw(st.sampled_from((0.0, -300.0)))
+
+
+@given(disturbed_strips(), st.booleans())
+@settings(max_examples=600, deadline=None, derandomize=True)
+def test_shortcuts_change_no_reason(disturbed: tuple[float, np.ndarray], among_others: bool) -> None:
+    """Whatever disturbs a strip, alone or among others, its reason is word for word that of the literal rule."""
+    fs, strip = disturbed
+    strips = np.stack([np.zeros_like(strip), strip, np.full_like(strip, np.nan)]) if among_others else strip[None]
+    filtered = preprocess_strips(strips, fs)
+    row = int(among_others)
+    assert unusable_reasons(strips, fs, filtered)[row] == literal_reason(strip, fs, filtered[row])
+
+
+@pytest.mark.parametrize("fs", [100.0, 250.0, 333.33, 2000.0])
+def test_run_of_one_second_is_found_wherever_it_begins(fs: float) -> None:
+    """A value that repeats over one second is found at every position, and one sample less nowhere."""
+    second = round(fs)
+    strip = vf(1, fs)[: round(2.2 * fs)] + 5
+    firsts = np.arange(0, len(strip) - second, max(second // 100, 1))
+    for repeats, reason in ((second, "flat: one value repeats for 1 s or more"), (second - 1, "")):
+        strips = np.repeat(strip[None], len(firsts), axis=0)
+        for row, first in zip(strips, firsts, strict=True):
+            row[first : first + repeats + 1] = 5.05
+        assert set(judge(strips, fs)) == {reason}
+
+
+def test_views_are_judged_like_copies(rng: np.random.Generator) -> None:
+    """Overlapping windows of one signal get the reasons that each gets alone."""
+    signal = np.concatenate([np.tile(vf(1), 2), np.zeros(1000), rng.standard_normal(2500), 1000 * vf(1)])
+    signal[3000:3100] = np.nan
+    windows = np.lib.stride_tricks.sliding_window_view(signal, 1250)[::125]
+    reasons = judge(windows, 250.0)
+    assert {reason.split(":")[0] for reason in reasons} == {"", "flat", "noise", "out of range"}
+    assert reasons.tolist() == [judge(window[None].copy(), 250.0)[0] for window in windows]
