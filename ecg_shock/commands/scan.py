@@ -32,7 +32,7 @@ def scan(
     step: Annotated[float, typer.Option(help="From one window to the next, 0.1 to 10 s.")] = 1.0,
     alarm: Annotated[
         str | None,
-        typer.Option(metavar="K/N", help="Alarm when K of the last N windows advise a shock.", show_default="3/5"),
+        typer.Option(metavar="K/N", help="Alarm when K of the last N windows advise a shock.", show_default="5/8"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for annotations, tables and picture.")] = Path("runs/scan"),
     fs: Annotated[
@@ -84,7 +84,7 @@ def _rule(text: str) -> AlarmRule:
 
     match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
     if not match:
-        raise ValueError(f"--alarm is {text!r}; give K/N, such as 3/5.")
+        raise ValueError(f"--alarm is {text!r}; give K/N, such as 5/8.")
     return AlarmRule(int(match[1]), int(match[2]))
 
 

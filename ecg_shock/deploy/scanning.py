@@ -114,7 +114,7 @@ def scan(
     window_s : float, optional
         Length of a window in seconds, 2 to 10; the model's own if not given.
     alarm : AlarmRule, optional
-        When windows add up to an alarm: at least 3 of the last 5 by default.
+        When windows add up to an alarm: at least 5 of the last 8 by default.
     model : str, pathlib.Path or Advisor, optional
         As for `ecg_shock.predict`.
     on_progress : callable, optional

@@ -47,8 +47,11 @@ class AlarmRule:
     [False, False, False, True, False, False]
     """
 
-    k: int = 3
-    n: int = 5
+    # On the 22 validation patients of fold 0 the shipped model's alarms came 6.9 s after the onset (90 % within 8.5 s),
+    # inside the 10 s that monitors have, with 27 false ones instead of 41 (3 of 5) or 92 (1 of 1) in 7.5 h:
+    # python tests/benchmarks/alarms.py
+    k: int = 5
+    n: int = 8
 
     def __post_init__(self) -> None:
         for name in ("k", "n"):

@@ -67,7 +67,7 @@ KINDS = (SHOCK, BETWEEN, NO_SHOCK, UNCOUNTED)
 
 # The guard of cudb, the widest of our manifests: where the onset of VF was annotated is this uncertain.
 TOLERANCE_S = 5.0
-# Lengths from which on events are counted. An alarm at 3 of 5 windows of 5 s, a second apart, needs 7 s to rest on
+# Lengths from which on events are counted. An alarm at 5 of 8 windows of 5 s, a second apart, needs 9 s to rest on
 # windows that are whole within the event, so that the headline is events of 10 s and more.
 LEAST_S = (0.0, 5.0, 10.0, 20.0)
 HEADLINE_LEAST_S = 10.0

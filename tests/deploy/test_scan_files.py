@@ -69,7 +69,7 @@ def test_json_has_the_episodes(found, tmp_path: Path) -> None:
     assert [e["onset_s"] for e in content["episodes"]] == [e.onset_s for e in result.episodes]
     assert content["episodes"]
     assert content["unusable_windows"] == (~result.usable).sum() > 0
-    assert content["alarm"] == {"k": 3, "n": 5}
+    assert content["alarm"] == {"k": 5, "n": 8}
 
 
 @pytest.mark.parametrize(
