@@ -273,7 +273,8 @@ def real_numbers(signal: Any) -> np.ndarray:
         raise ValueError(f"the signal is no array ({error}); give strips of one length.") from error
     if array.dtype.kind not in "iuf":
         raise TypeError(f"the signal has dtype {array.dtype}; give real numbers, NaN where samples are missing.")
-    return np.ma.filled(array.astype(np.float64), np.nan)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+        return np.ma.filled(array.astype(np.float64), np.nan)
 
 
 def _check_strips(signals: Any, fs: float, units: str) -> np.ndarray:
@@ -281,7 +282,9 @@ def _check_strips(signals: Any, fs: float, units: str) -> np.ndarray:
     if units not in MV_PER_UNIT:
         raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
     rate_ratio(fs)  # refuses what is no rate
-    strips = real_numbers(signals) * MV_PER_UNIT[units]
+    strips = real_numbers(signals)
+    with np.errstate(over="ignore", invalid="ignore"):
+        strips *= MV_PER_UNIT[units]
     if strips.ndim != 2:
         raise ValueError(f"signals has shape {strips.shape}; give (n_strips, n_samples).")
     n = strips.shape[1]
