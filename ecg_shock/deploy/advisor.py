@@ -163,6 +163,9 @@ class Advisor:
     def _take_windows_of(self, samples: int) -> None:
         self._interpreter.resize_tensor_input(self._input, [1, samples, 1])
         self._interpreter.allocate_tensors()
+        shape = self._interpreter.get_output_details()[0]["shape"].tolist()
+        if shape != [1, 1]:
+            raise ValueError(f"{self.bundle.folder} holds a model whose output has shape {shape}, not [1, 1].")
         self._samples = samples
 
 
