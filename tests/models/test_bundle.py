@@ -110,6 +110,7 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
         ("[preprocessing]", "[preprocessing]\nnotch = 3", "notch"),
         ("high_hz = 35.0", "high_hz = 350.0", "high_hz=350.0"),
         ("high_hz = 35.0", 'high_hz = "35"', "TypeError"),
+        ("grid = false", "grid = [0]", "grid=[0] is not allowed"),
         ("dropout = 0.3", 'dropout = "0.3"', "TypeError"),
         ("[network]", "[net]", "'network'"),
         ("[sha256]", "[sha1]", "'sha256'"),
