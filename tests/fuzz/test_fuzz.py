@@ -35,7 +35,10 @@ PROCESSES = 2
 PROCESS_LIMIT_S = 300  # for what the limit of a single case does not catch
 MAX_DEATHS = 5
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="the limits of a process are those of Unix"),
+]
 
 
 def outcomes(target: str) -> list[str]:
