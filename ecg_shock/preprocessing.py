@@ -89,6 +89,8 @@ class Preprocessing:
             raise ValueError(f"order={self.order!r} is not allowed; choose 1, 2, 3 or 4.")
         if self.mains_hz not in (None, 50.0, 60.0):
             raise ValueError(f"mains_hz={self.mains_hz!r} is not allowed; choose 50, 60 or None.")
+        if not isinstance(self.grid, bool):
+            raise TypeError(f"grid={self.grid!r} is not allowed; choose True or False.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters that differ from None, for a TOML file."""

@@ -80,7 +80,7 @@ class Lead:
             yield self.read(first, last)
 
     def _bounds(self) -> Iterator[tuple[int, int]]:
-        step = round(PIECE_S * self.fs)
+        step = max(1, round(min(PIECE_S * self.fs, self.n_samples)))
         for first in range(0, self.n_samples, step):
             yield first, min(first + step, self.n_samples)
 

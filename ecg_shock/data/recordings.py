@@ -512,7 +512,8 @@ def _read_npy(path: Path, fs: float, units: str, leads: Sequence[str] | None) ->
     array = array.reshape(shape[0], -1) if array.size else np.empty((0, 1))
     names = lead_names([""] * array.shape[1])
     chosen = _choose_leads(path, names, leads)
-    signal = np.asarray(array[:, chosen], dtype=np.float64) * MV_PER_UNIT[units]
+    with np.errstate(over="ignore", invalid="ignore"):  # as below; and NaNs that signal are NaN
+        signal = np.asarray(array[:, chosen], dtype=np.float64) * MV_PER_UNIT[units]
     return _recording(path, signal, fs, [names[i] for i in chosen])
 
 
@@ -526,10 +527,18 @@ def _recording(path: Path, signal: np.ndarray, fs: float, names: Sequence[str]) 
     return Recording(signal=signal, fs=float(fs), leads=tuple(names), name=path.stem)
 
 
+def is_finite(number: Any) -> bool:
+    """Say whether a number is one that a float can hold; Python's integers have no limit."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
 def _check_fs(fs: object, where: str = "") -> None:
-    if not isinstance(fs, (int, float, np.number)) or isinstance(fs, bool):
+    if not isinstance(fs, (int, float, np.integer, np.floating)) or isinstance(fs, bool):
         raise TypeError(f"{where}fs is {fs!r}; give the sampling rate as a number of Hz")
-    if not (math.isfinite(fs) and fs > 0):
+    if not (is_finite(fs) and fs > 0):
         raise ValueError(f"{where}fs is {fs!r}; give a sampling rate in Hz above 0")
 
 

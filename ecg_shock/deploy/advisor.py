@@ -75,7 +75,7 @@ class Advisor:
             with without_lines("INFO: Created TensorFlow Lite"):  # said once in a process
                 network = _Network(self._content)
                 network.take_windows_of(self.bundle.spec.input_samples)
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{self.bundle.folder} holds no LiteRT model that can be run: {error}") from error
         self._idle = [network]
         self._turns = threading.BoundedSemaphore(_cores())
@@ -202,6 +202,9 @@ class _Network:
     def take_windows_of(self, samples: int) -> None:
         self._interpreter.resize_tensor_input(self._input, [1, samples, 1])
         self._interpreter.allocate_tensors()
+        shape = self._interpreter.get_output_details()[0]["shape"].tolist()
+        if shape != [1, 1]:
+            raise ValueError(f"the LiteRT model has an output of shape {shape}, not [1, 1].")
         self.samples = samples
 
     def run(self, windows: np.ndarray) -> np.ndarray:
@@ -334,13 +337,14 @@ def _lead_of(recording: Recording, fs: float | None, units: str) -> tuple[np.nda
 
 def real_numbers(signal: Any) -> np.ndarray:
     """Return an array of floats, NaN where masked."""
-    try:
-        array = np.asanyarray(signal)  # keeps a mask
-    except ValueError as error:
-        raise ValueError(f"the signal is no array ({error}); give strips of one length.") from error
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"the signal has dtype {array.dtype}; give real numbers, NaN where samples are missing.")
-    return np.ma.filled(array.astype(np.float64), np.nan)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+        try:
+            array = np.asanyarray(signal)  # keeps a mask
+        except ValueError as error:
+            raise ValueError(f"the signal is no array ({error}); give strips of one length.") from error
+        if array.dtype.kind not in "iuf":
+            raise TypeError(f"the signal has dtype {array.dtype}; give real numbers, NaN where samples are missing.")
+        return np.ma.filled(array.astype(np.float64), np.nan)
 
 
 def _check_strips(signals: np.ndarray, fs: float, units: str) -> np.ndarray:
@@ -348,7 +352,8 @@ def _check_strips(signals: np.ndarray, fs: float, units: str) -> np.ndarray:
     if units not in MV_PER_UNIT:
         raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
     rate_ratio(fs)  # refuses what is no rate
-    strips = signals * MV_PER_UNIT[units]
+    with np.errstate(over="ignore", invalid="ignore"):
+        strips = signals * MV_PER_UNIT[units]
     if strips.ndim != 2:
         raise ValueError(f"signals has shape {strips.shape}; give (n_strips, n_samples).")
     n = strips.shape[1]

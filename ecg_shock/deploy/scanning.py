@@ -12,7 +12,7 @@ import numpy as np
 from ecg_shock.data.pieces import Lead, open_lead
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording
 from ecg_shock.deploy.advisor import Advisor, choose_advisor, real_numbers
-from ecg_shock.deploy.streaming import DEFAULT_STEP_S, AlarmRule, Windows
+from ecg_shock.deploy.streaming import DEFAULT_STEP_S, AlarmRule, Windows, choose_rule
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,7 @@ def scan(
     >>> len(result.start_s), result.usable.all()
     (16, np.True_)
     """
+    rule = choose_rule(alarm)
     source = _open(recording, fs, units, lead)
     advisor = choose_advisor(model)
     windows = Windows(advisor.bundle, source.fs, step_s, window_s)
@@ -164,7 +165,6 @@ def scan(
             f"{source.name or 'the recording'} is {source.duration_s:.6g} s long, shorter than a window of "
             f"{windows.window_s:g} s; there is nothing to judge."
         )
-    rule = alarm or AlarmRule()
     probability = np.concatenate(probabilities)
     shock = probability >= advisor.bundle.threshold
     on = rule.on(shock)
@@ -221,7 +221,8 @@ def _open(recording: Any, fs: float | None, units: str | None, lead: str | None)
         units = "mV" if units is None else units
         if units not in MV_PER_UNIT:
             raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
-        signal = (samples * MV_PER_UNIT[units])[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+            signal = (samples * MV_PER_UNIT[units])[:, None]
         return open_lead(Recording(signal=signal, fs=fs, leads=("1",)), lead=lead)
     if units not in (None, "mV"):
         raise ValueError(f"units={units!r}, but a recording is in mV; leave units out.")

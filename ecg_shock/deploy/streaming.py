@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.recordings import MV_PER_UNIT
+from ecg_shock.data.recordings import MV_PER_UNIT, is_finite
 from ecg_shock.deploy.advisor import Advice, Advisor, choose_advisor, real_numbers
 from ecg_shock.models.bundle import Bundle
 from ecg_shock.preprocessing import FS, GAP_S, MAX_MV, MAX_WINDOW_S, MIN_WINDOW_S, Preprocessor, rate_ratio
@@ -159,7 +159,8 @@ class Windows:
             Shapes (n_windows, n_raw_samples) and (n_windows, n_samples), mV.
         """
         self._raw = np.concatenate([self._raw, mv])
-        self._filtered = np.concatenate([self._filtered, self._preprocessor.process(mv)])
+        with np.errstate(invalid="ignore"):
+            self._filtered = np.concatenate([self._filtered, self._preprocessor.process(mv)])
         ready = (self._filtered_first + len(self._filtered) - self.samples) // self.step + 1
         while ready > 0 and self._raw_start(ready - 1) + self._raw_samples > self._raw_first + len(self._raw):
             ready -= 1
@@ -237,7 +238,7 @@ class Stream:
         self._advisor = choose_advisor(model)
         self._windows = Windows(self._advisor.bundle, fs, step_s, window_s)
         self.fs = float(fs)
-        self.alarm_rule = alarm or AlarmRule()
+        self.alarm_rule = choose_rule(alarm)
         self._scale = MV_PER_UNIT[units]
         self._shocks: deque[bool] = deque(maxlen=self.alarm_rule.n)
         self._received = 0
@@ -288,7 +289,8 @@ class Stream:
         mv = real_numbers(samples)
         if mv.ndim != 1:
             raise ValueError(f"samples have shape {mv.shape}; give one lead, (n,).")
-        mv *= self._scale
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+            mv *= self._scale
         if at_s is not None and len(mv):
             mv = self._by_the_clock(mv, at_s)
         return [advice for piece in self._windows.split(mv) for advice in self._take(piece)]
@@ -297,7 +299,7 @@ class Stream:
         """Fill in what was lost before these samples, or leave out what is too much."""
         if isinstance(at_s, bool) or not isinstance(at_s, (int, float, np.integer, np.floating)):
             raise TypeError(f"at_s={at_s!r} is not a number; give seconds.")
-        if not math.isfinite(at_s):
+        if not is_finite(at_s):
             raise ValueError(f"at_s={at_s!r} is no time; give finite seconds, or leave it out.")
         if self._clock_start_s is None:
             self._clock_start_s = float(at_s) - self.received_s
@@ -328,6 +330,15 @@ class Stream:
             start_s = k * self._windows.step_s
             alarm = sum(self._shocks) >= self.alarm_rule.k
             yield StreamAdvice(start_s, start_s + self._windows.window_s, advice, alarm)
+
+
+def choose_rule(alarm: AlarmRule | None) -> AlarmRule:
+    """Return the alarm rule that a caller asked for, or the usual one."""
+    if alarm is None:
+        return AlarmRule()
+    if not isinstance(alarm, AlarmRule):
+        raise TypeError(f"alarm={alarm!r} is no alarm rule; give one such as AlarmRule(3, 5).")
+    return alarm
 
 
 def _check_seconds(name: str, value: float, low: float, high: float) -> None:

@@ -11,7 +11,10 @@ A bundle is a folder:
 ``CARD.md``
     What the model was trained, selected and tested on, for people.
 
-Reading one runs no code: TOML, a flatbuffer whose digest is checked, and (on request only) Keras in safe mode.
+Reading one runs no code: TOML, a flatbuffer, and (on request only) Keras in safe mode. The digests say whether a file
+is the one that was written; whoever can change a model can change its digest too. So the flatbuffer is also held
+against the network that the bundle describes, before LiteRT sees it, for LiteRT itself can be made to write where it
+must not. The Keras file has no more protection than Keras gives it: open only those of people whom you trust.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ecg_shock.models.cnn import CnnSpec, import_keras
+from ecg_shock.models.litert_graph import check_graph
 from ecg_shock.preprocessing import Preprocessing
 
 if sys.version_info >= (3, 11):
@@ -66,16 +70,21 @@ class Bundle:
     card: dict[str, Any] = field(default_factory=dict)
 
     def read_litert(self) -> bytes:
-        """Return the LiteRT model, checked against its digest.
+        """Return the LiteRT model, checked against its digest and against the network that it should be.
 
         Raises
         ------
         ValueError
-            If the file is not the one that was written.
+            If the file is not the one that was written, or not this network.
         FileNotFoundError
             If it is missing.
         """
-        return self._read(LITERT_NAME)
+        content = self._read(LITERT_NAME)
+        try:
+            check_graph(content, self.spec)
+        except ValueError as error:
+            raise ValueError(f"{self.folder / LITERT_NAME} holds {error}. Fetch a fresh copy of the bundle.") from error
+        return content
 
     def load_keras(self) -> keras.Model:
         """Load the Keras model, in safe mode.
@@ -83,11 +92,17 @@ class Bundle:
         Raises
         ------
         ValueError
-            If the file is not the one that was written.
+            If the file is not the one that was written, or is no Keras model.
+        FileNotFoundError
+            If it is missing.
         """
         keras = import_keras()
         self._read(KERAS_NAME)
-        return keras.models.load_model(self.folder / KERAS_NAME, compile=False, safe_mode=True)
+        path = self.folder / KERAS_NAME
+        try:
+            return keras.models.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:  # BadZipFile, KeyError, AttributeError and more over damaged files
+            raise ValueError(f"{path} cannot be read as a Keras model: {error!s} ({type(error).__name__})") from error
 
     def _read(self, name: str) -> bytes:
         path = self.folder / name
@@ -247,7 +262,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             digests={name: str(content["sha256"][name]) for name in (KERAS_NAME, LITERT_NAME)},
             card=dict(content["card"]),
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as a bundle: {error!s} ({type(error).__name__})") from error
 
 

@@ -75,6 +75,13 @@ def test_no_such_lead(record: Path) -> None:
         open_lead(Recording(np.zeros((9, 1)), fs=9.0, leads=("II",)), lead="aVR")
 
 
+@pytest.mark.parametrize("fs", [5e-324, 1e-3, 1e308])
+def test_odd_rates_still_come_in_pieces(fs: float) -> None:
+    """At rates where ten minutes are no sample at all, or more than there are, nothing is lost."""
+    lead = open_lead(Recording(np.arange(7.0)[:, None], fs=fs, leads=("II",)))
+    assert np.concatenate(list(lead.pieces())).tolist() == list(range(7))
+
+
 @pytest.mark.recordings
 @pytest.mark.parametrize("name", ["vfdb/426", "cudb/cu01", "mitdb/100"])
 def test_real_records(recordings_dir: Path, name: str) -> None:

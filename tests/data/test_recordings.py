@@ -260,14 +260,14 @@ def test_nothing_to_read(tmp_path: Path, record: Path) -> None:
         read_record(record)
 
 
-@pytest.mark.parametrize("fs", [0, -250, float("nan"), float("inf")])
+@pytest.mark.parametrize("fs", [0, -250, float("nan"), float("inf"), 10**400])
 def test_impossible_rates(fs: float, tmp_path: Path) -> None:
     """A rate has to be finite and above 0."""
     with pytest.raises(ValueError, match="above 0"):
         read_record(tmp_path / "any.csv", fs=fs, units="mV")
 
 
-@pytest.mark.parametrize("fs", ["250", True, 250j])
+@pytest.mark.parametrize("fs", ["250", True, 250j, np.complex128(250)])
 def test_rates_that_are_no_numbers(fs: object, tmp_path: Path) -> None:
     """A rate has to be a number."""
     with pytest.raises(TypeError, match="number of Hz"):
@@ -310,6 +310,15 @@ def test_csv_errors(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message) as error:
         read_record(tmp_path / "a.csv", fs=250, units="mV")
     assert "a.csv" in str(error.value)
+
+
+def test_npy_with_numbers_of_any_size(tmp_path: Path) -> None:
+    """Numbers that overflow in mV are refused without a warning, and NaNs that signal are NaN."""
+    np.save(tmp_path / "r.npy", [1e308, 0.0])
+    with pytest.raises(ValueError, match="infinite values"):
+        read_record(tmp_path / "r.npy", fs=250, units="V")
+    np.save(tmp_path / "r.npy", np.frombuffer(b"\x01\x00\x00\x00\x00\x00\xf4\x7f" + bytes(8), "<f8"))
+    assert np.isnan(read_record(tmp_path / "r.npy", fs=250, units="V").signal[:, 0]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(("start_s", "length_s"), [(np.nan, 5), (np.inf, 5), (0, np.inf), (-1, 5), (6, 5), (0, 0)])

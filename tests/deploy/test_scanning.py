@@ -167,6 +167,8 @@ def test_episodes_of_random_answers_are_apart_and_hold_their_alarms(advisor, rng
         (np.zeros(9000), {"fs": 250, "units": "mm"}, ValueError, "units"),
         (np.zeros(9000), {"fs": 50}, ValueError, "out of range"),
         (np.zeros(9000), {"fs": 250, "step_s": 0}, ValueError, "step_s"),
+        (np.zeros(9000), {"fs": 10**400}, ValueError, "above 0"),
+        (np.zeros(9000), {"fs": 250, "alarm": 3}, TypeError, "no alarm rule"),
         (np.zeros(9000, complex), {"fs": 250}, TypeError, "dtype"),
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"fs": 360}, ValueError, "leave fs out"),
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"units": "uV"}, ValueError, "leave units out"),

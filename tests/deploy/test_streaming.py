@@ -171,6 +171,7 @@ def test_rate_that_drifts_keeps_time(advisor, recording, ppm: int) -> None:
         (np.inf, ValueError),
         (3602.0, ValueError),
         (-60.0, ValueError),
+        (10**400, ValueError),
         ("1", TypeError),
         (True, TypeError),
     ],
@@ -217,6 +218,18 @@ def test_samples_that_are_none(advisor, samples, error: type[Exception]) -> None
     assert len(stream.push(np.zeros(1250))) == 1
 
 
+@pytest.mark.parametrize("units", ["mV", "uV", "V"])
+def test_numbers_that_no_ecg_has_are_quiet(advisor, units: str) -> None:
+    """Numbers that overflow in mV and NaNs that signal raise no warning, and make the window unusable."""
+    samples = np.full(1250, 1e308)
+    samples[::2] = np.frombuffer(b"\x01\x00\x00\x00\x00\x00\xf4\x7f", "<f8")[0]
+    samples[0] = 0.0
+    (step,) = Stream(250.0, units=units, model=advisor).push(samples)
+    assert not step.advice.usable
+    assert not scan(samples, 250.0, units=units, model=advisor).usable.any()
+    assert not advisor.predict(samples, 250.0, units=units).usable
+
+
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
@@ -229,6 +242,8 @@ def test_samples_that_are_none(advisor, samples, error: type[Exception]) -> None
         ({"window_s": 1.9}, ValueError),
         ({"window_s": 10.1}, ValueError),
         ({"window_s": True}, TypeError),
+        ({"alarm": 3}, TypeError),
+        ({"alarm": (3, 5)}, TypeError),
     ],
 )
 def test_settings_out_of_range(advisor, wrong: dict, error: type[Exception]) -> None:

@@ -110,6 +110,7 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
         ("[preprocessing]", "[preprocessing]\nnotch = 3", "notch"),
         ("high_hz = 35.0", "high_hz = 350.0", "high_hz=350.0"),
         ("high_hz = 35.0", 'high_hz = "35"', "TypeError"),
+        ("grid = false", "grid = [0]", "grid=[0] is not allowed"),
         ("dropout = 0.3", 'dropout = "0.3"', "TypeError"),
         ("[network]", "[net]", "'network'"),
         ("[sha256]", "[sha1]", "'sha256'"),
@@ -129,7 +130,10 @@ def test_damaged_description_is_refused(copy: Path, old: str, new: str, message:
     assert str(path) in str(refusal.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"format = ", b"format = 1", b"network = 3\nformat = 1"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe\x00", b"format = ", b"format = 1", b"network = 3\nformat = 1", b"format = " + b"[" * 5000],
+)
 def test_garbage_is_refused(copy: Path, content: bytes) -> None:
     """An empty, cut or foreign bundle.toml is a ValueError that names it."""
     (copy / "bundle.toml").write_bytes(content)
@@ -145,6 +149,18 @@ def test_cut_description_is_refused(copy: Path) -> None:
         path.write_bytes(content[:length])
         with pytest.raises(ValueError, match="cannot be read as a bundle"):
             load_bundle(copy)
+
+
+def test_damaged_keras_file_whose_digest_fits_is_refused(copy: Path) -> None:
+    """What Keras raises over a damaged file is a ValueError that names it."""
+    content = bytearray((copy / "model.keras").read_bytes())
+    old = hashlib.sha256(content).hexdigest()
+    content[len(content) // 2] ^= 1
+    (copy / "model.keras").write_bytes(content)
+    text = (copy / "bundle.toml").read_text()
+    (copy / "bundle.toml").write_text(text.replace(old, hashlib.sha256(content).hexdigest()))
+    with pytest.raises(ValueError, match=r"model\.keras cannot be read as a Keras model: .*\(BadZipFile\)"):
+        load_bundle(copy).load_keras()
 
 
 def test_code_in_a_keras_file_is_not_run(copy: Path) -> None:
