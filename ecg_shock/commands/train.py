@@ -49,7 +49,7 @@ def train(
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="How windows are drawn: uniform, class, instance, ras or obs.", show_default="ras"),
+        typer.Option(help="How windows are drawn: uniform, class, instance, ras or obs.", show_default="uniform"),
     ] = None,
     balanced: Annotated[
         bool | None, typer.Option("--balanced/--prior", help="Give both classes equal weight.", show_default="balanced")

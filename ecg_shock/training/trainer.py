@@ -90,7 +90,9 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(default=128, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     averaged_epochs: float = Field(default=0.25, ge=0)
-    sampler: Literal["uniform", "class", "instance", "ras", "obs"] = "ras"
+    sampler: Literal["uniform", "class", "instance", "ras", "obs"] = (
+        "uniform"  # none earned it: tuning/results/sampling
+    )
     score: Literal["gradient", "error"] = "gradient"
     groups: Groups = "rhythm"
     stratified: bool = False
