@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from ecg_shock.data.pieces import Lead, open_lead
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording
 from ecg_shock.deploy.advisor import Advisor, choose_advisor, real_numbers
 from ecg_shock.deploy.streaming import DEFAULT_STEP_S, AlarmRule, Windows, choose_rule
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -150,16 +153,12 @@ def scan(
     advisor = choose_advisor(model)
     windows = Windows(advisor.bundle, source.fs, step_s, window_s)
     probabilities, reasons = [], []
-    done = 0
-    for piece in source.pieces():
-        for part in windows.split(piece.astype(np.float64)):
-            raw, filtered = windows.push(part)
-            probability, reason = advisor.judge(raw, source.fs, filtered)
-            probabilities.append(probability)
-            reasons.append(reason)
-        done += len(piece)
+    for raw, filtered, done_s in _ahead(_windows(source, windows)):
+        probability, reason = advisor.judge(raw, source.fs, filtered)
+        probabilities.append(probability)
+        reasons.append(reason)
         if on_progress:
-            on_progress(done / source.fs)
+            on_progress(done_s)
     if not windows.returned:
         raise ValueError(
             f"{source.name or 'the recording'} is {source.duration_s:.6g} s long, shorter than a window of "
@@ -185,6 +184,24 @@ def scan(
         alarm=on,
         episodes=_episodes(start_s, probability, shock, on, rule, windows, source.duration_s),
     )
+
+
+def _windows(source: Lead, windows: Windows) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Yield the windows batch by batch, raw and filtered, and the seconds of the recording until their end."""
+    done = 0
+    for piece in source.pieces():
+        for part in windows.split(piece.astype(np.float64)):
+            done += len(part)
+            yield *windows.push(part), done / source.fs
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the same, with the next one made in another thread: reading and filtering go on during the judging."""
+    with ThreadPoolExecutor(1) as other:
+        following = other.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = other.submit(next, items, None)
+            yield item
 
 
 def with_rule(scan: Scan, rule: AlarmRule) -> Scan:
