@@ -135,7 +135,8 @@ class Windows:
         self.window_s, self.step_s = self.samples / FS, self.step / FS
         self._raw_samples = round(self.samples * self._down / self._up)
         self._preprocessor = Preprocessor(bundle.preprocessing, fs)
-        self._raw, self._filtered = np.empty(0), np.empty(0)
+        self._raw: np.ndarray = np.empty(0)
+        self._filtered: np.ndarray = np.empty(0)
         self._raw_first = self._filtered_first = 0  # of the stream, in the buffers
         self.returned = 0
 

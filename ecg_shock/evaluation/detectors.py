@@ -191,7 +191,7 @@ def tci(ecg: np.ndarray) -> np.ndarray:
 def _pauses(tail: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Measure the samples from the last pulse to each second's begin; NaN without any pulse before."""
     pauses = np.empty(tail.shape)
-    pause = np.full(len(tail), np.nan)
+    pause: np.ndarray = np.full(len(tail), np.nan)
     for second in range(tail.shape[1]):
         pauses[:, second] = pause
         pause = np.where(known[:, second], tail[:, second], pause + SECOND)
