@@ -693,8 +693,7 @@ def _golden(bundle: Bundle, exported: ExportedModel, fs: float) -> list[dict[str
     recording = next(iter(synthetic_recordings(1, GOLDEN_SEED, fs=every * fs)))
     first = {episode.code: round(episode.start_s * recording.fs) for episode in recording.episodes}
     strips = {
-        kind: recording.signal[first[kind] :: every, 0][:samples].round(GOLDEN_MV_DIGITS)
-        for kind in GOLDEN_KINDS
+        kind: recording.signal[first[kind] :: every, 0][:samples].round(GOLDEN_MV_DIGITS) for kind in GOLDEN_KINDS
     }
     missing = strips[GOLDEN_KINDS[0]].copy()
     for first_s, last_s in GOLDEN_MISSING_S:
