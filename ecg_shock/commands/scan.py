@@ -98,7 +98,14 @@ def _print(console: Console, result: Scan) -> None:
         soft_wrap=True,
     )
     if not result.episodes:
-        console.print("no episode of shockable rhythm", style="bold green")
+        shocks = int(result.shock.sum())
+        but, style = "", "bold green"
+        if not result.usable.any():
+            but, style = ": no window could be judged", "bold yellow"
+        elif shocks:
+            but = f", but {shocks:,} window{' advises' if shocks == 1 else 's advise'} a shock, too few for an alarm"
+            style = "bold yellow"
+        console.print(f"no episode of shockable rhythm{but}", style=style)
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("onset", "end", "lasts, s", "alarm", "probability"):
