@@ -275,9 +275,9 @@ def _numbered(lead: Lead) -> Iterator[tuple[int, np.ndarray]]:
 def _draw_probability(ax: Axes, scan: Scan, unit_s: float) -> None:
     """Draw the probability around each window's middle, its threshold, and the windows that are unusable."""
     middle = (scan.start_s + scan.window_s / 2) / unit_s
-    step = scan.step_s / unit_s
-    edges = np.append(middle - step / 2, middle[-1] + step / 2)
-    ax.stairs(scan.probability, edges, baseline=None, color=EPISODE_COLOUR, lw=0.8, alpha=0.8)
+    half_step = scan.step_s / 2 / unit_s
+    around = np.stack([middle - half_step, middle + half_step], axis=1).ravel()
+    ax.plot(around, np.repeat(scan.probability, 2), color=EPISODE_COLOUR, lw=0.8, alpha=0.8)
     ax.plot(middle[~scan.usable], np.zeros((~scan.usable).sum()), ".", color=UNUSABLE_COLOUR, ms=3)
     ax.axhline(scan.threshold, color=EPISODE_COLOUR, lw=0.6, ls=":")
     ax.set_ylim(-0.04, 1.04)
