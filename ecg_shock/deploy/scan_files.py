@@ -55,13 +55,36 @@ def write_scan(scan: Scan, lead: Lead, folder: Path) -> list[Path]:
         If the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stem = re.sub(r"[^A-Za-z0-9_-]", "_", scan.name) or "scan"  # what WFDB allows as a record name
-    paths = [folder / f"{stem}.{suffix}" for suffix in (ANNOTATOR, "csv", "json", "png")]
+    paths = scan_paths(scan.name, folder)
     write_annotations(scan, paths[0])
     write_csv(scan, paths[1])
     write_json(scan, paths[2])
     draw(scan, lead, paths[3])
     return paths
+
+
+def scan_paths(name: str, folder: Path) -> list[Path]:
+    """Return where a scan is written: annotations, CSV, JSON and picture.
+
+    Parameters
+    ----------
+    name : str
+        Of the record.
+    folder : pathlib.Path
+        Where the files go.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Of a record name that WFDB allows.
+
+    Examples
+    --------
+    >>> [path.name for path in scan_paths("bed 3", Path("out"))]
+    ['bed_3.shk', 'bed_3.csv', 'bed_3.json', 'bed_3.png']
+    """
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", name) or "scan"
+    return [folder / f"{stem}.{suffix}" for suffix in (ANNOTATOR, "csv", "json", "png")]
 
 
 def write_annotations(scan: Scan, path: Path) -> None:

@@ -110,6 +110,21 @@ def test_errors_are_one_line(record: Path, options: tuple[str, ...], says: str) 
     assert len(result.output.strip().splitlines()) == 1
 
 
+def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
+    """The table of windows is called after the record, as a CSV that was scanned is."""
+    path = tmp_path / "bed3.csv"
+    path.write_text("II\n" + "0.1\n0.3\n" * 1000, encoding="utf-8")
+    before = path.read_bytes()
+    options = (path, "--fs", 250, "--units", "mV")
+    (tmp_path / "x").mkdir()
+    refused = run(*options, "--out", tmp_path / "x" / "..")
+    assert refused.exit_code == 1
+    assert "give another folder with --out" in refused.output
+    assert path.read_bytes() == before
+    assert run(*options, "--json", "--out", tmp_path).exit_code == 0
+    assert run(*options, "--out", tmp_path / "x").exit_code == 0
+
+
 def test_no_tensorflow(record: Path) -> None:
     """Neither scan nor Stream loads it."""
     code = (
