@@ -55,11 +55,14 @@ def scan(
     Example: ecg-shock scan cudb/cu01 --step 0.5 --alarm 4/6
     """
     from ecg_shock.data.pieces import open_lead
-    from ecg_shock.deploy.scan_files import to_json, write_scan
+    from ecg_shock.deploy.scan_files import scan_paths, to_json, write_scan
     from ecg_shock.deploy.scanning import scan as scan_lead
 
     rule = None if alarm is None else _rule(alarm)
     opened = open_lead(path, fs=fs, units=units, lead=lead)
+    for written in () if as_json else scan_paths(opened.name, out):
+        if written.exists() and path.exists() and written.samefile(path):
+            raise ValueError(f"the scan would be written over {path}; give another folder with --out.")
     console = Console(markup=False, highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal or as_json) as progress:
         task = progress.add_task(opened.name, total=opened.duration_s)
@@ -74,9 +77,9 @@ def scan(
     if as_json:
         typer.echo(json.dumps(to_json(result), indent=2))
         return
-    written = write_scan(result, opened, out)
+    files = write_scan(result, opened, out)
     _print(console, result)
-    console.print(f"written: {out}/{', '.join(file.name for file in written)}", soft_wrap=True)
+    console.print(f"written: {out}/{', '.join(file.name for file in files)}", soft_wrap=True)
 
 
 def _rule(text: str) -> AlarmRule:
@@ -98,7 +101,14 @@ def _print(console: Console, result: Scan) -> None:
         soft_wrap=True,
     )
     if not result.episodes:
-        console.print("no episode of shockable rhythm", style="bold green")
+        shocks = int(result.shock.sum())
+        but, style = "", "bold green"
+        if not result.usable.any():
+            but, style = ": no window could be judged", "bold yellow"
+        elif shocks:
+            but = f", but {shocks:,} window{' advises' if shocks == 1 else 's advise'} a shock, too few for an alarm"
+            style = "bold yellow"
+        console.print(f"no episode of shockable rhythm{but}", style=style)
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("onset", "end", "lasts, s", "alarm", "probability"):

@@ -27,6 +27,8 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -37,7 +39,7 @@ from ecg_shock.data.parts import DataConfig, load_parts, shockable
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
-from ecg_shock.deploy.c_code import MODEL_NAME, write_c
+from ecg_shock.deploy.c_code import DEFAULT_STEP, MODEL_NAME, write_c
 from ecg_shock.deploy.exported import (
     INT8_MAX,
     INT8_MIN,
@@ -425,8 +427,9 @@ def _check_against(path: Path, sidecar: dict[str, Any]) -> None:
             or not np.isclose(streamed, vector["logit"], rtol=GOLDEN_STREAM_TOLERANCE, atol=GOLDEN_STREAM_TOLERANCE)
         ):
             raise ValueError(
-                f"{path} gives logit and probability {outputs} for its golden vector {vector['name']!r}, or filters it "
-                f"otherwise; its sidecar says {wanted}. Export again with this version of the package."
+                f"{path} gives logit and probability {outputs} for its golden vector {vector['name']!r} and logit "
+                f"{streamed} from its raw samples, or filters it otherwise; its sidecar says {wanted}. Export again "
+                "with this version of the package."
             )
 
 
@@ -685,11 +688,12 @@ def _resampler_of(fs: float) -> dict[str, Any]:
 def _golden(bundle: Bundle, exported: ExportedModel, fs: float) -> list[dict[str, Any]]:
     """Make synthetic strips, and say what becomes of them on the way to probability and decision."""
     n = bundle.spec.input_samples
-    recording = next(iter(synthetic_recordings(1, GOLDEN_SEED, fs=max(fs, FS))))
-    start_s = {episode.code: episode.start_s for episode in recording.episodes}
+    samples = _golden_samples(n, fs)
+    every = 1 if fs >= FS else 2  # recordings are made up at 125 Hz and more
+    recording = next(iter(synthetic_recordings(1, GOLDEN_SEED, fs=every * fs)))
+    first = {episode.code: round(episode.start_s * recording.fs) for episode in recording.episodes}
     strips = {
-        kind: recording.strip(start_s[kind], WARM_UP_S + n / FS).signal[:, 0].round(GOLDEN_MV_DIGITS)
-        for kind in GOLDEN_KINDS
+        kind: recording.signal[first[kind] :: every, 0][:samples].round(GOLDEN_MV_DIGITS) for kind in GOLDEN_KINDS
     }
     missing = strips[GOLDEN_KINDS[0]].copy()
     for first_s, last_s in GOLDEN_MISSING_S:
@@ -717,6 +721,16 @@ def _golden(bundle: Bundle, exported: ExportedModel, fs: float) -> list[dict[str
         vector["raw_mv"] = [None if math.isnan(value) else value for value in raw.tolist()]
         vectors.append(vector)
     return vectors
+
+
+def _golden_samples(n: int, fs: float) -> int:
+    """Count raw samples with which a window of n samples ends just when C code advises, after a warm-up at least."""
+    up, down = rate_ratio(fs)
+    for filtered in count(n + round(WARM_UP_S * FS), DEFAULT_STEP):
+        samples = filtered * down // up
+        if math.ceil(Fraction(samples * up, down)) == filtered:  # not so where one sample completes two at 125 Hz
+            break
+    return samples
 
 
 def _json(value: Any, indent: str = "") -> str:

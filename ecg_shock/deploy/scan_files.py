@@ -27,7 +27,7 @@ SHORT_S, LONG_S = 90.0, 7200.0  # up to the one a recording is drawn once, in se
 MOST_ONSETS = 5  # of the episodes that are drawn large
 BEFORE_ONSET_S, AFTER_ONSET_S = 10.0, 20.0
 ECG_COLOUR, EPISODE_COLOUR, UNUSABLE_COLOUR = "#202124", "#b3261e", "#9aa0a6"
-CUT_OFF_PERCENT = 0.5  # artefacts as large as what is shown of the ECG at most
+RARE_PERCENT = 0.5  # of the columns: what only so many reach is shown, but at most as large as all the rest
 DPI = 110
 
 
@@ -55,13 +55,36 @@ def write_scan(scan: Scan, lead: Lead, folder: Path) -> list[Path]:
         If the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stem = re.sub(r"[^A-Za-z0-9_-]", "_", scan.name) or "scan"  # what WFDB allows as a record name
-    paths = [folder / f"{stem}.{suffix}" for suffix in (ANNOTATOR, "csv", "json", "png")]
+    paths = scan_paths(scan.name, folder)
     write_annotations(scan, paths[0])
     write_csv(scan, paths[1])
     write_json(scan, paths[2])
     draw(scan, lead, paths[3])
     return paths
+
+
+def scan_paths(name: str, folder: Path) -> list[Path]:
+    """Return where a scan is written: annotations, CSV, JSON and picture.
+
+    Parameters
+    ----------
+    name : str
+        Of the record.
+    folder : pathlib.Path
+        Where the files go.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Of a record name that WFDB allows.
+
+    Examples
+    --------
+    >>> [path.name for path in scan_paths("bed 3", Path("out"))]
+    ['bed_3.shk', 'bed_3.csv', 'bed_3.json', 'bed_3.png']
+    """
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", name) or "scan"
+    return [folder / f"{stem}.{suffix}" for suffix in (ANNOTATOR, "csv", "json", "png")]
 
 
 def write_annotations(scan: Scan, path: Path) -> None:
@@ -181,15 +204,10 @@ def draw(scan: Scan, lead: Lead, path: Path) -> None:
     axes = figure.subplots(rows, 1, gridspec_kw={"height_ratios": [2, 1.4] + [1.6] * len(large)})
     whole, probability = axes[0], axes[1]
 
-    unit_s, unit = (
-        (3600.0, "h") if scan.duration_s > 7200 else (60.0, "min") if scan.duration_s > SHORT_S else (1.0, "s")
-    )
+    unit_s, unit = _unit(scan.duration_s)
     middle_s, low, high = _envelope(lead)
     if np.isfinite(low).any():
-        bottom = float(np.nanpercentile(low, CUT_OFF_PERCENT))
-        top = float(np.nanpercentile(high, 100 - CUT_OFF_PERCENT))
-        margin = max(0.1 * (top - bottom), 0.05)
-        whole.set_ylim(bottom - margin, top + margin)
+        whole.set_ylim(*_limits(low, high))
     whole.fill_between(middle_s / unit_s, low, high, color=ECG_COLOUR, lw=0.4)
     whole.set_ylabel(f"{lead.lead} (mV)")
     _draw_probability(probability, scan, unit_s)
@@ -259,6 +277,16 @@ def _envelope(lead: Lead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (edges[:-1] + edges[1:]) / 2 / lead.fs, low, high
 
 
+def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
+    """Return the range in mV that is drawn: all of it, but for artefacts that would leave the ECG less than half."""
+    bottom = float(np.nanpercentile(low, RARE_PERCENT))
+    top = float(np.nanpercentile(high, 100 - RARE_PERCENT))
+    span = top - bottom
+    bottom, top = max(float(np.nanmin(low)), bottom - span / 2), min(float(np.nanmax(high)), top + span / 2)
+    margin = max(0.1 * span, 0.05)
+    return bottom - margin, top + margin
+
+
 def _numbered(lead: Lead) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the pieces of a lead, each with the number of its first sample."""
     first = 0
@@ -268,9 +296,11 @@ def _numbered(lead: Lead) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _draw_probability(ax: Axes, scan: Scan, unit_s: float) -> None:
-    """Draw the probability at each window's middle, its threshold, and the windows that are unusable."""
+    """Draw the probability around each window's middle, its threshold, and the windows that are unusable."""
     middle = (scan.start_s + scan.window_s / 2) / unit_s
-    ax.plot(middle, scan.probability, color=EPISODE_COLOUR, lw=0.8, drawstyle="steps-mid", alpha=0.8)
+    half_step = scan.step_s / 2 / unit_s
+    around = np.stack([middle - half_step, middle + half_step], axis=1).ravel()
+    ax.plot(around, np.repeat(scan.probability, 2), color=EPISODE_COLOUR, lw=0.8, alpha=0.8)
     ax.plot(middle[~scan.usable], np.zeros((~scan.usable).sum()), ".", color=UNUSABLE_COLOUR, ms=3)
     ax.axhline(scan.threshold, color=EPISODE_COLOUR, lw=0.6, ls=":")
     ax.set_ylim(-0.04, 1.04)

@@ -226,6 +226,8 @@ def with_rule(scan: Scan, rule: AlarmRule) -> Scan:
 
 def _open(recording: Any, fs: float | None, units: str | None, lead: str | None) -> Lead:
     if isinstance(recording, Lead):
+        if (fs, units, lead) != (None, None, None):
+            raise ValueError("a Lead has its own rate, unit and name; leave fs, units and lead out.")
         return recording
     if isinstance(recording, (str, Path)):
         return open_lead(recording, fs=fs, units=units, lead=lead)

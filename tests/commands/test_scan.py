@@ -12,7 +12,7 @@ import pytest
 import wfdb
 from typer.testing import CliRunner, Result
 
-from ecg_shock import AlarmRule, Scan, scan
+from ecg_shock import AlarmRule, Scan, read_record, scan
 from ecg_shock.__main__ import app
 from ecg_shock.data.synthetic import synthetic_recordings
 
@@ -62,13 +62,30 @@ def test_options_reach_the_scan(record: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_found(tmp_path: Path) -> None:
-    """A recording without an episode says so, and one without a name for its samples asks for it."""
-    path = tmp_path / "flat.npy"
-    np.save(path, np.zeros(5000))
-    assert (
-        run(path, "--fs", 250, "--units", "mV", "--out", tmp_path).output.count("no episode of shockable rhythm") == 1
-    )
+@pytest.mark.parametrize(
+    ("seconds_of_vf", "says"),
+    [
+        (0, "no episode of shockable rhythm: no window could be judged"),
+        (5, "no episode of shockable rhythm, but 1 window advises a shock, too few for an alarm"),
+        (7, "no episode of shockable rhythm, but 3 windows advise a shock, too few for an alarm"),
+    ],
+)
+def test_nothing_found_is_no_all_clear(tmp_path: Path, seconds_of_vf: int, says: str) -> None:
+    """VF that is too short for an alarm is not passed over in silence, nor are windows that nobody judged."""
+    recording = next(synthetic_recordings(1))
+    vf = next(episode for episode in recording.episodes if episode.code == "coarse_vf")
+    signal = recording.strip(vf.start_s, seconds_of_vf).signal[:, 0] if seconds_of_vf else np.zeros(5000)
+    np.save(tmp_path / "some.npy", signal)
+    result = run(tmp_path / "some.npy", "--fs", 250, "--units", "mV", "--out", tmp_path)
+    assert says in result.output.splitlines()
+
+
+def test_nothing_found(record: Path, tmp_path: Path) -> None:
+    """A recording in which no window advises a shock says so, and a file without a rate asks for it."""
+    path = tmp_path / "sinus.npy"
+    np.save(path, read_record(record).signal[:2500, 0])
+    result = run(path, "--fs", 250, "--units", "mV", "--out", tmp_path)
+    assert "no episode of shockable rhythm" in result.output.splitlines()
     refused = run(path)
     assert refused.exit_code == 1
     assert "sampling rate" in refused.output
@@ -91,6 +108,21 @@ def test_errors_are_one_line(record: Path, options: tuple[str, ...], says: str) 
     assert result.exit_code == 1
     assert says in result.output
     assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
+    """The table of windows is called after the record, as a CSV that was scanned is."""
+    path = tmp_path / "bed3.csv"
+    path.write_text("II\n" + "0.1\n0.3\n" * 1000, encoding="utf-8")
+    before = path.read_bytes()
+    options = (path, "--fs", 250, "--units", "mV")
+    (tmp_path / "x").mkdir()
+    refused = run(*options, "--out", tmp_path / "x" / "..")
+    assert refused.exit_code == 1
+    assert "give another folder with --out" in refused.output
+    assert path.read_bytes() == before
+    assert run(*options, "--json", "--out", tmp_path).exit_code == 0
+    assert run(*options, "--out", tmp_path / "x").exit_code == 0
 
 
 def test_no_tensorflow(record: Path) -> None:

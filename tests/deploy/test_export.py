@@ -313,7 +313,7 @@ def test_damage_is_found(exports: dict[str, ExportResult], tmp_path: Path) -> No
 
 
 @GCC
-@pytest.mark.parametrize("fs", [100.0, 250.0, 360.0])
+@pytest.mark.parametrize("fs", [100.0, 104.0, 110.25, 128.6, 250.0, 360.0])
 def test_c_takes_raw_samples_at_the_rate_of_the_device(fs: float, bundle: Bundle, tmp_path: Path) -> None:
     """Its golden samples, pushed one by one, come to the logits of the Python package; changed code is refused."""
     result = export(bundle, "c", tmp_path, fs=fs)

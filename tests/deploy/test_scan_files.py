@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -15,7 +16,7 @@ from ecg_shock import Advisor, AlarmRule, Recording, Scan, ShockableEpisode, sca
 from ecg_shock.data import pieces
 from ecg_shock.data.pieces import open_lead
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.deploy.scan_files import COLUMNS, _envelope, clock, write_annotations, write_scan
+from ecg_shock.deploy.scan_files import COLUMNS, _envelope, _limits, clock, draw, write_annotations, write_scan
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,33 @@ def test_picture_of_a_short_and_a_long_recording(tmp_path: Path, seconds: float)
         recording = Recording(signal[:, None], 125.0, ("II",), name="made")
         path = write_scan(scan(recording, step_s=5.0), open_lead(recording), tmp_path)[3]
         assert matplotlib.image.imread(path).std() > 0.05
+
+
+def test_a_single_window_is_seen(tmp_path: Path) -> None:
+    """Another probability of a recording's only window is another picture."""
+    recording = Recording(np.sin(np.arange(625) / 4)[:, None], 125.0, ("II",), name="made")
+    result = scan(recording)
+    pictures = []
+    for probability in (0.2, 0.9):
+        draw(replace(result, probability=np.array([probability])), open_lead(recording), tmp_path / "made.png")
+        pictures.append(matplotlib.image.imread(tmp_path / "made.png"))
+    assert pictures[0].shape == pictures[1].shape
+    assert (pictures[0] != pictures[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("rare", "expected"),
+    [
+        (1.5, (-1.2, 1.7)),  # as the QRS complexes of a few seconds are: all is drawn
+        (1e30, (-1.2, 2.2)),  # the 2 mV of the ECG are half, but for the margins
+        (np.nan, (-1.2, 1.2)),
+    ],
+)
+def test_rare_peaks_are_drawn_and_artefacts_are_cut(rare: float, expected: tuple[float, float]) -> None:
+    """Two columns of 3,000 reach further than all others."""
+    high = np.ones(3000)
+    high[[7, 800]] = rare
+    assert _limits(-np.ones(3000), high) == pytest.approx(expected)
 
 
 def test_clock() -> None:

@@ -174,6 +174,8 @@ def test_episodes_of_random_answers_are_apart_and_hold_their_alarms(advisor, rng
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"fs": 360}, ValueError, "leave fs out"),
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"units": "uV"}, ValueError, "leave units out"),
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"lead": "V1"}, ValueError, "choose from"),
+        (open_lead(Recording(np.zeros((9000, 1)), 250.0, ("II",))), {"lead": "V1"}, ValueError, "leave fs, units and"),
+        (open_lead(Recording(np.zeros((9000, 1)), 250.0, ("II",))), {"fs": 360}, ValueError, "leave fs, units and"),
         (Path("nowhere/at-all"), {}, FileNotFoundError, "missing"),
     ],
 )  # fmt: skip
