@@ -11,10 +11,11 @@ A bundle is a folder:
 ``CARD.md``
     What the model was trained, selected and tested on, for people.
 
-Reading one runs no code: TOML, a flatbuffer, and (on request only) Keras in safe mode. The digests say whether a file
-is the one that was written; whoever can change a model can change its digest too. So the flatbuffer is also held
-against the network that the bundle describes, before LiteRT sees it, for LiteRT itself can be made to write where it
-must not. The Keras file has no more protection than Keras gives it: open only those of people whom you trust.
+Reading one runs no code: TOML, a flatbuffer, and (on request only) the weights in the Keras file, which are put into a
+network that is built from the description: what else the file holds is not looked at, so that files of a newer Keras
+can be read too. The digests say whether a file is the one that was written; whoever can change a model can change its
+digest too. So the flatbuffer is also held against the network that the bundle describes, before LiteRT sees it, for
+LiteRT itself can be made to write where it must not.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ecg_shock.models.cnn import CnnSpec, import_keras
+from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
 from ecg_shock.models.litert_graph import check_graph
 from ecg_shock.preprocessing import Preprocessing
 
@@ -87,22 +88,23 @@ class Bundle:
         return content
 
     def load_keras(self) -> keras.Model:
-        """Load the Keras model, in safe mode.
+        """Build the Keras model, and load its weights.
 
         Raises
         ------
         ValueError
-            If the file is not the one that was written, or is no Keras model.
+            If the file is not the one that was written, or holds no weights of this network.
         FileNotFoundError
             If it is missing.
         """
-        keras = import_keras()
         self._read(KERAS_NAME)
         path = self.folder / KERAS_NAME
+        model = build_model(self.spec)
         try:
-            return keras.models.load_model(path, compile=False, safe_mode=True)
+            model.load_weights(path)
         except Exception as error:  # BadZipFile, KeyError, AttributeError and more over damaged files
             raise ValueError(f"{path} cannot be read as a Keras model: {error!s} ({type(error).__name__})") from error
+        return model
 
     def _read(self, name: str) -> bytes:
         path = self.folder / name

@@ -119,7 +119,12 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
         ("0.7", "1_0", "line 4: probability is '1_0'; allowed: numbers"),
         ("true,1", "true,1_0", "line 4: fold is '1_0'; allowed: whole numbers"),
         ("true,1", f"true,1{'0' * 30}", "line 4: fold is '10+'; allowed: whole numbers"),
-        ("cu01", "c\0", r"line 4: record is 'c.x00'; allowed: text of at most 64 characters, without NUL"),
+        # Python 3.10 itself refuses the line.
+        (
+            "cu01",
+            "c\0",
+            r"line 4: (record is 'c.x00'; allowed: text of .*, without|line contains) NUL",
+        ),
         ("cu01", "c" * 65, "line 4: record is 'c+'; allowed: text of at most 64"),
         ("rapid_vt", "normal_sinus", "line 4: rhythm 'vt' is no 'normal_sinus'; allowed: rapid_vt, other_vt"),
         ("rapid_vt", "", "line 4: rhythm 'vt' alone does not decide .* rapid_vt or other_vt"),

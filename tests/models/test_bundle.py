@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,19 +165,41 @@ def test_damaged_keras_file_whose_digest_fits_is_refused(copy: Path) -> None:
         load_bundle(copy).load_keras()
 
 
-def test_code_in_a_keras_file_is_not_run(copy: Path) -> None:
-    """Keras' safe mode refuses a Lambda layer, even under the right digest."""
-    import keras
-
+def replace_keras_file(copy: Path, model: Any) -> None:
+    """Put another model into a bundle, under the right digest."""
     digests = load_bundle(copy).digests
-    ecg = keras.Input((625, 1))
-    pooled = keras.layers.GlobalMaxPooling1D()(keras.layers.Lambda(lambda x: x * 2)(ecg))
-    keras.Model(ecg, pooled).save(copy / "model.keras")
+    model.save(copy / "model.keras")
     digest = hashlib.sha256((copy / "model.keras").read_bytes()).hexdigest()
     path = copy / "bundle.toml"
     path.write_text(path.read_text().replace(digests["model.keras"], digest))
-    with pytest.raises(ValueError, match=r"(?i)lambda|unsafe"):
-        load_bundle(copy).load_keras()
+
+
+def test_code_in_a_keras_file_is_not_run(copy: Path) -> None:
+    """A Lambda layer is never built: only weights are read, and the network is the one that is described."""
+    import keras
+
+    original = load_bundle(copy).load_keras()
+    layers = [keras.layers.Lambda(lambda x: x * 0), *original.layers[1:]]
+    x = ecg = keras.Input((625, 1))
+    for layer in layers:
+        x = layer(x)
+    replace_keras_file(copy, keras.Model(ecg, x))
+    windows = np.random.default_rng(0).normal(size=(3, 625, 1))
+    found = load_bundle(copy).load_keras()
+    np.testing.assert_array_equal(found(windows), original(windows))
+    assert not [layer for layer in found.layers if isinstance(layer, keras.layers.Lambda)]
+
+
+def test_keras_file_of_another_network_is_refused(copy: Path) -> None:
+    """Weights of other shapes, and of fewer layers, are no weights of this network."""
+    import keras
+
+    spec = load_bundle(copy).spec
+    fewer = keras.Sequential([keras.Input((625, 1)), keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(1)])
+    for other in (build_model(replace(spec, kernels=tuple(k + 1 for k in spec.kernels))), fewer):
+        replace_keras_file(copy, other)
+        with pytest.raises(ValueError, match=r"model\.keras cannot be read as a Keras model"):
+            load_bundle(copy).load_keras()
 
 
 def test_writing_again_replaces(copy: Path) -> None:
