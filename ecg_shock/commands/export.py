@@ -36,9 +36,10 @@ def export(
 ) -> None:
     """Export a model for a device, and score it again on its own validation patients.
 
-    Beside the network a JSON file says how samples become its input, what decides, and what must come out of given
-    samples. C takes raw samples and needs nothing else. If the export differs from the model by more than its format
-    allows, nothing is written.
+    Beside the network a JSON file says how samples become its input, what decides,
+    and what must come out of given samples. C takes raw samples and needs nothing
+    else. If the export differs from the model by more than its format allows,
+    nothing is written.
 
     Example: ecg-shock export --to c-int8 --fs 500
     """
