@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from ecg_shock.data.windows import amplitude_mv
-from ecg_shock.preprocessing import FS, hold_invalid
+from ecg_shock.preprocessing import FS, MAX_MV, hold_invalid
 
 MAX_MISSING = 0.10  # share of invalid samples
 MAX_RANGE_MV = 50.0  # the largest QRS complexes of the three databases reach 17 mV; a strip in µV reaches hundreds
@@ -91,12 +91,15 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
         noisy[noisy] = _is_noise(filtered[noisy], rms_hz[noisy])
 
     reasons = np.full(len(strips), "", dtype=object)
-    bad_range = (missing > MAX_MISSING) | (span > MAX_RANGE_MV) | (span < MIN_RANGE_MV)
+    reach = np.maximum(-low, high)
+    bad_range = (missing > MAX_MISSING) | (span > MAX_RANGE_MV) | (span < MIN_RANGE_MV) | (reach > MAX_MV)
     for i in np.flatnonzero(bad_range | constant | saturated | (mains > MAX_MAINS) | noisy):
         if missing[i] > MAX_MISSING:
             reason = f"missing: {missing[i]:.0%} of the samples are invalid, more than {MAX_MISSING:.0%}"
         elif span[i] > MAX_RANGE_MV:
             reason = f"out of range: the strip spans {span[i]:.0f} mV, more than {MAX_RANGE_MV:g} mV; check the units"
+        elif reach[i] > MAX_MV:
+            reason = f"out of range: the strip reaches {reach[i]:.0f} mV, more than {MAX_MV:g} mV; check the units"
         elif span[i] < MIN_RANGE_MV:
             reason = f"flat: the strip spans {span[i]:.3f} mV, less than {MIN_RANGE_MV:.3f} mV"
         elif constant[i]:

@@ -315,7 +315,7 @@ class Stream:
         return np.concatenate([np.full(samples, np.nan), mv]) if samples > 0 else mv[-samples:]
 
     def _take(self, mv: np.ndarray) -> Iterator[StreamAdvice]:
-        valid = np.flatnonzero(np.abs(mv) < MAX_MV)
+        valid = np.flatnonzero(np.abs(mv) <= MAX_MV)
         self._missing = len(mv) - 1 - int(valid[-1]) if len(valid) else self._missing + len(mv)
         self._received += len(mv)
         first = self._windows.returned
