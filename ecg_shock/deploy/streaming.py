@@ -86,8 +86,8 @@ class StreamAdvice:
     Parameters
     ----------
     start_s, end_s : float
-        Where the window lies, in seconds from the first sample of the stream; by the clock of the stream, if it was
-        given times.
+        Where the window lies, in seconds from the first sample of the stream, with what the clock filled in and without
+        what it left out, if the stream was given times.
     advice : Advice
         For this window alone; `usable` is False where it is mostly missing, flat, saturated, noise or out of range.
     alarm : bool
