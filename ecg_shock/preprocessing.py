@@ -3,7 +3,7 @@
 Everything is causal, so a device that filters sample by sample and a training run that filters a whole recording
 see the same signal. The steps, in order:
 
-1. Invalid samples (NaN, infinite or beyond 1e9 mV) hold the last valid value; the value of the first valid sample
+1. Invalid samples (NaN, infinite or beyond 10 V) hold the last valid value; the value of the first valid sample
    is subtracted, which puts the filters into their steady state without a start-up transient (the band-pass has no
    gain at 0 Hz). After a second and more without a valid sample the signal goes on from the value that was held: an
    electrode that comes back has another offset, and a step of it would ring through the high-pass for two seconds.
@@ -45,7 +45,9 @@ NOTCH_Q = 30.0  # a notch 1.7 Hz wide at 50 Hz
 POLE_IS_REAL = 1e-12  # imaginary part that is rounding
 FFT_SIZE_STEP = 128  # sizes of many factors of two are fast
 
-MAX_MV = 1e9  # beyond is no signal but a fault; held as if invalid, so that the filter forgets it within seconds
+# No electrode gives 10 V: beyond is a fault, and held as if invalid. The high-pass would ring with it for seconds, and
+# that looks like VF when the fault itself has left the window. The C code has the same limit.
+MAX_MV = 1e4
 GAP_S = 1.0  # of invalid samples, after which the offset of the electrode is taken anew
 WARM_UP_S = 2.0  # mirrored lead-in of a strip: the 1 Hz high-pass has decayed to below 1 % of a step by then
 
@@ -178,7 +180,7 @@ class Preprocessor:
     def _hold(self, signal: np.ndarray) -> np.ndarray:
         """Subtract the offset, hold the last valid sample where there is none, and go on from it after a gap."""
         n = len(signal)
-        valid = np.abs(signal) < MAX_MV  # NaN is not
+        valid = np.abs(signal) <= MAX_MV  # NaN is not
         last_valid = np.maximum.accumulate(np.where(valid, np.arange(n), -1 - self._missing))
         before = np.concatenate([[-1 - self._missing], last_valid[:-1]])
         relative = signal - self._offset

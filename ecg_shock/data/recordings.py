@@ -260,7 +260,9 @@ def read_record(
             ".edf, .csv, .tsv, .txt and .npy"
         )
     if fs is None or units is None:
-        raise ValueError(f"{path} does not say its sampling rate and unit; pass fs= in Hz and units= such as 'mV'")
+        raise ValueError(
+            f"{path} does not say its sampling rate and unit; pass fs= (--fs) in Hz and units= (--units) such as 'mV'"
+        )
     return (_read_npy if suffix == ".npy" else _read_csv)(path, fs, units, leads)
 
 

@@ -82,7 +82,6 @@ def write_c(
 
     - it computes in single precision; the resampler works on differences to the newest sample and one zero of the
       band-pass is taken by differencing, so that an electrode's offset costs no precision;
-    - samples beyond 10 V are invalid;
     - of the rules for unusable strips it has those for missing, out-of-range and flat signals only.
     """
     _check_weights(bundle.spec, weights)

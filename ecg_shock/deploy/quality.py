@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from ecg_shock.data.windows import amplitude_mv
-from ecg_shock.preprocessing import FS, hold_invalid
+from ecg_shock.preprocessing import FS, MAX_MV, hold_invalid
 
 MAX_MISSING = 0.10  # share of invalid samples
 MAX_RANGE_MV = 50.0  # the largest QRS complexes of the three databases reach 17 mV; a strip in µV reaches hundreds
@@ -26,6 +26,12 @@ MAX_AT_RAILS = 0.55  # VF: 0.42 at most; a clipped 1 Hz sine or rail-to-rail ste
 MIN_AT_EACH_RAIL = 0.10  # a flat line with one spike is near one end only
 CLIP_RUN = 3  # samples of exactly the extreme value that make a clipped peak
 MAX_CLIPPED = 0.35  # share of samples in clipped peaks; VF: 0.21 at most
+
+# In a window of a stream the filter may still ring with what came before, such as an artefact of 1 V, and that looks
+# like VF. Range after the filter over range before it: clear VF that is filtered by itself: 1.44 at most. Of all usable
+# windows of 2 and 5 s of vfdb, cudb and the mitdb records from 200 on, a second apart, cu33 reaches 17 after an
+# artefact and no other more than 3.7.
+MAX_GROWTH = 4.0
 
 # Noise is judged after the filter, and only where it is larger than asystole, which is little else than noise: median
 # peak-to-peak amplitude of the strip's seconds. Asystole in vfdb with as much noise: 0.114 mV at most.
@@ -84,6 +90,7 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
     near_low = _share(held <= (low + RAIL_WIDTH * span)[:, None])
     near_high = _share(held >= (high - RAIL_WIDTH * span)[:, None])
     at_rails = (near_low + near_high > MAX_AT_RAILS) & (np.minimum(near_low, near_high) > MIN_AT_EACH_RAIL)
+    rings = filtered.max(axis=1) - filtered.min(axis=1) > MAX_GROWTH * span
     saturated = at_rails | _is_clipped(held, low, high, near_low + near_high)
     rms_hz, mains = _rms_hz_and_mains(filtered)
     noisy = rms_hz > min(WHITE_RMS_HZ, MUSCLE_RMS_HZ)
@@ -91,18 +98,23 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
         noisy[noisy] = _is_noise(filtered[noisy], rms_hz[noisy])
 
     reasons = np.full(len(strips), "", dtype=object)
-    bad_range = (missing > MAX_MISSING) | (span > MAX_RANGE_MV) | (span < MIN_RANGE_MV)
-    for i in np.flatnonzero(bad_range | constant | saturated | (mains > MAX_MAINS) | noisy):
+    reach = np.maximum(-low, high)
+    bad_range = (missing > MAX_MISSING) | (span > MAX_RANGE_MV) | (span < MIN_RANGE_MV) | (reach > MAX_MV)
+    for i in np.flatnonzero(bad_range | constant | saturated | rings | (mains > MAX_MAINS) | noisy):
         if missing[i] > MAX_MISSING:
             reason = f"missing: {missing[i]:.0%} of the samples are invalid, more than {MAX_MISSING:.0%}"
         elif span[i] > MAX_RANGE_MV:
             reason = f"out of range: the strip spans {span[i]:.0f} mV, more than {MAX_RANGE_MV:g} mV; check the units"
+        elif reach[i] > MAX_MV:
+            reason = f"out of range: the strip reaches {reach[i]:.0f} mV, more than {MAX_MV:g} mV; check the units"
         elif span[i] < MIN_RANGE_MV:
             reason = f"flat: the strip spans {span[i]:.3f} mV, less than {MIN_RANGE_MV:.3f} mV"
         elif constant[i]:
             reason = f"flat: one value repeats for {MAX_CONSTANT_S:g} s or more"
         elif saturated[i]:
             reason = f"saturated: {near_low[i] + near_high[i]:.0%} of the samples lie at the ends of the range"
+        elif rings[i]:
+            reason = "noise: the filter still rings with what came before"
         elif mains[i] > MAX_MAINS:
             reason = f"noise: {mains[i]:.0%} of the power is mains hum"
         else:

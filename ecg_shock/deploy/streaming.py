@@ -86,8 +86,8 @@ class StreamAdvice:
     Parameters
     ----------
     start_s, end_s : float
-        Where the window lies, in seconds from the first sample of the stream; by the clock of the stream, if it was
-        given times.
+        Where the window lies, in seconds from the first sample of the stream, with what the clock filled in and without
+        what it left out, if the stream was given times.
     advice : Advice
         For this window alone; `usable` is False where it is mostly missing, flat, saturated, noise or out of range.
     alarm : bool
@@ -316,7 +316,7 @@ class Stream:
         return np.concatenate([np.full(samples, np.nan), mv]) if samples > 0 else mv[-samples:]
 
     def _take(self, mv: np.ndarray) -> Iterator[StreamAdvice]:
-        valid = np.flatnonzero(np.abs(mv) < MAX_MV)
+        valid = np.flatnonzero(np.abs(mv) <= MAX_MV)
         self._missing = len(mv) - 1 - int(valid[-1]) if len(valid) else self._missing + len(mv)
         self._received += len(mv)
         first = self._windows.returned

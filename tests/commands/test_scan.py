@@ -88,7 +88,7 @@ def test_nothing_found(record: Path, tmp_path: Path) -> None:
     assert "no episode of shockable rhythm" in result.output.splitlines()
     refused = run(path)
     assert refused.exit_code == 1
-    assert "sampling rate" in refused.output
+    assert "--fs" in refused.output
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from ecg_shock.data.recordings import read_record
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import concatenate, cut_windows
 from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
-from ecg_shock.deploy.c_code import quantize_int8, write_c
+from ecg_shock.deploy.c_code import SOURCES, quantize_int8, write_c
 from ecg_shock.deploy.quality import MAX_CONSTANT_S, MAX_MISSING, MAX_RANGE_MV, MIN_RANGE_MV
 from ecg_shock.models.bundle import Bundle, load_bundle
 from ecg_shock.models.cnn import CnnSpec, build_model
-from ecg_shock.preprocessing import GRID_MV, Preprocessing, Preprocessor, rate_ratio
+from ecg_shock.preprocessing import GRID_MV, MAX_MV, Preprocessing, Preprocessor, rate_ratio
 from ecg_shock.rhythms import INTERMEDIATE
 
 HARNESS = Path(__file__).with_name("c_harness.c")
@@ -169,6 +169,13 @@ def compare(device: Callable[..., Device], pieces: list[tuple[float, np.ndarray]
         by_c.append(advice["probability"])
         shocks.append(np.where(advice["quality"] == USABLE, advice["shock"], advice["probability"] >= 0.5))
     return np.concatenate(by_python), np.concatenate(by_c), np.concatenate(shocks).astype(bool)
+
+
+def test_both_take_the_same_samples_for_invalid() -> None:
+    """The limit stands in the C header and in the Python package."""
+    header = (SOURCES / "ecg_shock.h").read_text(encoding="ascii")
+    (limit,) = re.findall(r"#define ECG_SHOCK_MAX_MV (\S+)f", header)
+    assert float(limit) == MAX_MV
 
 
 @gcc

@@ -75,6 +75,7 @@ def test_no_vf_is_hidden(real_strips: dict, length: int) -> None:
         )
         values = {
             "span mV": np.ptp(vf, axis=1).max(),
+            "growth": (np.ptp(filtered, axis=1) / np.ptp(vf, axis=1)).max(),
             "-span mV": -np.ptp(vf, axis=1).min(),
             "clipped": quality._clipped_share(vf, vf.min(axis=1), vf.max(axis=1)).max(),
             "mains": mains.max(),
@@ -241,12 +242,16 @@ def literal_reason(strip: np.ndarray, fs: float, filtered: np.ndarray) -> str:
         return f"missing: {1 - len(valid) / n:.0%} of the samples are invalid, more than 10%"
     if span > 50:
         return f"out of range: the strip spans {span:.0f} mV, more than 50 mV; check the units"
+    if max(-low, high) > 1e4:
+        return f"out of range: the strip reaches {max(-low, high):.0f} mV, more than 10000 mV; check the units"
     if span < 0.010:
         return f"flat: the strip spans {span:.3f} mV, less than 0.010 mV"
     if longest >= round(fs):
         return "flat: one value repeats for 1 s or more"
     if clipped / n > 0.35 or (near_low + near_high > 0.55 and min(near_low, near_high) > 0.10):
         return f"saturated: {near_low + near_high:.0%} of the samples lie at the ends of the range"
+    if np.ptp(filtered) > 4 * span:
+        return "noise: the filter still rings with what came before"
     if mains > 0.5:
         return f"noise: {mains:.0%} of the power is mains hum"
     like_noise = (rms_hz > 16.5 and flatness > 0.44) or rms_hz > 21

@@ -200,6 +200,44 @@ def test_rubbish_is_no_shock_and_is_forgotten(advisor, recording, rubbish: float
     np.testing.assert_allclose([s.advice.probability for s in steps[35:]], clean[35:], atol=0.01)
 
 
+@pytest.mark.parametrize("fault", [2e4, -(2.0**31) / 1000, 1e8])
+def test_windows_after_a_fault_are_no_ventricular_fibrillation(advisor, recording, fault: float) -> None:
+    """A second of what no electrode gives, as of a converter's reserved value, does not ring on as if it were VF."""
+    fs = recording.fs
+    sinus = next(episode for episode in recording.episodes if episode.code == "normal_sinus")
+    beats = recording.strip(sinus.start_s, 10.0).signal[:, 0].astype(float)
+    signal = np.concatenate([beats, np.full(round(fs), fault), beats])
+    steps = Stream(fs, step_s=0.1, model=advisor).push(signal)
+    after = [step.advice for step in steps if step.start_s > 11.1]
+    assert len(after) > 40
+    assert all(advice.usable for advice in after)
+    assert not any(step.advice.shock for step in steps)
+
+
+@pytest.mark.parametrize("artefact", [60.0, -500.0, 2e3, 9.9e3])
+@pytest.mark.parametrize("seconds", [0.01, 1.0])
+def test_a_filter_that_rings_is_no_vf(advisor, recording, artefact: float, seconds: float) -> None:
+    """After an artefact that an electrode can give no window is shocked, and four seconds later all are usable."""
+    fs = recording.fs
+    sinus = next(episode for episode in recording.episodes if episode.code == "normal_sinus")
+    beats = recording.strip(sinus.start_s, 10.0).signal[:, 0].astype(float)
+    signal = np.concatenate([beats, np.full(math.ceil(seconds * fs), artefact), beats])
+    steps = Stream(fs, step_s=0.1, model=advisor).push(signal)
+    assert not any(step.advice.shock for step in steps)
+    later = [step.advice.usable for step in steps if step.start_s > 14 + seconds]
+    assert later
+    assert all(later)
+
+
+def test_an_offset_of_which_nothing_is_filtered_is_not_judged(advisor, recording) -> None:
+    """Samples that all count as invalid leave the network a flat line; that is no nonshockable rhythm."""
+    signal = recording.signal[: round(10 * recording.fs), 0].astype(float)
+    assert not scan(signal + 2e4, recording.fs, model=advisor).usable.any()
+    assert scan(signal + 9e3, recording.fs, model=advisor).usable.all()
+    (advice,) = advisor.predict_many(signal[None, : round(5 * recording.fs)] - 2e4, recording.fs)
+    assert advice.reason.startswith("out of range: the strip reaches 2")
+
+
 @pytest.mark.parametrize(
     ("samples", "error"),
     [

@@ -16,9 +16,9 @@
  * - Reentrant: one struct for each lead, one caller at a time for each struct. No recursion.
  *
  * Quality: a shock is never advised where more than 10 % of the window's samples are invalid, where they span more than
- * 50 mV or less than 10 uV, or where one value repeats for 1 s. The Python package's rules for saturation, broadband
- * noise and mains hum are NOT in this code, for they need the raw window or its spectrum. A device brings its own
- * detection of saturation and detached leads, and passes NAN for what it knows to be invalid.
+ * 50 mV or less than 10 uV, or where one value repeats for 1 s. The Python package's rules for saturation, a filter that
+ * rings with what came before the window, broadband noise and mains hum are NOT in this code. A device brings its own
+ * detection of saturation, artefacts and detached leads, and passes NAN for what it knows to be invalid.
  */
 #ifndef ECG_SHOCK_H
 #define ECG_SHOCK_H
