@@ -60,6 +60,8 @@ def scan(
 
     rule = None if alarm is None else _rule(alarm)
     opened = open_lead(path, fs=fs, units=units, lead=lead)
+    if not as_json and out.exists() and not out.is_dir():
+        raise ValueError(f"--out is {str(out)!r}, a file; give a folder.")
     for written in () if as_json else scan_paths(opened.name, out):
         if written.exists() and path.exists() and written.samefile(path):
             raise ValueError(f"the scan would be written over {path}; give another folder with --out.")

@@ -13,6 +13,7 @@ from ecg_shock.data.recordings import (
     Recording,
     check_checksum,
     find_wfdb_header,
+    first_edf_lead,
     lead_names,
     read_record,
     read_wfdb_header,
@@ -142,7 +143,8 @@ def open_lead(
     Parameters
     ----------
     recording : str, pathlib.Path or Recording
-        A path as `ecg_shock.read_record` takes it, or a recording in memory. WFDB records stay on disk.
+        A path as `ecg_shock.read_record` takes it, or a recording in memory. WFDB records stay on disk; of EDF and
+        NumPy files the one lead is read.
     fs, units
         As for `read_record`.
     lead : str, optional
@@ -174,8 +176,17 @@ def open_lead(
             if chosen in voltages and header.samps_per_frame[names.index(chosen)] == 1:
                 warn_of_missing_gains(header_path, [names.index(chosen)])
                 return WfdbLead(header_path, header, names.index(chosen), chosen)
+        if lead is None:
+            lead = _first_lead(Path(recording))
         recording = read_record(recording, fs=fs, units=units, leads=None if lead is None else [lead])
     chosen = recording.leads[0] if lead is None else lead
     if chosen not in recording.leads:
         raise ValueError(f"lead={lead!r} is not in this recording; choose from {recording.leads!r}")
     return Lead(recording, chosen)
+
+
+def _first_lead(path: Path) -> str | None:
+    """Return the first lead of a file that need not be read whole for it, or None for any other file."""
+    if path.suffix.lower() == ".npy":
+        return "1"
+    return first_edf_lead(path) if path.suffix.lower() == ".edf" and path.is_file() and path.stat().st_size else None

@@ -418,6 +418,16 @@ def warn_of_missing_gains(path: Path, channels: list[int]) -> None:
             logger.warning("%s: signal %d is not calibrated; taken as 200 units/mV", path, channel)
 
 
+def first_edf_lead(path: Path) -> str | None:
+    """Return the name of the first voltage channel of an EDF file, or None if there is none."""
+    import edfio
+
+    with _reading_edf(path):
+        signals = edfio.read_edf(path, header_encoding="latin-1").signals
+        names = lead_names([signal.label for signal in signals])
+        return next((name for name, s in zip(names, signals, strict=True) if s.physical_dimension in MV_PER_UNIT), None)
+
+
 def _read_edf(path: Path, fs: float | None, units: str | None, leads: Sequence[str] | None) -> Recording:
     import edfio
 

@@ -57,6 +57,7 @@ from ecg_shock.preprocessing import (
     FS,
     GAP_S,
     GRID_MV,
+    MAX_MV,
     RESAMPLER_DELAY_SAMPLES,
     WARM_UP_S,
     Preprocessing,
@@ -112,8 +113,8 @@ GOLDEN_STREAM_TOLERANCE = 1e-3  # of the logit of C code, which filters in singl
 
 STEPS = (
     f"The network takes a window of one lead in mV at {FS:g} Hz that has gone through these steps, all of them causal.",
-    "1. An invalid sample (lead off, saturated) is replaced by the last valid one. Until the first valid sample comes, "
-    "the signal is 0.",
+    f"1. An invalid sample (lead off, saturated, beyond {MAX_MV:g} mV) is replaced by the last valid one. Until the "
+    "first valid sample comes, the signal is 0.",
     f"2. The value of the first valid sample is subtracted from all. After {GAP_S:g} s and more without a valid sample "
     "the next one takes the value that was held: what is subtracted changes by the difference.",
     f"3. Resample to {FS:g} Hz: insert up - 1 zeros after each sample, filter with the taps (FIR), and keep every "
@@ -123,8 +124,9 @@ STEPS = (
     "5. If grid_mv is a number, round to its multiples.",
     "6. The window is the last samples that came out. For an int8 input divide by scale, round to nearest, add "
     "zero_point, and clip to -128 to 127.",
-    "Not included: the rule by which a strip is unusable (flat, saturated, noisy, out of range, mostly missing) and no "
-    "shock is advised whatever the network says; see ecg_shock.deploy.quality.",
+    "Not included: the rule by which a strip is unusable (flat, saturated, noisy, out of range, mostly missing, or "
+    "after a fault that the filter still rings with) and no shock is advised whatever the network says; see "
+    "ecg_shock.deploy.quality.",
 )
 
 

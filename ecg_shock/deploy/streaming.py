@@ -213,7 +213,8 @@ class Stream:
     - Invalid samples (NaN, infinite) hold the last valid one; a window with more than 10 % of them is unusable. A
       second and more without a valid sample is *lead off*: the electrode's offset is taken anew when it is back, and
       the windows after it are usable again as soon as they are whole enough.
-    - Memory is bounded by one window and one step, and by 600 windows while a longer piece is taken.
+    - Memory is bounded by one window, one step and the resampler (100,000 samples at rates of two decimals), and by 600
+      windows while a longer piece is taken.
     - A stream is for one thread; several may share one `Advisor`.
 
     Examples
@@ -292,7 +293,7 @@ class Stream:
             raise ValueError(f"samples have shape {mv.shape}; give one lead, (n,).")
         with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
             mv *= self._scale
-        if at_s is not None and len(mv):
+        if at_s is not None:
             mv = self._by_the_clock(mv, at_s)
         return [advice for piece in self._windows.split(mv) for advice in self._take(piece)]
 

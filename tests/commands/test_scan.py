@@ -125,6 +125,16 @@ def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
     assert run(*options, "--out", tmp_path / "x").exit_code == 0
 
 
+def test_out_that_is_a_file_is_refused_at_once(record: Path, tmp_path: Path) -> None:
+    """Before a day is scanned for nothing."""
+    file = tmp_path / "file"
+    file.write_text("mine")
+    result = run(record, "--out", file)
+    assert result.exit_code == 1
+    assert "a file; give a folder" in result.output
+    assert file.read_text() == "mine"
+
+
 def test_no_tensorflow(record: Path) -> None:
     """Neither scan nor Stream loads it."""
     code = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import edfio
 import numpy as np
 import pytest
 import wfdb
@@ -80,6 +81,35 @@ def test_odd_rates_still_come_in_pieces(fs: float) -> None:
     """At rates where ten minutes are no sample at all, or more than there are, nothing is lost."""
     lead = open_lead(Recording(np.arange(7.0)[:, None], fs=fs, leads=("II",)))
     assert np.concatenate(list(lead.pieces())).tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("suffix", [".edf", ".npy"])
+def test_one_lead_alone_is_kept_of_other_files(tmp_path: Path, rng: np.random.Generator, suffix: str) -> None:
+    """Of EDF and NumPy files with three leads the first voltage lead is read, and no other is in memory."""
+    signal = rng.normal(0, 0.5, (250 * 60, 3)).astype(np.float32)
+    path = tmp_path / f"ecg{suffix}"
+    if suffix == ".npy":
+        np.save(path, signal)
+    else:
+        names = (("SpO2", "%"), ("II", "mV"), ("V5", "mV"))
+        signals = [
+            edfio.EdfSignal(column.astype(float), 250, label=name, physical_dimension=unit)
+            for column, (name, unit) in zip(signal.T, names, strict=True)
+        ]
+        edfio.Edf(signals).write(path)
+    given = {"fs": 250.0, "units": "mV"} if suffix == ".npy" else {}
+    whole = read_record(path, **given)
+    opened = open_lead(path, **given)
+    np.testing.assert_array_equal(np.concatenate(list(opened.pieces())), whole.signal[:, 0])
+    assert opened.lead == whole.leads[0] == ("1" if suffix == ".npy" else "II")
+    assert opened._signal.base is None or opened._signal.base.shape[1] == 1
+
+
+@pytest.mark.parametrize("name", ["missing.edf", "missing.npy"])
+def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    """Looking for the first lead does not hide that there is no file."""
+    with pytest.raises(FileNotFoundError, match=name):
+        open_lead(tmp_path / name, fs=250.0, units="mV")
 
 
 @pytest.mark.recordings

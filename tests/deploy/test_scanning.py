@@ -12,7 +12,6 @@ from ecg_shock import Advisor, AlarmRule, Recording, Scan, read_record, scan
 from ecg_shock.data.parts import DataConfig, load_windows
 from ecg_shock.data.pieces import open_lead
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.deploy import scanning
 from ecg_shock.preprocessing import preprocess
 
 
@@ -209,4 +208,3 @@ def test_scan_says_what_validation_judges(advisor, recordings_dir: Path) -> None
                 assert result.probability[at // 13] == pytest.approx(p, abs=1e-5)  # the windows are kept as float32
                 compared += 1
         assert compared > 2
-    assert scanning.DEFAULT_STEP_S == 1.0
