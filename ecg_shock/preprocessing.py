@@ -131,6 +131,8 @@ class Preprocessor:
     """
 
     def __init__(self, preprocessing: Preprocessing, fs: float) -> None:
+        import scipy.signal  # noqa: F401 - takes half a second, which is not to fall into the first samples of a stream
+
         self.preprocessing = preprocessing
         self._up, self._down = rate_ratio(fs)
         self._taps = resampler_taps(self._up, self._down)
@@ -181,6 +183,10 @@ class Preprocessor:
         """Subtract the offset, hold the last valid sample where there is none, and go on from it after a gap."""
         n = len(signal)
         valid = np.abs(signal) <= MAX_MV  # NaN is not
+        if self._missing < self._gap and valid.all():  # nothing to hold, which is most of the time
+            relative = signal - self._offset
+            self._held, self._missing = relative[-1], 0
+            return relative
         last_valid = np.maximum.accumulate(np.where(valid, np.arange(n), -1 - self._missing))
         before = np.concatenate([[-1 - self._missing], last_valid[:-1]])
         relative = signal - self._offset

@@ -136,11 +136,13 @@ def test_out_that_is_a_file_is_refused_at_once(record: Path, tmp_path: Path) -> 
 
 
 def test_no_tensorflow(record: Path) -> None:
-    """Neither scan nor Stream loads it."""
+    """Neither scan nor Stream loads it; and a stream loads nothing more when samples come."""
     code = (
         "import sys, numpy as np, ecg_shock\n"
         f"ecg_shock.scan({str(record)!r})\n"
-        "ecg_shock.Stream(250.0).push(np.zeros(1500))\n"
+        "stream, loaded = ecg_shock.Stream(250.0), set(sys.modules)\n"
+        "stream.push(np.zeros(1500))\n"
+        "assert not {name for name in set(sys.modules) - loaded if not name.startswith('numpy')}\n"
         "assert not {'tensorflow', 'keras', 'matplotlib', 'sklearn'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
