@@ -21,7 +21,7 @@ from ecg_shock.data.recordings import (
     warn_of_missing_gains,
 )
 
-PIECE_S = 600.0  # a lead of ten minutes at 250 Hz has 1.2 MB
+PIECE_S = 3600.0  # a lead of an hour at 250 Hz has 3.6 MB, and five times that while it is read
 
 
 class Lead:
@@ -70,7 +70,7 @@ class Lead:
         return self._signal[first:last]
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Yield the whole lead in order of time, in pieces of ten minutes.
+        """Yield the whole lead in order of time, in pieces of an hour.
 
         Raises
         ------

@@ -20,7 +20,8 @@ from ecg_shock.preprocessing import FS, MAX_WINDOW_S, MIN_WINDOW_S, preprocess_s
 from ecg_shock.quiet import without_lines
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
-PART = 64  # strips that are judged in one go: at 250 Hz they fit a core's cache
+FEW = 64  # strips that are judged at once on one core
+PART = 128  # of more the strips that a core judges in one go: fewer cost calls, more leave a core idle at the end
 
 
 @dataclass(frozen=True)
@@ -227,11 +228,12 @@ def _cores() -> int:
 
 def _in_parts(work: Callable[[slice], tuple[np.ndarray, ...]], count: int) -> tuple[np.ndarray, ...]:
     """Do work on rows part by part, on all cores, and join each of the arrays that it returns."""
-    if count <= PART:
+    if count <= FEW:
         return work(slice(0, count))
     from concurrent.futures import ThreadPoolExecutor  # LiteRT and NumPy let other threads run
 
-    parts = [slice(first, first + PART) for first in range(0, count, PART)]
+    size = min(PART, -(-count // _cores()))
+    parts = [slice(first, first + size) for first in range(0, count, size)]
     with ThreadPoolExecutor(min(_cores(), len(parts))) as pool:
         return tuple(map(np.concatenate, zip(*pool.map(work, parts), strict=True)))
 

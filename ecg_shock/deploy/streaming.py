@@ -17,7 +17,7 @@ from ecg_shock.models.bundle import Bundle
 from ecg_shock.preprocessing import FS, GAP_S, MAX_MV, MAX_WINDOW_S, MIN_WINDOW_S, Preprocessor, rate_ratio
 
 DEFAULT_STEP_S = 1.0
-BATCH = 600  # windows that are judged at once at most, so that memory stays bounded
+BATCH = 4_500_000  # samples of the windows that are judged at once, an hour of 5-s windows at 250 Hz a second apart
 
 # How far the times given with the samples may be from their count before the stream is set right: times of packets
 # jitter by some hundredths of a second.
@@ -141,8 +141,9 @@ class Windows:
         self.returned = 0
 
     def split(self, mv: np.ndarray) -> Iterator[np.ndarray]:
-        """Cut samples into pieces that complete some 600 windows each, so that memory stays bounded."""
-        length = max(1, round(BATCH * self.step_s * self._down / self._up * FS))
+        """Cut samples into pieces that complete so many windows each that memory stays bounded."""
+        windows = max(1, BATCH // self._raw_samples)
+        length = max(1, round(windows * self.step_s * self._down / self._up * FS))
         for first in range(0, len(mv), length):
             yield mv[first : first + length]
 
@@ -170,8 +171,8 @@ class Windows:
         if not len(windows):
             return np.empty((0, self._raw_samples)), np.empty((0, self.samples))
         every = np.lib.stride_tricks.sliding_window_view
-        raw = every(self._raw, self._raw_samples)[self._raw_start(windows) - self._raw_first]
-        filtered = every(self._filtered, self.samples)[windows * self.step - self._filtered_first]
+        raw = every(self._raw, self._raw_samples)[_evenly(self._raw_start(windows) - self._raw_first)]
+        filtered = every(self._filtered, self.samples)[_evenly(windows * self.step - self._filtered_first)]
         # What the next window does not need goes; both buffers hold less than a window and a step then.
         keep = min(self.returned * self.step - self._filtered_first, len(self._filtered))
         self._filtered, self._filtered_first = self._filtered[keep:], self._filtered_first + keep
@@ -182,6 +183,14 @@ class Windows:
     def _raw_start(self, window: Any) -> Any:
         """Return the raw sample that is nearest to a window's first one."""
         return (2 * window * self.step * self._down + self._up) // (2 * self._up)
+
+
+def _evenly(starts: np.ndarray) -> np.ndarray | slice:
+    """Return a slice for starts that are evenly spaced, so that nothing is copied."""
+    steps = np.diff(starts)
+    if len(steps) and (steps == steps[0]).all():
+        return slice(int(starts[0]), int(starts[-1]) + 1, int(steps[0]))
+    return starts
 
 
 class Stream:
@@ -213,8 +222,8 @@ class Stream:
     - Invalid samples (NaN, infinite) hold the last valid one; a window with more than 10 % of them is unusable. A
       second and more without a valid sample is *lead off*: the electrode's offset is taken anew when it is back, and
       the windows after it are usable again as soon as they are whole enough.
-    - Memory is bounded by one window, one step and the resampler (100,000 samples at rates of two decimals), and by 600
-      windows while a longer piece is taken.
+    - Memory is bounded by one window, one step and the resampler (100,000 samples at rates of two decimals), and by
+      some 100 MB while a longer piece is taken.
     - A stream is for one thread; several may share one `Advisor`.
 
     Examples

@@ -42,7 +42,8 @@ def test_pieces_are_what_read_record_reads(record: Path, lead: str | None) -> No
 
 
 def test_wfdb_record_is_never_read_whole(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every read is of ten minutes at most."""
+    """Every read is of a piece at most."""
+    monkeypatch.setattr(pieces, "PIECE_S", 600.0)
     asked = []
     read = wfdb.rdrecord
     monkeypatch.setattr(wfdb, "rdrecord", lambda *a, **k: (asked.append(k["sampto"] - k["sampfrom"]), read(*a, **k))[1])
@@ -78,7 +79,7 @@ def test_no_such_lead(record: Path) -> None:
 
 @pytest.mark.parametrize("fs", [5e-324, 1e-3, 1e308])
 def test_odd_rates_still_come_in_pieces(fs: float) -> None:
-    """At rates where ten minutes are no sample at all, or more than there are, nothing is lost."""
+    """At rates where a piece is no sample at all, or more than there are, nothing is lost."""
     lead = open_lead(Recording(np.arange(7.0)[:, None], fs=fs, leads=("II",)))
     assert np.concatenate(list(lead.pieces())).tolist() == list(range(7))
 

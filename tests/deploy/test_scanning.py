@@ -76,7 +76,7 @@ def test_file_is_read_in_pieces(advisor, tmp_path: Path, monkeypatch: pytest.Mon
     )  # fmt: skip
     whole = scan(read_record(tmp_path / "made"), model=advisor)
     monkeypatch.setattr("ecg_shock.data.pieces.PIECE_S", 7.0)
-    monkeypatch.setattr("ecg_shock.deploy.streaming.BATCH", 3)
+    monkeypatch.setattr("ecg_shock.deploy.streaming.BATCH", 3 * 1250)
     seen: list[float] = []
     result = scan(tmp_path / "made", model=advisor, on_progress=seen.append)
     np.testing.assert_allclose(result.probability, whole.probability, rtol=0, atol=1e-9)
