@@ -211,7 +211,7 @@ class _Network:
     def run(self, windows: np.ndarray) -> np.ndarray:
         """Return the probability of each window, given in single precision, shape (n_windows, samples)."""
         result = np.empty(len(windows))
-        # One by one, which is faster than a batch.
+        # One by one: batches of 2 to 32 give the same and take as long, on one thread and on two.
         for i, window in enumerate(windows[:, None, :, None]):
             self._interpreter.set_tensor(self._input, window)
             self._interpreter.invoke()

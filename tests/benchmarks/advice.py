@@ -201,7 +201,7 @@ def print_batches(advisor: Advisor, signal: np.ndarray, rounds: int) -> None:
 def main() -> None:
     """Print a table for each network."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="how often each gets its turn; the median counts")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each gets its turn; the median counts")
     rounds = parser.parse_args().rounds
     import_keras()
     import tensorflow as tf
