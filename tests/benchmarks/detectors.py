@@ -1,7 +1,7 @@
 """Time the classical detectors against the network: `python tests/benchmarks/detectors.py`.
 
-On one core (where Python can choose it), the same made-up windows, and by turns, so that a busy machine slows all. The limit of the cheap ones,
-which are all but sample entropy, is 0.3 ms a window.
+On one core (where Python can choose it), the same made-up windows, and by turns, so that a busy machine slows all. The
+limit of the cheap ones, which are all but sample entropy, is 0.3 ms a window.
 """
 
 from __future__ import annotations
