@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -264,7 +264,7 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
     cached = _read_cache(path)
     if cached is not None:
         return cached
-    recordings = _recordings(name, folder)
+    recordings = labelled_recordings(name, folder)
     guard_s = manifest.guard_s if manifest else SYNTHETIC_GUARD_S
     windows = concatenate(
         cut_windows(
@@ -293,13 +293,32 @@ def _synthetic_digest() -> str:
     return hashlib.sha256(source + f"{SYNTHETIC_PATIENTS} {SYNTHETIC_SEED} {SYNTHETIC_GUARD_S}".encode()).hexdigest()
 
 
-def _recordings(name: str, folder: Path | None) -> Iterator[Recording]:
-    """Yield one labelled recording after the other, so that one is in memory at a time.
+def labelled_recordings(
+    name: str, folder: Path | None = None, records: Collection[str] | None = None
+) -> Iterator[Recording]:
+    """Yield one labelled recording of a database after the other, so that one is in memory at a time.
 
     The files are held against the manifest first: it is the manifest that the cache knows the windows by.
+
+    Parameters
+    ----------
+    name : str
+        Name of the database, or the path of its manifest.
+    folder : pathlib.Path, optional
+        Where the databases lie.
+    records : collection of str, optional
+        Names of the records; all if not given.
+
+    Raises
+    ------
+    ValueError
+        If the database has records without labels, or files that are not those of its manifest.
+    FileNotFoundError
+        If it is not there.
     """
     if name == SYNTHETIC:
-        yield from synthetic.synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
+        made_up = synthetic.synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
+        yield from (recording for recording in made_up if records is None or recording.name in records)
         return
     manifest = load_manifest(name)
     unlabelled = [record for record in manifest.records if f"{record}.{manifest.annotator}" not in manifest.files]
@@ -317,7 +336,8 @@ def _recordings(name: str, folder: Path | None) -> Iterator[Recording]:
             f"`ecg-shock fetch {name}` with the same folder, or write a manifest of your own for changed files."
         )
     for record in manifest.records:
-        yield read_labelled(record, manifest, database_dir)
+        if records is None or record in records:
+            yield read_labelled(record, manifest, database_dir)
 
 
 def _check_is_there(database_dir: Path) -> None:

@@ -44,10 +44,8 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.annotations import read_labelled
-from ecg_shock.data.fetch import verify
-from ecg_shock.data.manifests import data_dir, load_manifest
-from ecg_shock.data.parts import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED
+from ecg_shock.data.manifests import load_manifest
+from ecg_shock.data.parts import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED, labelled_recordings
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
@@ -864,21 +862,9 @@ def whole_records(
 
 
 def _labelled(records: Sequence[tuple[str, str, str]], folder: Path | None) -> Iterator[Recording]:
-    """Read records with their labels, one after the other, from files that are those of their manifest."""
-    by_database: dict[str, list[str]] = defaultdict(list)
+    """Read records with their labels, database by database."""
+    by_database: dict[str, set[str]] = defaultdict(set)
     for name, record, _ in records:
-        by_database[name].append(record)
+        by_database[name].add(record)
     for name, names in by_database.items():
-        if name == SYNTHETIC:
-            made_up = synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
-            yield from (recording for recording in made_up if recording.name in names)
-            continue
-        manifest = load_manifest(name)
-        place = data_dir(folder) / manifest.name
-        if not place.is_dir():
-            raise FileNotFoundError(f"{place} is not there; run `ecg-shock fetch {manifest.name}`.")
-        problems = verify(name, folder)
-        if problems:
-            raise ValueError(f"{place} differs from its manifest in {len(problems)} files, first {problems[0]}.")
-        for record in names:
-            yield read_labelled(record, manifest, place)
+        yield from labelled_recordings(name, folder, names)
