@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ecg_shock.commands.options import Fs, Lead, Model, Units
+
 if TYPE_CHECKING:
     from ecg_shock.deploy.advisor import Advice
 
@@ -21,16 +23,10 @@ def predict(
     ],
     start: Annotated[float, typer.Option(help="Where the strip begins, in seconds.")] = 0.0,
     length: Annotated[float, typer.Option(help="How long it is, 2 to 10 s.")] = 5.0,
-    lead: Annotated[str | None, typer.Option(help="Name of the lead.", show_default="the first one")] = None,
-    fs: Annotated[
-        float | None, typer.Option(help="Sampling rate in Hz; CSV and NumPy files do not say.", show_default=False)
-    ] = None,
-    units: Annotated[
-        str | None, typer.Option(help="mV, uV or V; CSV and NumPy files do not say.", show_default=False)
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Folder of a bundle.", show_default="the one that comes with the package")
-    ] = None,
+    lead: Lead = None,
+    fs: Fs = None,
+    units: Units = None,
+    model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Advise whether to shock, from one strip of one lead.

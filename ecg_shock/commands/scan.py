@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ecg_shock.commands.options import Fs, Lead, Model, Units
+
 if TYPE_CHECKING:
     from ecg_shock.deploy.scanning import Scan
     from ecg_shock.deploy.streaming import AlarmRule
@@ -25,7 +27,7 @@ def scan(
         Path,
         typer.Argument(metavar="RECORD", help="A recording: a WFDB record such as vfdb/424, or .edf, .csv, .npy."),
     ],
-    lead: Annotated[str | None, typer.Option(help="Name of the lead.", show_default="the first one")] = None,
+    lead: Lead = None,
     window: Annotated[
         float | None, typer.Option(help="Length of a window, 2 to 10 s.", show_default="the model's own, mostly 5")
     ] = None,
@@ -35,15 +37,9 @@ def scan(
         typer.Option(metavar="K/N", help="Alarm when K of the last N windows advise a shock.", show_default="5/8"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for annotations, tables and picture.")] = Path("runs/scan"),
-    fs: Annotated[
-        float | None, typer.Option(help="Sampling rate in Hz; CSV and NumPy files do not say.", show_default=False)
-    ] = None,
-    units: Annotated[
-        str | None, typer.Option(help="mV, uV or V; CSV and NumPy files do not say.", show_default=False)
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Folder of a bundle.", show_default="the one that comes with the package")
-    ] = None,
+    fs: Fs = None,
+    units: Units = None,
+    model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and write no files.")] = False,
 ) -> None:
     """Find episodes of shockable rhythm in a recording of any length.
