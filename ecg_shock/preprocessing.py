@@ -131,7 +131,7 @@ class Preprocessor:
     """
 
     def __init__(self, preprocessing: Preprocessing, fs: float) -> None:
-        import scipy.signal  # noqa: F401 - takes half a second, which is not to fall into the first samples of a stream
+        import scipy.signal  # noqa: F401 - loading it takes long, and is not to fall into the first samples of a stream
 
         self.preprocessing = preprocessing
         self._up, self._down = rate_ratio(fs)

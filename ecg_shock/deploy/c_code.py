@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ecg_shock.deploy import quality
-from ecg_shock.models.bundle import Bundle
+from ecg_shock.deploy.exported import INT8_MAX
+from ecg_shock.models.bundle import Bundle, logit_of
 from ecg_shock.models.cnn import ACTIVATIONS, CnnSpec
 from ecg_shock.preprocessing import FS, GAP_S, GRID_MV, Preprocessing, rate_ratio, resampler_taps
 
@@ -22,7 +23,6 @@ SOURCES = Path(__file__).resolve().parent / "c"
 HEADER_NAME, CODE_NAME, MODEL_NAME = "ecg_shock.h", "ecg_shock.c", "ecg_shock_model.h"
 
 MAX_TAPS = 25_000  # of the resampler, 100 kB: enough for every whole rate
-INT8_MAX = 127
 TILE = 4  # samples times filters that convolve_tile computes at once
 LANES = 4
 DEFAULT_STEP = 125  # ECG_SHOCK_STEP in ecg_shock.h
@@ -167,7 +167,7 @@ def _model_header(bundle: Bundle, weights: Sequence[tuple[np.ndarray, np.ndarray
         "MIN_RANGE_MV": quality.MIN_RANGE_MV,
         "GRID_MV": GRID_MV,
         "FS": float(fs),
-        "THRESHOLD_LOGIT": math.log(bundle.threshold / (1 - bundle.threshold)),
+        "THRESHOLD_LOGIT": logit_of(bundle.threshold),
         "DENSE_BIAS": float(weights[-1][1][0]),
     }
     names = {"sections": "[5]"}

@@ -12,7 +12,7 @@ and float activations. It is compiled for this machine to be scored.
 For LiteRT and ONNX the network is the bundle's in other words, of which nothing but rounding changes:
 
 - It is written with two-dimensional layers, as LiteRT has no others: a Conv1D becomes a convolution between two
-  reshapes, 45 operators instead of 19 for a network of seven blocks.
+  reshapes, which are operators of their own.
 - The last layer is a convolution of one sample. TFLite Micro rounds a fully connected layer otherwise than LiteRT does;
   of convolutions every bit is the same.
 - The logit is exported too, and decides: the steps of an int8 sigmoid are 1/256, whatever the threshold.
@@ -51,7 +51,7 @@ from ecg_shock.deploy.exported import (
     need_onnx,
 )
 from ecg_shock.evaluation.protocol import data_config
-from ecg_shock.models.bundle import KERAS_NAME, LITERT_NAME, Bundle, load_bundle
+from ecg_shock.models.bundle import KERAS_NAME, LITERT_NAME, Bundle, load_bundle, logit_of
 from ecg_shock.models.cnn import import_keras
 from ecg_shock.preprocessing import (
     FS,
@@ -86,17 +86,15 @@ C_KINDS = ("c", "c-int8")
 CLASSES = ("nonshockable", "shockable")
 ONNX_OPSET = 17  # of 2022, so that older runtimes read it too
 
-# 99.9 % of the samples of the training windows of public-v1, fold 0, lie within 3.07 mV. Clipped and rounded so, the
-# input alone changes 1 of the shipped model's 5,854 decisions on them; with ±1 mV and with ±6 mV it changes 5.
+# What exceeds it is clipped; a wider range has coarser steps. Whether it fits a model, the re-scoring says.
 INT8_RANGE_MV = 3.0
 INT8_STEP_MV = INT8_RANGE_MV / -INT8_MIN
 INT8_ACTIVATIONS = ("relu", "tanh")  # the reference kernels have no elu, and LiteRT makes selu of other operators
 REPRESENTATIVE_PER_CLASS = 100
 REPRESENTATIVE_SEED = 0
 
-FLOAT_MAX_DIFFERENCE = 1e-5  # of probability; rounding alone makes 4e-7
-# Of the shipped model's 5,423 validation windows int8 changes 2 decisions, and 3 to 5 (0.09 %) with four other draws of
-# representative windows; neither Se nor Sp changes by more than 0.06 points. Five times as much is allowed.
+FLOAT_MAX_DIFFERENCE = 1e-5  # of probability; rounding alone makes 4e-7 of the shipped model: `ecg-shock export`
+# Of the shipped model's 5,423 validation windows int8 changes 2 decisions, and neither Se nor Sp: `ecg-shock export`.
 INT8_MAX_FLIPPED = 0.005
 INT8_MAX_CHANGE = 0.005  # of Se and of Sp
 
@@ -459,17 +457,6 @@ def representative_windows(train: WindowSet) -> np.ndarray:
     lowest = train.ecg[np.argmin(train.ecg.min(axis=1))]
     ends = [highest * max(1.0, high / highest.max()), lowest * max(1.0, low / lowest.min())]
     return np.clip(np.concatenate([train.ecg[np.concatenate(picked)], ends]), low, high).astype(np.float32)
-
-
-def logit_of(probability: float) -> float:
-    """Return the logit of a probability.
-
-    Examples
-    --------
-    >>> logit_of(0.5)
-    0.0
-    """
-    return math.log(probability / (1 - probability))
 
 
 def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]:

@@ -28,9 +28,7 @@ CLIP_RUN = 3  # samples of exactly the extreme value that make a clipped peak
 MAX_CLIPPED = 0.35  # share of samples in clipped peaks; VF: 0.21 at most
 
 # In a window of a stream the filter may still ring with what came before, such as an artefact of 1 V, and that looks
-# like VF. Range after the filter over range before it: clear VF that is filtered by itself: 1.44 at most. Of all usable
-# windows of 2 and 5 s of vfdb, cudb and the mitdb records from 200 on, a second apart, cu33 reaches 17 after an
-# artefact and no other more than 3.7.
+# like VF. Range after the filter over range before it; clear VF that is filtered by itself: 1.44 at most.
 MAX_GROWTH = 4.0
 
 # Noise is judged after the filter, and only where it is larger than asystole, which is little else than noise: median

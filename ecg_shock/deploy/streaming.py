@@ -222,8 +222,8 @@ class Stream:
     - Invalid samples (NaN, infinite) hold the last valid one; a window with more than 10 % of them is unusable. A
       second and more without a valid sample is *lead off*: the electrode's offset is taken anew when it is back, and
       the windows after it are usable again as soon as they are whole enough.
-    - Memory is bounded by one window, one step and the resampler (100,000 samples at rates of two decimals), and by
-      some 100 MB while a longer piece is taken.
+    - Memory is bounded by one window, one step and the resampler, which keeps more the less round the rate is, and by
+      one batch of windows while a longer piece is taken.
     - A stream is for one thread; several may share one `Advisor`.
 
     Examples

@@ -21,6 +21,7 @@ LiteRT itself can be made to write where it must not.
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -266,6 +267,17 @@ def load_bundle(folder: str | Path) -> Bundle:
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as a bundle: {error!s} ({type(error).__name__})") from error
+
+
+def logit_of(probability: float) -> float:
+    """Return the logit of a probability, on which networks decide that do not compute the sigmoid exactly.
+
+    Examples
+    --------
+    >>> logit_of(0.5)
+    0.0
+    """
+    return math.log(probability / (1 - probability))
 
 
 def _check_threshold(threshold: float) -> None:

@@ -35,8 +35,8 @@ OPERATORS = {
 }
 TENSOR_TYPES = {"FLOAT32": "<f4", "INT32": "<i4", "BOOL": "|b1"}
 MAX_RANK = 4
-MAX_WEIGHT = 1e4  # trained ones stay below 10; with numbers of any size a network computes NaN
-MAX_OPERATORS = 200  # seven blocks with SELU have 90
+MAX_WEIGHT = 1e4  # far beyond trained ones; with numbers of any size a network computes NaN
+MAX_OPERATORS = 200  # far beyond what seven blocks have
 NO_TENSOR = -1
 
 

@@ -23,12 +23,11 @@ from ecg_shock.deploy.export import (
     ExportResult,
     check_export,
     export,
-    logit_of,
     representative_windows,
 )
 from ecg_shock.deploy.exported import ExportedModel, Tensor
 from ecg_shock.models import CnnSpec, build_model
-from ecg_shock.models.bundle import Bundle, load_bundle, write_bundle
+from ecg_shock.models.bundle import Bundle, load_bundle, logit_of, write_bundle
 
 # TensorFlow's and Keras' converters warn about themselves.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
