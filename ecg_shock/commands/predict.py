@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ecg_shock.commands.options import Fs, Lead, Model, Units
+from ecg_shock.commands import Fs, Lead, Model, Units
 
 if TYPE_CHECKING:
     from ecg_shock.deploy.advisor import Advice

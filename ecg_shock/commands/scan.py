@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ecg_shock.commands.options import Fs, Lead, Model, Units
+from ecg_shock.commands import Fs, Lead, Model, Units
 
 if TYPE_CHECKING:
     from ecg_shock.deploy.scanning import Scan
