@@ -1,4 +1,4 @@
-"""The commands of `ecg-shock`, one file each, and the options that several of them have."""
+"""Commands, one thin file each: parse, call, print. Options that several of them have stand here."""
 
 from __future__ import annotations
 
