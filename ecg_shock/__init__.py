@@ -4,12 +4,12 @@ TensorFlow is loaded only by what trains: `import ecg_shock` and `predict` do wi
 """
 
 from ecg_shock.data.recordings import Episode, Recording, read_record
-from ecg_shock.deploy.advisor import Advice, Advisor, predict, predict_many
-from ecg_shock.deploy.scanning import Scan, ShockableEpisode, scan
-from ecg_shock.deploy.streaming import AlarmRule, Stream, StreamAdvice
-from ecg_shock.evaluation.performance import Validation
+from ecg_shock.evaluation.metrics import Validation
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.validation import validate
+from ecg_shock.inference.advisor import Advice, Advisor, predict, predict_many
+from ecg_shock.inference.scanning import Scan, ShockableEpisode, scan
+from ecg_shock.inference.streaming import AlarmRule, Stream, StreamAdvice
 from ecg_shock.preprocessing import Preprocessing
 
 __version__ = "0.1.0"

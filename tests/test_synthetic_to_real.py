@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ecg_shock.data.parts import DataConfig, load_parts
-from ecg_shock.evaluation.performance import judge
-from ecg_shock.evaluation.protocol import predict_databases
+from ecg_shock.data.datasets import DataConfig, load_parts
+from ecg_shock.evaluation.evaluation_set import predict_databases
+from ecg_shock.evaluation.metrics import judge
 from ecg_shock.models import CnnSpec
-from ecg_shock.training.shipping import examples, ship
+from ecg_shock.training.fold import examples, ship
 from ecg_shock.training.trainer import TrainingConfig, train
 
 

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ecg_shock.deploy.export import Rescoring
+    from ecg_shock.export.export import Rescoring
 
 MOST_FLIPS_SHOWN = 10
 
@@ -43,7 +43,7 @@ def export(
 
     Example: ecg-shock export --to c-int8 --fs 500
     """
-    from ecg_shock.deploy.export import export as export_model
+    from ecg_shock.export.export import export as export_model
 
     console = Console()
     folder = out or Path("runs") / "export" / to

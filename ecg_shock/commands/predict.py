@@ -13,7 +13,7 @@ from rich.table import Table
 from ecg_shock.commands import Fs, Lead, Model, Units
 
 if TYPE_CHECKING:
-    from ecg_shock.deploy.advisor import Advice
+    from ecg_shock.inference.advisor import Advice
 
 
 def predict(

@@ -16,8 +16,8 @@ from rich.table import Table
 from ecg_shock.commands import Fs, Lead, Model, Units
 
 if TYPE_CHECKING:
-    from ecg_shock.deploy.scanning import Scan
-    from ecg_shock.deploy.streaming import AlarmRule
+    from ecg_shock.inference.scanning import Scan
+    from ecg_shock.inference.streaming import AlarmRule
 
 MOST_SHOWN = 30  # episodes on the terminal; the files have all
 
@@ -50,9 +50,9 @@ def scan(
 
     Example: ecg-shock scan cudb/cu01 --step 0.5 --alarm 4/6
     """
-    from ecg_shock.data.pieces import open_lead
-    from ecg_shock.deploy.scan_files import scan_paths, to_json, write_scan
-    from ecg_shock.deploy.scanning import scan as scan_lead
+    from ecg_shock.data.lead import open_lead
+    from ecg_shock.inference.scan_files import scan_paths, to_json, write_scan
+    from ecg_shock.inference.scanning import scan as scan_lead
 
     rule = None if alarm is None else _rule(alarm)
     opened = open_lead(path, fs=fs, units=units, lead=lead)
@@ -81,7 +81,7 @@ def scan(
 
 
 def _rule(text: str) -> AlarmRule:
-    from ecg_shock.deploy.streaming import AlarmRule
+    from ecg_shock.inference.streaming import AlarmRule
 
     match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
     if not match:
@@ -90,7 +90,7 @@ def _rule(text: str) -> AlarmRule:
 
 
 def _print(console: Console, result: Scan) -> None:
-    from ecg_shock.deploy.scan_files import clock
+    from ecg_shock.inference.scan_files import clock
 
     unusable = int((~result.usable).sum())
     console.print(

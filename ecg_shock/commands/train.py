@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from ecg_shock.data.parts import DataConfig
+    from ecg_shock.data.datasets import DataConfig
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import Bundle
     from ecg_shock.training.trainer import EpochLog, TrainingConfig
@@ -67,13 +67,13 @@ def train(
 
     Ctrl-C or a crash loses at most the running epoch: the same command goes on.
     """
-    from ecg_shock.data.parts import SYNTHETIC, DataConfig, load_parts
+    from ecg_shock.data.datasets import SYNTHETIC, DataConfig, load_parts
     from ecg_shock.data.splits import load_split
-    from ecg_shock.evaluation.protocol import data_config
+    from ecg_shock.evaluation.evaluation_set import data_config
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import load_bundle
     from ecg_shock.training.checkpoint import lock
-    from ecg_shock.training.shipping import patients
+    from ecg_shock.training.fold import patients
     from ecg_shock.training.trainer import TrainingConfig
 
     base = load_bundle(like) if like else None
@@ -121,9 +121,9 @@ def _train_fold(
     spec: CnnSpec, parts: Any, config: DataConfig, training: TrainingConfig, folder: Path, selection: str
 ) -> None:
     """Train on one fold and write its bundle and its plot."""
-    from ecg_shock.evaluation.protocol import BUNDLE_NAME
+    from ecg_shock.evaluation.evaluation_set import BUNDLE_NAME
+    from ecg_shock.training.fold import examples, patients, ship
     from ecg_shock.training.plots import plot_history
-    from ecg_shock.training.shipping import examples, patients, ship
     from ecg_shock.training.trainer import train as train_network
 
     sizes = ", ".join(

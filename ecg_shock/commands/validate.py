@@ -71,11 +71,11 @@ def validate(
     report.html is the whole review on one page. Of a model it shows classical detectors on the same windows, stress
     tests, what an alarm does on whole records (detected episodes, false alarms an hour, delay), and every error as ECG.
     """
-    from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
-    from ecg_shock.evaluation.protocol import find_bundles
-    from ecg_shock.evaluation.review import PREDICTIONS_NAME, REPORT_NAMES, review_bundles, review_file
-    from ecg_shock.evaluation.tables import to_card, to_rich
+    from ecg_shock.evaluation.evaluation_set import find_bundles
+    from ecg_shock.inference.advisor import DEFAULT_BUNDLE
     from ecg_shock.models.bundle import add_to_card
+    from ecg_shock.report.review import PREDICTIONS_NAME, REPORT_NAMES, review_bundles, review_file
+    from ecg_shock.report.tables import to_card, to_rich
 
     console = Console()
     folder = out or (model / "validation" if model else Path("runs") / "validation")

@@ -59,7 +59,7 @@ def windows(
 
     Example: ecg-shock windows vfdb cudb --window 4 --sheet windows.png
     """
-    from ecg_shock.data.parts import DataConfig, load_windows
+    from ecg_shock.data.datasets import DataConfig, load_windows
 
     if sheet is not None:
         _check_sheet(sheet)

@@ -1,1 +1,1 @@
-"""Judging predictions by the AHA goals: confidence limits, counts by class, patient, database and rhythm."""
+"""Numbers alone: predictions, proportions with their limits, events, comparisons and stress tests."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ecg_shock.evaluation.limits import ALPHA, RESAMPLES, check_bootstrap, resample_patients
+from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, check_bootstrap, resample_patients
 from ecg_shock.evaluation.predictions import Predictions, codes
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 

@@ -44,18 +44,18 @@ from typing import Any
 
 import numpy as np
 
+from ecg_shock.data.datasets import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED, labelled_recordings
 from ecg_shock.data.manifests import load_manifest
-from ecg_shock.data.parts import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED, labelled_recordings
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import MAX_BEAT_GAP_S, LabelPolicy, amplitude_mv, rate_bpm
-from ecg_shock.deploy.advisor import Advisor
-from ecg_shock.deploy.scanning import Scan, ShockableEpisode, scan, with_rule
-from ecg_shock.deploy.streaming import AlarmRule
-from ecg_shock.evaluation.limits import ALPHA, RESAMPLES, check_bootstrap, resample_patients
-from ecg_shock.evaluation.performance import Rate, rate_of
-from ecg_shock.evaluation.protocol import data_config
+from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, check_bootstrap, resample_patients
+from ecg_shock.evaluation.evaluation_set import data_config
+from ecg_shock.evaluation.metrics import Rate, rate_of
+from ecg_shock.inference.advisor import Advisor
+from ecg_shock.inference.scanning import Scan, ShockableEpisode, scan, with_rule
+from ecg_shock.inference.streaming import AlarmRule
 from ecg_shock.models.bundle import Bundle
 from ecg_shock.preprocessing import FS, Preprocessing, preprocess
 from ecg_shock.rhythms import NONSHOCKABLE, RHYTHMS, UNUSABLE
@@ -789,7 +789,7 @@ def whole_records(
     Parameters
     ----------
     bundles : sequence of Bundle
-        As `ecg_shock.evaluation.protocol.find_bundles` gives them; the folds are pooled.
+        As `ecg_shock.evaluation.evaluation_set.find_bundles` gives them; the folds are pooled.
     databases : sequence of str
         Names or manifest paths that they have not seen, instead of their own test patients.
     folder : pathlib.Path, optional

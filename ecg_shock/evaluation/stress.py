@@ -20,10 +20,10 @@ import numpy as np
 from ecg_shock.data.noise import add_noise, compressions, draw_noise, mains, read_noise, resample
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.deploy.advisor import Advisor
-from ecg_shock.evaluation.limits import ALPHA, RESAMPLES
-from ecg_shock.evaluation.performance import Rate, rate_of
-from ecg_shock.evaluation.protocol import data_config
+from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
+from ecg_shock.evaluation.evaluation_set import data_config
+from ecg_shock.evaluation.metrics import Rate, rate_of
+from ecg_shock.inference.advisor import Advisor
 from ecg_shock.models.bundle import Bundle
 from ecg_shock.preprocessing import hold_invalid
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
@@ -140,8 +140,8 @@ def stress_test(
     model : Bundle or Advisor
         Of a bundle the windows' patients must be unknown. Of an advisor that is not checked: the caller answers for it.
     recordings : iterable of Recording
-        All that the windows were cut from, such as `ecg_shock.evaluation.protocol.recordings_of` yields; one is held
-        at a time. Others are ignored.
+        All that the windows were cut from, such as `ecg_shock.evaluation.evaluation_set.recordings_of` yields; one
+        is held at a time. Others are ignored.
     windows : WindowSet
         Where to look; windows of intermediate classes are left out.
     stresses : sequence of Stress
@@ -151,7 +151,7 @@ def stress_test(
     seed : int
         Of that draw, of every disturbance and of the patient bootstrap.
     alpha, resamples : float, int
-        As for `ecg_shock.evaluation.performance.judge`.
+        As for `ecg_shock.evaluation.metrics.judge`.
     on_recording : callable, optional
         Called without arguments after each recording.
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ecg_shock.evaluation.limits import ALPHA, RESAMPLES
-from ecg_shock.evaluation.performance import Model, Validation, judge
+from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
+from ecg_shock.evaluation.metrics import Model, Validation, judge
 from ecg_shock.evaluation.predictions import Predictions
 
 _SHOWN_DIGITS = 12  # of a file's digest
@@ -46,7 +46,7 @@ def validate(
     Returns
     -------
     Validation
-        One `Performance` for each window length. `ecg_shock.evaluation.tables` lays it out.
+        One `Performance` for each window length. `ecg_shock.report.tables` lays it out.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def validate(
         )
     elif Path(predictions).is_dir():
         _refuse("a model, which has its own", threshold=threshold)
-        from ecg_shock.evaluation.protocol import describe, find_bundles, predict_bundles
+        from ecg_shock.evaluation.evaluation_set import describe, find_bundles, predict_bundles
 
         bundles = find_bundles(Path(predictions))
         models = tuple(describe(bundle) for bundle in bundles)

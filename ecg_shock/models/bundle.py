@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
-from ecg_shock.models.litert_graph import check_graph
+from ecg_shock.models.litert_check import check_graph
 from ecg_shock.preprocessing import Preprocessing
 
 if sys.version_info >= (3, 11):

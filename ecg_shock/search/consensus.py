@@ -22,7 +22,7 @@ from statistics import fmean, median
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from ecg_shock.search.ledger import Trial, rank
+from ecg_shock.search.trials import Trial, rank
 
 # Half-decade steps around Adam's usual 1e-3, inside the paper's 1e-5 to 1e-2.
 DEFAULT_LEARNING_RATES = (3.16e-4, 1e-3, 3.16e-3)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.parts import SYNTHETIC, Parts
+from ecg_shock.data.datasets import SYNTHETIC, Parts
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.provenance import commit, versions
-from ecg_shock.search.ledger import write_text
 from ecg_shock.search.study import Study
+from ecg_shock.search.trials import write_text
 
 RUN_FILE = "run.json"
 

@@ -17,13 +17,13 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from ecg_shock.data.datasets import SYNTHETIC, DataConfig
 from ecg_shock.data.manifests import resource_dir
-from ecg_shock.data.parts import SYNTHETIC, DataConfig
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import FS
 from ecg_shock.search.consensus import ConsensusConfig
-from ecg_shock.search.ledger import write_text
 from ecg_shock.search.space import SearchSpace
+from ecg_shock.search.trials import write_text
 from ecg_shock.training.trainer import TrainingConfig
 
 if sys.version_info >= (3, 11):

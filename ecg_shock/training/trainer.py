@@ -19,7 +19,7 @@ from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
 from ecg_shock.provenance import commit, versions
 from ecg_shock.training.checkpoint import Checkpoint, atomic_writer, load_checkpoint, save_checkpoint
 from ecg_shock.training.draws import Draws, DrawSummary
-from ecg_shock.training.samplers import BIASED, DEFAULT_FLOOR, MIN_FLOOR, SCORES, Sampler, gradient_scores
+from ecg_shock.training.sampler import BIASED, DEFAULT_FLOOR, MIN_FLOOR, SCORES, Sampler, gradient_scores
 
 if TYPE_CHECKING:
     import keras
@@ -57,7 +57,7 @@ class TrainingConfig(BaseModel):
         Judge, choose and keep a moving average of the weights over the last so many epochs (time constant), which
         jumps less from epoch to epoch than the weights that training goes on with; 0 for those.
     sampler : {"uniform", "class", "instance", "ras", "obs"}
-        How windows are drawn, see `ecg_shock.training.samplers`.
+        How windows are drawn, see `ecg_shock.training.sampler`.
     score : {"gradient", "error"}
         What a sampler knows a window by: the norm of its loss gradient with respect to the last layer, or the part
         of it that needs no features, the weighted error c |q − y|.

@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ecg_shock import Advisor, Preprocessing
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.deploy.quality import unusable_reasons
+from ecg_shock.inference.quality import unusable_reasons
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.models.bundle import write_bundle
 from ecg_shock.models.cnn import import_keras

@@ -13,10 +13,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
+from ecg_shock.evaluation.evaluation_set import find_bundles
 from ecg_shock.evaluation.events import records_of, whole_records
-from ecg_shock.evaluation.protocol import find_bundles
-from ecg_shock.evaluation.tables import event_tables, to_rich_tables
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE
+from ecg_shock.report.tables import event_tables, to_rich_tables
 
 PART = "validation"
 

@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
-from ecg_shock.deploy.c_code import write_c
+from ecg_shock.export.c_code import write_c
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import Bundle, load_bundle, write_bundle
 from ecg_shock.models.cnn import CnnSpec, build_model
 from ecg_shock.preprocessing import Preprocessing
 
 FS = 250.0
 ROUNDS, RUNS = 5, 200
-HARNESS = Path(__file__).resolve().parents[1] / "deploy" / "c_harness.c"
+HARNESS = Path(__file__).resolve().parents[1] / "export" / "c_harness.c"
 ARM = ("arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-ffreestanding")
 
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ecg_shock.data.parts import DataConfig, load_windows
-from ecg_shock.deploy.advisor import Advisor
+from ecg_shock.data.datasets import DataConfig, load_windows
 from ecg_shock.evaluation.detectors import DETECTORS
+from ecg_shock.inference.advisor import Advisor
 
 WINDOWS = 512
 LIMIT_MS = 0.3

@@ -54,7 +54,7 @@ def write(path: Path, windows: int) -> None:
 def judge(path: Path) -> None:
     """Read, judge and lay out the file, and print how long it took and the most memory it needed."""
     from ecg_shock import validate
-    from ecg_shock.evaluation.tables import to_json, to_markdown
+    from ecg_shock.report.tables import to_json, to_markdown
 
     started = time.perf_counter()
     validation = validate(path)

@@ -53,7 +53,7 @@ import numpy as np
 from rich.progress import Progress
 
 from ecg_shock.training.checkpoint import lock
-from ecg_shock.training.samplers import Sampler
+from ecg_shock.training.sampler import Sampler
 
 SAMPLERS = ("uniform", "class", "instance", "ras", "obs")
 OBJECTIVES = ("prior", "balanced")
@@ -184,7 +184,7 @@ LAWS = {
 
 def patients() -> tuple[int, int]:
     """Count the patients of the training and of the validation part."""
-    from ecg_shock.data.parts import DataConfig, load_parts
+    from ecg_shock.data.datasets import DataConfig, load_parts
 
     loaded = load_parts(DataConfig())
     return len(set(loaded.train.patient.tolist())), len(set(loaded.validation.patient.tolist()))
@@ -193,8 +193,8 @@ def patients() -> tuple[int, int]:
 @lru_cache(maxsize=1)
 def parts(groups: Any = "rhythm") -> tuple[Any, Any]:
     """Return the training and the validation windows of fold 0."""
-    from ecg_shock.data.parts import DataConfig, load_parts
-    from ecg_shock.training.shipping import examples
+    from ecg_shock.data.datasets import DataConfig, load_parts
+    from ecg_shock.training.fold import examples
 
     loaded = load_parts(DataConfig())
     return examples(loaded.train, groups), examples(loaded.validation)
@@ -430,7 +430,7 @@ def measure_variance(folder: Path, run: Run, work: Path) -> None:
 
     from ecg_shock.models import CnnSpec, build_model
     from ecg_shock.training.checkpoint import atomic_writer, load_checkpoint
-    from ecg_shock.training.samplers import Sampler, error_scores, gradient_scores, sampling_distribution
+    from ecg_shock.training.sampler import Sampler, error_scores, gradient_scores, sampling_distribution
     from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig, _compile_inference, train
 
     training, validation = parts()

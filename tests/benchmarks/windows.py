@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ecg_shock.data.parts import DataConfig, load_windows
+from ecg_shock.data.datasets import DataConfig, load_windows
 
 LIMITS_S = {"first time": 60.0, "from the cache": 2.0}
 

@@ -1,4 +1,4 @@
-"""`ecg-shock export` writes what `ecg_shock.deploy.export` exports, and shows how the export does."""
+"""`ecg-shock export` writes what `ecg_shock.export.export` exports, and shows how the export does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from ecg_shock.__main__ import app
-from ecg_shock.data.parts import DataConfig, load_parts
-from ecg_shock.deploy import export as library
-from ecg_shock.deploy.export import ExportResult, Flip, Rescoring, check_export
+from ecg_shock.commands.app import app
+from ecg_shock.data.datasets import DataConfig, load_parts
+from ecg_shock.export import export as library
+from ecg_shock.export.export import ExportResult, Flip, Rescoring, check_export
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.models.bundle import Bundle, load_bundle, write_bundle
 

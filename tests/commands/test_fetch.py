@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from ecg_shock.__main__ import app
+from ecg_shock.commands.app import app
 from ecg_shock.commands.fetch import SHOWN_PROBLEMS
 
 

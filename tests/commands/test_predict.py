@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ecg_shock import Advisor
-from ecg_shock.__main__ import app
+from ecg_shock.commands.app import app
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 
 FS = 250
 

@@ -13,7 +13,7 @@ import wfdb
 from typer.testing import CliRunner, Result
 
 from ecg_shock import AlarmRule, Scan, read_record, scan
-from ecg_shock.__main__ import app
+from ecg_shock.commands.app import app
 from ecg_shock.data.synthetic import synthetic_recordings
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ecg_shock.__main__ import app
-from ecg_shock.data.parts import DataConfig, load_parts
+from ecg_shock.commands.app import app
+from ecg_shock.data.datasets import DataConfig, load_parts
+from ecg_shock.evaluation.evaluation_set import find_bundles, predict_databases, predict_test_part
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.evaluation.protocol import find_bundles, predict_databases, predict_test_part
 from ecg_shock.models.bundle import load_bundle
-from ecg_shock.training.shipping import patients
+from ecg_shock.training.fold import patients
 
 RUN = ["--databases", "synthetic", "--filters", "4,4", "--kernels", "10,10", "--epochs", "2", "--balanced"]
 

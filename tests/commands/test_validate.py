@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import ecg_shock
-from ecg_shock.__main__ import app
-from ecg_shock.evaluation.tables import to_dict, to_markdown
+from ecg_shock.commands.app import app
+from ecg_shock.report.tables import to_dict, to_markdown
 
 HEADER = "record,patient,start_s,duration_s,aha_class,rate_bpm,shock"
 

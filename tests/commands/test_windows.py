@@ -10,9 +10,9 @@ import pytest
 from matplotlib.axes import Axes
 from typer.testing import CliRunner
 
-from ecg_shock.__main__ import app
+from ecg_shock.commands.app import app
 from ecg_shock.commands.windows import LARGE_BOX_MV, LARGE_BOX_S, SHEET_COLUMNS, draw_sheet
-from ecg_shock.data.parts import SYNTHETIC_PATIENTS, SYNTHETIC_SEED, DataConfig, load_windows
+from ecg_shock.data.datasets import SYNTHETIC_PATIENTS, SYNTHETIC_SEED, DataConfig, load_windows
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from ecg_shock.evaluation.comparison import Difference, compare, mcnemar
-from ecg_shock.evaluation.performance import judge
+from ecg_shock.evaluation.metrics import judge
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.rhythms import INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 

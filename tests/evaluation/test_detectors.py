@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.svm import SVC
 
-from ecg_shock.data.parts import DataConfig, load_parts
+from ecg_shock.data.datasets import DataConfig, load_parts
 from ecg_shock.data.windows import WindowSet, concatenate
 from ecg_shock.evaluation import detectors
 from ecg_shock.evaluation.detectors import DETECTORS, SVM_NAME, Threshold, baseline_predictions, fit_threshold

@@ -14,13 +14,11 @@ import wfdb
 from scipy import stats
 
 from ecg_shock import Advisor, AlarmRule, Episode, Recording, Scan, ShockableEpisode, scan
+from ecg_shock.data.datasets import DataConfig
 from ecg_shock.data.manifests import resource_dir
-from ecg_shock.data.parts import DataConfig
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import LabelPolicy
-from ecg_shock.deploy.advisor import DEFAULT_BUNDLE
-from ecg_shock.deploy.scanning import with_rule
 from ecg_shock.evaluation.events import (
     KINDS,
     LEAST_S,
@@ -38,10 +36,12 @@ from ecg_shock.evaluation.events import (
     reference_stretches,
     whole_records,
 )
-from ecg_shock.evaluation.performance import judge
-from ecg_shock.evaluation.report import ReportContent, write_report
-from ecg_shock.evaluation.tables import event_tables, to_json, to_markdown
+from ecg_shock.evaluation.metrics import judge
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE
+from ecg_shock.inference.scanning import with_rule
 from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
+from ecg_shock.report.html import ReportContent, write_report
+from ecg_shock.report.tables import event_tables, to_json, to_markdown
 from ecg_shock.rhythms import RHYTHMS
 
 if sys.version_info >= (3, 11):

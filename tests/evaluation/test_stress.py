@@ -17,8 +17,8 @@ from ecg_shock.data.manifests import load_manifest
 from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet, concatenate, cut_windows
-from ecg_shock.evaluation.limits import bootstrap_limit
-from ecg_shock.evaluation.protocol import recordings_of
+from ecg_shock.evaluation.confidence import bootstrap_limit
+from ecg_shock.evaluation.evaluation_set import recordings_of
 from ecg_shock.evaluation.stress import (
     Stress,
     StressPoint,

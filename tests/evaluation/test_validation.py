@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import ecg_shock
-from ecg_shock.evaluation import protocol
-from ecg_shock.evaluation.performance import Model, judge
+from ecg_shock.evaluation import evaluation_set as protocol
+from ecg_shock.evaluation.metrics import Model, judge
 from ecg_shock.evaluation.predictions import Predictions
 
 

@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.pieces import open_lead
+from ecg_shock.data.lead import open_lead
 from ecg_shock.data.recordings import Recording, read_record
-from ecg_shock.deploy.advisor import DEFAULT_BUNDLE, Advice, Advisor, predict, predict_many
-from ecg_shock.deploy.scanning import scan
-from ecg_shock.deploy.streaming import AlarmRule, Stream
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE, Advice, Advisor, predict, predict_many
+from ecg_shock.inference.scanning import scan
+from ecg_shock.inference.streaming import AlarmRule, Stream
 from ecg_shock.models.bundle import load_bundle
 
 ALLOWED = (ValueError, TypeError, OSError)

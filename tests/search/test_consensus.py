@@ -9,7 +9,7 @@ import pytest
 
 from ecg_shock.models import CnnSpec
 from ecg_shock.search.consensus import ConsensusConfig, best_trials, candidates, choose, round_to_grid, settings
-from ecg_shock.search.ledger import Trial
+from ecg_shock.search.trials import Trial
 
 PUBLISHED_FILTERS, PUBLISHED_KERNELS = (20, 15, 15, 10, 5), (10, 10, 10, 10, 10)
 

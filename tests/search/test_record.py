@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecg_shock.data.parts import Parts
+from ecg_shock.data.datasets import Parts
 from ecg_shock.data.windows import WindowSet, concatenate
 from ecg_shock.search.record import RUN_FILE, keep_run
 from ecg_shock.search.study import Study

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecg_shock.data.parts import Parts
+from ecg_shock.data.datasets import Parts
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.search import worker
-from ecg_shock.search.ledger import read_trials
 from ecg_shock.search.study import Study
+from ecg_shock.search.trials import read_trials
 from ecg_shock.training.trainer import EpochLog, TrainingResult
 
 # Keras Tuner calls threading.currentThread, which Python has renamed.

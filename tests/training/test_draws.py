@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ecg_shock.training.draws import Draws, DrawSummary
-from ecg_shock.training.samplers import Sampler
+from ecg_shock.training.sampler import Sampler
 
 
 def squared_sums(gradients, indices, weights):

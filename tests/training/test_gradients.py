@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from scipy.stats import spearmanr
 
-from ecg_shock.data.parts import DataConfig, load_parts
+from ecg_shock.data.datasets import DataConfig, load_parts
 from ecg_shock.models import CnnSpec, build_model
-from ecg_shock.training.samplers import Sampler, error_scores, gradient_scores
-from ecg_shock.training.shipping import examples
+from ecg_shock.training.fold import examples
+from ecg_shock.training.sampler import Sampler, error_scores, gradient_scores
 from ecg_shock.training.trainer import (
     Examples,
     TrainingConfig,

@@ -18,7 +18,7 @@ from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.training import trainer
 from ecg_shock.training.checkpoint import load_checkpoint
 from ecg_shock.training.plots import plot_history
-from ecg_shock.training.samplers import Sampler
+from ecg_shock.training.sampler import Sampler
 from ecg_shock.training.trainer import (
     DivergedError,
     EpochLog,
@@ -342,7 +342,9 @@ def test_seed_decides_everything(tmp_path, sampler):
 KILLED_RUN = """
 import importlib.util, json, os, signal, sys
 from pathlib import Path
-from ecg_shock.training import checkpoint, samplers, trainer
+from ecg_shock.training import checkpoint
+from ecg_shock.training import sampler as samplers
+from ecg_shock.training import trainer
 
 spec = importlib.util.spec_from_file_location("test_trainer", sys.argv[1])
 test = importlib.util.module_from_spec(spec)

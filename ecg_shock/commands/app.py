@@ -1,0 +1,86 @@
+"""The command line: `ecg-shock COMMAND`, the same as `python -m ecg_shock COMMAND`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from ecg_shock.commands.export import export
+from ecg_shock.commands.fetch import fetch
+from ecg_shock.commands.predict import predict
+from ecg_shock.commands.scan import scan
+from ecg_shock.commands.train import train
+from ecg_shock.commands.tune import tune
+from ecg_shock.commands.validate import validate
+from ecg_shock.commands.windows import windows
+
+FAILED_EXIT_CODE = 1
+STOPPED_EXIT_CODE = 130  # what shells give a command that Ctrl-C ended
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose errors, as far as a user can mend them, are one line on standard error and no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        console = Console(stderr=True)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            console.print("; ".join(["stopped", *map(str, interrupt.args)]))
+            raise typer.Exit(STOPPED_EXIT_CODE) from None
+        except (ValueError, TypeError, OSError) as error:
+            # A reader that closes the pipe, such as `head`, is no error: typer ends quietly.
+            closed_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+            if closed_pipe or ctx.params["verbose"]:
+                raise
+            console.print(f"error: {_explain(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(FAILED_EXIT_CODE) from error
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    name="ecg-shock",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log what is done, and show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Shock advice from an ECG: fetch recordings, train, search, judge by the AHA goals, predict, scan, export.
+
+    Not a medical device. `ecg-shock COMMAND --help` explains a command.
+    """
+    if verbose:
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("ecg_shock").setLevel(logging.DEBUG)
+
+
+for command in (fetch, windows, tune, train, validate, predict, scan, export):
+    app.command()(command)
+
+
+def _explain(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    faults = (f"{'.'.join(map(str, f['loc']))}={f['input']!r}: {f['msg']}" for f in error.errors())
+    return "; ".join(faults)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app(prog_name="ecg-shock")

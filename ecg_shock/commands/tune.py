@@ -1,0 +1,306 @@
+"""The main job: search networks, agree on one, train it again, and write it as a bundle.
+
+Run as `python -m ecg_shock.tune [STUDY]`, the same as `ecg-shock tune [STUDY]`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ecg_shock.data.datasets import Parts
+    from ecg_shock.search.consensus import Candidate, Setting
+    from ecg_shock.search.runner import Job
+    from ecg_shock.search.study import Study
+    from ecg_shock.search.trials import Trial
+
+SELECTION = "epoch, network and learning rate chosen on the validation patients; the test patients were not looked at"
+
+console = Console()
+
+
+def tune(
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY",
+            help="A TOML file, or one of the embedded studies: quickstart (synthetic recordings, minutes), "
+            "public (vfdb, cudb, mitdb; hours), paper (the published search; months).",
+        ),
+    ] = "quickstart",
+    trials: Annotated[int | None, typer.Option(help="Networks to draw.", show_default="the study's")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every training.", show_default="the study's")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Starts of each retrained network.", show_default="the study's")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/NAME")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
+    ] = None,
+) -> None:
+    """Search networks, choose one, and write it as a bundle.
+
+    1. Draw networks and train each of them.
+
+    2. For each depth, take the median of the best.
+
+    3. Train those again with several learning rates and from several starts.
+
+    4. Choose one by balanced accuracy on the validation patients, and write it to RUN FOLDER/bundle.
+
+    The test patients are not looked at.
+
+    Ctrl-C stops after the current epoch. The same command goes on from there, also after a crash.
+    """
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_time=False, show_path=False)],
+    )
+    changes = {"search.trials": trials, "search.epochs": epochs, "training.epochs": epochs, "consensus.seeds": seeds}
+    try:
+        _tune(study, {key: value for key, value in changes.items() if value is not None}, out, data)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on from here") from None
+
+
+def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | None) -> None:
+    from ecg_shock.data.datasets import load_parts
+    from ecg_shock.data.manifests import data_dir
+    from ecg_shock.search.study import read_study
+    from ecg_shock.training.checkpoint import lock
+
+    study = read_study(name, changes)
+    folder = out or Path("runs") / study.name
+    recordings = data_dir(data)
+    with console.status("reading the recordings"):
+        parts = load_parts(study.data, recordings)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        _run(study, parts, folder, recordings)
+
+
+def _run(study: Study, parts: Parts, folder: Path, recordings: Path) -> None:
+    from ecg_shock.search import consensus
+    from ecg_shock.search import runner as run
+    from ecg_shock.search import trials as ledger
+    from ecg_shock.search.record import keep_run
+    from ecg_shock.search.study import keep_study
+
+    keep_study(study, folder)
+    keep_run(study, parts, folder)
+    _show_plan(study, parts, folder)
+
+    with _progress("search", study.search.trials, ledger.read_trials(folder / "search")) as follow:
+        trials = run.search(study, folder, data_dir=recordings, on_message=follow)
+    mark = " · synthetic" if study.synthetic else ""
+    ledger.write_csv(folder / "trials.csv", trials)
+    ledger.plot(folder / "trials.png", trials, title=f"{study.name}: {len(trials)} trials{mark}")
+    console.print(ledger.table(trials, title=f"best trials, validation part{mark}"))
+    _print_path("all trials", f"{folder / 'trials.csv'}, {folder / 'trials.png'}\n")
+
+    candidates = run.study_candidates(study, folder)
+    if not candidates:
+        raise ValueError(f"none of {len(trials)} trials succeeded; see error.txt in the folders of {folder / 'search'}")
+    _show_candidates(candidates, study)
+    jobs = run.retraining_jobs(study, candidates)
+    done = [trial for job in jobs if (trial := ledger.read_trial(folder / "retrain" / job.name)) is not None]
+    with _progress("retrain", len(jobs), done) as follow:
+        retrained = run.retrain(study, candidates, folder, data_dir=recordings, on_message=follow)
+    compared = consensus.settings(retrained)
+    choice = consensus.choose(compared)
+    ledger.write_csv(folder / "retrained.csv", retrained)
+    run.write_choice(folder, study, candidates, compared, choice)
+    _show_settings(compared, choice, mark)
+
+    best = next(job for job in jobs if job.name == choice.runs[0].name)
+    bundle = _write_bundle(study, parts, best, folder)
+    _print_path(f"bundle{mark}", f"{bundle}")
+    if study.synthetic:
+        _print_path("its worth on real windows", f"ecg-shock validate {bundle} --databases vfdb,cudb,mitdb")
+
+
+def _print_path(name: str, path: str) -> None:
+    """Print a path as it is, on one line, so that it can be copied."""
+    console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _write_bundle(study: Study, parts: Parts, job: Job, folder: Path) -> Path:
+    """Write the best run of the chosen setting as a bundle."""
+    from ecg_shock.training.fold import examples, ship
+    from ecg_shock.training.trainer import train
+
+    # Finished long ago: `train` only checks that this is still the same run, and gives its result.
+    training, validation = examples(parts.train, job.config.groups), examples(parts.validation)
+    result = train(job.spec, training, validation, job.config, folder / "retrain" / job.name)
+    bundle = ship(
+        folder / "bundle",
+        f"study {study.name}",
+        result,
+        spec=job.spec,
+        data=study.data,
+        training=job.config,
+        parts=parts,
+        selection=SELECTION,
+    )
+    return bundle.folder
+
+
+@contextmanager
+def _progress(what: str, total: int, done: tuple[Trial, ...] | list[Trial]) -> Iterator[Any]:
+    """Show a bar with the best so far on a terminal, and one line a training elsewhere; yield what follows messages."""
+    best = max((trial.balanced_accuracy for trial in done if trial.error is None), default=0.0)
+    ended = len(done)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("best {task.fields[best]:.2f} %"),
+        TextColumn("[dim]{task.fields[now]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(what, total=total, completed=ended, best=100 * best, now="")
+
+    def follow(message: dict[str, Any]) -> None:
+        nonlocal best, ended
+        if message["kind"] == "epoch":
+            now = f"epoch {message['epoch']}/{message['epochs']} {100 * message['balanced_accuracy']:.2f} %"
+            bar.update(task, now=now)
+        if message["kind"] != "end":
+            return
+        ended += 1
+        if message["error"]:
+            outcome = f"failed: {message['error']}"
+            console.print(f"{what} {message['trial']} {outcome}", style="yellow", highlight=False, markup=False)
+        else:
+            best = max(best, message["balanced_accuracy"])
+            outcome = f"BAC {100 * message['balanced_accuracy']:.2f} %"
+            if not console.is_terminal:
+                line = f"{what} {ended}/{total}: {message['trial']} {outcome}, best {100 * best:.2f} %"
+                console.print(line, highlight=False, soft_wrap=True)
+        bar.update(task, completed=ended, best=100 * best, now="")
+
+    with bar:
+        yield follow
+
+
+def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
+    space, training = study.space, study.training
+    trial = study.trial_training
+    plan = Table.grid(padding=(0, 2))
+    plan.add_row(
+        "study",
+        f"[bold]{study.name}[/]" + (" · [yellow]synthetic: says nothing about patients[/]" if study.synthetic else ""),
+    )
+    plan.add_row(
+        "data",
+        f"{escape(', '.join(study.data.databases))} · {escape(study.data.split)} fold {study.data.fold} · "
+        f"{study.data.window_s:g}-s windows",
+    )
+    plan.add_row(
+        "space",
+        f"blocks {space.blocks[0]}–{space.blocks[1]}, filters {space.filters[0]}–{space.filters[1]}, "
+        f"kernels {space.kernels[0]}–{space.kernels[1]}, in steps of {space.step}",
+    )
+    plan.add_row("search", f"{study.search.trials} networks, {_epochs(trial.epochs, trial.patience)}")
+    plan.add_row(
+        "retraining",
+        f"one network a depth × {len(study.consensus.learning_rates)} learning rates × {study.consensus.seeds} seeds, "
+        f"{_epochs(training.epochs, training.patience)}",
+    )
+    console.print(plan, highlight=False)
+    _print_path("run folder", f"{folder}")
+    _show_windows(study, parts)
+
+
+def _show_windows(study: Study, parts: Parts) -> None:
+    """Count windows and patients; what was made up to add to those of patients is counted apart."""
+    from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
+    from ecg_shock.search.record import made_up
+
+    table = Table(title="windows (patients)", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("AHA class")
+    named = {"train": parts.train, "validation": parts.validation, "test, set aside": parts.test}
+    for name in named:
+        table.add_column(name, justify="right")
+    added = {name: made_up(part, study) for name, part in named.items()}
+    for aha_class in AHA_CLASSES:
+        of_class = {name: part.aha_class == aha_class for name, part in named.items()}
+        cells = (_counts(part.patient[of_class[name]], added[name][of_class[name]]) for name, part in named.items())
+        table.add_row(AHA_LABELS[aha_class], *cells)
+    table.add_section()
+    table.add_row("all", *(_counts(part.patient, added[name]) for name, part in named.items()))
+    console.print(table)
+    for name, part in named.items():
+        patients = sorted(set(part.patient[~added[name]].tolist()))
+        if added[name].any():
+            patients.append(f"{len(set(part.patient[added[name]].tolist()))} synthetic")
+        console.print(f"[bold]{name}[/]: {escape(', '.join(patients))}", highlight=False)
+    console.print()
+
+
+def _counts(patients: np.ndarray, added: np.ndarray) -> str:
+    """Count the windows of these patients, the patients, and apart from them the windows that were added."""
+    real = patients[~added]
+    counted = f"{len(real):,} ({len(set(real.tolist()))})"
+    return counted + (f" + {added.sum():,} synthetic" if added.any() else "")
+
+
+def _epochs(epochs: int, patience: int | None) -> str:
+    return f"{epochs} epochs" + (f" (stops after {patience} without a better one)" if patience else "")
+
+
+def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
+    from ecg_shock.search.trials import narrow_table, percent, spaced
+
+    headings = ("N", "filters", "kernels", "params", "median of", "their BAC %")
+    table = narrow_table("consensus: the median of the best trials of each depth", headings)
+    for candidate in candidates:
+        spec = study.spec(candidate.filters, candidate.kernels)
+        table.add_row(
+            str(candidate.depth),
+            spaced(candidate.filters),
+            spaced(candidate.kernels),
+            f"{spec.parameter_count():,}",
+            str(len(candidate.top)),
+            f"{percent(candidate.top[-1].balanced_accuracy)}–{percent(candidate.top[0].balanced_accuracy)}",
+        )
+    console.print(table)
+
+
+def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) -> None:
+    from ecg_shock.search.trials import narrow_table, percent, spaced
+
+    headings = ("N", "filters", "kernels", "params", "rate", "runs", "BAC %", "from-to", "")
+    table = narrow_table(f"retrained, mean BAC on the validation part{mark}", headings)
+    for setting in compared:
+        worst, best = setting.runs[-1].balanced_accuracy, setting.runs[0].balanced_accuracy
+        table.add_row(
+            str(setting.depth),
+            spaced(setting.filters),
+            spaced(setting.kernels),
+            f"{setting.parameters:,}",
+            f"{setting.learning_rate:g}",
+            str(len(setting.runs)) + (f" ({setting.failed} failed)" if setting.failed else ""),
+            percent(setting.balanced_accuracy),
+            f"{percent(worst)}–{percent(best)}",
+            "[bold green]chosen[/]" if setting is choice else "",
+        )
+    console.print(table)

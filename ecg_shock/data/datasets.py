@@ -1,0 +1,388 @@
+"""The three parts of a run: windows of patients to train on, to choose with, and to test on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ecg_shock.data import synthetic
+from ecg_shock.data.annotations import read_labelled
+from ecg_shock.data.fetch import verify
+from ecg_shock.data.manifests import data_dir, load_manifest
+from ecg_shock.data.recordings import Recording
+from ecg_shock.data.splits import Fold, load_split
+from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
+from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, LeftOut, WindowSet, concatenate, cut_windows
+from ecg_shock.preprocessing import MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing
+from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
+
+logger = logging.getLogger(__name__)
+
+SYNTHETIC_PATIENTS = 60  # those of data_manifests/splits/synthetic-v1.toml
+SYNTHETIC_SEED = 0
+SYNTHETIC_GUARD_S = 0.5  # made-up labels are exact; this lets the filters forget the rhythm before
+
+# The modules that decide what the windows of given files are: another source makes another cache file.
+SOURCES = (
+    "preprocessing.py",
+    "rhythms.py",
+    "data/annotations.py",
+    "data/datasets.py",
+    "data/recordings.py",
+    "data/windows.py",
+)
+
+
+class DataConfig(BaseModel):
+    """Which recordings a run uses, and how they become windows.
+
+    Parameters
+    ----------
+    databases : tuple of str
+        Names or manifest paths, or ``("synthetic",)``.
+    split : str, optional
+        A file of `data_manifests/splits/`, without ``.toml``, or the path of your own, with it. If not given,
+        ``"synthetic-v1"`` for synthetic recordings and ``"public-v1"`` for all others.
+    fold : int
+        Outer fold: its test part is set aside.
+    window_s : float
+        Length of the windows in seconds, 2 to 10.
+    train_leads : {"first", "all"}
+        Leads to train on. Validation and test use the first lead only.
+    max_windows : int or None
+        At most so many training windows of one patient and AHA class, evenly spread over the recording; None for
+        all. A 30-minute recording in one rhythm is a single patient, not 360 independent windows.
+    supplement : tuple of str
+        Clear AHA classes of which synthetic windows are added to the training part, and to it alone. The public
+        databases hold asystole of three patients, too few to learn it from in every fold.
+    preprocessing : Preprocessing
+        The filter.
+    labels : LabelPolicy
+        The limits between AHA classes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    databases: tuple[str, ...] = Field(default=("vfdb", "cudb", "mitdb"), min_length=1)
+    split: str = "public-v1"
+    fold: int = Field(default=0, ge=0)
+    window_s: float = Field(default=5.0, ge=MIN_WINDOW_S, le=MAX_WINDOW_S)
+    train_leads: Literal["first", "all"] = "all"
+    max_windows: int | None = Field(default=60, ge=1)
+    supplement: tuple[Literal["coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable", "asystole"], ...] = ()
+    preprocessing: Preprocessing = Preprocessing()
+    labels: LabelPolicy = LabelPolicy()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_split(cls, values: Any) -> Any:
+        """Name the split, so that whatever is written of the configuration says which one it was."""
+        if not isinstance(values, dict) or values.get("split") is not None:
+            return values
+        synthetic_only = values.get("databases") in ([SYNTHETIC], (SYNTHETIC,))
+        return {**values, "split": "synthetic-v1" if synthetic_only else "public-v1"}
+
+    @field_validator("databases")
+    @classmethod
+    def _are_different(cls, databases: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(databases)) < len(databases):
+            raise ValueError("a database stands twice, and its windows would count twice")
+        return databases
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Windows of three groups of patients that share no patient.
+
+    Parameters
+    ----------
+    train, validation, test : WindowSet
+        The intermediate classes are in `test` only: they are reported, never trained on or selected with.
+    """
+
+    train: WindowSet
+    validation: WindowSet
+    test: WindowSet
+
+    def __post_init__(self) -> None:
+        patients = [set(part.patient.tolist()) for part in (self.train, self.validation, self.test)]
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            if patients[a] & patients[b]:
+                raise ValueError(f"patients {sorted(patients[a] & patients[b])!r} are in two parts of the run.")
+
+
+def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
+    """Read, filter and cut the recordings of a run, or take them from the cache.
+
+    Parameters
+    ----------
+    data : DataConfig
+        What to load.
+    folder : pathlib.Path, optional
+        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
+
+    Returns
+    -------
+    Parts
+        Patient-disjoint windows.
+
+    Raises
+    ------
+    ValueError
+        If the split has no such fold, or does not know a patient.
+    FileNotFoundError
+        If a database is not there.
+    """
+    fold = _fold(data)
+    first_lead = _load_known(data, fold, folder, "first")
+    train = first_lead if data.train_leads == "first" else _load_known(data, fold, folder, data.train_leads)
+    train = train.select(_of(fold.train, train) & _clear(train))
+    if data.supplement:
+        made_up = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
+        train = concatenate([train, made_up.select(np.isin(made_up.aha_class, data.supplement))])
+    return Parts(
+        train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
+        validation=first_lead.select(_of(fold.validation, first_lead) & _clear(first_lead)),
+        test=first_lead.select(_of(fold.test, first_lead)),
+    )
+
+
+def load_test(data: DataConfig, folder: Path | None = None) -> WindowSet:
+    """Load the test part of a run alone, as `load_parts` does.
+
+    Parameters
+    ----------
+    data : DataConfig
+        What to load.
+    folder : pathlib.Path, optional
+        Where the databases lie.
+
+    Returns
+    -------
+    WindowSet
+        On the first lead, intermediate classes included.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As for `load_parts`.
+    """
+    fold = _fold(data)
+    windows = _load_known(data, fold, folder, "first")
+    return windows.select(_of(fold.test, windows))
+
+
+def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "first") -> WindowSet:
+    """Load all windows of the databases, of every class.
+
+    Parameters
+    ----------
+    data : DataConfig
+        Databases, window length, filter and labels; split and fold play no part.
+    folder : pathlib.Path, optional
+        Where the databases lie.
+    leads : {"first", "all"}
+        Which leads.
+
+    Returns
+    -------
+    WindowSet
+        With what was left out.
+
+    Raises
+    ------
+    ValueError
+        If a database has no labels, or differs from its manifest.
+    FileNotFoundError
+        If a database is not there.
+    """
+    return concatenate(_load_database(name, data, folder, leads) for name in data.databases)
+
+
+def shockable(windows: WindowSet) -> np.ndarray:
+    """Return which windows call for a shock, shape (n_windows,)."""
+    return np.isin(windows.aha_class, SHOCKABLE)
+
+
+def cache_dir() -> Path:
+    """Return the folder of prepared windows: `ECG_SHOCK_CACHE`, else the user's cache folder."""
+    import pooch
+
+    return Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser() / "windows"
+
+
+def _fold(data: DataConfig) -> Fold:
+    folds = load_split(data.split)
+    if data.fold >= len(folds):
+        raise ValueError(f"fold={data.fold!r}, but {data.split!r} has the folds 0 to {len(folds) - 1}.")
+    return folds[data.fold]
+
+
+def _load_known(data: DataConfig, fold: Fold, folder: Path | None, leads: str) -> WindowSet:
+    """Load windows of patients that all have a job in the split."""
+    windows = load_windows(data, folder, leads=leads)
+    unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
+    if unknown:
+        raise ValueError(f"split {data.split!r} does not say where these patients belong: {sorted(unknown)!r}.")
+    return windows
+
+
+def _of(patients: frozenset[str], windows: WindowSet) -> np.ndarray:
+    return np.isin(windows.patient, sorted(patients))
+
+
+def _clear(windows: WindowSet) -> np.ndarray:
+    return ~np.isin(windows.aha_class, INTERMEDIATE)
+
+
+def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str) -> WindowSet:
+    manifest = None if name == SYNTHETIC else load_manifest(name)
+    if manifest and folder is not None:
+        _check_is_there(data_dir(folder) / manifest.name)  # whoever names a folder means what lies in it
+    key = {
+        "sources": _sources_digest(),
+        "manifest": asdict(manifest) if manifest else _synthetic_digest(),
+        "window_s": data.window_s,
+        "leads": leads,
+        "preprocessing": asdict(data.preprocessing),
+        "labels": asdict(data.labels),
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    stem = manifest.name if manifest else SYNTHETIC
+    path = cache_dir() / f"{stem}-{data.window_s:g}s-{leads}-{digest}.npz"
+    cached = _read_cache(path)
+    if cached is not None:
+        return cached
+    recordings = labelled_recordings(name, folder)
+    guard_s = manifest.guard_s if manifest else SYNTHETIC_GUARD_S
+    windows = concatenate(
+        cut_windows(
+            recording,
+            data.window_s,
+            guard_s=guard_s,
+            leads=leads,
+            preprocessing=data.preprocessing,
+            policy=data.labels,
+        )
+        for recording in recordings
+    )
+    _write_cache(path, windows)
+    return windows
+
+
+@lru_cache(maxsize=1)
+def _sources_digest() -> str:
+    package = Path(__file__).parents[1]
+    return hashlib.sha256(b"".join((package / name).read_bytes() for name in SOURCES)).hexdigest()
+
+
+def _synthetic_digest() -> str:
+    """Digest of what makes the synthetic recordings: their own source stands for a manifest."""
+    source = Path(synthetic.__file__).read_bytes()
+    return hashlib.sha256(source + f"{SYNTHETIC_PATIENTS} {SYNTHETIC_SEED} {SYNTHETIC_GUARD_S}".encode()).hexdigest()
+
+
+def labelled_recordings(
+    name: str, folder: Path | None = None, records: Collection[str] | None = None
+) -> Iterator[Recording]:
+    """Yield one labelled recording of a database after the other, so that one is in memory at a time.
+
+    The files are held against the manifest first: it is the manifest that the cache knows the windows by.
+
+    Parameters
+    ----------
+    name : str
+        Name of the database, or the path of its manifest.
+    folder : pathlib.Path, optional
+        Where the databases lie.
+    records : collection of str, optional
+        Names of the records; all if not given.
+
+    Raises
+    ------
+    ValueError
+        If the database has records without labels, or files that are not those of its manifest.
+    FileNotFoundError
+        If it is not there.
+    """
+    if name == SYNTHETIC:
+        made_up = synthetic.synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
+        yield from (recording for recording in made_up if records is None or recording.name in records)
+        return
+    manifest = load_manifest(name)
+    unlabelled = [record for record in manifest.records if f"{record}.{manifest.annotator}" not in manifest.files]
+    if unlabelled:
+        raise ValueError(
+            f"{manifest.name} has no labels for its records {unlabelled!r}: its manifest names no "
+            f".{manifest.annotator} file of them. Windows can be cut from labelled recordings only; leave it out."
+        )
+    database_dir = data_dir(folder) / manifest.name
+    _check_is_there(database_dir)
+    problems = verify(name, folder)
+    if problems:
+        raise ValueError(
+            f"{database_dir} differs from its manifest in {len(problems)} files, first {problems[0]}. Run "
+            f"`ecg-shock fetch {name}` with the same folder, or write a manifest of your own for changed files."
+        )
+    for record in manifest.records:
+        if records is None or record in records:
+            yield read_labelled(record, manifest, database_dir)
+
+
+def _check_is_there(database_dir: Path) -> None:
+    if not database_dir.is_dir():
+        raise FileNotFoundError(
+            f"{database_dir} is not there; run `ecg-shock fetch {database_dir.name}`, or point --data or "
+            f"ECG_SHOCK_DATA to the folder that holds {database_dir.name}/."
+        )
+
+
+def _read_cache(path: Path) -> WindowSet | None:
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in ARRAY_FIELDS}
+            left_out = tuple(LeftOut(*entry) for entry in json.loads(str(stored["left_out"])))
+            return WindowSet(**arrays, window_s=float(stored["window_s"]), left_out=left_out)
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("%s cannot be read (%s); the windows are prepared again.", path, error)
+        return None
+
+
+def _write_cache(path: Path, windows: WindowSet) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    left_out = json.dumps([[e.database, e.record, e.reason, e.seconds] for e in windows.left_out])
+    arrays = {name: getattr(windows, name) for name in ARRAY_FIELDS}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays, window_s=windows.window_s, left_out=left_out)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); the windows will be prepared again each time.", path, error)
+
+
+def _thin_out(windows: WindowSet, most: int) -> np.ndarray:
+    """Pick at most so many windows of each patient and class, evenly spread."""
+    picked = []
+    names = np.char.add(np.char.add(windows.patient, "\t"), windows.aha_class)
+    for name in np.unique(names):
+        indices = np.flatnonzero(names == name)
+        count = min(most, len(indices))
+        picked.append(indices[np.linspace(0, len(indices) - 1, count).round().astype(int)])
+    return np.sort(np.concatenate(picked)) if picked else np.empty(0, dtype=int)

@@ -1,1 +1,0 @@
-"""Models at work: strip quality, advice, and later streaming and export."""

@@ -1,0 +1,1 @@
+"""Write a model for LiteRT, ONNX or C, and check it against the bundle before it is written."""

@@ -1,0 +1,1 @@
+"""Advice on a strip, a recording or a stream, without TensorFlow."""

@@ -1,0 +1,370 @@
+"""Shock advice from a strip of ECG, on LiteRT: no TensorFlow is loaded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecg_shock.data.recordings import MV_PER_UNIT, Recording
+from ecg_shock.inference.quality import unusable_reasons
+from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
+from ecg_shock.preprocessing import FS, MAX_WINDOW_S, MIN_WINDOW_S, preprocess_strips, rate_ratio
+from ecg_shock.quiet import without_lines
+
+DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
+FEW = 64  # strips that are judged at once on one core
+PART = 128  # of more the strips that a core judges in one go: fewer cost calls, more leave a core idle at the end
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What the model advises for one strip.
+
+    Parameters
+    ----------
+    shock : bool
+        Whether a shock is advised; never for an unusable strip.
+    probability : float
+        Probability that the rhythm is shockable; NaN for an unusable strip.
+    threshold : float
+        Probability from which on a shock is advised.
+    usable : bool
+        Whether the strip could be judged.
+    reason : str
+        Why not, or empty.
+    """
+
+    shock: bool
+    probability: float
+    threshold: float
+    usable: bool = True
+    reason: str = ""
+
+
+class Advisor:
+    """A loaded model that gives advice.
+
+    Parameters
+    ----------
+    model : str, pathlib.Path or Bundle, optional
+        A bundle or its folder; the model that comes with the package if not given.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no bundle.
+    ValueError
+        If it is damaged.
+
+    Notes
+    -----
+    An advisor may be shared between threads: as many as there are cores work at once, each on a copy of the network.
+    """
+
+    def __init__(self, model: str | Path | Bundle | None = None) -> None:
+        self.bundle = model if isinstance(model, Bundle) else load_bundle(DEFAULT_BUNDLE if model is None else model)
+        self._content = self.bundle.read_litert()
+        try:
+            with without_lines("INFO: Created TensorFlow Lite"):  # said once in a process
+                network = _Network(self._content)
+                network.take_windows_of(self.bundle.spec.input_samples)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.bundle.folder} holds no LiteRT model that can be run: {error}") from error
+        self._idle = [network]
+        self._turns = threading.BoundedSemaphore(_cores())
+
+    def predict(self, signal: Any, fs: float | None = None, *, units: str = "mV") -> Advice:
+        """Advise on one strip; see `ecg_shock.predict`."""
+        if isinstance(signal, Recording):
+            signal, fs = _lead_of(signal, fs, units)
+        strip = real_numbers(signal)
+        if strip.ndim != 1:
+            raise ValueError(
+                f"signal has shape {strip.shape}; one lead is a 1-D array, such as signal[:, 0]. "
+                "For many strips at once use predict_many."
+            )
+        return self._advise(strip[None], fs, units)[0]
+
+    def predict_many(self, signals: Any, fs: float | None = None, *, units: str = "mV") -> list[Advice]:
+        """Advise on strips of one length; see `ecg_shock.predict_many`."""
+        return self._advise(real_numbers(signals), fs, units)
+
+    def _advise(self, signals: np.ndarray, fs: float | None, units: str) -> list[Advice]:
+        rate = FS if fs is None else fs
+        strips = _check_strips(signals, rate, units)
+
+        def advise(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+                filtered = preprocess_strips(strips[part], rate, self.bundle.preprocessing)
+                return self._judge(strips[part], rate, filtered)
+
+        probabilities, reasons = _in_parts(advise, len(strips))
+        threshold = self.bundle.threshold
+        return [
+            Advice(shock=bool(p >= threshold), probability=p, threshold=threshold, usable=not reason, reason=reason)
+            for p, reason in zip(probabilities.tolist(), reasons.tolist(), strict=True)
+        ]
+
+    def judge(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Judge strips that are preprocessed already, such as windows of a longer recording.
+
+        Parameters
+        ----------
+        strips : numpy.ndarray
+            Shape (n_strips, n), mV, as recorded; NaN or infinite where invalid. Views of overlapping windows, as
+            `numpy.lib.stride_tricks.sliding_window_view` gives them, are not copied.
+        fs : float
+            Sampling rate of `strips` in Hz.
+        filtered : numpy.ndarray
+            Shape (n_strips, m), the same strips preprocessed, in mV at 125 Hz.
+
+        Returns
+        -------
+        probabilities : numpy.ndarray
+            Shape (n_strips,), of *shockable*; NaN for an unusable strip.
+        reasons : numpy.ndarray
+            Shape (n_strips,), strings: why a strip is unusable, or empty.
+        """
+
+        def judge(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self._judge(strips[part], fs, filtered[part])
+
+        probabilities, reasons = _in_parts(judge, len(strips))
+        return probabilities, reasons
+
+    def _judge(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        reasons = unusable_reasons(strips, fs, filtered)
+        probabilities = np.full(len(strips), np.nan)
+        usable = reasons == ""
+        probabilities[usable] = self._run(filtered[usable])
+        return probabilities, reasons
+
+    def probabilities(self, ecg: np.ndarray) -> np.ndarray:
+        """Run the network alone.
+
+        Parameters
+        ----------
+        ecg : numpy.ndarray
+            Shape (n_windows, n_samples), mV, preprocessed, at 125 Hz.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (n_windows,), probability of *shockable*.
+
+        Raises
+        ------
+        ValueError
+            If the windows are too short for the network, which takes 2 s and more unless it does without padding.
+        """
+        return _in_parts(lambda part: (self._run(ecg[part]),), len(ecg))[0]
+
+    def _run(self, windows: np.ndarray) -> np.ndarray:
+        with self._network() as network:
+            if windows.shape[1] != network.samples:
+                replace(self.bundle.spec, input_samples=windows.shape[1])  # refuses what leaves a block no output
+                network.take_windows_of(windows.shape[1])
+            return network.run(np.ascontiguousarray(windows, dtype=np.float32))
+
+    @contextmanager
+    def _network(self) -> Iterator[_Network]:
+        """Lend a network that no other thread uses."""
+        with self._turns:
+            try:
+                network = self._idle.pop()
+            except IndexError:
+                network = _Network(self._content)
+            try:
+                yield network
+            finally:
+                self._idle.append(network)
+
+
+class _Network:
+    """A LiteRT interpreter, for one thread at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_content=content, num_threads=1)
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+        self.samples = 0
+
+    def take_windows_of(self, samples: int) -> None:
+        self._interpreter.resize_tensor_input(self._input, [1, samples, 1])
+        self._interpreter.allocate_tensors()
+        shape = self._interpreter.get_output_details()[0]["shape"].tolist()
+        if shape != [1, 1]:
+            raise ValueError(f"the LiteRT model has an output of shape {shape}, not [1, 1].")
+        self.samples = samples
+
+    def run(self, windows: np.ndarray) -> np.ndarray:
+        """Return the probability of each window, given in single precision, shape (n_windows, samples)."""
+        result = np.empty(len(windows))
+        # One by one: batches of 2 to 32 give the same and take as long, on one thread and on two.
+        for i, window in enumerate(windows[:, None, :, None]):
+            self._interpreter.set_tensor(self._input, window)
+            self._interpreter.invoke()
+            result[i] = self._interpreter.get_tensor(self._output)[0, 0]
+        return result
+
+
+def _cores() -> int:
+    """Count the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _in_parts(work: Callable[[slice], tuple[np.ndarray, ...]], count: int) -> tuple[np.ndarray, ...]:
+    """Do work on rows part by part, on all cores, and join each of the arrays that it returns."""
+    if count <= FEW:
+        return work(slice(0, count))
+    from concurrent.futures import ThreadPoolExecutor  # LiteRT and NumPy let other threads run
+
+    size = min(PART, -(-count // _cores()))
+    parts = [slice(first, first + size) for first in range(0, count, size)]
+    with ThreadPoolExecutor(min(_cores(), len(parts))) as pool:
+        return tuple(map(np.concatenate, zip(*pool.map(work, parts), strict=True)))
+
+
+def predict(
+    signal: Any, fs: float | None = None, *, units: str = "mV", model: str | Path | Advisor | None = None
+) -> Advice:
+    """Advise whether to shock, from one strip of one lead.
+
+    Parameters
+    ----------
+    signal : array_like or Recording
+        Shape (n,), 2 to 10 s, NaN where invalid; or a recording of one lead.
+    fs : float, optional
+        Sampling rate in Hz, 100 to 2000. Without it a recording's own rate is used, and an array is taken at 125 Hz.
+    units : {"mV", "uV", "µV", "V"}
+        Units of an array. A recording is in mV.
+    model : str, pathlib.Path or Advisor, optional
+        A bundle's folder or a loaded model; the model that comes with the package if not given.
+
+    Returns
+    -------
+    Advice
+        With ``usable=False`` and a reason for a strip that is flat, saturated, noisy, out of range or mostly missing.
+
+    Raises
+    ------
+    TypeError
+        If the signal is not an array of real numbers.
+    ValueError
+        If its shape, length, rate or units are not allowed, or all samples are missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> predict(np.zeros(1250), fs=250).reason
+    'flat: the strip spans 0.000 mV, less than 0.010 mV'
+    """
+    return choose_advisor(model).predict(signal, fs, units=units)
+
+
+def predict_many(
+    signals: Any, fs: float | None = None, *, units: str = "mV", model: str | Path | Advisor | None = None
+) -> list[Advice]:
+    """Advise whether to shock, for many strips of one length.
+
+    Parameters
+    ----------
+    signals : array_like
+        Shape (n_strips, n), 2 to 10 s each, NaN where invalid.
+    fs, units, model
+        As for `predict`.
+
+    Returns
+    -------
+    list of Advice
+        One for each strip.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `predict`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [advice.shock for advice in predict_many(np.zeros((2, 625)))]
+    [False, False]
+    """
+    return choose_advisor(model).predict_many(signals, fs, units=units)
+
+
+def choose_advisor(model: str | Path | Advisor | None) -> Advisor:
+    """Return the model that a caller asked for; one that was loaded lately is not loaded again."""
+    if isinstance(model, Advisor):
+        return model
+    folder = DEFAULT_BUNDLE if model is None else Path(model).resolve()
+    try:
+        changed = (folder / TOML_NAME).stat().st_mtime_ns
+    except OSError:
+        changed = 0  # load_bundle will say what is missing
+    return _load_advisor(folder, changed)
+
+
+@lru_cache(maxsize=4)
+def _load_advisor(folder: Path, changed: int) -> Advisor:
+    """Keep a few models loaded; `changed` makes a bundle that was written anew load again."""
+    return Advisor(folder)
+
+
+def _lead_of(recording: Recording, fs: float | None, units: str) -> tuple[np.ndarray, float]:
+    if units != "mV":
+        raise ValueError(f"units={units!r}, but a recording is in mV; leave units out.")
+    if fs is not None and fs != recording.fs:
+        raise ValueError(f"fs={fs!r}, but the recording has {recording.fs!r} Hz; leave fs out.")
+    if len(recording.leads) != 1:
+        raise ValueError(
+            f"the recording has the leads {recording.leads!r}; choose one, such as "
+            f"recording.strip(0, 5, lead={recording.leads[0]!r})."
+        )
+    return recording.signal[:, 0], recording.fs
+
+
+def real_numbers(signal: Any) -> np.ndarray:
+    """Return an array of floats, NaN where masked."""
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+        try:
+            array = np.asanyarray(signal)  # keeps a mask
+        except ValueError as error:
+            raise ValueError(f"the signal is no array ({error}); give strips of one length.") from error
+        if array.dtype.kind not in "iuf":
+            raise TypeError(f"the signal has dtype {array.dtype}; give real numbers, NaN where samples are missing.")
+        return np.ma.filled(array.astype(np.float64), np.nan)
+
+
+def _check_strips(signals: np.ndarray, fs: float, units: str) -> np.ndarray:
+    """Return strips in mV, or say what is wrong with them."""
+    if units not in MV_PER_UNIT:
+        raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
+    rate_ratio(fs)  # refuses what is no rate
+    with np.errstate(over="ignore", invalid="ignore"):
+        strips = signals * MV_PER_UNIT[units]
+    if strips.ndim != 2:
+        raise ValueError(f"signals has shape {strips.shape}; give (n_strips, n_samples).")
+    n = strips.shape[1]
+    if not MIN_WINDOW_S <= n / fs <= MAX_WINDOW_S + 0.5 / fs:
+        raise ValueError(
+            f"a strip of {n} samples at {fs:g} Hz is {n / fs:.6g} s; allowed are {MIN_WINDOW_S:g} to "
+            f"{MAX_WINDOW_S:g} s. If the rate is not that, give fs; cut what is longer into strips."
+        )
+    empty = ~np.isfinite(strips).any(axis=1)
+    if empty.any():
+        raise ValueError(f"strip {int(np.argmax(empty))} has no valid sample at all; there is nothing to judge.")
+    return strips

@@ -1,0 +1,1 @@
+"""Lay out what the evaluation found: HTML, Markdown, JSON and the terminal."""

@@ -1,0 +1,157 @@
+"""The command: quick help, and errors that a tired person can act on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ecg_shock.commands import tune
+from ecg_shock.commands.app import app
+from ecg_shock.data.datasets import Parts
+from ecg_shock.data.windows import WindowSet
+from ecg_shock.search.study import read_study
+from ecg_shock.training.checkpoint import lock
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def part_of():
+    """Make windows of coarse VF: so many of each patient, whose database stands before the slash."""
+
+    def _part_of(counts: dict[str, int]) -> WindowSet:
+        patient = np.repeat(list(counts), list(counts.values()))
+        names = {name: np.full(len(patient), name) for name in ("record", "lead", "rhythm")}
+        return WindowSet(
+            ecg=np.zeros((len(patient), 625), dtype=np.float32),
+            database=np.array([name.partition("/")[0] for name in patient.tolist()]),
+            patient=patient,
+            aha_class=np.full(len(patient), "coarse_vf"),
+            start_s=np.arange(float(len(patient))),
+            window_s=5.0,
+            **names,
+        )
+
+    return _part_of
+
+
+def test_help_does_not_load_tensorflow():
+    """`python -m ecg_shock.tune --help` explains itself, and neither it nor reading a study loads TensorFlow."""
+    script = (
+        "import runpy, sys\n"
+        "import ecg_shock.search.study, ecg_shock.search.runner, ecg_shock.search.record\n"
+        "sys.argv = ['tune', '--help']\n"
+        "try:\n"
+        "    runpy.run_module('ecg_shock.tune', run_name='__main__')\n"
+        "finally:\n"
+        "    print([name for name in ('tensorflow', 'keras', 'keras_tuner', 'matplotlib') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "--trials" in done.stdout
+    assert "quickstart" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+def test_unknown_study_lists_the_embedded_ones(tmp_path: Path):
+    """A mistyped name is answered with the names there are, without a traceback, and leaves no folder behind."""
+    done = CliRunner().invoke(app, ["tune", "pubic"])
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith("paper, public, quickstart\n")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_a_study_are_printed_whole(tmp_path: Path):
+    """What stands in brackets, as TOML tables do, is not taken for markup."""
+    done = CliRunner().invoke(app, ["tune", "quickstart", "--trials", "100000000"])
+    assert done.exit_code == 1
+    assert "widen [space]" in done.stderr
+
+
+def test_missing_recordings_are_named(tmp_path: Path):
+    """Without the recordings of a study the command says which folder it looked for and what to do."""
+    done = CliRunner().invoke(app, ["tune", "public", "--data", str(tmp_path / "nowhere")])
+    assert done.exit_code == 1
+    assert str(Path("nowhere", "vfdb")) in done.stderr
+    assert "fetch vfdb" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """While another run works in the folder nothing in it is touched, and the error says what to do."""
+    monkeypatch.setattr("ecg_shock.data.datasets.load_parts", lambda data, folder: None)
+    folder = tmp_path / "a [b]"
+    folder.mkdir()
+    with lock(folder):
+        done = CliRunner().invoke(app, ["tune", "quickstart", "--out", str(folder)])
+    assert done.exit_code == 1
+    assert done.stderr == f"error: another run works in {folder}; wait for it or choose another folder with --out\n"
+    assert [file.name for file in folder.iterdir()] == [".lock"]
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(monkeypatch: pytest.MonkeyPatch):
+    """Ctrl-C ends with one line and the exit code that shells expect."""
+
+    def load_parts(data: object, folder: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ecg_shock.data.datasets.load_parts", load_parts)
+    done = CliRunner().invoke(app, ["tune"])
+    assert (done.exit_code, done.stderr) == (130, "stopped; the same command goes on from here\n")
+
+
+def test_chosen_network_becomes_a_bundle_whatever_its_groups(part_of, tmp_path: Path):
+    """The end of a search finds its retraining again, with the groups that it was trained with."""
+    from ecg_shock.models import CnnSpec
+    from ecg_shock.search.runner import Job
+    from ecg_shock.training.fold import examples
+    from ecg_shock.training.trainer import train
+
+    def both(patients: dict[str, int]) -> WindowSet:
+        part = part_of(patients)
+        return replace(part, aha_class=np.resize(["coarse_vf", "asystole"], len(part)))
+
+    study = read_study("quickstart", {"training.groups": "rhythm-patient", "training.epochs": 1})
+    parts = Parts(both({"synthetic/1": 4, "synthetic/2": 4}), both({"synthetic/3": 2}), both({"synthetic/4": 2}))
+    job = Job("a", CnnSpec(filters=(2,), kernels=(5,)), study.training)
+    training = examples(parts.train, study.training.groups)
+    assert np.unique(training.groups).size == 4
+    train(job.spec, training, examples(parts.validation), job.config, tmp_path / "retrain" / "a")
+    assert (tune._write_bundle(study, parts, job, tmp_path) / "bundle.toml").is_file()
+
+
+def test_made_up_windows_are_not_counted_as_patients(
+    part_of, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """Synthetic windows added to real ones are counted apart, and their patients are not named."""
+    monkeypatch.setattr(tune, "console", Console(width=120))
+    real = read_study("quickstart", {"data.databases": ["vfdb"], "data.supplement": ["coarse_vf"]})
+    parts = Parts(
+        part_of({"vfdb/1": 3, "vfdb/2": 1, "synthetic/7": 5}), part_of({"vfdb/[b]": 1}), part_of({"vfdb/4": 1})
+    )
+    tune._show_plan(real, parts, Path("runs") / "[red]")
+    told = capsys.readouterr().out
+    assert told.count("4 (2) + 5 synthetic") == 2  # of the one class, and of all
+    assert "train: vfdb/1, vfdb/2, 1 synthetic\n" in told
+    assert "validation: vfdb/[b]\n" in told
+    assert "run folder: runs/[red]\n" in told
+
+    parts = Parts(part_of({"synthetic/7": 5}), part_of({"synthetic/8": 1}), part_of({"synthetic/9": 1}))
+    tune._show_plan(read_study("quickstart"), parts, Path("runs"))
+    told = capsys.readouterr().out
+    assert told.count("5 (1)") == 2
+    assert "train: synthetic/7\n" in told

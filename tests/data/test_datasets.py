@@ -1,0 +1,300 @@
+"""The three parts of a run share no patient, hold what they may, and come from the cache only if nothing changed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ecg_shock.data import datasets as parts
+from ecg_shock.data.datasets import DataConfig, Parts, load_parts, load_test, load_windows, shockable
+from ecg_shock.data.splits import load_split, propose_groups
+from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, WindowSet
+from ecg_shock.preprocessing import Preprocessing
+from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
+
+SYNTHETIC = DataConfig(databases=("synthetic",), split="synthetic-v1")
+CLEAR = SHOCKABLE + NONSHOCKABLE
+NEEDED = ("coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    """Keep the prepared windows of this module in a folder of its own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECG_SHOCK_CACHE", str(folder))
+        yield folder / "windows"
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty cache, for few synthetic patients."""
+    monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path))
+    monkeypatch.setattr(parts, "SYNTHETIC_PATIENTS", 4)
+    return tmp_path / "windows"
+
+
+@pytest.fixture(scope="module")
+def public(cache: Path, recordings_dir: Path) -> tuple[Parts, ...]:
+    """Return the parts of every fold of the public split."""
+    return tuple(load_parts(DataConfig(fold=fold), recordings_dir) for fold in range(5))
+
+
+def assert_equal(a: WindowSet, b: WindowSet) -> None:
+    """Compare two window sets in everything."""
+    for name in ARRAY_FIELDS:
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        assert getattr(a, name).dtype.kind == getattr(b, name).dtype.kind
+    assert (a.window_s, a.left_out) == (b.window_s, b.left_out)
+
+
+@pytest.mark.recordings
+def test_public_folds_hold_every_class_they_need(public: tuple[Parts, ...]) -> None:
+    """Every fold tests and validates on coarse VF, rapid VT, sinus and other; asystole on as many as have it."""
+    for part in [p for fold in public for p in (fold.train, fold.validation, fold.test)]:
+        assert set(NEEDED) <= set(part.aha_class)
+    patients = {p for fold in public for p in fold.test.patient[fold.test.aha_class == "asystole"]}
+    assert sum("asystole" in fold.test.aha_class for fold in public) == min(5, len(patients))
+
+
+@pytest.mark.recordings
+def test_public_parts_keep_to_their_patients(public: tuple[Parts, ...]) -> None:
+    """Each part has patients of its own group only; 202 goes with 201; every window is tested exactly once."""
+    tested: Counter = Counter()
+    for fold, split in zip(public, load_split("public-v1"), strict=True):
+        assert set(fold.train.patient) <= split.train
+        assert set(fold.validation.patient) <= split.validation
+        assert set(fold.test.patient) <= split.test
+        tested.update(zip(fold.test.record.tolist(), fold.test.start_s.tolist(), strict=True))
+        both = [{"201", "202"} & set(part.record[part.database == "mitdb"]) for part in (fold.train, fold.test)]
+        assert all(records in (set(), {"201", "202"}) for records in both)
+    assert set(tested.values()) == {1}
+
+
+@pytest.mark.recordings
+def test_public_parts_hold_what_they_may(public: tuple[Parts, ...]) -> None:
+    """Intermediate classes and only first leads in the test parts; at most 60 windows a patient and class to train."""
+    for fold in public:
+        for part in (fold.train, fold.validation):
+            assert not {"fine_vf", "other_vt"} & set(part.aha_class)
+        for part in (fold.validation, fold.test):
+            leads = {(d, r, lead) for d, r, lead in zip(part.database, part.record, part.lead, strict=True)}
+            assert len(leads) == len({(d, r) for d, r, _ in leads})
+        assert max(Counter(zip(fold.train.patient, fold.train.aha_class, strict=True)).values()) == 60
+        assert len({lead for r, lead in zip(fold.train.record, fold.train.lead, strict=True) if r == "100"}) in (0, 2)
+    assert any({"fine_vf", "other_vt"} <= set(fold.test.aha_class) for fold in public)
+
+
+@pytest.mark.recordings
+def test_public_split_is_the_one_proposed(cache: Path, recordings_dir: Path) -> None:
+    """The split file is what `propose_groups` makes of the clear 5-s windows with seed 0."""
+    windows = load_windows(DataConfig(), recordings_dir)
+    everyone = {patient for fold in load_split("public-v1") for patient in fold.test}
+    counts = {p: np.array([(windows.aha_class[windows.patient == p] == c).sum() for c in CLEAR]) for p in everyone}
+    assert propose_groups(counts, 5, seed=0) == [sorted(fold.test) for fold in load_split("public-v1")]
+
+
+@pytest.mark.recordings
+def test_reading_again_equals_the_first_time(
+    cache: Path, public: tuple[Parts, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes from the cache is what was put there, and it needs no recordings."""
+    files = sorted(cache.iterdir())
+    monkeypatch.setenv("ECG_SHOCK_DATA", str(cache / "not-there"))
+    again = load_parts(DataConfig(fold=2))
+    assert_equal(load_test(DataConfig(fold=2)), public[2].test)
+    for name in ("train", "validation", "test"):
+        assert_equal(getattr(again, name), getattr(public[2], name))
+    assert sorted(cache.iterdir()) == files
+
+
+def test_synthetic_parts(cache: Path) -> None:
+    """The synthetic default has all clear classes in all parts."""
+    for fold in (0, 4):
+        loaded = load_parts(SYNTHETIC.model_copy(update={"fold": fold}))
+        for part in (loaded.train, loaded.validation, loaded.test):
+            assert {*NEEDED, "asystole"} <= set(part.aha_class)
+            assert (shockable(part) == np.isin(part.aha_class, ["coarse_vf", "rapid_vt"])).all()
+
+
+def test_thinning_out_is_even_and_can_be_left(cache: Path) -> None:
+    """The cap keeps the first and the last window of a patient's class, and None keeps all."""
+    everything = load_parts(SYNTHETIC.model_copy(update={"max_windows": None})).train
+    few = load_parts(SYNTHETIC.model_copy(update={"max_windows": 3})).train
+    for patient in np.unique(everything.patient)[:10]:
+        for aha_class in np.unique(everything.aha_class):
+            all_of = everything.select((everything.patient == patient) & (everything.aha_class == aha_class))
+            kept = few.select((few.patient == patient) & (few.aha_class == aha_class))
+            assert len(kept) == min(3, len(all_of))
+            if len(all_of):
+                assert (kept.start_s[0], kept.start_s[-1]) == (all_of.start_s[0], all_of.start_s[-1])
+
+
+@pytest.mark.recordings
+def test_supplement_goes_to_training_alone(cache: Path, public: tuple[Parts, ...], recordings_dir: Path) -> None:
+    """Synthetic asystole is added to the training part, and no other part changes."""
+    loaded = load_parts(DataConfig(supplement=("asystole",)), recordings_dir)
+    made_up = loaded.train.select(loaded.train.database == "synthetic")
+    assert set(made_up.aha_class) == {"asystole"}
+    assert_equal(loaded.train.select(loaded.train.database != "synthetic"), public[0].train)
+    assert_equal(loaded.validation, public[0].validation)
+    assert_equal(loaded.test, public[0].test)
+
+
+def test_cache_key_covers_what_makes_the_windows(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another policy, filter, length or generator prepares anew; split, fold and cap do not."""
+    load_windows(SYNTHETIC)
+    for same in ({}, {"split": "public-v1"}, {"fold": 3}, {"max_windows": 5}):
+        load_windows(SYNTHETIC.model_copy(update=same))
+        assert len(list(empty_cache.iterdir())) == 1
+    changes = (
+        {"window_s": 4.0},
+        {"preprocessing": Preprocessing(high_hz=35.0)},
+        {"preprocessing": Preprocessing(mains_hz=50.0)},
+        {"labels": LabelPolicy(rapid_vt_bpm=180.0)},
+        {"labels": LabelPolicy(asystole_mv=0.15)},
+    )
+    for count, change in enumerate(changes, start=2):
+        load_windows(SYNTHETIC.model_copy(update=change))
+        assert len(list(empty_cache.iterdir())) == count
+    load_windows(SYNTHETIC, leads="all")
+    monkeypatch.setattr(parts, "SYNTHETIC_SEED", 1)
+    load_windows(SYNTHETIC)
+    assert len(list(empty_cache.iterdir())) == len(changes) + 3
+    monkeypatch.setattr(parts, "SOURCES", (*parts.SOURCES, "quiet.py"))
+    parts._sources_digest.cache_clear()
+    load_windows(SYNTHETIC)
+    parts._sources_digest.cache_clear()
+    assert len(list(empty_cache.iterdir())) == len(changes) + 4
+
+
+def test_cache_key_covers_the_manifest(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One changed digit in a manifest asks for the recordings again, and is told where they were looked for."""
+    monkeypatch.setattr(parts, "labelled_recordings", lambda name, folder: parts.synthetic.synthetic_recordings(1, 0))
+    digest = "0" * 64
+    for digit in "12":
+        manifest = tmp_path / "mine.toml"
+        manifest.write_text(
+            'name = "mine"\ntitle = ""\nversion = ""\nlicence = ""\ncitation = ""\n'
+            f'[files]\n"a.hea" = {{ bytes = 3, sha256 = "{digest[:-1]}{digit}" }}\n'
+        )
+        load_windows(SYNTHETIC.model_copy(update={"databases": (str(manifest),)}))
+    assert len(list(empty_cache.glob("mine-5s-first-*.npz"))) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "other arrays"])
+def test_damaged_cache_is_made_anew(empty_cache: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    """A cache file that cannot be read is a warning that names it; the windows are right, and the file too."""
+    first = load_windows(SYNTHETIC)
+    (file,) = empty_cache.iterdir()
+    content = file.read_bytes()
+    if damage == "other arrays":
+        with file.open("wb") as stream:
+            np.savez(stream, ecg=np.zeros(3))
+    else:
+        file.write_bytes({"cut": content[: len(content) // 2], "garbage": b"no zip", "empty": b""}[damage])
+    with caplog.at_level(logging.WARNING):
+        assert_equal(load_windows(SYNTHETIC), first)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(file) in caplog.text
+    assert_equal(load_windows(SYNTHETIC), first)
+    assert len(caplog.records) == 1
+    assert list(empty_cache.iterdir()) == [file]
+
+
+def test_missing_database_says_how_to_get_it(empty_cache: Path, tmp_path: Path) -> None:
+    """Without the recordings the error names the folder, the command and the variable."""
+    with pytest.raises(FileNotFoundError, match="ecg-shock fetch vfdb.*ECG_SHOCK_DATA") as refusal:
+        load_parts(DataConfig(), tmp_path)
+    assert str(tmp_path / "vfdb") in str(refusal.value)
+
+
+@pytest.mark.recordings
+def test_folder_that_is_named_has_to_be_there(
+    cache: Path, public: tuple[Parts, ...], recordings_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows in the cache do not stand in for a folder that was given and does not hold the database."""
+    with pytest.raises(FileNotFoundError, match="not-there"):
+        load_parts(DataConfig(), recordings_dir / "not-there")
+
+
+def test_database_without_labels_is_told_apart_from_a_missing_one(empty_cache: Path, tmp_path: Path) -> None:
+    """Of nstdb, whose noise records have no annotations, no fetch would help."""
+    with pytest.raises(ValueError, match=r"nstdb has no labels for its records \['bw', 'em', 'ma'\].*no \.atr file"):
+        load_windows(DataConfig(databases=("nstdb",)))
+
+
+def test_split_follows_the_databases() -> None:
+    """Left out, the split is the one that knows the patients, and a dump names it; given, it stays."""
+    assert DataConfig().split == DataConfig(databases=("vfdb", "synthetic")).split == "public-v1"
+    for databases in (("synthetic",), ["synthetic"]):
+        config = DataConfig.model_validate({"databases": databases, "split": None})
+        assert config == SYNTHETIC == DataConfig(databases=("synthetic",))
+        assert config.model_dump()["split"] == "synthetic-v1"
+    assert DataConfig(databases=("synthetic",), split="public-v1").split == "public-v1"
+    assert DataConfig.model_validate_json(SYNTHETIC.model_dump_json()) == SYNTHETIC
+
+
+def test_recordings_that_differ_from_the_manifest_are_not_cached(empty_cache: Path, tmp_path: Path) -> None:
+    """The cache knows windows by their manifest, so that one changed annotation must not get into it."""
+    manifest = tmp_path / "mine.toml"
+    manifest.write_text(
+        'name = "mine"\ntitle = ""\nversion = ""\nlicence = ""\ncitation = ""\n'
+        f'[files]\n"a.atr" = {{ bytes = 3, sha256 = "{hashlib.sha256(b"abc").hexdigest()}" }}\n'
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.atr").write_bytes(b"abd")
+    with pytest.raises(ValueError, match="differs from its manifest in 1 files, first a.atr: wrong digest"):
+        load_windows(SYNTHETIC.model_copy(update={"databases": (str(manifest),)}), tmp_path)
+    assert not empty_cache.exists()
+
+
+def test_cache_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file in the way of the cache folder costs time, and not the windows."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(parts, "SYNTHETIC_PATIENTS", 4)
+    assert len(load_windows(SYNTHETIC))
+    assert "cannot be written" in caplog.text
+
+
+def test_wrong_split_is_refused(empty_cache: Path) -> None:
+    """A fold that is not there, and patients that the split does not know, are errors."""
+    with pytest.raises(ValueError, match="fold=5, but 'synthetic-v1' has the folds 0 to 4"):
+        load_parts(SYNTHETIC.model_copy(update={"fold": 5}))
+    with pytest.raises(ValueError, match=r"split 'public-v1' does not say .*'synthetic/p001'"):
+        load_parts(SYNTHETIC.model_copy(update={"split": "public-v1"}))
+
+
+def test_parts_that_share_a_patient_are_refused(cache: Path) -> None:
+    """The last check before training: one shared patient, and there are no parts."""
+    loaded = load_parts(SYNTHETIC)
+    for wrong in ({"train": loaded.test}, {"validation": loaded.train}, {"validation": loaded.test}):
+        with pytest.raises(ValueError, match=r"'synthetic/p\d+'.* in two parts"):
+            Parts(**({"train": loaded.train, "validation": loaded.validation, "test": loaded.test} | wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"window_s": 1.0},
+        {"fold": -1},
+        {"max_windows": 0},
+        {"train_leads": "second"},
+        {"windows": 3},
+        {"databases": ()},
+        {"databases": ("vfdb", "vfdb")},
+    ],
+)
+def test_configuration_out_of_range(wrong: dict) -> None:
+    """What is not allowed, or not known, is refused when it is read."""
+    with pytest.raises(ValidationError):
+        DataConfig(**wrong)

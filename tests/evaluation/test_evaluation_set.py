@@ -1,0 +1,144 @@
+"""Only the folds of one model are pooled, and the report names what it judged."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+
+from ecg_shock.data.datasets import DataConfig, load_windows
+from ecg_shock.data.windows import LabelPolicy, WindowSet
+from ecg_shock.evaluation.evaluation_set import describe, find_bundles, measure, predict_bundles, predict_test_part
+from ecg_shock.evaluation.metrics import judge
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE
+from ecg_shock.models.bundle import FORMAT, KERAS_NAME, LITERT_NAME, load_bundle
+from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.preprocessing import Preprocessing
+
+SPEC = CnnSpec((4, 3), (5, 5))
+TRAINING = {"epochs": 3, "seed": 0}
+
+
+def write(
+    folder: Path, fold: int, *, data: dict[str, Any] | None = None, card: dict[str, Any] | None = None, **changes: Any
+) -> None:
+    """Write the description of a bundle; its weights play no part."""
+    folder.mkdir(parents=True)
+    config = DataConfig.model_validate({"fold": fold, **(data or {})})
+    content = {
+        "format": FORMAT,
+        "threshold": 0.5,
+        "network": asdict(SPEC),
+        "preprocessing": Preprocessing().to_dict(),
+        "sha256": {KERAS_NAME: "k" * 64, LITERT_NAME: "t" * 64},
+        "card": {
+            "name": f"fold {fold}",
+            "commit": "c" * 40,
+            "data": config.model_dump(mode="json", exclude_none=True),
+            "training": TRAINING,
+            "patients": {},
+            **(card or {}),
+        },
+        **changes,
+    }
+    (folder / "bundle.toml").write_text(tomli_w.dumps(content))
+
+
+def test_folds_of_one_model_are_found_in_order(tmp_path: Path) -> None:
+    """Folds may come in any folders; only the fold, name and commit differ."""
+    for fold, place in ((2, "fold-a"), (0, "fold-b"), (1, "fold-c")):
+        write(tmp_path / place / "bundle", fold, card={"commit": str(fold)})
+    assert [bundle.card["data"]["fold"] for bundle in find_bundles(tmp_path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": asdict(CnnSpec((4, 2), (5, 5)))}, r"network is .*\(4, 3\).*\(4, 2\)"),
+        ({"preprocessing": Preprocessing(high_hz=35.0).to_dict()}, r"preprocessing is .*30\.0.*35\.0"),
+        ({"threshold": 0.4}, r"threshold is 0\.5 and 0\.4"),
+        ({"data": {"split": "synthetic-v1"}}, r"data\.split is 'public-v1' and 'synthetic-v1'"),
+        ({"data": {"supplement": ["asystole"]}}, r"data\.supplement is \[\] and \['asystole'\]"),
+        ({"card": {"training": {**TRAINING, "seed": 1}}}, r"training\.seed is 0 and 1"),
+        ({"card": {"training": {**TRAINING, "patience": 5}}}, r"training\.patience is None and 5"),
+    ],
+)
+def test_unlike_models_are_not_pooled(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """Whatever differs but the fold is named, and nothing else is."""
+    write(tmp_path / "fold-0" / "bundle", 0)
+    write(tmp_path / "fold-1" / "bundle", 1, **changes)
+    with pytest.raises(ValueError, match=rf"cannot be pooled: {message}[^;]*\. Validate each by itself") as refusal:
+        find_bundles(tmp_path)
+    assert str(tmp_path / "fold-1" / "bundle") in str(refusal.value)
+
+
+def test_description_is_what_the_bundle_says(tmp_path: Path) -> None:
+    """Digest, fold, size and the sentence on selection are the bundle's own, and no path above its folder is told."""
+    write(tmp_path / "fold-3" / "bundle", 3, card={"selection": "Chosen by hand."})
+    model = describe(load_bundle(tmp_path / "fold-3" / "bundle"))
+    assert (model.name, model.folder, model.split, model.fold) == ("fold 3", "fold-3/bundle", "public-v1", 3)
+    assert (model.sha256, model.commit, model.threshold) == ("t" * 64, "c" * 40, 0.5)
+    assert model.parameters == 5 * 4 + 4 + 4 * 5 * 3 + 3 + 3 + 1
+    assert model.selection == "Chosen by hand."
+    write(tmp_path / "mine", 0)
+    model = describe(load_bundle(tmp_path / "mine"))
+    assert (model.folder, model.selection) == ("mine", "")
+
+
+def test_rates_of_vt_and_amplitudes_of_vf_are_measured() -> None:
+    """A sine of 3 Hz and 0.3 mV is 180 bpm where it is called VT, 0.6 mV where VF, and not measured elsewhere."""
+    n, seconds = 4, np.arange(625) / 125
+    names = np.full(n, "a")
+    windows = WindowSet(
+        ecg=np.tile(0.3 * np.sin(2 * np.pi * 3 * seconds), (n, 1)).astype(np.float32),
+        **dict.fromkeys(("database", "record", "lead", "patient"), names),
+        rhythm=np.array(["vt", "vf", "asystole", "svt"]),
+        aha_class=np.array(["rapid_vt", "coarse_vf", "asystole", "other_nonshockable"]),
+        start_s=np.arange(n) * 5.0,
+        window_s=5.0,
+    )
+    rate, amplitude = measure(windows)
+    assert rate[0] == pytest.approx(180, abs=1)
+    assert amplitude[1] == pytest.approx(0.6, abs=0.01)
+    assert np.isnan(rate).tolist() == [False, True, True, True]
+    assert np.isnan(amplitude).tolist() == [True, False, True, True]
+    nothing = measure(windows.select(np.zeros(n, bool)))
+    assert [len(values) for values in nothing] == [0, 0]
+
+
+@pytest.mark.recordings
+def test_measurements_say_what_the_labels_say(recordings_dir: Path) -> None:
+    """Every real window of VT and VF has the class that its measured rate or amplitude gives it."""
+    windows = load_windows(DataConfig(), recordings_dir)
+    rate, amplitude = measure(windows)
+    policy = LabelPolicy()
+    for rhythm, beyond, classes in (
+        ("vt", rate >= policy.rapid_vt_bpm, ("rapid_vt", "other_vt")),
+        ("vf", amplitude > policy.coarse_vf_mv, ("coarse_vf", "fine_vf")),
+    ):
+        mine = windows.rhythm == rhythm
+        assert mine.sum() > 100
+        assert np.where(beyond[mine], *classes).tolist() == windows.aha_class[mine].tolist()
+
+
+@pytest.mark.recordings
+def test_other_limits_include_the_one_that_was_used(recordings_dir: Path) -> None:
+    """For the shipped model's own test patients, the rows at 150 bpm and 0.2 mV are the AHA rows themselves."""
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    (performance,) = judge(predict_test_part(bundle, recordings_dir, [5.0])).performances
+    rows = {row.aha_class: row for row in performance.aha}
+    same = [label.row for label in performance.by_label if label.limit in (150.0, 0.2)]
+    assert same == [rows["rapid_vt"], rows["coarse_vf"]]
+    assert len(performance.by_label) == 10
+
+
+def test_several_bundles_judge_no_other_database(tmp_path: Path) -> None:
+    """Databases are for one bundle: folds together would each see all their windows."""
+    write(tmp_path / "a", 0)
+    bundle = load_bundle(tmp_path / "a")
+    with pytest.raises(ValueError, match="there are 2 bundles; give the one to judge on vfdb, cudb"):
+        predict_bundles([bundle, bundle], ["vfdb", "cudb"])

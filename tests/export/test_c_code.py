@@ -1,0 +1,650 @@
+"""The C code advises what the Python package does, in the memory that it states, and asks nothing of any library."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecg_shock import Advisor, Stream
+from ecg_shock.data.annotations import read_labelled
+from ecg_shock.data.datasets import shockable
+from ecg_shock.data.manifests import load_manifest
+from ecg_shock.data.recordings import read_record
+from ecg_shock.data.synthetic import synthetic_recordings
+from ecg_shock.data.windows import concatenate, cut_windows
+from ecg_shock.export.c_code import SOURCES, quantize_int8, write_c
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE
+from ecg_shock.inference.quality import MAX_CONSTANT_S, MAX_MISSING, MAX_RANGE_MV, MIN_RANGE_MV
+from ecg_shock.models.bundle import Bundle, load_bundle
+from ecg_shock.models.cnn import CnnSpec, build_model
+from ecg_shock.preprocessing import GRID_MV, MAX_MV, Preprocessing, Preprocessor, rate_ratio
+from ecg_shock.rhythms import INTERMEDIATE
+
+HARNESS = Path(__file__).with_name("c_harness.c")
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-Wdouble-promotion")
+SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover")
+CORTEX_M4 = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
+ARM_GCC = "arm-none-eabi-gcc"
+MAY_BE_MISSING = {"memcpy", "memset", "memmove"}  # what any C compiler may call
+USABLE, MISSING, OUT_OF_RANGE, FLAT = range(4)
+STEP = 125
+
+FILTER_TOLERANCE_MV = 2e-5
+PROBABILITY_TOLERANCE = 1e-4
+LOGIT_TOLERANCE = 1e-4  # of a random network, relative where the logit is over 1
+
+# Whole pieces of these are streamed, on the first lead. They are not the test patients of the model.
+RECORDS = {
+    "vfdb": ("418", "421", "430", "602"),
+    "cudb": ("cu11", "cu22", "cu24", "cu29"),
+    "mitdb": ("102", "219", "233"),
+}
+PIECE_S = 300.0
+
+gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing: the C code cannot be compiled")
+Weights = list[tuple[np.ndarray, np.ndarray]]
+
+
+@lru_cache(maxsize=1)
+def shipped() -> tuple[Bundle, Weights]:
+    """Return the model that comes with the package."""
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    return bundle, weights_of(bundle.load_keras())
+
+
+def weights_of(model: object) -> Weights:
+    """Return kernel and bias of each layer that has some."""
+    return [tuple(layer.get_weights()) for layer in model.layers if layer.get_weights()]  # type: ignore[attr-defined]
+
+
+def bundle_of(spec: CnnSpec, preprocessing: Preprocessing | None = None, threshold: float = 0.5) -> Bundle:
+    """Return a bundle without files, which is all that the C code needs."""
+    return Bundle(Path(), spec, preprocessing or Preprocessing(), threshold, digests={})
+
+
+class Device:
+    """The compiled code of one model."""
+
+    def __init__(
+        self, folder: Path, bundle: Bundle, weights: Weights, fs: float, *, int8: bool = False, flags: tuple = ("-O2",)
+    ) -> None:
+        write_c(folder, bundle, weights, fs=fs, int8=int8)
+        self._program = folder / "device"
+        compile_with("gcc", *STRICT, *flags, f"-I{folder}", HARNESS, "-o", self._program)
+
+    def run(self, job: str, numbers: np.ndarray) -> np.ndarray:
+        """Pass float32 numbers through one job of the harness."""
+        data = np.ascontiguousarray(numbers, dtype=np.float32).tobytes()
+        done = subprocess.run([self._program, job], input=data, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        return np.frombuffer(done.stdout, dtype=np.float32)
+
+    def stream(self, signal: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the advice along a signal, a column a name."""
+        names = ("taken", "logit", "probability", "shock", "quality", "invalid_share")
+        return dict(zip(names, self.run("stream", signal).reshape(-1, len(names)).T, strict=True))
+
+
+def compile_with(compiler: str, *arguments: str | Path) -> None:
+    """Compile, and show what the compiler said if it refused."""
+    done = subprocess.run([compiler, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def held(signal: np.ndarray, fs: float) -> np.ndarray:
+    """Fill invalid samples sample by sample: hold, and go on from there after 1 s and more."""
+    result = np.zeros(len(signal))
+    offset, value, invalid = 0.0, 0.0, float("inf")
+    for i, sample in enumerate(signal.tolist()):
+        if np.isfinite(sample):
+            if invalid >= fs:
+                offset = sample - value
+            invalid = 0
+            value = sample - offset
+        else:
+            invalid += 1
+        result[i] = value
+    return result
+
+
+def preprocessed(signal: np.ndarray, fs: float, preprocessing: Preprocessing) -> np.ndarray:
+    """Return what the network sees, in double precision."""
+    return Preprocessor(preprocessing, fs).process(held(np.asarray(signal, dtype=np.float32), fs))
+
+
+def windows_of(filtered: np.ndarray, samples: int = 625) -> np.ndarray:
+    """Return the windows of which the C code gives advice."""
+    return np.lib.stride_tricks.sliding_window_view(filtered, samples)[::STEP]
+
+
+def awkward(fs: float, seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Return an ECG-like signal on an electrode's offset of 300 mV that drifts to -300 mV."""
+    t = np.arange(round(fs * seconds)) / fs
+    beats = np.exp(-(((t % 0.8) - 0.4) ** 2) / (2 * 0.02**2))
+    return 1.5 * beats + 0.3 * np.sin(2 * np.pi * 5 * t) + 300 - 600 * t / seconds + rng.normal(0, 0.01, len(t))
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Device]:
+    """Compile the shipped model, once for each rate and kind."""
+
+    @lru_cache
+    def build(fs: float, *, int8: bool = False, sanitize: bool = False) -> Device:
+        flags = SANITIZE if sanitize else ("-O2",)
+        return Device(tmp_path_factory.mktemp("device"), *shipped(), fs, int8=int8, flags=flags)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def real_pieces(recordings_dir: Path) -> list[tuple[float, np.ndarray]]:
+    """Return rate and signal of pieces of real recordings at 250 and 360 Hz."""
+    pieces = []
+    for database, records in RECORDS.items():
+        for record in records:
+            recording = read_record(recordings_dir / database / record)
+            n = round(PIECE_S * recording.fs)
+            middle = max(len(recording.signal) // 2 - n // 2, 0)
+            pieces.append((recording.fs, recording.signal[middle : middle + n, 0].astype(np.float32)))
+    return pieces
+
+
+def compare(device: Callable[..., Device], pieces: list[tuple[float, np.ndarray]], *, int8: bool) -> tuple:
+    """Return probabilities and shocks by Python and by C on all windows of these signals."""
+    advisor = Advisor()
+    by_python, by_c, shocks = [], [], []
+    for fs, signal in pieces:
+        windows = windows_of(preprocessed(signal, fs, advisor.bundle.preprocessing))
+        advice = device(fs, int8=int8).stream(signal)
+        assert len(advice["shock"]) == len(windows)
+        by_python.append(advisor.probabilities(windows))
+        by_c.append(advice["probability"])
+        shocks.append(np.where(advice["quality"] == USABLE, advice["shock"], advice["probability"] >= 0.5))
+    return np.concatenate(by_python), np.concatenate(by_c), np.concatenate(shocks).astype(bool)
+
+
+def test_both_take_the_same_samples_for_invalid() -> None:
+    """The limit stands in the C header and in the Python package."""
+    header = (SOURCES / "ecg_shock.h").read_text(encoding="ascii")
+    (limit,) = re.findall(r"#define ECG_SHOCK_MAX_MV (\S+)f", header)
+    assert float(limit) == MAX_MV
+
+
+@gcc
+@pytest.mark.recordings
+def test_float_weights_decide_as_python_on_real_recordings(device: Callable, real_pieces: list) -> None:
+    """On more than 1,000 windows no decision differs, and no probability by more than the tolerance."""
+    by_python, by_c, shocks = compare(device, real_pieces, int8=False)
+    difference = np.abs(by_python - by_c).max()
+    print(f"float: {len(by_c)} windows, {np.sum(by_python >= 0.5)} shockable, largest difference {difference:.1e}")
+    assert len(by_c) > 1000
+    assert 0.05 < np.mean(by_python >= 0.5) < 0.95
+    assert difference < PROBABILITY_TOLERANCE
+    assert np.array_equal(shocks, by_python >= 0.5)
+
+
+@gcc
+@pytest.mark.recordings
+def test_int8_weights_decide_nearly_as_python_on_real_recordings(device: Callable, real_pieces: list) -> None:
+    """At most one decision of a hundred differs; how many do, and in which direction, is printed."""
+    by_python, by_c, shocks = compare(device, real_pieces, int8=True)
+    advised = by_python >= 0.5
+    gained, lost = int(np.sum(shocks & ~advised)), int(np.sum(~shocks & advised))
+    print(
+        f"int8: {len(by_c)} windows, {advised.sum()} shockable by float weights; shocks gained {gained}, lost {lost}; "
+        f"largest difference {np.abs(by_python - by_c).max():.3f}, mean {np.abs(by_python - by_c).mean():.5f}"
+    )
+    assert gained + lost <= 0.01 * len(by_c)
+    assert np.abs(by_python - by_c).max() > PROBABILITY_TOLERANCE  # the weights were rounded
+
+
+@gcc
+@pytest.mark.recordings
+def test_int8_weights_keep_sensitivity_and_specificity(device: Callable, recordings_dir: Path) -> None:
+    """On labelled windows of the same recordings neither changes by more than half a point."""
+    windows = []
+    for database, records in RECORDS.items():
+        manifest = load_manifest(database)
+        for record in records:
+            recording = read_labelled(record, manifest, recordings_dir / database)
+            windows.append(cut_windows(recording, 5.0, guard_s=manifest.guard_s))
+    labelled = concatenate(windows)
+    labelled = labelled.select(~np.isin(labelled.aha_class, INTERMEDIATE))
+    truth = shockable(labelled)
+    by_float = Advisor().probabilities(labelled.ecg) >= 0.5
+    by_int8 = device(250.0, int8=True).run("network", labelled.ecg) >= 0
+    assert min(truth.sum(), np.sum(~truth)) > 200
+    print(f"int8: {len(truth)} labelled windows, {np.sum(by_float != by_int8)} decisions differ")
+    for name, of, right in (("Se", truth, True), ("Sp", ~truth, False)):
+        before, after = (100 * np.mean(decided[of] == right) for decided in (by_float, by_int8))
+        print(f"{name} {before:.2f} % with float weights, {after:.2f} % with int8 weights, of {of.sum()}")
+        assert abs(after - before) < 0.5
+
+
+@gcc
+@pytest.mark.parametrize("int8", [False, True])
+def test_synthetic_recordings(device: Callable, int8: bool) -> None:
+    """Without any real recording the probabilities agree too; with int8 weights for the weights as rounded."""
+    bundle, weights = shipped()
+    model = build_model(bundle.spec)
+    rounded = [(rounded_kernel(kernel) if int8 else kernel, bias) for kernel, bias in weights[:-1]] + weights[-1:]
+    model.set_weights([array for pair in rounded for array in pair])
+    count = 0
+    for recording in synthetic_recordings(3, seed=1):
+        signal = recording.signal[:, 0].astype(np.float32)
+        windows = windows_of(preprocessed(signal, recording.fs, bundle.preprocessing))
+        expected = model.predict(windows[..., None].astype(np.float32), verbose=0)[:, 0]
+        found = device(recording.fs, int8=int8).stream(signal)["probability"]
+        np.testing.assert_allclose(found, expected, atol=PROBABILITY_TOLERANCE)
+        count += len(found)
+    assert count > 150
+
+
+def rounded_kernel(kernel: np.ndarray) -> np.ndarray:
+    """Round a kernel to int8 filter by filter, and go back to float."""
+    result = np.empty_like(kernel)
+    for f in range(kernel.shape[2]):
+        step = np.abs(kernel[:, :, f]).max() / 127
+        result[:, :, f] = np.round(kernel[:, :, f] / step) * step
+    return result
+
+
+@gcc
+@pytest.mark.parametrize("fs", [100.0, 125.0, 128.0, 250.0, 257.0, 360.0, 500.0, 1000.0, 1999.0])
+def test_preprocessing_at_any_rate(device: Callable, fs: float, rng: np.random.Generator) -> None:
+    """An offset of 300 mV that drifts by 600 mV in a minute, with gaps, costs less than 0.02 µV at every rate."""
+    signal = awkward(fs, 60.0, rng).astype(np.float32)
+    signal[round(10 * fs) : round(10.3 * fs)] = np.nan
+    signal[round(20 * fs) : round(22.5 * fs)] = np.inf
+    expected = preprocessed(signal, fs, Preprocessing())
+    found = device(fs).run("preprocess", signal)
+    assert len(found) == len(expected) == np.ceil(len(signal) * 125 / fs)
+    print(f"{fs:g} Hz: largest difference {np.abs(found - expected).max():.1e} mV")
+    np.testing.assert_allclose(found, expected, atol=FILTER_TOLERANCE_MV)
+
+
+@gcc
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        Preprocessing(order=1),
+        Preprocessing(low_hz=0.5, high_hz=40.0, order=3),
+        Preprocessing(low_hz=2.0, order=4),
+        Preprocessing(mains_hz=50.0),
+        Preprocessing(mains_hz=60.0, order=4, low_hz=0.7),
+        Preprocessing(grid=True),
+    ],
+)
+def test_every_filter(preprocessing: Preprocessing, tmp_path: Path, rng: np.random.Generator) -> None:
+    """All orders, the notch and the grid do as in Python; a rounding to the grid may fall to the other side."""
+    _, weights = shipped()
+    device = Device(tmp_path, replace(shipped()[0], preprocessing=preprocessing), weights, 250.0)
+    signal = awkward(250.0, 60.0, rng).astype(np.float32)
+    expected, found = preprocessed(signal, 250.0, preprocessing), device.run("preprocess", signal)
+    difference = np.abs(found - expected)
+    print(f"{preprocessing}: largest difference {difference.max():.1e} mV")
+    if preprocessing.grid:
+        assert difference.max() < 1.01 * GRID_MV
+        assert np.mean(difference > GRID_MV / 2) < 0.02
+        np.testing.assert_allclose(found / GRID_MV, np.round(found / GRID_MV), atol=0.01)
+    else:
+        assert difference.max() < 5 * FILTER_TOLERANCE_MV
+
+
+def random_spec(rng: np.random.Generator) -> CnnSpec:
+    """Draw a network of the whole space of CnnSpec."""
+    while True:
+        depth = int(rng.integers(1, 8))
+        try:
+            return CnnSpec(
+                filters=tuple(rng.integers(1, 13, depth)),
+                kernels=tuple(rng.integers(1, 25, depth)),
+                pool=int(rng.choice([2, 2, 3, 4, 5])),
+                padding=str(rng.choice(["same", "valid"])),
+                activation=str(rng.choice(["relu", "elu", "selu", "tanh"])),
+                input_samples=int(rng.integers(250, 1251)),
+            )
+        except ValueError:
+            continue  # a block of it had no output
+
+
+@gcc
+@pytest.mark.parametrize("seed", range(16))
+def test_random_networks(seed: int, tmp_path: Path) -> None:
+    """Any network gives the logit of Keras, and reads and writes only its own memory."""
+    rng = np.random.default_rng(seed)
+    spec = random_spec(rng)
+    model = build_model(spec, seed=seed)
+    model.set_weights([w if w.ndim > 1 else rng.normal(0, 0.3, w.shape) for w in model.get_weights()])
+    threshold = float(rng.uniform(0.1, 0.9))
+    device = Device(tmp_path, bundle_of(spec, threshold=threshold), weights_of(model), 250.0, flags=SANITIZE)
+    windows = rng.normal(0, 1, (3, spec.input_samples)).astype(np.float32)
+    probability = model.predict(windows[..., None], verbose=0)[:, 0].astype(np.float64)
+    found = device.run("network", windows)
+    expected = np.log(probability / (1 - probability))
+    np.testing.assert_allclose(1 / (1 + np.exp(-found.astype(float))), probability, atol=1e-5, err_msg=str(spec))
+    certain = np.abs(expected) < 5  # a probability near 0 or 1 says little of the logit
+    np.testing.assert_allclose(found[certain], expected[certain], rtol=LOGIT_TOLERANCE, atol=LOGIT_TOLERANCE)
+
+
+@gcc
+@pytest.mark.parametrize(("depth", "padding"), [(1, "same"), (7, "same"), (4, "valid")])
+@pytest.mark.parametrize("activation", ["relu", "elu", "selu", "tanh"])
+def test_every_activation_and_padding(depth: int, padding: str, activation: str, tmp_path: Path) -> None:
+    """Each combination is compared with NumPy, which convolves in double precision."""
+    rng = np.random.default_rng(depth)
+    spec = CnnSpec(filters=(5,) * depth, kernels=(6,) * depth, padding=padding, activation=activation)
+    inputs = (1, *spec.filters[:-1])
+    weights = [(rng.normal(0, 0.4, (6, c, 5)), rng.normal(0, 0.2, 5)) for c in inputs]
+    weights.append((rng.normal(0, 1, (5, 1)), rng.normal(0, 1, 1)))
+    window = rng.normal(0, 1, 625).astype(np.float32)
+    device = Device(tmp_path, bundle_of(spec), weights, 250.0)
+    (found,) = device.run("network", window)
+    assert found == pytest.approx(in_numpy(spec, weights, window), rel=1e-4, abs=1e-4)
+
+
+def in_numpy(spec: CnnSpec, weights: Weights, window: np.ndarray) -> float:
+    """Run the network in double precision, one step after the other."""
+    activate = {
+        "relu": lambda x: np.maximum(x, 0),
+        "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+        "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
+        "tanh": np.tanh,
+    }[spec.activation]
+    x = window.astype(np.float64)[:, None]
+    for kernel, bias in weights[:-1]:
+        length = len(kernel)
+        if spec.padding == "same":
+            x = np.pad(x, (((length - 1) // 2, length // 2), (0, 0)))
+        patches = np.lib.stride_tricks.sliding_window_view(x, length, axis=0)
+        x = activate(np.einsum("tck,kcf->tf", patches, kernel) + bias)
+        pooled = len(x) // spec.pool
+        x = x[: pooled * spec.pool].reshape(pooled, spec.pool, -1).max(axis=1)
+    kernel, bias = weights[-1]
+    return float(x.max(axis=0) @ kernel[:, 0] + bias[0])
+
+
+@gcc
+def test_exponential(device: Callable) -> None:
+    """The code's own exp is right to 1e-7 of the value, limited outside of +-87, and defined for everything."""
+    x = np.concatenate([np.linspace(-87, 87, 200_001), np.linspace(-1, 1, 100_001)]).astype(np.float32)
+    found, expected = device(250.0).run("exp", x), np.exp(x.astype(np.float64))
+    error = np.abs(found / expected - 1).max()
+    print(f"exp: largest relative error {error:.2e}")
+    assert error < 1e-7
+    beyond = device(250.0, sanitize=True).run("exp", np.array([1e30, np.inf, -1e30, -np.inf, np.nan]))
+    np.testing.assert_allclose(beyond, np.exp([87, 87, -87, -87, -87]), rtol=1e-6)
+
+
+def reference_quality(signal: np.ndarray, fs: float, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Judge the raw window that ends at each advice, by looking at all of it."""
+    n = round(625 * fs / 125)
+    quality, share = [], []
+    filled = held_raw(signal)
+    for end in taken.astype(int):
+        begin = max(end - n, 0)
+        strip, valid = signal[begin:end], np.abs(signal[begin:end]) <= 1e4
+        finite = strip[np.isfinite(strip)]
+        share.append(np.sum(~valid) / n)
+        span = np.ptp(finite.astype(np.float64)) if len(finite) else 0.0
+        equal = np.diff(filled[begin:end]) == 0
+        run = max((len(r) for r in "".join("01"[int(e)] for e in equal).split("0")), default=0)
+        if share[-1] > MAX_MISSING:
+            quality.append(MISSING)
+        elif span > MAX_RANGE_MV:
+            quality.append(OUT_OF_RANGE)
+        elif span < MIN_RANGE_MV or run >= round(MAX_CONSTANT_S * fs):
+            quality.append(FLAT)
+        else:
+            quality.append(USABLE)
+    return np.array(quality), np.array(share)
+
+
+def held_raw(signal: np.ndarray) -> np.ndarray:
+    """Replace what is no sample by the last one that was."""
+    result, last = np.empty(len(signal), dtype=np.float32), np.float32(0)
+    for i, sample in enumerate(signal):
+        last = sample if np.abs(sample) <= 1e4 else last
+        result[i] = last
+    return result
+
+
+@gcc
+@pytest.mark.parametrize("fs", [125.0, 250.0, 360.0])
+def test_it_is_the_stream_of_the_package(device: Callable, fs: float) -> None:
+    """Advice at the same samples, with the same decisions, over gaps and an electrode that comes back."""
+    recording = next(synthetic_recordings(1, fs=fs))
+    signal = recording.signal[:, 0].astype(np.float64)
+    for start_s, length_s, offset in ((20, 0.3, 0.0), (40, 7.0, 150.0), (70, 2.5, -90.0)):
+        first, last = round(start_s * fs), round((start_s + length_s) * fs)
+        signal[first:last] = np.nan
+        signal[last:] += offset
+    signal = signal.astype(np.float32)
+    steps = Stream(fs).push(signal)
+    found = device(fs).stream(signal)
+    assert found["taken"].tolist() == [round(step.end_s * fs) for step in steps]
+    usable = np.array([step.advice.usable for step in steps])
+    probability = np.array([step.advice.probability for step in steps])
+    np.testing.assert_allclose(found["probability"][usable], probability[usable], atol=PROBABILITY_TOLERANCE)
+    np.testing.assert_array_equal(found["shock"][usable], [step.advice.shock for step in np.array(steps)[usable]])
+    missing = [step.advice.reason.startswith("missing") for step in steps]
+    np.testing.assert_array_equal(found["quality"] == MISSING, missing)
+    assert 10 < sum(missing) < usable.sum()
+
+
+@pytest.mark.parametrize("fs", [100.0, 250.0, 257.0, 360.0, 500.0])
+def test_quality(device: Callable, fs: float, rng: np.random.Generator) -> None:
+    """Missing, out-of-range and flat windows are told as by looking at the whole raw window, and never shocked."""
+    signal = awkward(fs, 120.0, rng).astype(np.float32)
+    signal -= np.linspace(300, -300, len(signal), dtype=np.float32)
+
+    def between(start_s: float, end_s: float) -> slice:
+        return slice(round(start_s * fs), round(end_s * fs))
+
+    signal[between(10.1, 10.5)] = np.nan  # 8 %
+    signal[between(20.1, 20.7)] = np.nan  # 12 %
+    signal[between(30.1, 31.3)] = signal[round(30.1 * fs)]  # constant for over 1 s
+    signal[between(40.1, 41.0)] = signal[round(40.1 * fs)]  # and for less
+    signal[round(50.1 * fs)] = 60.0
+    signal[round(60.1 * fs)] = 1e30  # beyond any electrode
+    signal[between(70.1, 80.3)] = 0.004 * np.sin(np.arange(round(80.3 * fs) - round(70.1 * fs)))  # spans 8 µV
+    signal[between(90.1, 93.1)] = np.inf
+    signal[between(100.1, 106.1)] = np.nan
+    advice = device(fs).stream(signal)
+    quality, share = reference_quality(signal, fs, advice["taken"])
+    assert set(quality) == {USABLE, MISSING, OUT_OF_RANGE, FLAT}
+    np.testing.assert_array_equal(advice["quality"], quality)
+    np.testing.assert_allclose(advice["invalid_share"], share, atol=1e-6)
+    assert not advice["shock"][quality != USABLE].any()
+
+
+@gcc
+def test_time_of_advice(device: Callable) -> None:
+    """The first advice comes when a whole window is there, each further one a second later."""
+    for fs in (100.0, 128.0, 250.0, 257.0, 360.0):
+        taken = device(fs).stream(np.zeros(round(10 * fs)))["taken"]
+        up, down = rate_ratio(fs)
+        assert taken.tolist() == [(625 + STEP * i) * down // up for i in range(6)]
+
+
+@gcc
+def test_a_shock_is_advised_and_withheld(device: Callable) -> None:
+    """Where over 10 % of the samples are missing the same rhythm is not shocked, and where less are it is."""
+    t = np.arange(2500) / 250
+    vf = 0.6 * np.sin(2 * np.pi * 4.5 * t + np.sin(t)) * (1 + 0.4 * np.sin(2 * np.pi * 0.7 * t))
+    whole = device(250.0).stream(vf)
+    assert whole["shock"].all()
+    broken = vf.copy()
+    broken[1900:2100] = np.nan  # 16 % of a window
+    advice = device(250.0).stream(broken)
+    assert (advice["shock"] == (advice["invalid_share"] <= 0.1)).all()
+    assert 0 < advice["shock"].sum() < len(advice["shock"])
+
+
+@gcc
+@pytest.mark.parametrize("threshold", [0.02, 0.5, 0.97])
+def test_threshold(threshold: float, tmp_path: Path) -> None:
+    """A shock is advised from the bundle's own threshold on, wherever the window is usable."""
+    bundle, weights = shipped()
+    (recording,) = synthetic_recordings(1, seed=2)
+    advice = Device(tmp_path, replace(bundle, threshold=threshold), weights, 250.0).stream(recording.signal[:, 0])
+    expected = (advice["probability"] >= threshold) & (advice["quality"] == USABLE)
+    assert 0 < expected.sum() < len(expected)
+    np.testing.assert_array_equal(advice["shock"], expected)
+
+
+@gcc
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_grid_of_the_largest_samples(order: int, tmp_path: Path) -> None:
+    """The worst that +-10 V can become is far from the end of the integers that the grid is counted in."""
+    preprocessing = Preprocessing(grid=True, order=order, mains_hz=50.0, high_hz=40.0)
+    device = Device(tmp_path, replace(shipped()[0], preprocessing=preprocessing), shipped()[1], 250.0, flags=SANITIZE)
+    impulse = np.zeros(5000)
+    impulse[2500] = 1.0
+    response = Preprocessor(replace(preprocessing, grid=False), 250.0).process(impulse)
+    worst = np.repeat(np.sign(response[::-1]), 2) * 1e4
+    reached = np.abs(device.run("preprocess", worst)).max()
+    assert reached > 1e4
+    assert reached / GRID_MV < 2**31 / 10
+
+
+@gcc
+@pytest.mark.parametrize("int8", [False, True])
+def test_rubbish_is_survived(device: Callable, int8: bool, rng: np.random.Generator) -> None:
+    """NaN, inf, subnormal and huge numbers in any pattern break no rule of C, and the code recovers from them."""
+    code = device(250.0, int8=int8, sanitize=True)
+    special = np.array(
+        [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e4, -1e4, 1.0001e4, 1e-45, 0.0, -0.0, 1.0], np.float32
+    )
+    bits = rng.integers(0, 2**32, 4000, dtype=np.uint32).view(np.float32)
+    good = awkward(250.0, 20.0, rng).astype(np.float32)
+    for rubbish in (
+        rng.choice(special, 4000),
+        bits,
+        np.full(4000, np.nan),
+        np.full(4000, 1e4 * (-1) ** np.arange(4000)),
+    ):
+        advice = code.stream(np.concatenate([rubbish, good]))
+        assert all(np.isfinite(column).all() for column in advice.values())
+        assert not advice["shock"][advice["taken"] <= 4000].any()
+        alone = code.stream(good)
+        np.testing.assert_allclose(advice["logit"][-3:], alone["logit"][-3:], atol=5e-3)
+    assert np.isfinite(code.run("network", np.resize(special, 625))).all()
+    assert len(code.stream(np.empty(0))["shock"]) == 0
+
+
+@gcc
+def test_fast_math_still_sees_invalid_samples(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Compiled with -ffast-math, NaN and inf are still held and counted."""
+    device = Device(tmp_path, *shipped(), 250.0, flags=("-O2", "-ffast-math"))
+    signal = awkward(250.0, 20.0, rng).astype(np.float32)
+    signal[1000:1100:3], signal[1001:1100:3] = np.nan, np.inf
+    expected = preprocessed(signal, 250.0, Preprocessing())
+    np.testing.assert_allclose(device.run("preprocess", signal), expected, atol=FILTER_TOLERANCE_MV)
+    assert device.stream(signal)["invalid_share"][0] == pytest.approx(67 / 1250)
+
+
+@gcc
+@pytest.mark.parametrize(("fs", "step"), [(250.0, 125), (100.0, 125), (360.0, 50), (1000.0, 625), (250.0, 2)])
+def test_stated_memory(fs: float, step: int, tmp_path: Path) -> None:
+    """Header, macro and sizeof agree on the bytes; another step changes macro and sizeof alike."""
+    bundle, weights = shipped()
+    flags = ("-O1", f"-DECG_SHOCK_STEP={step}")
+    (size,) = Device(tmp_path, bundle, weights, fs, flags=flags).run("sizeof", np.empty(0))
+    stated = re.search(r"memory +(\d+) bytes: sizeof", (tmp_path / "ecg_shock_model.h").read_text())
+    assert stated is not None
+    more_steps = -(-625 // step) - 5
+    assert size == int(stated[1]) + 8 * more_steps
+
+
+@gcc
+def test_a_wrong_size_does_not_compile(tmp_path: Path) -> None:
+    """The stated size is checked by the compiler: with one member more there is no object file."""
+    write_c(tmp_path, *shipped(), fs=250.0, int8=False)
+    header = tmp_path / "ecg_shock.h"
+    header.write_text(header.read_text().replace("int32_t filled;", "int32_t filled, one_more;"))
+    command = ["gcc", "-std=c99", "-c", tmp_path / "ecg_shock.c", "-o", tmp_path / "out.o"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "ecg_shock_has_the_stated_size" in done.stderr
+
+
+@gcc
+def test_a_short_step_advises_more_often(tmp_path: Path, rng: np.random.Generator) -> None:
+    """With another step the same windows get the same logits."""
+    signal = awkward(250.0, 12.0, rng).astype(np.float32)
+    every = Device(tmp_path / "a", *shipped(), 250.0, flags=("-O2", "-DECG_SHOCK_STEP=25")).stream(signal)
+    second = Device(tmp_path / "b", *shipped(), 250.0).stream(signal)
+    np.testing.assert_array_equal(every["logit"][::5], second["logit"])
+    np.testing.assert_array_equal(every["quality"][::5], second["quality"])
+
+
+@pytest.mark.skipif(shutil.which(ARM_GCC) is None, reason=f"{ARM_GCC} is missing: install gcc-arm-none-eabi")
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_cortex_m4_needs_no_library(int8: bool, activation: str, tmp_path: Path) -> None:
+    """On a Cortex-M4 nothing is missing that a library would have to bring, and nothing is in double precision."""
+    bundle, weights = shipped()
+    spec = replace(bundle.spec, activation=activation)
+    write_c(tmp_path, replace(bundle, spec=spec), weights, fs=250.0, int8=int8)
+    compile_with(
+        *(ARM_GCC, *CORTEX_M4, *STRICT, "-O2", "-ffreestanding", f"-I{tmp_path}"),
+        *("-c", tmp_path / "ecg_shock.c", "-o", tmp_path / "m4.o"),
+    )
+    symbols = subprocess.run(["arm-none-eabi-nm", tmp_path / "m4.o"], capture_output=True, text=True, check=True).stdout
+    found = [line.split()[-2:] for line in symbols.splitlines()]
+    assert {name for kind, name in found if kind == "U"} <= MAY_BE_MISSING
+    assert not [name for kind, name in found if kind in "BbDdC"]  # nothing that is written
+    assert {name for kind, name in found if kind == "T"} == {"ecg_shock_init", "ecg_shock_push", "ecg_shock_network"}
+
+
+def test_int8_rounding() -> None:
+    """No weight is off by more than half a step of its filter, and a filter of zeros stays one."""
+    kernel = np.random.default_rng(0).normal(0, [[[0.1, 1.0, 10.0]]], (7, 4, 3))
+    kernel[:, :, 0] = 0.0
+    integers, scales = quantize_int8(kernel)
+    assert integers.dtype == np.int8
+    assert np.abs(integers.astype(int)).max() == 127
+    assert (np.abs(integers * scales - kernel) <= scales * 0.5001).all()
+    assert not integers[:, :, 0].any()
+    assert np.isfinite(scales).all()
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """Wrong rates and weights are named, and leave no file."""
+    bundle, weights = shipped()
+    with pytest.raises(ValueError, match="coefficients"):
+        write_c(tmp_path / "c", bundle, weights, fs=249.97, int8=False)
+    with pytest.raises(ValueError, match="out of range"):
+        write_c(tmp_path / "c", bundle, weights, fs=50.0, int8=False)
+    with pytest.raises(TypeError, match="not a number"):
+        write_c(tmp_path / "c", bundle, weights, fs="250", int8=False)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="shapes"):
+        write_c(tmp_path / "c", bundle, weights[1:], fs=250.0, int8=False)
+    for bad in (np.nan, np.inf, 1e39):
+        broken = [(kernel.astype(np.float64), bias) for kernel, bias in weights]
+        broken[0][0][0, 0, 0] = bad
+        with pytest.raises(ValueError, match="NaN"):
+            write_c(tmp_path / "c", bundle, broken, fs=250.0, int8=False)
+    assert not (tmp_path / "c").exists()
+
+
+def test_card_cannot_break_the_header(tmp_path: Path) -> None:
+    """A model's name stays inside its comment, and the same model gives the same bytes."""
+    bundle, weights = shipped()
+    named = replace(bundle, card={"name": "*/ #error é\n\\"})
+    written = write_c(tmp_path, named, weights, fs=250.0, int8=True)
+    assert [path.name for path in written] == ["ecg_shock.h", "ecg_shock.c", "ecg_shock_model.h"]
+    text = written[2].read_text(encoding="ascii")
+    assert text.count("*/") == 1
+    assert "\\" not in text
+    write_c(tmp_path / "again", named, weights, fs=250.0, int8=True)
+    assert (tmp_path / "again" / "ecg_shock_model.h").read_bytes() == written[2].read_bytes()

@@ -1,0 +1,135 @@
+"""A LiteRT model is held against its network before LiteRT sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE, Advisor
+from ecg_shock.models import CnnSpec, build_model
+from ecg_shock.models.bundle import load_bundle, write_bundle
+from ecg_shock.models.litert_check import check_graph
+from ecg_shock.preprocessing import Preprocessing
+
+# TensorFlow's converter warns about itself.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    """Return the model that comes with the package."""
+    return (DEFAULT_BUNDLE / "model.tflite").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def spec() -> CnnSpec:
+    """Return what it should be."""
+    return load_bundle(DEFAULT_BUNDLE).spec
+
+
+def graph_of(content: bytes) -> schema.SubGraph:
+    """Return the graph of a model."""
+    return schema.Model.GetRootAs(content, 0).Subgraphs(0)
+
+
+def changed(content: bytes, at: int, form: str, *values: float) -> bytes:
+    """Write numbers over a part."""
+    data = bytearray(content)
+    struct.pack_into(form, data, at, *values)
+    return bytes(data)
+
+
+def tensor_with(content: bytes, shape: list[int]) -> tuple[int, int]:
+    """Return the first tensor of a shape, and where its values are."""
+    graph, model = graph_of(content), schema.Model.GetRootAs(content, 0)
+    index = next(i for i in range(graph.TensorsLength()) if np.ravel(graph.Tensors(i).ShapeAsNumpy()).tolist() == shape)
+    buffer = model.Buffers(graph.Tensors(index).Buffer())._tab
+    return index, buffer.Vector(buffer.Offset(4))
+
+
+@pytest.mark.parametrize(
+    ("activation", "padding", "pool"),
+    [("relu", "same", 2), ("elu", "valid", 3), ("selu", "same", 2), ("tanh", "valid", 2)],
+)
+def test_what_we_write_is_taken(activation: str, padding: str, pool: int, tmp_path: Path) -> None:
+    """Networks with each activation and padding come back as a model that can be run."""
+    spec = CnnSpec(filters=(4, 1), kernels=(7, 1), activation=activation, padding=padding, pool=pool)
+    bundle = write_bundle(
+        tmp_path, build_model(spec, seed=0), spec=spec, preprocessing=Preprocessing(), threshold=0.5, card={}
+    )
+    assert bundle.read_litert() == (tmp_path / "model.tflite").read_bytes()
+    assert 0 <= Advisor(bundle).probabilities(np.ones((1, 625)))[0] <= 1
+
+
+def test_an_operator_that_reads_nothing_is_refused(content: bytes, spec: CnnSpec) -> None:
+    """An input of no tensor, over which LiteRT crashes, and one that is written later: for all operators."""
+    graph = graph_of(content)
+    (last,) = graph.OutputsAsNumpy()
+    for number in range(graph.OperatorsLength()):
+        operator = graph.Operators(number)
+        start = operator._tab.Vector(operator._tab.Offset(6))
+        assert struct.unpack_from("<i", content, start)[0] == operator.Inputs(0)
+        for place in range(operator.InputsLength()):
+            if number == graph.OperatorsLength() - 2 and place == 2:
+                continue  # the bias of the last layer may be left out
+            for index in (-1, last, 74, 2**31 - 1):
+                with pytest.raises(ValueError, match=rf"operator {number}, [A-Z_0-9]+, reads what was not written"):
+                    check_graph(changed(content, start + 4 * place, "<i", index), spec)
+
+
+def test_an_operator_that_writes_elsewhere_is_refused(content: bytes, spec: CnnSpec) -> None:
+    """No operator writes over a constant, the input, what another wrote, or what does not exist."""
+    operator = graph_of(content).Operators(9)
+    start = operator._tab.Vector(operator._tab.Offset(8))
+    for index in (-1, 0, 1, operator.Inputs(0), 74):
+        with pytest.raises(ValueError, match=r"operator 9, SQUEEZE, writes over what is there"):
+            check_graph(changed(content, start, "<i", index), spec)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1e30])
+def test_weights_that_no_training_gives_are_refused(value: float, content: bytes, spec: CnnSpec) -> None:
+    """With such weights a network says NaN, and so never advises a shock."""
+    index, at = tensor_with(content, [20, 1, 15, 10])
+    with pytest.raises(ValueError, match=f"tensor {index} has values out of range"):
+        check_graph(changed(content, at, "<f", value), spec)
+
+
+def test_another_network_is_refused(content: bytes, spec: CnnSpec) -> None:
+    """What bundle.toml says of blocks, kernels, padding and pooling has to be what is run."""
+    for other, message in (
+        (replace(spec, filters=(10, 10, 20, 15, 15, 10, 21)), "last layer has another shape"),
+        (replace(spec, kernels=(10, 20, 10, 20, 20, 10, 16)), "convolutions are"),
+        (replace(spec, filters=spec.filters[1:], kernels=spec.kernels[1:]), "convolutions are"),
+        (replace(spec, padding="valid", input_samples=1250, kernels=(2,) * 7), "CONV_2D, has other options"),
+        (replace(spec, pool=3, filters=spec.filters[2:], kernels=spec.kernels[2:]), "MAX_POOL_2D, has other options"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_graph(content, other)
+
+
+def test_what_is_no_model_is_refused(content: bytes, spec: CnnSpec) -> None:
+    """Nothing, text, and a model that was cut anywhere are a ValueError."""
+    for damaged in (b"", b"TFL3", b"x" * 1000, content[4:], *(content[:n] for n in range(0, len(content), 997))):
+        with pytest.raises(ValueError, match="no LiteRT model of this network"):
+            check_graph(damaged, spec)
+
+
+def test_a_digest_that_fits_does_not_help(content: bytes, tmp_path: Path) -> None:
+    """A bundle whose model and digest were both changed is refused, by the name of its file."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(DEFAULT_BUNDLE, folder)
+    damaged = changed(content, tensor_with(content, [20, 1, 15, 10])[1], "<f", np.nan)
+    text = (folder / "bundle.toml").read_text()
+    digest = hashlib.sha256(content).hexdigest()
+    assert digest in text
+    (folder / "bundle.toml").write_text(text.replace(digest, hashlib.sha256(damaged).hexdigest()))
+    (folder / "model.tflite").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"model\.tflite holds no LiteRT model of this network"):
+        Advisor(folder)

@@ -1,0 +1,72 @@
+"""The ledger: trials survive the disk, are ranked, tabulated and drawn."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from ecg_shock.search.trials import Trial, plot, rank, read_trial, read_trials, table, write_csv, write_trial
+
+
+@pytest.fixture
+def trials() -> list[Trial]:
+    """Three good trials and a failed one."""
+    common = {"learning_rate": 1e-3, "seed": 0, "macs": 1000, "seconds": 2.0, "sensitivity": 0.8, "specificity": 1.0}
+    return [
+        Trial(name="0", filters=(5,), kernels=(10,), parameters=61, balanced_accuracy=0.9, loss=0.3, **common),
+        Trial(name="1", filters=(5, 5), kernels=(5, 5), parameters=161, balanced_accuracy=0.95, loss=0.2, **common),
+        Trial(name="2", filters=(10,), kernels=(5,), parameters=71, balanced_accuracy=0.95, loss=0.1, **common),
+        Trial(name="3", filters=(50,), kernels=(5,), parameters=351, error="died, badly", **common),
+    ]
+
+
+def test_trials_survive_the_disk(tmp_path: Path, trials: list[Trial]):
+    """What is read back equals what was written, NaN of a failed trial included; an unfinished folder is none."""
+    for trial in trials:
+        (tmp_path / trial.name).mkdir()
+        write_trial(tmp_path / trial.name, trial)
+    (tmp_path / "unfinished").mkdir()
+    found = read_trials(tmp_path)
+    assert found[:3] == tuple(trials[:3])
+    assert math.isnan(found[3].balanced_accuracy)
+    assert found[3].error == "died, badly"
+    assert read_trial(tmp_path / "unfinished") is None
+    assert sorted(file.name for file in (tmp_path / "0").iterdir()) == ["result.json"]
+
+
+def test_csv_has_every_trial_and_ranks_the_good_ones(tmp_path: Path, trials: list[Trial]):
+    """The CSV lists all trials, best first, and the failed one without a rank."""
+    write_csv(tmp_path / "trials.csv", trials)
+    with (tmp_path / "trials.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["rank"], row["name"]) for row in rows] == [("1", "2"), ("2", "1"), ("3", "0"), ("", "3")]
+    assert rows[1]["filters"] == "5-5"
+    assert rows[3]["error"] == "died, badly"
+
+
+def test_table_shows_the_best(trials: list[Trial]):
+    """The table shows as many as asked for, best first, and counts the failed."""
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(table(trials, title="study", rows=2))
+    shown = stream.getvalue()
+    assert "95.00" in shown
+    assert "90.00" not in shown
+    assert "1 failed" in shown
+
+
+@pytest.mark.parametrize("shown", [slice(None), slice(3, None)])
+def test_plot_draws_something(tmp_path: Path, trials: list[Trial], shown: slice):
+    """The plot is an image with content, also when all trials failed."""
+    plot(tmp_path / "trials.png", trials[shown], title="study")
+    assert imread(tmp_path / "trials.png").std() > 0.01
+
+
+def test_rank_leaves_failed_trials_out(trials: list[Trial]):
+    """Only trials with a result are ranked."""
+    assert [trial.name for trial in rank(trials)] == ["2", "1", "0"]

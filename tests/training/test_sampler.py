@@ -1,0 +1,871 @@
+"""Tests of ecg_shock.training.sampler."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from ecg_shock.training.sampler import (
+    SAMPLERS,
+    Sampler,
+    error_scores,
+    gain,
+    gradient_scores,
+    sampling_distribution,
+)
+
+FLOOR = 0.15
+UNBIASED = ("uniform", "class", "instance", "ras")
+ADAPTIVE = ("class", "instance", "ras")
+ALLOWED = [(name, stratified) for name in SAMPLERS for stratified in (False, True) if name != "obs" or not stratified]
+WINDOWS = 40  # at most, of a random case
+MANY = settings(max_examples=200, deadline=None, derandomize=True)
+
+
+def numbers():
+    """Return scores of which nobody knows the size: ordinary ones, ties, zeros, and 600 orders of magnitude."""
+    return st.one_of(
+        st.floats(0, 1e300),
+        st.floats(-300, 300).map(lambda exponent: 10.0**exponent),
+        st.floats(0.1, 10.0),
+        st.sampled_from([0.0, 0.0, 1.0, 1.0, 1.0, 1e-300, 1e300]),
+    )
+
+
+@st.composite
+def cases(draw):
+    """Return scores and groups: one window or many, one group, as many groups as windows, negative and gapped codes."""
+    n = draw(st.integers(1, WINDOWS))
+    scores = draw(st.one_of(st.lists(numbers(), min_size=n, max_size=n), numbers().map(lambda s: [s] * n)))
+    code = draw(st.sampled_from([st.just(7), st.integers(0, 3), st.sampled_from([-(2**40), -1, 5, 2**40])]))
+    groups = draw(st.one_of(st.lists(code, min_size=n, max_size=n), st.permutations(range(n))))
+    return np.array(scores, dtype=float), np.array(groups)
+
+
+def by_hand(name, scores, groups, floor):
+    """Return the distribution as the papers put it, with a loop over groups."""
+    n = len(scores)
+    uniform = np.full(n, 1 / n)
+    if name == "uniform" or max(scores) == 0:
+        return uniform
+    s = scores / max(scores)
+    p = np.empty(n)
+    if name == "obs":
+        p = np.exp(-math.log(100) / n * stats.rankdata(-s))
+    elif name == "instance":
+        p = s.copy()
+    else:
+        for group in set(groups.tolist()):
+            inside = groups == group
+            count = inside.sum()
+            if name == "class":
+                p[inside] = count * math.sqrt(np.mean(s[inside] ** 2)) / count
+            else:
+                within = s[inside] / s[inside].sum() if s[inside].any() else 0.0
+                p[inside] = count * np.mean(s[inside]) * within
+    return (1 - floor) * p / p.sum() + floor * uniform
+
+
+def second_moment(p, gradients):
+    """E‖w g‖² of one weighted draw, by enumerating every window; one that is never drawn has no gradient."""
+    drawn = p > 0
+    estimates = gradients[drawn] / (len(p) * p[drawn])[:, np.newaxis]
+    return float(np.sum(p[drawn] * np.sum(estimates**2, axis=1)))
+
+
+def variance(p, gradients):
+    """Trace of the covariance of one weighted draw, by enumerating every window (specification S2)."""
+    drawn = p > 0
+    mean = gradients.mean(axis=0)
+    estimates = gradients[drawn] / (len(p) * p[drawn])[:, np.newaxis]
+    return float(np.sum(p[drawn] * np.sum((estimates - mean) ** 2, axis=1)))
+
+
+def gradients_of(norms, seed):
+    """Return gradients of these norms, the largest made 1, in directions that lean to one side."""
+    directions = np.random.default_rng(seed).normal(loc=0.5, size=(norms.size, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return directions * (norms / norms.max() if norms.any() else norms)[:, np.newaxis]
+
+
+def case(rng, groups=4):
+    """Return gradients of 5 to 60 windows in groups of very different size of gradient, with their norms."""
+    n = int(rng.integers(5, 60))
+    group = rng.integers(0, groups, n)
+    gradients = rng.normal(loc=0.3, size=(n, 3)) * np.exp(2.0 * group)[:, np.newaxis] * rng.gamma(1.0, size=(n, 1))
+    return gradients, np.linalg.norm(gradients, axis=1), group
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@MANY
+@given(case=cases(), floor=st.sampled_from([0.0, 1e-3, 0.1, 0.5, 1.0]))
+def test_distributions_are_those_of_the_papers(name, case, floor):
+    """Each distribution equals the papers' formula worked out group by group, and sums to 1."""
+    scores, groups = case
+    p = sampling_distribution(name, scores, groups, floor)
+    np.testing.assert_allclose(p, by_hand(name, scores, groups, floor), rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@MANY
+@given(case=cases(), seed=st.integers(0, 2**32 - 1))
+def test_distributions_know_no_scale_order_or_code(name, case, seed):
+    """Scores times a power of two, windows in another order, and groups under other codes give the same p."""
+    scores, groups = case
+    scores = np.clip(scores, 0, 1e290) * (scores > 1e-290)
+    p = sampling_distribution(name, scores, groups, FLOOR)
+    np.testing.assert_array_equal(sampling_distribution(name, scores * 2.0**-30, groups, FLOOR), p)
+    order = np.random.default_rng(seed).permutation(p.size)
+    np.testing.assert_allclose(sampling_distribution(name, scores[order], groups[order], FLOOR), p[order], rtol=1e-9)
+    np.testing.assert_allclose(sampling_distribution(name, scores, -3 * groups - 17, FLOOR), p, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+@MANY
+@given(case=cases(), stale=cases(), floor=st.floats(1e-6, 1.0), seed=st.integers(0, 2**32 - 1))
+def test_weighted_draws_are_unbiased(name, case, stale, floor, seed):
+    """The expectation with the weights that are handed out is the mean gradient to 1e-10, however wrong the scores."""
+    norms, groups = case
+    gradients = gradients_of(norms, seed)
+    sampler = Sampler(name, groups, floor=floor, gate=1.0, seed=seed)
+    sampler.rescore(np.resize(stale[0], norms.size))
+    p = sampler.probabilities
+    weights = 1 / (p.size * p)  # of windows that do not come
+    indices, drawn_weights = sampler.draw((5, 100))
+    weights[indices] = drawn_weights
+    estimate = np.sum((p * weights)[:, np.newaxis] * gradients, axis=0)
+    np.testing.assert_allclose(estimate, gradients.mean(axis=0), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(np.sum(p * weights), 1.0, rtol=1e-10)
+
+
+def test_obs_is_biased(rng):
+    """What "obs" draws has another mean than the gradients have: that of its ranks, within four standard errors.
+
+    Its weights are 1, since it is another objective that its draws follow.
+    """
+    for seed in range(20):
+        gradients, norms, groups = case(rng)
+        sampler = Sampler("obs", groups, floor=FLOOR, seed=seed)
+        sampler.rescore(norms)
+        indices, weights = sampler.draw((400, 64))
+        np.testing.assert_array_equal(weights, 1.0)
+        drawn = (weights[..., np.newaxis] * gradients[indices]).mean(axis=1)
+        error = np.std(drawn, axis=0, ddof=1) / 20
+        expected = by_hand("obs", norms, groups, FLOOR) @ gradients
+        assert np.all(np.abs(drawn.mean(axis=0) - expected) < 4 * error)
+        assert np.max(np.abs(drawn.mean(axis=0) - gradients.mean(axis=0)) / error) > 8
+
+
+@pytest.mark.parametrize(("name", "stratified"), ALLOWED)
+def test_draws_follow_the_distribution(name, stratified, rng):
+    """Of random cases the frequencies of 20,000 draws pass a chi-square test against the distribution."""
+    surprise = []
+    for seed in range(20):
+        _, norms, groups = case(rng)
+        norms[rng.random(norms.size) < 0.2] = 0.0
+        sampler = Sampler(name, groups, floor=0.3, gate=1.0, stratified=stratified, seed=seed)
+        sampler.rescore(norms)
+        p = by_hand(name, norms, groups, 0.3)
+        np.testing.assert_allclose(sampler.probabilities, p, rtol=1e-9)
+        indices, _ = sampler.draw((400, 50))
+        expected = p * indices.size
+        if stratified:  # the group's places are given
+            for group in np.unique(groups):
+                inside = groups == group
+                expected[inside] *= np.isin(indices, np.flatnonzero(inside)).sum() / expected[inside].sum()
+        observed = np.bincount(indices.ravel(), minlength=p.size)
+        if name == "uniform" and not stratified:
+            assert np.ptp(observed) <= 1
+        else:
+            freedom = p.size - (np.unique(groups).size if stratified else 1)
+            surprise.append(stats.chi2.sf(np.sum((observed - expected) ** 2 / expected), freedom))
+    # Of twenty right ones, the least is so small once in 20,000 times.
+    assert min(surprise, default=1.0) > 2.5e-6
+
+
+@MANY
+@given(case=cases(), floor=st.floats(1e-6, 1.0))
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_floor_bounds_weights_and_probabilities(name, case, floor):
+    """No weight exceeds 1/floor and no group is drawn less than its floor's share, a group of zeros included."""
+    scores, groups = case
+    p = sampling_distribution(name, scores, groups, floor)
+    assert np.max(1 / (p.size * p)) <= (1 + 1e-12) / floor
+    for group in np.unique(groups):
+        assert p[groups == group].sum() >= (1 - 1e-12) * floor * np.mean(groups == group)
+    np.testing.assert_allclose(sampling_distribution(name, scores, groups, 1.0), 1 / p.size, rtol=1e-12)
+
+
+def test_a_group_without_gradient_is_still_drawn():
+    """A group of zero scores comes as often as its floor's share, and its weights are 1/floor."""
+    groups = np.repeat([0, 1], [30, 10])
+    for name in ADAPTIVE:
+        sampler = Sampler(name, groups, floor=0.2, seed=4)
+        sampler.rescore(np.where(groups == 0, 1.0, 0.0))
+        assert not sampler.is_open  # 1.15 is not worth it
+        sampler = Sampler(name, groups, floor=0.2, gate=1.0, seed=4)
+        sampler.rescore(np.where(groups == 0, 1.0, 0.0))
+        indices, weights = sampler.draw((1000, 20))
+        rare = groups[indices] == 1
+        share = 0.2 * 10 / 40
+        assert abs(rare.mean() - share) < 4 * math.sqrt(share * (1 - share) / rare.size)
+        np.testing.assert_allclose(weights[rare], 5.0, rtol=1e-12)
+
+
+@MANY
+@given(case=cases(), seed=st.integers(0, 2**32 - 1))
+def test_variances_stand_in_their_order(case, seed):
+    """Optimum ≤ classes alone (Gopal) ≤ uniform, on random gradients; the optimum is the formula of least variance."""
+    norms, groups = case
+    gradients = gradients_of(norms, seed)
+    uniform = np.full(norms.size, 1 / norms.size)
+    best, classes = (sampling_distribution(name, norms, groups, 0.0) for name in ("ras", "class"))
+    np.testing.assert_array_equal(best, sampling_distribution("instance", norms, groups, 0.0))
+    v = {k: variance(p, gradients) for k, p in {"best": best, "classes": classes, "uniform": uniform}.items()}
+    assert v["best"] <= v["classes"] + 1e-12
+    assert v["classes"] <= v["uniform"] + 1e-12
+    mean_square = np.sum(gradients.mean(axis=0) ** 2)
+    length = np.linalg.norm(gradients, axis=1)
+    np.testing.assert_allclose(v["best"], length.mean() ** 2 - mean_square, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(v["uniform"], np.mean(length**2) - mean_square, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+@MANY
+@given(case=cases(), wrong=cases(), floor=st.floats(1e-3, 1.0), seed=st.integers(0, 2**32 - 1))
+def test_variance_is_bounded_by_the_floor(name, case, wrong, floor, seed):
+    """With right scores the mixture is within its bound and under uniform; with any others within 1/floor of it."""
+    norms, groups = case
+    gradients = gradients_of(norms, seed)
+    uniform = np.full(norms.size, 1 / norms.size)
+    right = sampling_distribution(name, norms, groups, floor)
+    bound = (1 - floor) * variance(sampling_distribution(name, norms, groups, 0.0), gradients)
+    bound += floor * variance(uniform, gradients)
+    assert variance(right, gradients) <= bound * (1 + 1e-9) + 1e-12
+    assert variance(right, gradients) <= variance(uniform, gradients) * (1 + 1e-9) + 1e-12
+    most = second_moment(uniform, gradients) / floor
+    with np.errstate(divide="ignore", over="ignore"):
+        opposite = np.where(norms > 0, norms.max() / norms, 1e300) if norms.any() else norms
+    for scores in (np.resize(wrong[0], norms.size), np.minimum(opposite, 1e300), norms[::-1]):
+        p = sampling_distribution(name, scores, groups, floor)
+        assert second_moment(p, gradients) <= most * (1 + 1e-9)
+
+
+def test_stale_scores_cost_variance(rng):
+    """Scores of other windows have a larger variance than fresh ones, and the same mean."""
+    for _ in range(50):
+        gradients, norms, groups = case(rng)
+        stale = sampling_distribution("ras", rng.permutation(norms), groups, FLOOR)
+        fresh = sampling_distribution("ras", norms, groups, FLOOR)
+        assert variance(stale, gradients) > variance(fresh, gradients)
+        for p in (stale, fresh):
+            mean = p @ (gradients / (p.size * p)[:, np.newaxis])
+            np.testing.assert_allclose(mean, gradients.mean(axis=0), rtol=1e-10, atol=1e-10 * norms.max())
+
+
+def test_group_factor_is_the_mean_score_and_not_the_root_mean_square(rng):
+    """Two levels put together one by one with the mean give p; with the root-mean-square, more variance."""
+    for _ in range(50):
+        gradients, norms, groups = case(rng)
+        mean, root = np.empty(norms.size), np.empty(norms.size)
+        for group in np.unique(groups):
+            inside = groups == group
+            mean[inside] = inside.sum() * norms[inside].mean() * norms[inside] / norms[inside].sum()
+            root[inside] = inside.sum() * np.sqrt(np.mean(norms[inside] ** 2)) * norms[inside] / norms[inside].sum()
+        mean, root = mean / mean.sum(), root / root.sum()
+        p = sampling_distribution("ras", norms, groups, 0.0)
+        np.testing.assert_allclose(p, mean, rtol=1e-12)
+        assert variance(p, gradients) < variance(root, gradients) or np.unique(groups).size == 1
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("scores", [np.zeros(6), np.full(6, np.nan), np.array([1, 2, np.nan, 4, np.inf, 6.0])])
+def test_useless_scores_give_uniform_sampling(name, scores):
+    """Scores that are all zero, or not all finite, give the uniform distribution, no gain, and no warning."""
+    groups = np.array([0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(sampling_distribution(name, scores, groups, FLOOR), np.full(6, 1 / 6))
+    assert gain(name, scores, groups) == 1.0
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("scale", [1e-300, 1e-3, 1.0, 1e300])
+def test_equal_scores_leave_nothing_to_choose(name, scale):
+    """Equal scores mean p = 1/N, weights of 1 and no gain, also where a square would overflow or vanish."""
+    groups = np.arange(40) % 3
+    p = sampling_distribution(name, np.full(40, scale), groups, FLOOR)
+    np.testing.assert_allclose(p, 1 / 40, rtol=1e-12)
+    np.testing.assert_allclose(gain(name, np.full(40, scale), groups), 1.0, rtol=1e-12)
+    sampler = Sampler(name, groups, gate=1.0)
+    sampler.rescore(np.full(40, scale))
+    indices, weights = sampler.draw((5, 16))
+    np.testing.assert_allclose(weights, 1.0, rtol=1e-12)
+    sampler.update(indices, np.full(indices.shape, scale))
+    np.testing.assert_allclose(sampler.probabilities, 1 / 40, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "stratified"), ALLOWED)
+def test_one_window(name, stratified):
+    """A single window is always drawn, with weight 1, whatever its score."""
+    np.testing.assert_allclose(sampling_distribution(name, np.array([7.0]), np.array([-3]), FLOOR), [1.0])
+    sampler = Sampler(name, [5], stratified=stratified, gate=1.0)
+    for score in (1e300, 0.0, np.nan):
+        indices, weights = sampler.draw((3, 4))
+        assert np.all(indices == 0)
+        np.testing.assert_allclose(weights, 1.0, rtol=1e-12)
+        sampler.update(indices, np.full((3, 4), score))
+
+
+@MANY
+@given(case=cases())
+def test_one_group(case):
+    """In a single group "class" is uniform, and for the others the scores still decide."""
+    scores, _ = case
+    groups = np.full(scores.size, -9)
+    np.testing.assert_allclose(sampling_distribution("class", scores, groups, 0.0), 1 / scores.size, rtol=1e-9)
+    assert gain("class", scores, groups) == pytest.approx(1.0)
+    if scores.any():
+        expected = scores / scores.max() / math.fsum(scores / scores.max())
+        np.testing.assert_allclose(sampling_distribution("ras", scores, groups, 0.0), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+@MANY
+@given(case=cases())
+def test_gain_is_the_root_of_the_ratio_of_second_moments(name, case):
+    """The gain is that of drawing by the distribution without a floor, window by window, and never below 1."""
+    scores, groups = case
+    norms = gradients_of(scores, 0)
+    expected = 1.0
+    if scores.any():
+        uniform = np.full(scores.size, 1 / scores.size)
+        p = by_hand(name, scores, groups, 0.0)
+        expected = math.sqrt(second_moment(uniform, norms) / second_moment(p, norms))
+    assert gain(name, scores, groups) == pytest.approx(expected, rel=1e-9)
+    assert gain(name, scores, groups) >= 1.0
+    if name in ("ras", "instance") and scores.any():
+        share = scores / scores.max()
+        assert gain(name, scores, groups) == pytest.approx(math.sqrt(np.mean(share**2)) / np.mean(share), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "scores", "groups", "floor", "message"),
+    [
+        ("RAS", [1.0], [0], 0.1, "'uniform', 'class', 'instance', 'ras', 'obs'"),
+        ("ras", [1.0], [0], 1.5, "from 0"),
+        ("ras", [1.0], [0], float("nan"), "from 0"),
+        ("ras", [], [], 0.1, "not empty"),
+        ("ras", [1.0, 2.0], [0], 0.1, "equally long"),
+        ("ras", [[1.0, 2.0]], [[0, 1]], 0.1, "one-dimensional"),
+        ("ras", [1.0, -2.0], [0, 0], 0.1, "negative"),
+        ("uniform", [1.0, -np.inf], [0, 0], 0.1, "negative"),
+        ("ras", [1.0, 2.0], [0.0, 0.5], 0.1, "must be integer"),
+    ],
+)
+def test_wrong_distributions_are_refused(name, scores, groups, floor, message):
+    """What cannot be a distribution is refused with what is allowed."""
+    with pytest.raises(ValueError, match=message):
+        sampling_distribution(name, np.array(scores), np.array(groups), floor)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "RAS"}, "allowed are"),
+        ({"floor": 0.0}, "from 1e-06, or windows are never drawn, to 1"),
+        ({"floor": 1e-7}, "floor is 1e-07"),
+        ({"floor": -0.1}, "floor is -0.1"),
+        ({"floor": 1.1}, "floor is 1.1"),
+        ({"floor": float("nan")}, "floor is nan"),
+        ({"gate": 0.9}, "always open"),
+        ({"gate": float("nan")}, "gate is nan"),
+        ({"gate": float("inf")}, "gate is inf"),
+        ({"groups": []}, "not empty"),
+        ({"groups": [0.5, float("nan")]}, "must be integer"),
+        ({"name": "obs", "stratified": True}, "'obs'.* cannot be stratified"),
+    ],
+)
+def test_wrong_samplers_are_refused(arguments, message):
+    """A sampler that would never visit a window again, or that cannot be, is refused with the reason."""
+    with pytest.raises(ValueError, match=message):
+        Sampler(**({"name": "ras", "groups": [0, 1]} | arguments))
+
+
+def test_wrong_scores_are_refused_and_change_nothing():
+    """Negative scores and those of another number of windows are refused; the sampler goes on as it was."""
+    sampler = Sampler("ras", [0, 1], gate=1.0)
+    before = sampler.probabilities
+    with pytest.raises(ValueError, match=r"-1\.0.*not negative"):
+        sampler.update(np.array([0, 1]), np.array([np.nan, -1.0]))
+    with pytest.raises(ValueError, match=r"-2\.0"):
+        sampler.rescore(np.array([1.0, -2.0]))
+    with pytest.raises(ValueError, match=r"\(3,\).*must have shape \(2,\)"):
+        sampler.rescore(np.ones(3))
+    np.testing.assert_array_equal(sampler.probabilities, before)
+
+
+def test_uniform_draws_every_window_once_a_round():
+    """Whatever the batch size, N draws hold every window once, rounds differ, and weights are exactly 1."""
+    sampler = Sampler("uniform", np.zeros(49, int), seed=3)
+    batches = [sampler.draw(10) for _ in range(49)]
+    rounds = np.concatenate([indices for indices, _ in batches]).reshape(10, 49)
+    np.testing.assert_array_equal(np.sort(rounds, axis=1), np.tile(np.arange(49), (10, 1)))
+    assert len({tuple(r) for r in rounds}) == 10
+    assert all(np.all(weights == 1.0) for _, weights in batches)
+
+
+def test_uniform_batch_larger_than_the_data():
+    """A batch of more windows than there are holds every window, as evenly as can be."""
+    indices, _ = Sampler("uniform", np.zeros(7, int)).draw((2, 16))
+    assert indices.shape == (2, 16)
+    counts = np.bincount(indices.ravel(), minlength=7)
+    assert counts.min() >= 4
+    assert counts.max() <= 5
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_weights_are_those_of_the_distribution_that_drew(name):
+    """Scores learned after a draw change the next draw's weights and not those already handed out."""
+    sampler = Sampler(name, [0, 0, 1, 1], floor=0.2, gate=1.0)
+    sampler.rescore(np.array([1.0, 2.0, 3.0, 4.0]))
+    before = sampler.probabilities
+    indices, weights = sampler.draw((5, 20))
+    sampler.update(indices, 3.0 - indices)
+    np.testing.assert_allclose(weights, 1 / (4 * before[indices]), rtol=1e-12)
+    assert not np.allclose(sampler.probabilities, before)
+
+
+def places(shares, batch):
+    """Return the counts nearest to the shares by least squares, at least one each, of all that there are."""
+    possible = itertools.product(range(1, batch + 1), repeat=len(shares))
+    return min(
+        np.sum((np.array(counts) - batch * np.array(shares)) ** 2) for counts in possible if sum(counts) == batch
+    )
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_stratified_batches_hold_the_apportioned_counts(name, rng):
+    """Every batch holds the same counts, at least one of each group, and no other counts are nearer to p."""
+    for seed in range(40):
+        groups = rng.integers(0, rng.integers(1, 5), rng.integers(4, 60))
+        batch = int(rng.integers(np.unique(groups).size, 11))
+        sampler = Sampler(name, groups, floor=0.1, stratified=True, gate=1.0, seed=seed)
+        sampler.rescore(rng.gamma(1.0, size=groups.size) * np.exp(3 * groups * rng.normal()))
+        indices, _ = sampler.draw((50, batch))
+        present, member = np.unique(groups, return_inverse=True)
+        counts = np.array([np.bincount(member[row], minlength=present.size) for row in indices])
+        assert counts.min() >= 1
+        assert np.all(counts == counts[0])
+        shares = np.bincount(member, weights=sampler.probabilities)
+        off = np.sum((counts[0] - batch * shares) ** 2)
+        assert off == pytest.approx(places(shares, batch), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_stratified_draws_are_unbiased(name, rng):
+    """The expectation of a batch with the weights handed out is the mean gradient to 1e-10, whatever the rounding."""
+    for seed in range(40):
+        gradients, norms, groups = case(rng, groups=3)
+        batch = int(rng.integers(3, 12))
+        sampler = Sampler(name, groups - 5, floor=0.3, stratified=True, gate=1.0, seed=seed)
+        sampler.rescore(rng.permutation(norms))
+        p = sampler.probabilities
+        indices, drawn_weights = sampler.draw((4000, batch))
+        weights = np.full(p.size, np.nan)
+        weights[indices] = drawn_weights
+        np.testing.assert_array_equal(weights[indices], drawn_weights)  # one weight a window
+        assert np.isfinite(weights).all()  # and every window came
+        expectation = np.zeros(3)
+        for group in np.unique(groups):
+            inside = groups == group
+            count = np.sum(inside[indices[0]])
+            within = p[inside] / p[inside].sum()
+            expectation += count / batch * (within * weights[inside]) @ gradients[inside]
+            # What S10 says of uniform draws inside a group, for any: N_c/N of the mean of importance weights.
+            expected = batch / (p.size * count * within)
+            np.testing.assert_allclose(weights[inside], expected, rtol=1e-10)
+        np.testing.assert_allclose(expectation, gradients.mean(axis=0), rtol=1e-10, atol=1e-10 * norms.max())
+        batches = np.mean(drawn_weights[..., np.newaxis] * gradients[indices], axis=1)
+        error = batches.std(axis=0, ddof=1) / math.sqrt(len(batches))
+        z = (batches.mean(axis=0) - gradients.mean(axis=0)) / error
+        assert np.all(np.abs(z) < 4.5)  # 480 of them: the largest is so large once in 300 times
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_stratified_batches_vary_less(name, rng):
+    """Where nothing is rounded a batch's variance is within a group's alone, below that of independent draws."""
+    for seed in range(20):
+        member = rng.permutation(np.repeat([0, 1, 2], [20, 10, 10]))
+        norms = rng.gamma(0.7, size=40) + 0.01
+        norms /= np.bincount(member, weights=norms)[member] / np.array([20, 10, 10])[member]
+        gradients = norms[:, np.newaxis] * (rng.normal(size=(40, 2)) + np.array([[3, 0], [0, 3], [-3, 0]])[member])
+        sampler = Sampler(name, member, floor=0.2, stratified=True, gate=1.0, seed=seed)
+        sampler.rescore(np.ones(40) if name == "class" else norms)  # groups of the same mean score
+        p = sampler.probabilities
+        independent = variance(p, gradients) / 8
+        inside = 0.0
+        for group in range(3):
+            of = member == group
+            within = p[of] / p[of].sum()
+            estimates = gradients[of] / (40 * p[of])[:, np.newaxis]
+            spread = np.sum(within * np.sum((estimates - within @ estimates) ** 2, axis=1))
+            inside += [4, 2, 2][group] * spread / 64
+        indices, weights = sampler.draw((20000, 8))
+        np.testing.assert_allclose(weights, 1 / (40 * p[indices]), rtol=1e-9)
+        batches = np.mean(weights[..., np.newaxis] * gradients[indices], axis=1)
+        assert batches.var(axis=0).sum() == pytest.approx(inside, rel=0.08)
+        assert inside < 0.8 * independent
+
+
+class LargestNumber:
+    """Random numbers as large as can be."""
+
+    def random(self, shape):
+        """Return the largest number below 1."""
+        return np.full(shape, 1 - 2.0**-53)
+
+
+def test_stratified_draws_stay_in_their_stratum(rng):
+    """The largest random number draws the last window of each stratum and none of the next, whatever is rounded."""
+    for seed in range(200):
+        groups = rng.permutation(np.repeat([0, 1, 2], rng.integers(1, 40, 3)))
+        sampler = Sampler("ras", groups, floor=1e-6, stratified=True, gate=1.0, seed=seed)
+        sampler.rescore(10.0 ** rng.uniform(-9, 9, groups.size))
+        sampler._rng = LargestNumber()
+        indices, _ = sampler.draw((1, 9))
+        np.testing.assert_array_equal(np.unique(indices), np.sort([np.flatnonzero(groups == g)[-1] for g in (0, 1, 2)]))
+
+
+def test_stratified_draws_of_a_stratum_that_weighs_nothing():
+    """Inside a stratum of a billionth of all probability, windows are drawn and weighted as everywhere."""
+    groups = np.repeat([0, 1], [10, 30])
+    scores = np.where(groups == 0, 1e15, np.arange(40.0))
+    sampler = Sampler("ras", groups, floor=1e-6, stratified=True, gate=1.0, seed=3)
+    sampler.rescore(scores)
+    p = sampler.probabilities
+    indices, weights = sampler.draw((30000, 2))
+    np.testing.assert_array_equal(np.sort(groups[indices], axis=1), np.tile([0, 1], (30000, 1)))
+    drawn = np.bincount(indices[groups[indices] == 1], minlength=40)[10:]
+    expected = 30000 * p[10:] / p[10:].sum()
+    assert stats.chi2.sf(np.sum((drawn - expected) ** 2 / expected), 29) > 1e-6
+    within = p[indices] / np.bincount(groups, weights=p)[groups[indices]]
+    np.testing.assert_allclose(weights, 2 / (40 * within), rtol=1e-9)
+
+
+def test_batch_size_may_be_any_integer():
+    """A NumPy integer is a batch size too."""
+    for stratified in (False, True):
+        indices, weights = Sampler("ras", [0, 1, 1], stratified=stratified).draw(np.int64(4))
+        assert indices.shape == weights.shape == (4,)
+
+
+def test_small_stratified_batches_are_refused():
+    """A batch of fewer windows than groups is refused with both numbers; one of as many holds one of each."""
+    sampler = Sampler("ras", [3, -1, 3, 8, 8], stratified=True)
+    with pytest.raises(ValueError, match=r"batch of 2 windows .* each of 3 groups; use larger batches"):
+        sampler.draw((4, 2))
+    indices, _ = sampler.draw((50, 3))
+    np.testing.assert_array_equal(np.sort(np.array([3, -1, 3, 8, 8])[indices], axis=1), np.tile([-1, 3, 8], (50, 1)))
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_closed_gate_is_uniform_sampling(name, stratified, rng):
+    """While scores promise little, draws and weights are exactly those of "uniform" with the same seed.
+
+    Stratified, each group has its share of the windows, and its windows one weight.
+    """
+    groups = rng.integers(0, 3, 101)
+    closed, uniform = (Sampler(n, groups, stratified=stratified, seed=8) for n in (name, "uniform"))
+    closed.rescore(rng.uniform(0.8, 1.2, 101))
+    for _ in range(30):
+        assert not closed.is_open
+        assert 1.0 <= closed.gain < 1.02
+        np.testing.assert_array_equal(closed.probabilities, np.full(101, 1 / 101))
+        (indices, weights), (expected, ones) = closed.draw((2, 16)), uniform.draw((2, 16))
+        np.testing.assert_array_equal(indices, expected)
+        np.testing.assert_array_equal(weights, ones)
+        if stratified:
+            for row, row_weights in zip(indices, weights, strict=True):
+                size, places = np.bincount(groups), np.bincount(groups[row])
+                np.testing.assert_allclose(row_weights, 16 * size[groups[row]] / (101 * places[groups[row]]))
+        closed.update(indices, rng.uniform(0.8, 1.2, indices.shape))
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize("gate", [1.05, 1.2, 1.6])
+def test_gate_follows_the_moving_average_of_the_gain(name, gate, rng):
+    """It opens with the update that takes the average to the gate, and closes with the one that takes it below."""
+    groups = np.arange(60) % 2
+    sampler = Sampler(name, groups, gate=gate, seed=1)
+    scores, average, opened = np.ones(60), 1.0, []
+    for step in range(120):
+        new = np.where(groups == 1, 60.0, 0.1) if 20 <= step < 60 else np.full(60, 2.0)
+        sampler.update(np.arange(60), new)  # all are visited, so that none is old
+        scores = np.sqrt((scores**2 + new**2) / 2) if step else new  # nothing was known before the first
+        if name == "class":
+            root = np.sqrt([np.mean(scores[groups == g] ** 2) for g in groups])
+            tau = math.sqrt(np.mean(scores**2)) / np.mean(root)
+        else:
+            tau = math.sqrt(np.mean(scores**2)) / np.mean(scores)
+        average = tau + (average - tau) * 0.5**10  # an epoch's worth of draws, ten half-lives
+        opened.append(average >= gate)
+        assert sampler.is_open == opened[-1]
+        assert sampler.gain == pytest.approx(average, rel=1e-9)
+    assert {(a, b) for a, b in itertools.pairwise(opened) if a != b} >= (
+        {(False, True), (True, False)} if gate < 1.4 else set()
+    )
+    assert any(opened) == (gate < 1.4)  # two equal groups of which one is zero have a gain of the root of two
+
+
+def test_gain_is_averaged_over_draws_and_not_over_calls():
+    """Sixty draws of scores that are known already move the average alike, in however many calls they come."""
+    groups = np.arange(1000) % 2
+    scores = 1.0 + 8.0 * groups  # each is its group's mean, so that growing older changes nothing
+    tau = math.sqrt(41) / 5
+    for calls in (1, 2, 3, 6, 60):
+        sampler = Sampler("ras", groups)
+        sampler.rescore(scores)
+        sampler.restore(sampler.state() | {"gain": np.array(1.0)})
+        for indices in np.split(np.arange(60), calls):
+            sampler.update(indices, scores[indices])
+        assert sampler.gain == pytest.approx(tau + (1 - tau) * 0.5 ** (60 / 100), rel=1e-12)
+
+
+def test_gates_that_never_close_or_open(rng):
+    """A gate of 1 is open from the start, "obs" knows none, and "uniform" stays uniform whatever the scores."""
+    scores = rng.gamma(0.1, size=50)
+    for name in SAMPLERS:
+        always, usual = Sampler(name, np.zeros(50, int), gate=1.0), Sampler(name, np.zeros(50, int))
+        assert always.is_open == (name != "uniform")
+        assert usual.is_open == (name == "obs")
+        usual.rescore(scores)
+        # In one group "class" is uniform and has nothing to gain.
+        assert usual.is_open == (name in ("instance", "ras", "obs"))
+        assert usual.learns == (name != "uniform")
+    assert Sampler("obs", [0, 1]).gain == 1.0
+
+
+def test_rescoring_sets_the_gain():
+    """A pass over all windows sets the gain at once, both up and down; its scores are averaged with those known."""
+    sampler = Sampler("ras", np.arange(8) % 2)
+    scores = np.array([8.0, 0, 0, 0, 0, 0, 0, 0])
+    sampler.rescore(scores)
+    assert sampler.gain == pytest.approx(math.sqrt(8))
+    assert sampler.is_open
+    for _ in range(20):
+        sampler.rescore(np.full(8, 0.3))
+        scores = np.sqrt((scores**2 + 0.3**2) / 2)
+        assert sampler.gain == pytest.approx(math.sqrt(np.mean(scores**2)) / np.mean(scores))
+        np.testing.assert_allclose(sampler.state()["scores"], scores, rtol=1e-12)
+    assert not sampler.is_open
+
+
+def distribution(scores, floor):
+    """Return what "ras" and "instance" draw by when they believe these scores."""
+    return (1 - floor) * np.array(scores) / np.sum(scores) + floor / len(scores)
+
+
+@pytest.mark.parametrize("name", ["ras", "instance"])
+def test_update_averages_visited_scores_and_lets_others_drift(name):
+    """A visited score's square moves to the mean square of its new ones, half-way or more; others fade.
+
+    Those are believed to lie nearer to the mean of their group, of "instance" to that of all, and NaN is a window that
+    was not visited.
+    """
+    sampler = Sampler(name, [0, 0, 0, 9, 9], floor=0.5, gate=1.0)
+    sampler.rescore(np.array([2.0, 4.0, 9.0, 1.0, 3.0]))
+    sampler.update(np.array([[0, 0], [4, 0]]), np.array([[10.0, 20.0], [np.nan, 6.0]]))
+    first = 4 / 5  # epochs: four draws of five windows
+    scores = [math.sqrt((2**2 + (10**2 + 20**2 + 6**2) / 3) / 2), 4.0, 9.0, 1.0, 3.0]
+    mean = [np.mean(scores[:3])] * 3 + [2.0] * 2 if name == "ras" else [np.mean(scores)] * 5
+    kept = np.where(np.arange(5) == 0, 1.0, 0.5 ** (first / 5))  # the half-life is five epochs
+    believed = mean + kept * (np.array(scores) - mean)
+    np.testing.assert_allclose(sampler.state()["scores"], scores, rtol=1e-12)
+    np.testing.assert_allclose(sampler.state()["ages"], [0, first, first, first, first], rtol=1e-12)
+    np.testing.assert_allclose(sampler.probabilities, distribution(believed, 0.5), rtol=1e-12)
+
+    # A window that comes back is averaged with its own score, which counts less than half by now, and is known again.
+    sampler.update(np.array([2]), np.array([1.0]))
+    old = 0.5 * 0.5 ** (first / 5)
+    scores[2] = math.sqrt(old * 9.0**2 + (1 - old) * 1.0**2)
+    ages = np.array([1 / 5, first + 1 / 5, 0.0, first + 1 / 5, first + 1 / 5])
+    mean = [np.mean(scores[:3])] * 3 + [2.0] * 2 if name == "ras" else [np.mean(scores)] * 5
+    believed = mean + 0.5 ** (ages / 5) * (np.array(scores) - mean)
+    np.testing.assert_allclose(sampler.state()["scores"], scores, rtol=1e-12)
+    np.testing.assert_allclose(sampler.probabilities, distribution(believed, 0.5), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "mean"), [("ras", [4.0, 4.0, 4.0, 10.0, 10.0, 10.0]), ("instance", [7.0] * 6)])
+def test_old_scores_become_the_mean(name, mean):
+    """After 500 epochs in which one window alone came, all others count as the mean of their group, or of all."""
+    sampler = Sampler(name, [-1, -1, -1, 7, 7, 7], floor=0.1, gate=1.0)
+    sampler.rescore(np.array([3.0, 0.0, 9.0, 2.0, 28.0, 0.0]))
+    for _ in range(500):
+        sampler.update(np.zeros(6, int), np.full(6, 3.0))
+    believed = np.array(mean)
+    believed[0] = 3.0
+    np.testing.assert_allclose(sampler.probabilities, distribution(believed, 0.1), rtol=1e-9)
+    sampler.rescore(np.array([3.0, 0.0, 9.0, 2.0, 28.0, np.nan]))  # known again, but for the last, which stays old
+    believed = np.array([3.0, 0.0, 9.0, 2.0, 28.0, mean[-1]])
+    np.testing.assert_allclose(sampler.probabilities, distribution(believed, 0.1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_no_scores_make_a_sampler_useless(name, data):
+    """Whatever finite and infinite scores come, and in what order, p stays a distribution over all windows."""
+    _, groups = data.draw(cases())
+    n = groups.size
+    score = st.one_of(numbers(), st.sampled_from([np.nan, np.inf]))
+    sampler = Sampler(name, groups, floor=0.1, gate=data.draw(st.sampled_from([1.0, 1.2])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        if data.draw(st.booleans()):
+            sampler.rescore(np.array(data.draw(st.lists(score, min_size=n, max_size=n))))
+        else:
+            indices = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=2 * n)), dtype=int)
+            sampler.update(indices, np.array([data.draw(score) for _ in indices]))
+        p = sampler.probabilities
+        assert p.sum() == pytest.approx(1.0, rel=1e-12)
+        assert p.min() >= (1 - 1e-12) * 0.1 / n
+        assert math.isfinite(sampler.gain)
+        assert sampler.gain >= 1.0 - 1e-12
+        assert np.isfinite(sampler.state()["scores"]).all()
+        indices, weights = sampler.draw((2, 4))
+        assert indices.min() >= 0
+        assert indices.max() < n
+        assert np.all(weights > 0)
+        assert weights.max() <= 10 * (1 + 1e-9)
+
+
+def through_a_file(state):
+    """Return the arrays as they come back from a file that holds no pickles."""
+    assert all(isinstance(a, np.ndarray) and a.dtype != object for a in state.values())
+    file = io.BytesIO()
+    np.savez(file, **state)
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize(("name", "stratified"), ALLOWED)
+def test_restored_sampler_goes_on_with_the_same_draws(name, stratified, opened, rng):
+    """A state taken in mid-round and carried through a file gives the same p, gate and draws, bit for bit.
+
+    Scores, ages, the gain's average and the random numbers all go with it: the gate opens in the same later step.
+    """
+    groups = rng.integers(-1, 3, 101)
+    sampler = Sampler(name, groups, stratified=stratified, seed=5)
+    sampler.rescore(rng.gamma(0.3, size=101) * np.exp(groups) if opened else np.ones(101))
+    for _ in range(3):
+        indices, _ = sampler.draw((2, 16))
+        spread = 1.0 if opened else 0.05
+        scores = rng.gamma(1 / spread**2, spread**2, size=indices.shape)
+        sampler.update(indices, scores * np.exp(groups[indices]) if opened else scores)
+    assert name == "obs" or sampler.is_open == (opened and name != "uniform")
+    state = through_a_file(sampler.state())
+    assert np.unique(state["ages"]).size > 1
+
+    resumed = Sampler(name, groups, stratified=stratified, seed=99)
+    resumed.restore(state)
+    gates = []
+    for step in range(40):
+        np.testing.assert_array_equal(sampler.probabilities, resumed.probabilities)
+        assert (sampler.gain, sampler.is_open) == (resumed.gain, resumed.is_open)
+        (a, wa), (b, wb) = sampler.draw((2, 16)), resumed.draw((2, 16))
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(wa, wb)
+        later = rng.gamma(0.1, size=a.shape) * np.exp(2 * groups[a]) * (step < 20)
+        sampler.update(a, later)
+        resumed.update(b, later)
+        gates.append(sampler.is_open)
+    assert not opened or name in ("uniform", "obs") or gates[0]
+    assert opened or name in ("uniform", "obs") or any(gates)  # it opens on the way
+    for key, array in sampler.state().items():
+        np.testing.assert_array_equal(array, resumed.state()[key])
+
+
+def test_state_is_a_copy():
+    """What a sampler learns after its state was taken does not change the state, nor the other way round."""
+    sampler = Sampler("ras", [0, 0, 1])
+    sampler.draw(2)
+    state = sampler.state()
+    before = {name: array.copy() for name, array in state.items()}
+    other = Sampler("ras", [0, 0, 1])
+    other.restore(state)
+    for one in (sampler, other):
+        one.draw(2)
+        one.update(np.array([0]), np.array([9.0]))
+        one.rescore(np.array([1.0, 2.0, 3.0]))
+    for name, array in before.items():
+        np.testing.assert_array_equal(state[name], array)
+
+
+@pytest.mark.parametrize(("name", "stratified"), ALLOWED)
+def test_draws_are_set_by_the_seed(name, stratified):
+    """One seed gives one series of draws, another seed another."""
+
+    def draws(seed):
+        sampler = Sampler(name, np.arange(50) % 2, stratified=stratified, gate=1.0, seed=seed)
+        return sampler.draw((4, 25))[0].tolist()
+
+    assert draws(1) == draws(1)
+    assert draws(1) != draws(2)
+
+
+def test_state_of_other_windows_is_refused():
+    """The state of another number of windows is refused with both numbers, not stretched."""
+    with pytest.raises(ValueError, match="of 3 windows; this sampler has 2"):
+        Sampler("ras", [0, 1]).restore(Sampler("ras", [0, 1, 1]).state())
+
+
+def test_score_is_the_norm_of_the_last_layers_gradient(rng):
+    """The score equals the norm of the weighted cross-entropy's derivative by finite differences, to 1e-5.
+
+    The derivative with respect to the bias alone is the score without the features.
+    """
+    features, weights, bias = rng.normal(size=(20, 4)), rng.normal(size=4), 0.3
+    shockable, class_weights = rng.random(20) < 0.4, rng.uniform(0.5, 2.0, 20)
+
+    def loss(parameters):
+        q = 1 / (1 + np.exp(-(features @ parameters[:4] + parameters[4])))
+        return -class_weights * np.where(shockable, np.log(q), np.log(1 - q))
+
+    at, step = np.append(weights, bias), 1e-5
+    slopes = [(loss(at + step * e) - loss(at - step * e)) / (2 * step) for e in np.eye(5)]
+    arguments = (features @ weights + bias, np.sum(features**2, axis=1), shockable, class_weights)
+    np.testing.assert_allclose(gradient_scores(*arguments), np.linalg.norm(slopes, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(error_scores(*arguments), np.abs(slopes[4]), rtol=1e-5)
+
+
+def test_scores_of_extreme_logits():
+    """Logits that saturate or overflow give 0, c √(1 + ‖h‖²) or NaN, and no warning."""
+    logits = np.array([1e4, -1e4, np.inf, 1e4], np.float32)
+    arguments = (logits, np.array([3, 3, 3, np.inf], np.float32), np.array([True] * 4), np.full(4, 2.0))
+    np.testing.assert_array_equal(gradient_scores(*arguments), [0.0, 4.0, 0.0, np.nan])
+    np.testing.assert_array_equal(error_scores(*arguments), [0.0, 2.0, 0.0, 0.0])
+    small = error_scores(np.array([40.0]), np.zeros(1), np.array([True]), np.ones(1))
+    np.testing.assert_allclose(small, math.exp(-40), rtol=1e-12)  # 1 − q is 0 in this precision
+
+
+@pytest.mark.parametrize("module", ["samplers", "draws"])
+def test_samplers_need_numpy_alone(module):
+    """The module works where only NumPy can be imported."""
+    code = (
+        f"import sys, json; import ecg_shock.training.{module}; "
+        "print(json.dumps([m for m in ('tensorflow', 'keras', 'scipy', 'pydantic') if m in sys.modules]))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert json.loads(printed) == []
