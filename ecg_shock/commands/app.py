@@ -18,6 +18,7 @@ from ecg_shock.commands.train import train
 from ecg_shock.commands.tune import tune
 from ecg_shock.commands.validate import validate
 from ecg_shock.commands.windows import windows
+from ecg_shock.files import explain
 
 FAILED_EXIT_CODE = 1
 STOPPED_EXIT_CODE = 130  # what shells give a command that Ctrl-C ended
@@ -39,7 +40,7 @@ class OneLineErrors(TyperGroup):
             closed_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if closed_pipe or ctx.params["verbose"]:
                 raise
-            console.print(f"error: {_explain(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"error: {_in_one_line(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(FAILED_EXIT_CODE) from error
 
 
@@ -72,13 +73,10 @@ for command in (fetch, windows, tune, train, validate, predict, scan, export):
     app.command()(command)
 
 
-def _explain(error: Exception) -> str:
+def _in_one_line(error: Exception) -> str:
     from pydantic import ValidationError
 
-    if not isinstance(error, ValidationError):
-        return str(error)
-    faults = (f"{'.'.join(map(str, f['loc']))}={f['input']!r}: {f['msg']}" for f in error.errors())
-    return "; ".join(faults)
+    return "; ".join(explain(error)) if isinstance(error, ValidationError) else str(error)
 
 
 def main() -> None:

@@ -70,9 +70,9 @@ def train(
     from ecg_shock.data.datasets import SYNTHETIC, DataConfig, load_parts
     from ecg_shock.data.splits import load_split
     from ecg_shock.evaluation.evaluation_set import data_config
+    from ecg_shock.files import locked
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import load_bundle
-    from ecg_shock.training.checkpoint import lock
     from ecg_shock.training.fold import patients
     from ecg_shock.training.trainer import TrainingConfig
 
@@ -112,7 +112,7 @@ def train(
             parts = load_parts(config, data)
         folder = out / f"fold-{k}"
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(folder):
+        with locked(folder):
             _train_fold(spec, parts, config, training, folder, _selection(base, patients(parts.test)))
     console.print(f"to judge it: ecg-shock validate {out}", highlight=False, markup=False)
 

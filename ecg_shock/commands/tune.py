@@ -82,8 +82,8 @@ def tune(
 def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | None) -> None:
     from ecg_shock.data.datasets import load_parts
     from ecg_shock.data.manifests import data_dir
+    from ecg_shock.files import locked
     from ecg_shock.search.study import read_study
-    from ecg_shock.training.checkpoint import lock
 
     study = read_study(name, changes)
     folder = out or Path("runs") / study.name
@@ -91,7 +91,7 @@ def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | Non
     with console.status("reading the recordings"):
         parts = load_parts(study.data, recordings)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder):
+    with locked(folder):
         _run(study, parts, folder, recordings)
 
 

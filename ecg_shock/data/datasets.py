@@ -24,6 +24,7 @@ from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import Fold, load_split
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
 from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, LeftOut, WindowSet, concatenate, cut_windows
+from ecg_shock.files import atomic_writer
 from ecg_shock.preprocessing import MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
@@ -362,17 +363,12 @@ def _read_cache(path: Path) -> WindowSet | None:
 
 
 def _write_cache(path: Path, windows: WindowSet) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     left_out = json.dumps([[e.database, e.record, e.reason, e.seconds] for e in windows.left_out])
     arrays = {name: getattr(windows, name) for name in ARRAY_FIELDS}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays, window_s=windows.window_s, left_out=left_out)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_writer(path) as file:
+            np.savez(file, **arrays, window_s=windows.window_s, left_out=left_out)
     except OSError as error:
         logger.warning("%s cannot be written (%s); the windows will be prepared again each time.", path, error)
 

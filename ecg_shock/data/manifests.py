@@ -9,18 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from ecg_shock.files import explain, read_toml
 from ecg_shock.rhythms import RHYTHMS, UNUSABLE
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # Letters, digits, "_" and "-", with single dots between them: no separator, no drive, no "..", no hidden file.
 # Temporary files of a download begin with a dot, so that they never meet a name of a manifest.
@@ -249,14 +243,9 @@ def _read_manifest(path: Path) -> Manifest:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise ValueError(f"{path} is not a TOML file: {error}") from error
-    try:
-        return TypeAdapter(Manifest).validate_python(content)
+        return TypeAdapter(Manifest).validate_python(read_toml(path))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors()]
-        raise ValueError(f"{path} is not a valid manifest; mend " + "; ".join(problems)) from error
+        raise ValueError(f"{path} is not a valid manifest; correct " + "; ".join(explain(error))) from error
 
 
 def data_dir(override: str | Path | None = None) -> Path:

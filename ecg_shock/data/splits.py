@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,7 @@ from typing import Any
 import numpy as np
 
 from ecg_shock.data.manifests import resource_dir
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+from ecg_shock.files import read_toml
 
 MIN_GROUPS = 3  # one tests, one validates, the others train
 
@@ -77,10 +71,7 @@ def load_split(name: str) -> tuple[Fold, ...]:
             ".toml"
         )
     path = folder / f"{name}.toml" if name in names else Path(name).expanduser()
-    try:
-        groups: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("folds")
-    except ValueError as error:
-        raise ValueError(f"{path} is not a TOML file: {error}") from error
+    groups: Any = read_toml(path).get("folds")
     if not _are_groups(groups):
         raise ValueError(f"{path}: folds={groups!r} has to be a list of {MIN_GROUPS} or more lists of patients.")
     everyone = [patient for group in groups for patient in group]

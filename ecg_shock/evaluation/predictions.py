@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import os
 import unicodedata
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ecg_shock.files import atomic_writer
 from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS
 
 MOST_FAULTS = 20  # rows named in an error
@@ -227,7 +229,6 @@ class Predictions:
             predictions do not hold have no column.
         """
         path = Path(path)
-        unfinished = path.with_name(path.name + ".part")
         columns: dict[str, list] = {}
         for name in _COLUMNS:
             values = getattr(self, name)
@@ -236,12 +237,13 @@ class Predictions:
             columns[name] = np.where(values, "true", "false").tolist() if name == "shock" else values.tolist()
             if name in _MEASURED:
                 columns[name] = ["" if value != value else value for value in columns[name]]
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        with atomic_writer(path) as stream:
+            file = io.TextIOWrapper(stream, encoding="utf-8", newline="")
             # The default end of line, "\r\n", is what makes the writer quote a name that holds either.
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
-        unfinished.replace(path)
+            file.detach()  # flushes; `atomic_writer` closes the stream
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str], *, threshold: float | None = None) -> Predictions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
 from ecg_shock.evaluation.metrics import Model, Validation, judge
 from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.files import sha256
 
 _SHOWN_DIGITS = 12  # of a file's digest
 
@@ -108,16 +108,7 @@ def describe_file(path: Path, threshold: float | None) -> str:
         Its name, without the folder, the beginning of its SHA-256, and the threshold.
     """
     decision = "as its column shock says" if threshold is None else f"from a probability of {threshold:g} on"
-    return f"{path.name}, SHA-256 {file_sha256(path)[:_SHOWN_DIGITS]}; shock advised {decision}"
-
-
-def file_sha256(path: Path) -> str:
-    """Compute the SHA-256 of a file, which may be large."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return f"{path.name}, SHA-256 {sha256(path)[:_SHOWN_DIGITS]}; shock advised {decision}"
 
 
 def _refuse(kind: str, **options: object) -> None:

@@ -20,7 +20,6 @@ For LiteRT and ONNX the network is the bundle's in other words, of which nothing
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import warnings
@@ -50,6 +49,7 @@ from ecg_shock.export.runtimes import (
     need_c_compiler,
     need_onnx,
 )
+from ecg_shock.files import sha256, versions
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import KERAS_NAME, LITERT_NAME, Bundle, load_bundle, logit_of
 from ecg_shock.models.cnn import import_keras
@@ -65,7 +65,6 @@ from ecg_shock.preprocessing import (
     rate_ratio,
     resampler_taps,
 )
-from ecg_shock.provenance import versions
 from ecg_shock.quiet import without_lines
 
 if TYPE_CHECKING:
@@ -404,7 +403,7 @@ def _check_against(path: Path, sidecar: dict[str, Any]) -> None:
     digests = {path.name: sidecar["sha256"], **sidecar.get("c", {}).get("sha256", {})}
     for name, wanted in digests.items():
         file = path.with_name(Path(name).name)
-        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        found = sha256(file)
         if found != wanted:
             raise ValueError(
                 f"{file} has SHA-256 {found}, but its sidecar says {wanted}: it was changed or damaged. Export again."
@@ -621,7 +620,7 @@ def _describe(
         ecg["range_mv"] = list(_int8_range_mv())
     of_c: dict[str, Any] = {}
     if to in C_KINDS:
-        digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in code}
+        digests = {file.name: sha256(file) for file in code}
         of_c = {"c": {"fs": float(fs), "weights": "int8" if to == "c-int8" else "float", "sha256": digests}}
     packages = {name: found for name in ONNX_PACKAGES if to == "onnx" and (found := find_version(name))}
     return {
@@ -629,7 +628,7 @@ def _describe(
         "notice": "Not a medical device, and not a claim of conformity with any standard.",
         "kind": to,
         "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256(path),
         "bytes": path.stat().st_size,
         **of_c,
         "bundle": {

@@ -22,20 +22,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ecg_shock.files import read_toml, sha256, write_text
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
 from ecg_shock.models.litert_check import check_graph
 from ecg_shock.preprocessing import Preprocessing
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     import keras
@@ -171,7 +166,7 @@ def write_bundle(
     toml_path.unlink(missing_ok=True)  # without it the folder is no bundle while the models are replaced
     model.save(folder / KERAS_NAME)
     _export_litert(model, folder / LITERT_NAME)
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (KERAS_NAME, LITERT_NAME)}
+    digests = {name: sha256(folder / name) for name in (KERAS_NAME, LITERT_NAME)}
     return _write_description(
         Bundle(
             folder=folder,
@@ -220,10 +215,8 @@ def _write_description(bundle: Bundle) -> Bundle:
         "card": bundle.card,
     }
     text = tomli_w.dumps(content)
-    (bundle.folder / CARD_NAME).write_text(_card_markdown(bundle.spec, bundle.threshold, bundle.card), encoding="utf-8")
-    temporary = bundle.folder / f"{TOML_NAME}.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(bundle.folder / TOML_NAME)
+    write_text(bundle.folder / CARD_NAME, _card_markdown(bundle.spec, bundle.threshold, bundle.card))
+    write_text(bundle.folder / TOML_NAME, text)
     return load_bundle(bundle.folder)
 
 
@@ -252,7 +245,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no bundle: it has no {TOML_NAME}. Give the folder that `tune` wrote.")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r} is not {FORMAT}, the one this version reads")
         threshold = content["threshold"]

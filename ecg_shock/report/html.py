@@ -40,6 +40,7 @@ from ecg_shock.evaluation.metrics import (
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import Roc, reliability, roc
 from ecg_shock.evaluation.stress import StressPoint
+from ecg_shock.files import write_text
 from ecg_shock.report.charts import (
     PatientDot,
     Series,
@@ -278,10 +279,7 @@ def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
     """
     path = Path(path)
     page = _render(content)
-    unfinished = path.with_name(path.name + ".part")
-    # The digest of the script is of its bytes: no newline may change on the way.
-    unfinished.write_text(page, encoding="utf-8", newline="\n")
-    unfinished.replace(path)
+    write_text(path, page)
 
 
 def _render(content: ReportContent) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ from ecg_shock.evaluation.events import records_of, whole_records
 from ecg_shock.evaluation.metrics import Validation, judge
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import RECORDED_NOISE, standard_stresses, stress_test, sub_sample
-from ecg_shock.evaluation.validation import describe_file, file_sha256
+from ecg_shock.evaluation.validation import describe_file
+from ecg_shock.files import commit, flatten, sha256, versions, write_text
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.models.bundle import Bundle
-from ecg_shock.provenance import commit, versions
 from ecg_shock.report.html import ReportContent, headline, shown_errors, write_report
 from ecg_shock.report.strips import strips_of
 from ecg_shock.report.tables import rounded_down, to_json, to_markdown
@@ -153,7 +153,7 @@ def review_file(path: Path, out: Path, *, threshold: float | None = None, comman
     validation = judge(predictions, source=source)
     provenance: dict[str, str | Mapping[str, str]] = {
         **({"Command": command} if command else {}),
-        "Predictions": {path.name: f"SHA-256 {file_sha256(path)}", "judged": source},
+        "Predictions": {path.name: f"SHA-256 {sha256(path)}", "judged": source},
         "Software": _software(),
         "Seeds": _seeds(validation),
     }
@@ -165,8 +165,8 @@ def review_file(path: Path, out: Path, *, threshold: float | None = None, comman
 def _write(out: Path, content: ReportContent) -> None:
     html, markdown, json = (out / name for name in REPORT_NAMES)
     write_report(html, content)
-    markdown.write_text(to_markdown(content.validation), encoding="utf-8")
-    json.write_text(to_json(content.validation), encoding="utf-8")
+    write_text(markdown, to_markdown(content.validation))
+    write_text(json, to_json(content.validation))
 
 
 def _with_strips(
@@ -276,10 +276,10 @@ def _provenance(
 ) -> dict[str, str | Mapping[str, str]]:
     configs = [data_config(bundle) for bundle in bundles]
     names = [*configs[0].databases, *databases, *([] if quick or not _has_noise(folder) else [NOISE_DATABASE])]
-    configuration = dict(_flat(configs[0].model_dump(mode="json", exclude={"fold", "window_s", "databases"})))
+    configuration = _as_lines(configs[0].model_dump(mode="json", exclude={"fold", "window_s", "databases"}))
     found: dict[str, str | Mapping[str, str]] = {
         **({"Command": command} if command else {}),
-        "Predictions": {PREDICTIONS_NAME: f"SHA-256 {file_sha256(out / PREDICTIONS_NAME)}"},
+        "Predictions": {PREDICTIONS_NAME: f"SHA-256 {sha256(out / PREDICTIONS_NAME)}"},
         "Data": dict(_describe_data(name) for name in dict.fromkeys(names)),
         "Configuration": {
             "databases": ", ".join(databases or configs[0].databases),
@@ -315,11 +315,11 @@ def _seeds(validation: Validation) -> dict[str, str]:
     return {"patient bootstrap": f"{validation.seed}, {validation.resamples} resamples"}
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+def _as_lines(values: Mapping[str, Any]) -> dict[str, str]:
     """Write nested settings as lines, such as ``labels.rapid_vt_bpm``."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            yield f"{above}{name}", {"None": "none", "True": "yes", "False": "no"}.get(text, text) or "none"
+    words = {"None": "none", "True": "yes", "False": "no", "": "none"}
+    texts = {
+        name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        for name, value in flatten(values).items()
+    }
+    return {name: words.get(text, text) for name, text in texts.items()}

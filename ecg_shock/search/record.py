@@ -15,9 +15,8 @@ import numpy as np
 
 from ecg_shock.data.datasets import SYNTHETIC, Parts
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.provenance import commit, versions
+from ecg_shock.files import commit, versions, write_text
 from ecg_shock.search.study import Study
-from ecg_shock.search.trials import write_text
 
 RUN_FILE = "run.json"
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ecg_shock.files import write_text
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.search.consensus import Candidate, Setting, candidates
 from ecg_shock.search.study import Study
 from ecg_shock.search.supervisor import WorkerError, supervise
-from ecg_shock.search.trials import Trial, dashed, read_trial, read_trials, write_text, write_trial
+from ecg_shock.search.trials import Trial, dashed, read_trial, read_trials, write_trial
 from ecg_shock.training.trainer import TrainingConfig
 
 Phase = Literal["search", "retrain"]

@@ -9,7 +9,6 @@ Examples
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from ecg_shock.data.datasets import SYNTHETIC, DataConfig
 from ecg_shock.data.manifests import resource_dir
+from ecg_shock.files import explain, flatten, read_toml, write_text
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import FS
 from ecg_shock.search.consensus import ConsensusConfig
 from ecg_shock.search.space import SearchSpace
-from ecg_shock.search.trials import write_text
 from ecg_shock.training.trainer import TrainingConfig
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 STUDY_FILE = "study.toml"
 
@@ -193,7 +187,7 @@ def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
         If the file is not TOML, or a key or value in it is not allowed; the message names file, key and value.
     """
     file = _find_study(name_or_path)
-    content = _read_toml(file)
+    content = read_toml(file)
     for key, value in (changes or {}).items():
         section, _, field = key.partition(".")
         table = content.setdefault(section, {})
@@ -202,7 +196,8 @@ def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{file} cannot be used:\n{_explain(error)}") from error
+        faults = "\n".join(f"  {line}" for line in explain(error, Study))
+        raise ValueError(f"{file} cannot be used:\n{faults}") from error
 
 
 def keep_study(study: Study, folder: Path) -> None:
@@ -230,8 +225,8 @@ def keep_study(study: Study, folder: Path) -> None:
                 f"the run's own study is damaged: {error}\n"
                 f"Restore {file} from a copy, or choose another folder with --out."
             ) from error
-        begun = _flat(_read_toml(file))
-        asked = _flat(_as_toml(study))
+        begun = flatten(read_toml(file))
+        asked = flatten(_as_toml(study))
         differences = [
             f"  {key}: {begun.get(key, 'not set')!r} in the folder, {asked.get(key, 'not set')!r} asked for"
             for key in sorted(begun.keys() | asked.keys())
@@ -260,58 +255,6 @@ def _find_study(name_or_path: str | Path) -> Path:
     )
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error}; save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is not valid TOML: {error}") from error
-
-
-def _explain(error: ValidationError) -> str:
-    """Say for each fault which key it is, what came, and what is allowed."""
-    lines = []
-    for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"  {key} is unknown; allowed are {', '.join(_fields_beside(fault['loc']))}")
-        elif fault["type"] == "missing":
-            lines.append(f"  {key} is missing")
-        elif fault["type"] in ("model_type", "dataclass_type"):
-            lines.append(f"  {key} = {fault['input']!r} must be a table, [{key}] with a line for each value")
-        elif key and not isinstance(fault["input"], Mapping):
-            lines.append(f"  {key} = {fault['input']!r}: {_lowered(fault['msg'])}")
-        else:
-            lines.append(f"  {key + ': ' if key else ''}{_lowered(fault['msg'])}")
-    return "\n".join(lines)
-
-
-def _lowered(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
-
-
-def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Study
-    for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        model = annotation
-    return list(model.model_fields)
-
-
 def _as_toml(study: Study) -> dict[str, Any]:
     # TOML has no null: a field that is not set is left out.
     return study.model_dump(mode="json", exclude_none=True)
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

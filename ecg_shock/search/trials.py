@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ecg_shock.training.checkpoint import atomic_writer
+from ecg_shock.files import write_text
 
 RESULT_FILE = "result.json"
 LEARNING_RATE_DIGITS = 3
@@ -66,20 +66,6 @@ class Trial(BaseModel):
     def depth(self) -> int:
         """Number of blocks."""
         return len(self.filters)
-
-
-def write_text(file: Path, text: str) -> None:
-    """Replace a file's text at once, so that a process killed at any moment leaves the old text or the new.
-
-    Parameters
-    ----------
-    file : Path
-        What to write.
-    text : str
-        Its whole content.
-    """
-    with atomic_writer(file) as stream:
-        stream.write(text.encode())
 
 
 def write_trial(folder: Path, trial: Trial) -> None:

@@ -26,11 +26,12 @@ from typing import Any
 import keras_tuner
 
 from ecg_shock.data.datasets import load_parts
+from ecg_shock.files import write_text
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.search.runner import Job, retraining_jobs, study_candidates
 from ecg_shock.search.study import STUDY_FILE, Study, read_study
 from ecg_shock.search.supervisor import DONE, RECYCLE
-from ecg_shock.search.trials import Trial, read_trial, write_text, write_trial
+from ecg_shock.search.trials import Trial, read_trial, write_trial
 from ecg_shock.training.fold import examples
 from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig, train
 

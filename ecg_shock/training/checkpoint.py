@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-LOCK_NAME = ".lock"
+from ecg_shock.files import atomic_writer
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,70 +40,6 @@ class Checkpoint:
     best: list[np.ndarray]
     optimizer: list[np.ndarray]
     sampler: dict[str, np.ndarray]
-
-
-@contextmanager
-def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` only when it is complete and on disk.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file to write; until the end of the `with` block it stays as it was.
-
-    Yields
-    ------
-    file object
-        Open for writing bytes.
-    """
-    # Each process has its own, so that two that write the same file never mix their bytes.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Keep every other process that asks for the same lock out of a folder.
-
-    The system gives the lock back when the process ends, however it ends; the empty file ``.lock`` stays.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        An existing folder.
-
-    Raises
-    ------
-    OSError
-        If another process holds the lock, or the folder cannot be written to.
-    """
-    with (folder / LOCK_NAME).open("ab") as file:
-        if not _try_to_lock(file):
-            raise OSError(f"another run works in {folder}; wait for it or choose another folder with --out")
-        yield
-
-
-def _try_to_lock(file: BinaryIO) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)  # the lock is on the byte at the file's position
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # what POSIX and Windows say when the lock is taken
-        return False
-    return True
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ecg_shock.files import commit, flatten, versions, write_text
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
-from ecg_shock.provenance import commit, versions
-from ecg_shock.training.checkpoint import Checkpoint, atomic_writer, load_checkpoint, save_checkpoint
+from ecg_shock.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ecg_shock.training.draws import Draws, DrawSummary
 from ecg_shock.training.sampler import BIASED, DEFAULT_FLOOR, MIN_FLOOR, SCORES, Sampler, gradient_scores
 
@@ -619,7 +619,7 @@ def _digest(part: Examples) -> dict[str, Any]:
 
 
 def _check_same_run(stored: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
-    before, now = _flatten(stored), _flatten(current)
+    before, now = flatten(stored), flatten(current)
     differences = [
         f"{name}: {before.get(name)!r} in the folder, {now.get(name)!r} now"
         for name in sorted(before.keys() | now.keys())
@@ -639,13 +639,6 @@ def _is_raised(name: str, before: int | None, now: int | None) -> bool:
     return now is None or (before is not None and now > before)
 
 
-def _flatten(run: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in run.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:
     return [variable.numpy().copy() for variable in variables]
 
@@ -658,12 +651,10 @@ def _assign(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
 def _write_origin(folder: Path) -> None:
     """Note what the training began with: a bundle may be written long after, by other versions."""
     text = json.dumps({"commit": commit(), "versions": versions()}, indent=1)
-    with atomic_writer(folder / ORIGIN_NAME) as file:
-        file.write(text.encode())
+    write_text(folder / ORIGIN_NAME, text)
 
 
 def _write_history(folder: Path, history: Sequence[EpochLog]) -> None:
     best = best_of(history)
     text = json.dumps({"best_epoch": best.epoch, "epochs": [asdict(e) for e in history]}, indent=1)
-    with atomic_writer(folder / HISTORY_NAME) as file:
-        file.write(text.encode())
+    write_text(folder / HISTORY_NAME, text)

@@ -52,7 +52,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from ecg_shock.training.checkpoint import lock
+from ecg_shock.files import locked
 from ecg_shock.training.sampler import Sampler
 
 SAMPLERS = ("uniform", "class", "instance", "ras", "obs")
@@ -221,9 +221,8 @@ def use_law(law: type[Sampler], training: Any, class_weights: np.ndarray, work: 
 
 def train_one(folder: Path, run: Run, work: Path) -> None:
     """Train, and keep the history as one JSON file."""
+    from ecg_shock.files import atomic_writer, commit, versions
     from ecg_shock.models import CnnSpec
-    from ecg_shock.provenance import commit, versions
-    from ecg_shock.training.checkpoint import atomic_writer
     from ecg_shock.training.trainer import TrainingConfig, _class_weights, train
 
     config = TrainingConfig.model_validate(
@@ -428,8 +427,9 @@ def measure_variance(folder: Path, run: Run, work: Path) -> None:
     """Train, and measure after some epochs what one draw's gradient varies by, from p and exact gradients."""
     from scipy.stats import spearmanr
 
+    from ecg_shock.files import atomic_writer
     from ecg_shock.models import CnnSpec, build_model
-    from ecg_shock.training.checkpoint import atomic_writer, load_checkpoint
+    from ecg_shock.training.checkpoint import load_checkpoint
     from ecg_shock.training.sampler import Sampler, error_scores, gradient_scores, sampling_distribution
     from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig, _compile_inference, train
 
@@ -722,7 +722,7 @@ def main() -> None:
         run = Run(**json.loads(arguments.one))
         work = folder / "work" / (variance_name(run) if arguments.variance else run.name)
         work.mkdir(parents=True, exist_ok=True)
-        with lock(work):  # a child may outlive the command that started it, and meet its own successor
+        with locked(work):  # a child may outlive the command that started it, and meet its own successor
             (measure_variance if arguments.variance else train_one)(folder, run, work)
         shutil.rmtree(work)
         return

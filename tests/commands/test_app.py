@@ -86,7 +86,7 @@ def test_wrong_value_of_a_configuration_is_one_line() -> None:
     """A pydantic error names the field, what came, and what is allowed, without a link to pydantic."""
     result = CliRunner().invoke(app, ["windows", "--window", "12"])
     assert result.exit_code == 1
-    assert result.stderr == "error: window_s=12.0: Input should be less than or equal to 10\n"
+    assert result.stderr == "error: window_s = 12.0: input should be less than or equal to 10\n"
 
 
 def test_unknown_command_suggests_the_near_one() -> None:

@@ -16,8 +16,8 @@ from ecg_shock.commands import tune
 from ecg_shock.commands.app import app
 from ecg_shock.data.datasets import Parts
 from ecg_shock.data.windows import WindowSet
+from ecg_shock.files import locked
 from ecg_shock.search.study import read_study
-from ecg_shock.training.checkpoint import lock
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("ecg_shock.data.datasets.load_parts", lambda data, folder: None)
     folder = tmp_path / "a [b]"
     folder.mkdir()
-    with lock(folder):
+    with locked(folder):
         done = CliRunner().invoke(app, ["tune", "quickstart", "--out", str(folder)])
     assert done.exit_code == 1
     assert done.stderr == f"error: another run works in {folder}; wait for it or choose another folder with --out\n"

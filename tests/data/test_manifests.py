@@ -175,10 +175,10 @@ def test_file_name_that_could_leave_the_folder_is_refused(name: str, manifest_pa
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
-        ('title = "Tiny"', 'titel = "Tiny"', r"titel: Unexpected keyword"),
-        ('title = "Tiny"', "", r"title: Field required"),
-        ("bytes = 4", "byte = 4", r"files\.r3\.hea\.bytes: Field required"),
-        ("bytes = 4,", "bytes = 4, md5 = 1,", r"files\.r3\.hea\.md5: Unexpected keyword"),
+        ('title = "Tiny"', 'titel = "Tiny"', r"titel is unknown"),
+        ('title = "Tiny"', "", r"title is missing"),
+        ("bytes = 4", "byte = 4", r"files\.r3\.hea\.bytes is missing"),
+        ("bytes = 4,", "bytes = 4, md5 = 1,", r"files\.r3\.hea\.md5 is unknown"),
         ("bytes = 4", "bytes = 0", r"files\.r3\.hea.* bytes is 0"),
         ("bytes = 3, samples", "bytes = 4, samples", r"files\.r2\.hea.* three bytes for each two samples"),
         (f', samples_sha256 = "{DIGEST}"', "", r"files\.r2\.hea.* neither sha256 nor samples_sha256"),
@@ -188,7 +188,7 @@ def test_file_name_that_could_leave_the_folder_is_refused(name: str, manifest_pa
         ('"other/r9"', '"a/b/c"', r"the patient 'a/b/c'; write 'record' or 'database/record'"),
         ("guard_s = 2", "guard_s = -1", r"guard_s is -1"),
         ("guard_s = 2", "guard_s = nan", r"guard_s is nan"),
-        ("guard_s = 2", "guard_s = ", r"is not a TOML file"),
+        ("guard_s = 2", "guard_s = ", r"is not valid TOML"),
     ],
 )
 def test_wrong_manifest_is_refused(right: str, wrong: str, message: str, manifest_path: Path) -> None:

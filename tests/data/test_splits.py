@@ -80,7 +80,7 @@ def test_unknown_split_lists_the_known_ones() -> None:
         ('folds = [["a/1"], ["a/2"], [3]]', "3 or more lists of patients"),
         ('folds = ["a/1", "a/2", "a/3"]', "3 or more lists of patients"),
         ("groups = []", "folds=None has to be"),
-        ("folds = [[", "not a TOML file"),
+        ("folds = [[", "not valid TOML"),
     ],
 )
 def test_broken_split_file_is_refused(split_file: Path, text: str, message: str) -> None:

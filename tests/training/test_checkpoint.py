@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from ecg_shock.training.checkpoint import Checkpoint, atomic_writer, load_checkpoint, lock, save_checkpoint
+from ecg_shock.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -92,54 +90,3 @@ def test_missing_file_is_an_oserror(tmp_path):
     """A missing file is not called damaged."""
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "c.npz")
-
-
-def test_failed_write_leaves_the_old_file(tmp_path):
-    """A writer that fails half-way leaves the file as it was and no other behind."""
-    path = tmp_path / "history.json"
-    path.write_bytes(b"old")
-
-    def write_half() -> None:
-        with atomic_writer(path) as file:
-            file.write(b"ne")
-            raise RuntimeError("stopped")
-
-    with pytest.raises(RuntimeError, match="stopped"):
-        write_half()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_lock_is_for_one(tmp_path):
-    """A second lock is refused with what to do, and granted once the first has been given back, also by an error."""
-
-    def fail_with_the_lock() -> None:
-        with lock(tmp_path):
-            raise RuntimeError("stopped")
-
-    with lock(tmp_path), pytest.raises(OSError, match="another run works in .* with --out"), lock(tmp_path):
-        pass
-    with pytest.raises(RuntimeError, match="stopped"):
-        fail_with_the_lock()
-    with lock(tmp_path):
-        pass
-
-
-def test_lock_ends_with_a_killed_process(tmp_path):
-    """The lock that another process holds is refused, and free as soon as that process is killed."""
-    script = (
-        "import sys, pathlib\n"
-        "from ecg_shock.training.checkpoint import lock\n"
-        "with lock(pathlib.Path(sys.argv[1])):\n"
-        "    print('locked', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "locked\n"
-        with pytest.raises(OSError, match="another run"), lock(tmp_path):
-            pass
-        holder.kill()
-        holder.wait()
-        with lock(tmp_path):
-            pass
