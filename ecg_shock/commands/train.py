@@ -69,10 +69,9 @@ def train(
     """
     from ecg_shock.data.datasets import SYNTHETIC, DataConfig, load_parts
     from ecg_shock.data.splits import load_split
-    from ecg_shock.evaluation.evaluation_set import data_config
     from ecg_shock.files import locked
     from ecg_shock.models import CnnSpec
-    from ecg_shock.models.bundle import load_bundle
+    from ecg_shock.models.bundle import data_config, load_bundle
     from ecg_shock.training.fold import patients
     from ecg_shock.training.trainer import TrainingConfig
 
@@ -121,7 +120,7 @@ def _train_fold(
     spec: CnnSpec, parts: Any, config: DataConfig, training: TrainingConfig, folder: Path, selection: str
 ) -> None:
     """Train on one fold and write its bundle and its plot."""
-    from ecg_shock.evaluation.evaluation_set import BUNDLE_NAME
+    from ecg_shock.models.bundle import BUNDLE_NAME
     from ecg_shock.training.fold import examples, patients, ship
     from ecg_shock.training.plots import plot_history
     from ecg_shock.training.trainer import train as train_network

@@ -26,10 +26,9 @@ from ecg_shock.data.windows import LeftOut, WindowSet, amplitude_mv, rate_bpm
 from ecg_shock.evaluation.metrics import Model
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.inference.advisor import Advisor
-from ecg_shock.models.bundle import LITERT_NAME, TOML_NAME, Bundle, load_bundle
+from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, data_config, load_bundle
 
 DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # at which our own bundles are judged
-BUNDLE_NAME = "bundle"  # of a fold's folder, beside its checkpoint
 
 
 def find_bundles(folder: Path) -> tuple[Bundle, ...]:
@@ -105,23 +104,6 @@ def describe(bundle: Bundle) -> Model:
         threshold=bundle.threshold,
         selection=str(bundle.card.get("selection", "")),
     )
-
-
-def data_config(bundle: Bundle) -> DataConfig:
-    """Return the data that a bundle was trained, selected and is to be tested on.
-
-    Raises
-    ------
-    ValueError
-        If its card does not say so.
-    """
-    for table in ("data", "training", "patients"):
-        if table not in bundle.card:
-            raise ValueError(
-                f"{bundle.folder / TOML_NAME} has no [card.{table}]; it does not say what the model has seen. "
-                "Give a bundle that `tune` or `train` wrote."
-            )
-    return DataConfig.model_validate(bundle.card["data"])
 
 
 def predict_test_part(

@@ -51,12 +51,11 @@ from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import MAX_BEAT_GAP_S, LabelPolicy, amplitude_mv, rate_bpm
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, check_bootstrap, resample_patients
-from ecg_shock.evaluation.evaluation_set import data_config
 from ecg_shock.evaluation.metrics import Rate, rate_of
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.inference.scanning import Scan, ShockableEpisode, scan, with_rule
 from ecg_shock.inference.streaming import AlarmRule
-from ecg_shock.models.bundle import Bundle
+from ecg_shock.models.bundle import Bundle, data_config
 from ecg_shock.preprocessing import FS, Preprocessing, preprocess
 from ecg_shock.rhythms import NONSHOCKABLE, RHYTHMS, UNUSABLE
 

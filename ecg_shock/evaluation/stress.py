@@ -21,10 +21,9 @@ from ecg_shock.data.noise import add_noise, compressions, draw_noise, mains, rea
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
-from ecg_shock.evaluation.evaluation_set import data_config
 from ecg_shock.evaluation.metrics import Rate, rate_of
 from ecg_shock.inference.advisor import Advisor
-from ecg_shock.models.bundle import Bundle
+from ecg_shock.models.bundle import Bundle, data_config
 from ecg_shock.preprocessing import hold_invalid
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 

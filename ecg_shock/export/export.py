@@ -37,7 +37,6 @@ import numpy as np
 from ecg_shock.data.datasets import DataConfig, load_parts, shockable
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.evaluation.evaluation_set import data_config
 from ecg_shock.export.c_code import DEFAULT_STEP, MODEL_NAME, write_c
 from ecg_shock.export.runtimes import (
     INT8_MAX,
@@ -51,7 +50,7 @@ from ecg_shock.export.runtimes import (
 )
 from ecg_shock.files import sha256, versions
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
-from ecg_shock.models.bundle import KERAS_NAME, LITERT_NAME, Bundle, load_bundle, logit_of
+from ecg_shock.models.bundle import KERAS_NAME, LITERT_NAME, Bundle, data_config, load_bundle, logit_of
 from ecg_shock.models.cnn import import_keras
 from ecg_shock.preprocessing import (
     FS,

@@ -35,7 +35,10 @@ from ecg_shock.preprocessing import Preprocessing
 if TYPE_CHECKING:
     import keras
 
+    from ecg_shock.data.datasets import DataConfig
+
 FORMAT = 1
+BUNDLE_NAME = "bundle"  # of the folder that a training writes it to, beside its checkpoint
 TOML_NAME, LITERT_NAME, KERAS_NAME, CARD_NAME = "bundle.toml", "model.tflite", "model.keras", "CARD.md"
 
 
@@ -260,6 +263,25 @@ def load_bundle(folder: str | Path) -> Bundle:
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as a bundle: {error!s} ({type(error).__name__})") from error
+
+
+def data_config(bundle: Bundle) -> DataConfig:
+    """Return the data that a bundle was trained, selected and is to be tested on.
+
+    Raises
+    ------
+    ValueError
+        If its card does not say so.
+    """
+    for table in ("data", "training", "patients"):
+        if table not in bundle.card:
+            raise ValueError(
+                f"{bundle.folder / TOML_NAME} has no [card.{table}]; it does not say what the model has seen. "
+                "Give a bundle that `tune` or `train` wrote."
+            )
+    from ecg_shock.data.datasets import DataConfig  # pydantic, which predict does without
+
+    return DataConfig.model_validate(bundle.card["data"])
 
 
 def logit_of(probability: float) -> float:

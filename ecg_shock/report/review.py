@@ -16,7 +16,6 @@ from ecg_shock.evaluation.comparison import compare
 from ecg_shock.evaluation.detectors import DETECTORS, SVM_CITATION, SVM_NAME
 from ecg_shock.evaluation.evaluation_set import (
     DURATIONS_S,
-    data_config,
     describe,
     judged_windows,
     left_out,
@@ -31,7 +30,7 @@ from ecg_shock.evaluation.stress import RECORDED_NOISE, standard_stresses, stres
 from ecg_shock.evaluation.validation import describe_file
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
 from ecg_shock.inference.advisor import Advisor
-from ecg_shock.models.bundle import Bundle
+from ecg_shock.models.bundle import Bundle, data_config
 from ecg_shock.report.html import ReportContent, headline, shown_errors, write_report
 from ecg_shock.report.strips import strips_of
 from ecg_shock.report.tables import rounded_down, to_json, to_markdown
