@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 def predict(
     path: Annotated[
         Path,
-        typer.Argument(metavar="PATH", help="A recording: a WFDB record such as vfdb/424, or .edf, .csv, .npy."),
+        typer.Argument(
+            metavar="PATH",
+            help="A recording: a WFDB record, .edf, .csv or .npy; or a fetched record by its name, such as vfdb/426.",
+        ),
     ],
-    start: Annotated[float, typer.Option(help="Where the strip begins, in seconds.")] = 0.0,
-    length: Annotated[float, typer.Option(help="How long it is, 2 to 10 s.")] = 5.0,
+    start: Annotated[float, typer.Option(help="Start of the strip, in seconds.")] = 0.0,
+    length: Annotated[float, typer.Option(help="Length of the strip, 2 to 10 s.")] = 5.0,
     lead: Lead = None,
     fs: Fs = None,
     units: Units = None,

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from ecg_shock.inference.scanning import Scan
     from ecg_shock.inference.streaming import AlarmRule
 
-MOST_SHOWN = 30  # episodes on the terminal; the files have all
+MAX_SHOWN = 30  # episodes on the terminal; the files have all
 
 
 def scan(
     path: Annotated[
         Path,
-        typer.Argument(metavar="RECORD", help="A recording: a WFDB record such as vfdb/424, or .edf, .csv, .npy."),
+        typer.Argument(
+            metavar="RECORD",
+            help="A recording: a WFDB record, .edf, .csv or .npy; or a fetched record by its name, such as vfdb/426.",
+        ),
     ],
     lead: Lead = None,
     window: Annotated[
@@ -44,9 +47,10 @@ def scan(
 ) -> None:
     """Find episodes of shockable rhythm in a recording of any length.
 
-    Windows slide over the filtered recording, and K of N that advise a shock make
-    an alarm. Written are NAME.shk (WFDB annotations: rhythm changes and alarms),
-    NAME.csv (a row a window), NAME.json (the episodes) and NAME.png.
+    Windows slide over the filtered recording. K of the last N windows that advise a
+    shock raise an alarm. The results are NAME.shk (WFDB annotations: rhythm changes
+    and alarms), NAME.csv (a row for each window), NAME.json (the episodes) and
+    NAME.png. They never replace the results of another recording of that name.
 
     Example: ecg-shock scan cudb/cu01 --step 0.5 --alarm 4/6
     """
@@ -104,7 +108,7 @@ def _print(console: Console, result: Scan) -> None:
         shocks = int(result.shock.sum())
         but, style = "", "bold green"
         if not result.usable.any():
-            but, style = ": no window could be judged", "bold yellow"
+            but, style = ": no window could be classified", "bold yellow"
         elif shocks:
             but = f", but {shocks:,} window{' advises' if shocks == 1 else 's advise'} a shock, too few for an alarm"
             style = "bold yellow"
@@ -113,7 +117,7 @@ def _print(console: Console, result: Scan) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("onset", "end", "lasts, s", "alarm", "probability"):
         table.add_column(heading, justify="right")
-    for episode in result.episodes[:MOST_SHOWN]:
+    for episode in result.episodes[:MAX_SHOWN]:
         table.add_row(
             clock(episode.onset_s),
             clock(episode.end_s),
@@ -124,5 +128,5 @@ def _print(console: Console, result: Scan) -> None:
     count = len(result.episodes)
     console.print(f"{count} episode{'' if count == 1 else 's'} of shockable rhythm", style="bold red")
     console.print(table)
-    if count > MOST_SHOWN:
-        console.print(f"… and {count - MOST_SHOWN} more, in the files")
+    if count > MAX_SHOWN:
+        console.print(f"… and {count - MAX_SHOWN} more, in the files")

@@ -86,7 +86,7 @@ class Scan:
 
     @property
     def usable(self) -> np.ndarray:
-        """Whether each window could be judged, shape (n_windows,)."""
+        """Whether each window could be classified, shape (n_windows,)."""
         return self.reason == ""
 
 
@@ -165,7 +165,7 @@ def scan(
     if not windows.returned:
         raise ValueError(
             f"{source.name or 'the recording'} is {source.duration_s:.6g} s long, shorter than a window of "
-            f"{windows.window_s:g} s; there is nothing to judge."
+            f"{windows.window_s:g} s; there is nothing to classify."
         )
     probability = np.concatenate(probabilities)
     shock = probability >= advisor.bundle.threshold

@@ -65,13 +65,13 @@ def test_options_reach_the_scan(record: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seconds_of_vf", "says"),
     [
-        (0, "no episode of shockable rhythm: no window could be judged"),
+        (0, "no episode of shockable rhythm: no window could be classified"),
         (5, "no episode of shockable rhythm, but 1 window advises a shock, too few for an alarm"),
         (7, "no episode of shockable rhythm, but 3 windows advise a shock, too few for an alarm"),
     ],
 )
 def test_nothing_found_is_no_all_clear(tmp_path: Path, seconds_of_vf: int, says: str) -> None:
-    """VF that is too short for an alarm is not passed over in silence, nor are windows that nobody judged."""
+    """VF that is too short for an alarm is not passed over in silence, nor are windows that nobody classified."""
     recording = next(synthetic_recordings(1))
     vf = next(episode for episode in recording.episodes if episode.code == "coarse_vf")
     signal = recording.strip(vf.start_s, seconds_of_vf).signal[:, 0] if seconds_of_vf else np.zeros(5000)
