@@ -12,9 +12,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ecg_shock.export.export import Rescoring
+    from ecg_shock.export.rescoring import Rescoring
 
-MOST_FLIPS_SHOWN = 10
+MAX_FLIPS_SHOWN = 10
 
 
 def export(
@@ -55,7 +55,7 @@ def export(
 
         result = export_model(model, to, folder, fs=fs, data=data, on_stage=on_stage)
     console.print(_table(result.rescoring))
-    for flip in result.rescoring.flips[:MOST_FLIPS_SHOWN]:
+    for flip in result.rescoring.flips[:MAX_FLIPS_SHOWN]:
         console.print(
             f"decided otherwise: {flip.database}/{flip.record} at {flip.start_s:g} s, {flip.aha_class}, "
             f"{flip.probability:.3f} became {flip.exported:.3f}",
@@ -63,7 +63,7 @@ def export(
             markup=False,
             soft_wrap=True,
         )
-    more = len(result.rescoring.flips) - MOST_FLIPS_SHOWN
+    more = len(result.rescoring.flips) - MAX_FLIPS_SHOWN
     if more > 0:
         console.print(f"and {more} more, all of them in {result.files[-1].name}", highlight=False, markup=False)
     for path in result.files:
