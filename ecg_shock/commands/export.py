@@ -18,28 +18,36 @@ MAX_FLIPS_SHOWN = 10
 
 
 def export(
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="litert, litert-int8, onnx, c or c-int8.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="FORMAT", help="Export to litert, litert-int8, onnx, c or c-int8."),
+    ],
     model: Annotated[
         Path | None,
         typer.Argument(
-            metavar="MODEL", help="A bundle's folder.", show_default="the model that comes with the package"
+            metavar="MODEL", help="The folder of a bundle.", show_default="the model that comes with the package"
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="runs/export/FORMAT")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the files to this folder.", show_default="runs/export/FORMAT")
+    ] = None,
     fs: Annotated[
-        float, typer.Option(help="For C: sampling rate of the device in Hz; the others take windows at 125 Hz.")
+        float,
+        typer.Option(help="Sampling rate in Hz of the device that C is for; the other formats take 125 Hz."),
     ] = 250.0,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
+        typer.Option(
+            help="Read the recordings from this folder.", show_default="ECG_SHOCK_DATA, else the cache folder"
+        ),
     ] = None,
 ) -> None:
     """Export a model for a device, and score it again on its own validation patients.
 
-    Beside the network a JSON file says how samples become its input, what decides,
-    and what must come out of given samples. C takes raw samples and needs nothing
-    else. If the export differs from the model by more than its format allows,
-    nothing is written.
+    A JSON file beside the network says how samples become its input, what
+    decides, and what must come out for given samples. C takes raw samples and
+    needs nothing else. If the export differs from the model by more than its
+    format allows, nothing is written.
 
     Example: ecg-shock export --to c-int8 --fs 500
     """

@@ -266,7 +266,7 @@ def _litert(network: keras.Model, representative: np.ndarray | None) -> bytes:
             )
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.int8
-        with without_lines("fully_quantize:", "W0000", "I0000"):
+        with without_lines("fully_quantize:"):
             return converter.convert()
 
 
