@@ -3,11 +3,75 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 
 import numpy as np
 
 ALPHA = 0.10  # AHA 1997 states its limits as "90 % one-sided"
 RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of windows, and how sure it is.
+
+    Parameters
+    ----------
+    windows, patients : int
+        What the share rests on.
+    count : int
+        The windows with the right advice: shock for shockable, no shock for nonshockable ones. Of an intermediate
+        class, which has no right advice, the windows advised shock.
+    observed : float or None
+        ``count / windows``; like the rest None where there are no windows.
+    lower_limit : float or None
+        Clopper-Pearson, one-sided, as if windows were independent.
+    patient_limit : float or None
+        From resampling patients, one-sided; None also where a single patient leaves nothing to resample.
+    macro_average : float or None
+        Mean over patients of each patient's share.
+    design_effect : float or None
+        How many times the variance is that of independent windows, see `design_effect`;
+        None also for a single patient, and where all windows or none count.
+    cluster_limit : float or None
+        One-sided, by the effective number of windows, see `cluster_limit`: what to
+        trust where few patients have errors. None also for a single patient with some windows wrong.
+    """
+
+    windows: int
+    patients: int
+    count: int
+    observed: float | None
+    lower_limit: float | None
+    patient_limit: float | None
+    macro_average: float | None
+    design_effect: float | None = None
+    cluster_limit: float | None = None
+
+    @property
+    def effective_windows(self) -> float | None:
+        """As many independent windows would tell as much, at most those that there are; None without design effect."""
+        # With few patients a design effect below 1 is chance: it makes no windows out of nothing.
+        return None if self.design_effect is None else self.windows / max(self.design_effect, 1.0)
+
+
+@dataclass(frozen=True)
+class BalancedAccuracy:
+    """The mean of sensitivity and specificity.
+
+    Parameters
+    ----------
+    patients : int
+        All with shockable or nonshockable windows.
+    observed : float or None
+        None where there are no shockable or no nonshockable windows.
+    patient_limit : float or None
+        As in `Rate`; windows of both groups are resampled together, patient by patient.
+    """
+
+    patients: int
+    observed: float | None
+    patient_limit: float | None
 
 
 def lower_limit(k: int, n: int, alpha: float = ALPHA, sided: str = "one") -> float:
@@ -335,3 +399,60 @@ def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = AL
     effective = min(total / effect * sureness, float(total)) if effect > 0 else float(total)
     share = right / total
     return float(beta.ppf(alpha, share * effective, (1 - share) * effective + 1))
+
+
+def rate_of(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Rate:
+    """Compute a share of windows and its limits.
+
+    Parameters
+    ----------
+    counts, windows : numpy.ndarray
+        Shape (n_patients,), int: windows that count, and all windows, of each patient; none is allowed.
+    alpha, resamples, seed : float, int, int
+        As for `bootstrap_limit`.
+    """
+    counts, windows = counts[windows > 0], windows[windows > 0]
+    count, total = int(counts.sum()), int(windows.sum())
+    if total == 0:
+        return Rate(0, 0, 0, None, None, None, None)
+    return Rate(
+        windows=total,
+        patients=len(windows),
+        count=count,
+        observed=count / total,
+        lower_limit=lower_limit(count, total, alpha),
+        patient_limit=_or_none(bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)),
+        macro_average=float(np.mean(counts / windows)),
+        design_effect=_or_none(design_effect(counts, windows)),
+        cluster_limit=_or_none(cluster_limit(counts, windows, alpha=alpha)),
+    )
+
+
+def balanced_accuracy_of(
+    shockable: tuple[np.ndarray, np.ndarray],
+    nonshockable: tuple[np.ndarray, np.ndarray],
+    alpha: float,
+    resamples: int,
+    seed: int,
+) -> BalancedAccuracy:
+    """Compute the mean of sensitivity and specificity, and its limit.
+
+    Parameters
+    ----------
+    shockable, nonshockable : tuple of numpy.ndarray
+        Windows with the right advice, and all windows, of each patient: each shape (n_patients,), int.
+    alpha, resamples, seed : float, int, int
+        As for `bootstrap_limit`.
+    """
+    counts, windows = (np.stack(pair, axis=1) for pair in zip(shockable, nonshockable, strict=True))
+    counted = windows.any(axis=1)
+    counts, windows = counts[counted], windows[counted]
+    if not windows.any(axis=0).all():
+        return BalancedAccuracy(len(windows), None, None)
+    limit = bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)
+    observed = float(np.mean(counts.sum(axis=0) / windows.sum(axis=0)))
+    return BalancedAccuracy(len(windows), observed, _or_none(limit))
+
+
+def _or_none(limit: float) -> float | None:
+    return None if np.isnan(limit) else limit

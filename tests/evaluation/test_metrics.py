@@ -14,7 +14,7 @@ from ecg_shock.evaluation.evaluation_set import DURATIONS_S
 from ecg_shock.evaluation.metrics import (
     AHA_GOALS,
     COARSE_VF_MV,
-    MOST_ERRORS,
+    MAX_PATIENTS_NAMED,
     RAPID_VT_BPM,
     AhaRow,
     judge,
@@ -211,9 +211,9 @@ def test_most_errors_names_the_worst_patients(make_predictions: Callable[..., Pr
             wrong[str(patient), "nonshockable"] += 1
     (performance,) = judge(predictions).performances
     found = [(row.name, row.group, row.windows - row.count) for row in performance.most_errors]
-    assert len(found) == MOST_ERRORS < len(wrong)
+    assert len(found) == MAX_PATIENTS_NAMED < len(wrong)
     assert all(wrong[name, group] == errors for name, group, errors in found)
-    assert [errors for *_, errors in found] == sorted(wrong.values(), reverse=True)[:MOST_ERRORS]
+    assert [errors for *_, errors in found] == sorted(wrong.values(), reverse=True)[:MAX_PATIENTS_NAMED]
 
 
 def measured(predictions: Predictions, rng: np.random.Generator) -> Predictions:
