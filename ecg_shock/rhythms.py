@@ -52,31 +52,3 @@ RHYTHMS = {
 
 # Stretches that carry a label but cannot be classified.
 UNUSABLE = ("noise", "unlabelled")
-
-
-def is_shockable(aha_class: str) -> bool:
-    """Say whether windows of an AHA class call for a shock.
-
-    Parameters
-    ----------
-    aha_class : str
-        One of `AHA_CLASSES`, but not an intermediate one: for those the AHA sets no goal.
-
-    Raises
-    ------
-    ValueError
-        If the class is unknown or intermediate.
-
-    Examples
-    --------
-    >>> is_shockable("rapid_vt")
-    True
-    """
-    if aha_class in SHOCKABLE:
-        return True
-    if aha_class in NONSHOCKABLE:
-        return False
-    raise ValueError(
-        f"{aha_class!r} is neither shockable nor nonshockable; allowed are {SHOCKABLE + NONSHOCKABLE}. "
-        f"Intermediate classes {INTERMEDIATE} are reported, never trained on or counted."
-    )
