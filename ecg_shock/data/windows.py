@@ -406,11 +406,15 @@ def class_table(windows: WindowSet) -> list[tuple[str, str, int, int, float]]:
     list of tuple
         (database, AHA class, patients, windows, seconds), in the order of `ecg_shock.rhythms.AHA_CLASSES`.
     """
-    rows = []
-    for database in dict.fromkeys(windows.database.tolist()):
-        for aha_class in AHA_CLASSES:
-            mask = (windows.database == database) & (windows.aha_class == aha_class)
-            count = int(mask.sum())
-            patients = len(np.unique(windows.patient[mask]))
-            rows.append((database, aha_class, patients, count, count * windows.window_s))
-    return rows
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {
+            "database": pd.Categorical(windows.database, list(dict.fromkeys(windows.database.tolist()))),
+            "aha_class": pd.Categorical(windows.aha_class, AHA_CLASSES),
+            "patient": windows.patient,
+        }
+    )
+    counts = table.groupby(["database", "aha_class"], observed=False)["patient"].agg(["nunique", "size"])
+    counts["seconds"] = counts["size"] * windows.window_s
+    return list(counts.reset_index().itertuples(index=False, name=None))
