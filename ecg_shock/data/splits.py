@@ -14,7 +14,7 @@ MIN_GROUPS = 3  # one tests, one validates, the others train
 
 @dataclass(frozen=True)
 class Fold:
-    """Patients of the three jobs; no patient has two.
+    """The patients of a fold in three subsets; no patient is in two.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Fold:
         for a, b in (("train", "validation"), ("train", "test"), ("validation", "test")):
             shared = getattr(self, a) & getattr(self, b)
             if shared:
-                raise ValueError(f"patients {sorted(shared)!r} are in {a} and in {b}; every patient has one job.")
+                raise ValueError(f"patients {sorted(shared)!r} are in {a} and in {b}; every patient is in one subset.")
 
 
 def load_split(name: str) -> tuple[Fold, ...]:

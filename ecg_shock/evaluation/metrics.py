@@ -1,4 +1,4 @@
-"""From predictions to the figures a shock-advisory algorithm is judged by.
+"""From predictions to the figures that a shock-advisory algorithm is evaluated by.
 
 The goals are those of the AHA [1]_ for each class of rhythm; the counts TP, FN, TN and FP, and the positive
 predictive value, are what IEC 60601-2-4 asks a maker to state. Windows of an intermediate class (fine VF, other VT)
@@ -45,7 +45,7 @@ REPORT_ONLY = "report only"
 
 MAX_PATIENTS_NAMED = 10  # for their errors, in a report
 
-# Where else the classes may part. Makers state rates from 140 bpm on; the AHA's 0.2 mV leaves open how it is measured.
+# Other limits between the classes. Makers state rates from 140 bpm on; the AHA's 0.2 mV leaves open how it is measured.
 RAPID_VT_BPM = (140.0, 150.0, 160.0, 180.0, 200.0)
 COARSE_VF_MV = (0.1, 0.15, 0.2, 0.25, 0.3)
 
@@ -111,12 +111,12 @@ class AhaRow:
 
 @dataclass(frozen=True)
 class LabelRow:
-    """A class as it would be judged if it parted from its neighbour elsewhere.
+    """A class as it would be evaluated with another limit to its neighbour.
 
     Parameters
     ----------
     measured : {"rate_bpm", "amplitude_mv"}
-        What parts the classes: the rate of VT, in beats per minute, or the peak-to-peak amplitude of VF, in mV.
+        What separates the classes: the rate of VT, in beats per minute, or the peak-to-peak amplitude of VF, in mV.
     limit : float
         VT from this rate on is rapid; VF above this amplitude is coarse.
     row : AhaRow
@@ -204,7 +204,7 @@ class Performance:
 
 @dataclass(frozen=True)
 class Model:
-    """What was judged: a model as its bundle describes it.
+    """What was evaluated: a model as its bundle describes it.
 
     Parameters
     ----------

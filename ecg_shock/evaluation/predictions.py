@@ -61,24 +61,10 @@ def _read_shock(cell: str) -> bool | None:
 
 @dataclass(frozen=True)
 class _Column:
-    """What a column holds.
-
-    Parameters
-    ----------
-    kinds : str
-        Kinds of NumPy array that may be given.
-    dtype : type
-        What they become.
-    allowed : str
-        The word for it in errors.
-    read : callable
-        Reads a cell of a file; None for one that is not allowed.
-    """
-
-    kinds: str
-    dtype: type[Any]
-    allowed: str
-    read: Callable[[str], Any]
+    kinds: str  # of NumPy arrays that may be given
+    dtype: type[Any]  # what they become
+    allowed: str  # in the words of an error
+    read: Callable[[str], Any]  # a cell of a file; gives None for one that is not allowed
 
 
 _TEXT = _Column("U", np.str_, "text", _read_text)
@@ -135,7 +121,7 @@ class Predictions:
     probability : numpy.ndarray
         Shape (n_windows,), float, probability of *shockable*, 0 to 1; NaN throughout if the algorithm gives none.
     shock : numpy.ndarray
-        Shape (n_windows,), bool: a shock is advised. This is what is judged, since the threshold and the rule for
+        Shape (n_windows,), bool: a shock is advised. This is what is evaluated, since the threshold and the rule for
         unusable windows are the algorithm's own.
     fold : numpy.ndarray
         Shape (n_windows,), int: the fold in which the window's patient was tested.
@@ -246,7 +232,7 @@ class Predictions:
     def read_csv(cls, path: str | os.PathLike[str], *, threshold: float | None = None) -> Predictions:
         """Read predictions that `write_csv` or anybody else wrote.
 
-        Nothing is guessed, mended or dropped: the header names every column once, in any order, and no other than
+        Nothing is guessed, corrected or dropped: the header names every column once, in any order, and no other than
         these.
 
         - ``record``, ``patient``, ``start_s``, ``duration_s``: needed.
@@ -255,7 +241,7 @@ class Predictions:
           as ``organised``.
         - ``shock`` or ``probability``, or both. Without ``shock`` a `threshold` is needed; without ``probability``
           there is no ROC curve and no reliability.
-        - ``database`` (``unnamed`` if left out), ``lead`` (empty), ``fold`` (0).
+        - ``database`` (``unnamed`` if it is missing), ``lead`` (empty), ``fold`` (0).
         - ``rate_bpm``, ``amplitude_mv``: measured in windows of VT and VF, empty where not measured. Without them the
           verdicts are not shown at other limits between the classes.
 
