@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,22 +37,26 @@ def windows(
     databases: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="DB...",
-            help="vfdb, cudb, mitdb, synthetic, or the path of a manifest.",
+            metavar="DB",
+            help="Databases to count: vfdb, cudb, mitdb, synthetic, or the path of a manifest.",
             show_default="vfdb cudb mitdb",
         ),
     ] = None,
-    window: Annotated[float, typer.Option(help="Length of a window, 2 to 10 s.")] = 5.0,
+    window: Annotated[float, typer.Option(help="Length of each window in seconds, 2 to 10.")] = 5.0,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
+        typer.Option(
+            help="Folder that holds a folder for each database.",
+            show_default="ECG_SHOCK_DATA, else the cache folder",
+        ),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="Draw windows of each AHA class to this .png, .pdf or .svg.", show_default=False)
+        Path | None,
+        typer.Option(help="Draw windows of each AHA class to this .png, .pdf or .svg.", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the windows that are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed that decides which windows are drawn.")] = 0,
 ) -> None:
-    """Count windows by database and AHA class, and what was left out by reason.
+    """Count windows by database and AHA class, and what is excluded by reason.
 
     Windows do not overlap, and are counted on the first lead of each recording.
 
@@ -110,31 +113,31 @@ def _class_table(found: WindowSet) -> Table:
 
 
 def _balance(found: WindowSet) -> Table:
-    """Lay out seconds by database: what was left out by reason, what is in windows, and both together."""
+    """Lay out seconds by database: what is excluded by reason, what is in windows, and both together."""
+    import pandas as pd
+
     names = list(dict.fromkeys([*found.database.tolist(), *(entry.database for entry in found.left_out)]))
-    kept = {name: found.window_s * int((found.database == name).sum()) for name in names}
-    left_out: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(names, 0.0))
-    for entry in found.left_out:
-        left_out[entry.reason][entry.database] += entry.seconds
-    reasons = sorted(left_out, key=lambda reason: -sum(left_out[reason].values()))
-    left = {name: sum(left_out[reason][name] for reason in reasons) for name in names}
-    total = {name: kept[name] + left[name] for name in names}
+    entries = pd.DataFrame(list(found.left_out), columns=["database", "reason", "seconds"])
+    by_reason = entries.pivot_table("seconds", "reason", "database", aggfunc="sum", fill_value=0.0)
+    by_reason = by_reason.reindex(columns=names, fill_value=0.0)
+    by_reason = by_reason.loc[by_reason.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+    excluded = by_reason.sum()
+    kept = found.window_s * pd.Series(found.database).value_counts().reindex(names, fill_value=0)
 
     table = Table(title="seconds of the first lead, and why they are in no window", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("left out")
+    table.add_column("excluded")
     for heading in (*names, "all"):
         table.add_column(heading, justify="right", no_wrap=True)
 
-    def add(label: str, seconds: dict[str, float], style: str = "") -> None:
-        cells = [*seconds.values(), sum(seconds.values())]
-        table.add_row(label, *(f"{cell:,.0f}" for cell in cells), style=style)
+    def add(label: str, seconds: pd.Series, style: str = "") -> None:
+        table.add_row(label, *(f"{cell:,.0f}" for cell in (*seconds, seconds.sum())), style=style)
 
-    for reason in reasons:
-        add(reason, left_out[reason])
+    for reason, seconds in by_reason.iterrows():
+        add(reason, seconds)
     table.add_section()
-    add("left out", left)
+    add("excluded", excluded)
     add("+ in windows", kept)
-    add("= recordings", total, style="bold")
+    add("= recordings", kept + excluded, style="bold")
     return table
 
 

@@ -1,4 +1,4 @@
-"""From labelled recordings to labelled windows: the label policy, and what it leaves out.
+"""From labelled recordings to labelled windows: the label policy, and what it excludes.
 
 A window has one rhythm over its whole length and stays `guard_s` (the database's own uncertainty, from its
 manifest) away from any change of rhythm. It holds no annotated noise and no invalid sample. What a database does
@@ -50,7 +50,7 @@ class LabelPolicy:
     Notes
     -----
     Peak-to-peak amplitude is the median over the window's seconds, so that one artefact or one agonal beat does
-    not decide. A window labelled asystole that is larger is left out: vfdb so labels coarse VF of 0.8 mV (424)
+    not decide. A window labelled asystole that is larger is excluded: vfdb so labels coarse VF of 0.8 mV (424)
     and fine VF of 0.2 mV (607).
     """
 
@@ -234,7 +234,7 @@ def _cut_lead(
                 left_out["invalid samples"] += window_s
                 continue
             rhythm = _rhythm_by_beats(recording, episode.rhythm, start_s, start_s + window_s)
-            aha_class, reason = _judge(window, rhythm, recording, start_s, policy)
+            aha_class, reason = _label(window, rhythm, recording, start_s, policy)
             if reason:
                 left_out[reason] += window_s
                 continue
@@ -297,10 +297,10 @@ def _rhythm_by_beats(recording: Recording, rhythm: str, start_s: float, end_s: f
     return rhythm
 
 
-def _judge(
+def _label(
     window: np.ndarray, rhythm: str, recording: Recording, start_s: float, policy: LabelPolicy
 ) -> tuple[str, str]:
-    """Return a window's AHA class, or the reason to leave it out."""
+    """Return a window's AHA class, or the reason to exclude it."""
     if rhythm == "vf":
         return ("coarse_vf" if amplitude_mv(window) > policy.coarse_vf_mv else "fine_vf"), ""
     if rhythm == "vt":
@@ -312,12 +312,12 @@ def _judge(
         small = amplitude_mv(window) < policy.asystole_mv
         return ("asystole", "") if small else ("", f"labelled asystole, but over {policy.asystole_mv:g} mV")
     if rhythm == "organised":
-        return _judge_organised(recording, start_s, start_s + len(window) / FS, policy)
+        return _label_organised(recording, start_s, start_s + len(window) / FS, policy)
     return RHYTHMS[rhythm], ""
 
 
-def _judge_organised(recording: Recording, start_s: float, end_s: float, policy: LabelPolicy) -> tuple[str, str]:
-    """Judge a stretch whose rhythm the database leaves open, by its annotated beats."""
+def _label_organised(recording: Recording, start_s: float, end_s: float, policy: LabelPolicy) -> tuple[str, str]:
+    """Label a window whose rhythm the database does not name, by its annotated beats."""
     # Beats just outside tell whether the window's edges belong to the same rhythm.
     first, last = np.searchsorted(recording.beats_s, (start_s - MAX_BEAT_GAP_S, end_s + MAX_BEAT_GAP_S))
     beats = recording.beats_s[first:last]
@@ -406,11 +406,15 @@ def class_table(windows: WindowSet) -> list[tuple[str, str, int, int, float]]:
     list of tuple
         (database, AHA class, patients, windows, seconds), in the order of `ecg_shock.rhythms.AHA_CLASSES`.
     """
-    rows = []
-    for database in dict.fromkeys(windows.database.tolist()):
-        for aha_class in AHA_CLASSES:
-            mask = (windows.database == database) & (windows.aha_class == aha_class)
-            count = int(mask.sum())
-            patients = len(np.unique(windows.patient[mask]))
-            rows.append((database, aha_class, patients, count, count * windows.window_s))
-    return rows
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {
+            "database": pd.Categorical(windows.database, list(dict.fromkeys(windows.database.tolist()))),
+            "aha_class": pd.Categorical(windows.aha_class, AHA_CLASSES),
+            "patient": windows.patient,
+        }
+    )
+    counts = table.groupby(["database", "aha_class"], observed=False)["patient"].agg(["nunique", "size"])
+    counts["seconds"] = counts["size"] * windows.window_s
+    return list(counts.reset_index().itertuples(index=False, name=None))

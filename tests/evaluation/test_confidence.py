@@ -35,10 +35,9 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("alpha", "k", "n", "printed"), PUBLISHED)
 def test_published_limits(alpha: float, k: int, n: int, printed: str) -> None:
-    """The limits that manufacturers publish come out to the printed digits, one-sided and two-sided alike."""
+    """The limits that manufacturers publish come out to the printed digits."""
     decimals = len(printed.split(".")[1])
     assert f"{100 * lower_limit(k, n, alpha):.{decimals}f}" == printed
-    assert lower_limit(k, n, 2 * alpha, sided="two") == lower_limit(k, n, alpha)
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (1, 9), (5, 9), (8, 9), (40, 50), (199, 200)])
@@ -69,11 +68,10 @@ def test_limits_at_the_ends(n: int) -> None:
         ((-1, 2), "k is -1"),
         ((1, 2, 0.0), "alpha is 0.0"),
         ((1, 2, 90), "alpha is 90"),
-        ((1, 2, 0.1, "both"), "sided is 'both'"),
     ],
 )
 def test_impossible_arguments(limit: Callable[..., float], arguments: tuple, match: str) -> None:
-    """Impossible counts and unknown options are named."""
+    """Impossible counts and error probabilities are named."""
     with pytest.raises(ValueError, match=match):
         limit(*arguments)
 

@@ -14,14 +14,14 @@ from ecg_shock.evaluation.evaluation_set import DURATIONS_S
 from ecg_shock.evaluation.metrics import (
     AHA_GOALS,
     COARSE_VF_MV,
-    MOST_ERRORS,
+    MAX_PATIENTS_NAMED,
     RAPID_VT_BPM,
     AhaRow,
     judge,
     sensitivity_to_labels,
 )
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE, is_shockable
+from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 
 def windows_of(predictions: Predictions) -> list[dict]:
@@ -32,7 +32,7 @@ def windows_of(predictions: Predictions) -> list[dict]:
     for window in windows:
         aha_class = window["aha_class"]
         window["group"] = (
-            "intermediate" if aha_class in INTERMEDIATE else "shockable" if is_shockable(aha_class) else "nonshockable"
+            "intermediate" if aha_class in INTERMEDIATE else "shockable" if aha_class in SHOCKABLE else "nonshockable"
         )
         window["count"] = window["shock"] != (window["group"] == "nonshockable")
     return windows
@@ -114,7 +114,7 @@ def test_durations_stay_apart(make_predictions: Callable[..., Predictions]) -> N
 def predictions_of(aha_class: str, rhythm: str, right: int, wrong: int) -> Predictions:
     """Build windows of one class, each of its own patient."""
     n = right + wrong
-    shock = (np.arange(n) < right) == is_shockable(aha_class)
+    shock = (np.arange(n) < right) == (aha_class in SHOCKABLE)
     names = np.array([f"p{i}" for i in range(n)])
     return Predictions(
         database=np.full(n, "vfdb"),
@@ -211,9 +211,9 @@ def test_most_errors_names_the_worst_patients(make_predictions: Callable[..., Pr
             wrong[str(patient), "nonshockable"] += 1
     (performance,) = judge(predictions).performances
     found = [(row.name, row.group, row.windows - row.count) for row in performance.most_errors]
-    assert len(found) == MOST_ERRORS < len(wrong)
+    assert len(found) == MAX_PATIENTS_NAMED < len(wrong)
     assert all(wrong[name, group] == errors for name, group, errors in found)
-    assert [errors for *_, errors in found] == sorted(wrong.values(), reverse=True)[:MOST_ERRORS]
+    assert [errors for *_, errors in found] == sorted(wrong.values(), reverse=True)[:MAX_PATIENTS_NAMED]
 
 
 def measured(predictions: Predictions, rng: np.random.Generator) -> Predictions:
