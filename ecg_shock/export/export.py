@@ -468,9 +468,9 @@ def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]
         }
     )
     parts = load_parts(config, folder)
-    known = {job: set(bundle.card["patients"][job]) for job in ("train", "validation", "test")}
-    strange = set(parts.validation.patient.tolist()) - known["validation"]
-    strange |= set(parts.train.patient.tolist()) & (known["validation"] | known["test"])
+    known = bundle.card.patients
+    strange = set(parts.validation.patient.tolist()).difference(known.validation)
+    strange |= set(parts.train.patient.tolist()).intersection(known.validation + known.test)
     if strange:
         raise ValueError(
             f"patients {sorted(strange)!r} have another job in split {config.split!r} than in {bundle.folder}: it was "
@@ -631,9 +631,9 @@ def _describe(
         "bytes": path.stat().st_size,
         **of_c,
         "bundle": {
-            "name": bundle.card.get("name", ""),
-            "commit": bundle.card.get("commit", ""),
-            "synthetic": bundle.card.get("synthetic", False),
+            "name": bundle.name,
+            "commit": bundle.card.commit,
+            "synthetic": bundle.synthetic,
             "sha256": {name: bundle.digests[name] for name in (KERAS_NAME, LITERT_NAME)},
         },
         "classes": list(CLASSES),

@@ -230,7 +230,7 @@ def test_origin_is_told(exports: dict[str, ExportResult], bundle: Bundle) -> Non
         assert sidecar["kind"] == to
         assert sidecar["sha256"] == hashlib.sha256(result.files[0].read_bytes()).hexdigest()
         assert (sidecar["file"], sidecar["bytes"]) == (result.files[0].name, result.files[0].stat().st_size)
-        assert sidecar["bundle"]["name"] == bundle.card["name"]
+        assert sidecar["bundle"]["name"] == bundle.name
         assert (sidecar["bundle"]["commit"], sidecar["bundle"]["synthetic"]) == ("0123abc", True)
         assert sidecar["bundle"]["sha256"] == bundle.digests
         assert sidecar["rescoring"]["windows"] == result.rescoring.windows
@@ -438,13 +438,13 @@ def test_bundle_of_other_patients_is_refused(
 ) -> None:
     """A card that does not fit the split is an error: int8 might be calibrated with validation patients."""
     with pytest.raises(ValueError, match=message):
-        export(replace(bundle, card=bundle.card | card), "litert", tmp_path)
+        export(replace(bundle, raw_card=bundle.raw_card | card), "litert", tmp_path)
 
 
 def test_bundle_without_card_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     """What does not say what it has seen cannot be scored again."""
     with pytest.raises(ValueError, match=r"has no \[card\.data\]"):
-        export(replace(bundle, card={}), "litert", tmp_path)
+        export(replace(bundle, raw_card={}), "litert", tmp_path)
 
 
 def test_changed_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
