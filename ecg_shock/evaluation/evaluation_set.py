@@ -94,15 +94,15 @@ def describe(bundle: Bundle) -> Model:
     config = data_config(bundle)
     place = bundle.folder.resolve()
     return Model(
-        name=str(bundle.card.get("name", "")),
+        name=bundle.card.name,
         folder=f"{place.parent.name}/{place.name}" if place.name == BUNDLE_NAME else place.name,
         split=config.split,
         fold=config.fold,
         sha256=bundle.digests[LITERT_NAME],
-        commit=str(bundle.card.get("commit", "")),
+        commit=bundle.card.commit,
         parameters=bundle.spec.parameter_count(),
         threshold=bundle.threshold,
-        selection=str(bundle.card.get("selection", "")),
+        selection=bundle.card.selection,
     )
 
 
@@ -376,7 +376,7 @@ def _all_but_fold(bundle: Bundle) -> dict[str, Any]:
     """List what bundles of one model share, by the names of `bundle.toml`."""
     config = data_config(bundle)
     data = {f"data.{key}": value for key, value in config.model_dump(mode="json", exclude={"fold"}).items()}
-    training = {f"training.{key}": value for key, value in bundle.card.get("training", {}).items()}
+    training = {f"training.{key}": value for key, value in bundle.card.training.items()}
     return {
         "network": bundle.spec,
         "preprocessing": bundle.preprocessing,
@@ -402,7 +402,7 @@ def _predict(
     bundle: Bundle, tested: Iterable[WindowSet], fold: int, on_duration: Callable[[], Any] | None
 ) -> Predictions:
     advisor = Advisor(bundle)
-    seen = {patient for job in ("train", "validation") for patient in bundle.card["patients"][job]}
+    seen = bundle.card.patients.seen
     predictions = []
     for windows in tested:
         leaked = seen & set(windows.patient.tolist())

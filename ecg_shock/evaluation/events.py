@@ -757,7 +757,7 @@ def records_of(bundle: Bundle, databases: Sequence[str] = (), part: str = "test"
         for entry in _patients(name)
         if chosen is None or entry[2] in chosen
     ]
-    seen = {patient for job in ("train", "validation") for patient in bundle.card["patients"][job]}
+    seen = bundle.card.patients.seen
     leaked = {patient for _, _, patient in found} & seen
     if leaked and part == "test":
         raise ValueError(f"patients {sorted(leaked)!r} are tested, but {bundle.folder} has seen them.")

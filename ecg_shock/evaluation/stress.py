@@ -23,7 +23,7 @@ from ecg_shock.data.windows import WindowSet
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
 from ecg_shock.evaluation.metrics import Rate, rate_of
 from ecg_shock.inference.advisor import Advisor
-from ecg_shock.models.bundle import Bundle, data_config
+from ecg_shock.models.bundle import Bundle
 from ecg_shock.preprocessing import hold_invalid
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
@@ -255,9 +255,7 @@ def check_unseen(bundle: Bundle, windows: WindowSet) -> None:
     ValueError
         If it has seen one of them, or its card does not say.
     """
-    data_config(bundle)  # refuses a card that does not say whom it has seen
-    seen = {patient for job in ("train", "validation") for patient in bundle.card["patients"][job]}
-    leaked = seen & set(windows.patient.tolist())
+    leaked = bundle.card.patients.seen & set(windows.patient.tolist())
     if leaked:
         raise ValueError(f"patients {sorted(leaked)!r} are tested, but {bundle.folder} has seen them.")
 

@@ -185,7 +185,7 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
         "/*",
         " * Sizes and tables of one model, written by ecg_shock; not to be edited.",
         " *",
-        f" * model           {_comment(bundle.card.get('name', 'unnamed'))}",
+        f" * model           {_comment(bundle.name or 'unnamed')}",
         f" * network         filters {list(spec.filters)}, kernels {list(spec.kernels)}, pool {spec.pool},",
         f" *                 {spec.padding} padding, {spec.activation}, {spec.parameter_count()} parameters, "
         f"{spec.macs()} multiply-adds a window",

@@ -213,9 +213,9 @@ def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]
     own = {"window_s": bundle.spec.input_samples / FS, "preprocessing": bundle.preprocessing}
     config = data_config(bundle).model_copy(update=own)
     parts = load_parts(config, folder)
-    known = {subset: set(bundle.card["patients"][subset]) for subset in ("train", "validation", "test")}
-    strange = set(parts.validation.patient.tolist()) - known["validation"]
-    strange |= set(parts.train.patient.tolist()) & (known["validation"] | known["test"])
+    known = bundle.card.patients
+    strange = set(parts.validation.patient.tolist()).difference(known.validation)
+    strange |= set(parts.train.patient.tolist()).intersection(known.validation + known.test)
     if strange:
         raise ValueError(
             f"patients {sorted(strange)!r} have another job in split {config.split!r} than in {bundle.folder}: it was "

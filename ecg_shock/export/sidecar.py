@@ -227,9 +227,9 @@ def write_sidecar(
         sha256=sha256(path),
         bytes=path.stat().st_size,
         bundle=Origin(
-            name=bundle.card.get("name", ""),
-            commit=bundle.card.get("commit", ""),
-            synthetic=bundle.card.get("synthetic", False),
+            name=bundle.name,
+            commit=bundle.card.commit,
+            synthetic=bundle.synthetic,
             sha256={name: bundle.digests[name] for name in (KERAS_NAME, LITERT_NAME)},
         ),
         classes=("nonshockable", "shockable"),

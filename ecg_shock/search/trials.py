@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ecg_shock.files import write_text
+from ecg_shock.files import explain, write_text
 
 RESULT_FILE = "result.json"
 LEARNING_RATE_DIGITS = 3
@@ -93,9 +93,22 @@ def read_trial(folder: Path) -> Trial | None:
     -------
     Trial or None
         None while the trial has not ended.
+
+    Raises
+    ------
+    ValueError
+        If the result is damaged; the message names the file and what to do.
     """
     file = folder / RESULT_FILE
-    return Trial.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return Trial.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise ValueError(
+            f"{file} is damaged ({'; '.join(explain(error))}); delete it and run the same command again: "
+            "that trial is trained again"
+        ) from error
 
 
 def read_trials(folder: Path) -> tuple[Trial, ...]:

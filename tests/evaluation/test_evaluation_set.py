@@ -40,7 +40,7 @@ def write(
             "commit": "c" * 40,
             "data": config.model_dump(mode="json", exclude_none=True),
             "training": TRAINING,
-            "patients": {},
+            "patients": {"train": [], "validation": [], "test": []},
             **(card or {}),
         },
         **changes,
@@ -52,7 +52,7 @@ def test_folds_of_one_model_are_found_in_order(tmp_path: Path) -> None:
     """Folds may come in any folders; only the fold, name and commit differ."""
     for fold, place in ((2, "fold-a"), (0, "fold-b"), (1, "fold-c")):
         write(tmp_path / place / "bundle", fold, card={"commit": str(fold)})
-    assert [bundle.card["data"]["fold"] for bundle in find_bundles(tmp_path)] == [0, 1, 2]
+    assert [bundle.card.data.fold for bundle in find_bundles(tmp_path)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -521,9 +521,9 @@ def test_patients_have_their_job(tmp_path: Path) -> None:
         records_of(bundle, ["synthetic"], part="validation")
     with pytest.raises(ValueError, match="has seen them"):
         records_of(bundle, ["synthetic"])
-    bundle.card["patients"]["train"].append(sorted(fold.test)[0])
+    patients = {**bundle.raw_card["patients"], "train": sorted(fold.test)[:1]}
     with pytest.raises(ValueError, match="are tested, but"):
-        whole_records([bundle])
+        whole_records([replace(bundle, raw_card={**bundle.raw_card, "patients": patients})])
 
 
 def test_missing_database_is_said(tmp_path: Path) -> None:

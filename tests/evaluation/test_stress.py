@@ -241,13 +241,13 @@ def test_patients_that_the_model_has_seen_are_refused(advisor: Advisor) -> None:
     _, windows = made_up()
     bundle = advisor.bundle
     for job in ("train", "validation"):
-        patient = bundle.card["patients"][job][0]
+        patient = getattr(bundle.card.patients, job)[0]
         seen = replace(windows, patient=np.where(np.arange(len(windows)) == 9, patient, windows.patient))
         with pytest.raises(ValueError, match=patient):
             stress_test(bundle, (), seen, ())
-    check_unseen(bundle, replace(windows, patient=np.full(len(windows), bundle.card["patients"]["test"][0])))
+    check_unseen(bundle, replace(windows, patient=np.full(len(windows), bundle.card.patients.test[0])))
     with pytest.raises(ValueError, match=r"has no \[card.data\]"):
-        check_unseen(replace(bundle, card={}), windows)
+        check_unseen(replace(bundle, raw_card={}), windows)
 
 
 def test_what_is_missing_is_named(advisor: Advisor) -> None:

@@ -585,7 +585,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_card_cannot_break_the_header(tmp_path: Path) -> None:
     """A model's name stays inside its comment, and the same model gives the same bytes."""
     bundle, weights = shipped()
-    named = replace(bundle, card={"name": "*/ #error é\n\\"})
+    named = replace(bundle, raw_card={"name": "*/ #error é\n\\"})
     written = write_c(tmp_path, named, weights, fs=250.0, int8=True)
     assert [path.name for path in written] == ["ecg_shock.h", "ecg_shock.c", "ecg_shock_model.h"]
     text = written[2].read_text(encoding="ascii")

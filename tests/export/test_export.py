@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ecg_shock import Advisor
-from ecg_shock.data.datasets import DataConfig, Parts, load_parts
+from ecg_shock.data.datasets import Parts, load_parts
 from ecg_shock.export import export as module
 from ecg_shock.export import runtimes
 from ecg_shock.export.export import MODEL_NAMES, ExportResult, export, representative_windows
@@ -163,9 +163,9 @@ def test_what_cannot_be_exported_is_refused(
 ) -> None:
     """The error says what is wrong with format, rate, network or card, and no folder is made."""
     spec = replace(bundle.spec, activation=change.get("activation", "relu"))
-    card = {key: value for key, value in (bundle.card | change).items() if value is not None}
+    card = {key: value for key, value in (bundle.raw_card | change).items() if value is not None}
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        export(replace(bundle, spec=spec, card=card), to, tmp_path / "out", data=tmp_path, **options)
+        export(replace(bundle, spec=spec, raw_card=card), to, tmp_path / "out", data=tmp_path, **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -243,14 +243,14 @@ def test_model_of_the_package_is_exported(to: str, recordings_dir: Path, tmp_pat
     """The shipped model passes on its own validation patients; int8 is the same on TFLite Micro for 1,000 windows."""
     result = export(None, to, tmp_path, data=recordings_dir)
     bundle = load_bundle(result.bundle.folder)
-    validation = bundle.card["validation"]
+    validation = bundle.card.validation
     found = result.rescoring
-    assert (found.windows, found.patients) == (validation["windows"], validation["patients"])
-    assert found.sensitivity == pytest.approx(validation["sensitivity"])
-    assert found.specificity == pytest.approx(validation["specificity"])
+    assert (found.windows, found.patients) == (validation.windows, validation.patients)
+    assert found.sensitivity == pytest.approx(validation.sensitivity)
+    assert found.specificity == pytest.approx(validation.specificity)
     assert abs(found.exported_sensitivity - found.sensitivity) < 0.005
     assert abs(found.exported_specificity - found.specificity) < 0.005
     print(to, replace(found, flips=()), *found.flips, sep="\n")
     if to == "litert-int8":
-        windows = load_parts(DataConfig.model_validate(bundle.card["data"]), recordings_dir).validation
+        windows = load_parts(bundle.card.data, recordings_dir).validation
         compare_with_micro(result.files[0], windows.ecg[:: len(windows) // 1000])

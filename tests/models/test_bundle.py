@@ -58,7 +58,7 @@ def test_bundle_comes_back_as_it_was_written(written: Path) -> None:
     """Network, filter, threshold and card survive, also from a path that is text."""
     bundle = load_bundle(str(written))
     assert (bundle.spec, bundle.preprocessing, bundle.threshold) == (SPEC, PREPROCESSING, 0.4)
-    assert bundle.card == CARD
+    assert bundle.raw_card == CARD
     assert sorted(file.name for file in written.iterdir()) == ["CARD.md", "bundle.toml", "model.keras", "model.tflite"]
     assert bundle.read_litert() == (written / "model.tflite").read_bytes()
 
@@ -255,5 +255,5 @@ def test_hostile_card_keeps_its_layout(tmp_path: Path) -> None:
     assert [line for line in lines if line.startswith("#")] == [lines[0], "## results"]
     assert sum(line.startswith("- ") for line in lines) == 2 + 4
     assert not any("<" in line for line in lines)
-    assert load_bundle(tmp_path).card == card
+    assert load_bundle(tmp_path).raw_card == card
     assert tomllib.loads((tmp_path / "bundle.toml").read_text(encoding="utf-8"))["card"] == card

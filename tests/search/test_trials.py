@@ -40,6 +40,15 @@ def test_trials_survive_the_disk(tmp_path: Path, trials: list[Trial]):
     assert sorted(file.name for file in (tmp_path / "0").iterdir()) == ["result.json"]
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"name": "0"', b"\xff\xfe"])
+def test_damaged_result_is_named(tmp_path: Path, trials: list[Trial], content: bytes):
+    """A result that a power cut left empty or half is named, with what to do."""
+    write_trial(tmp_path, trials[0])
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"result\.json is damaged \(.*; delete it and run the same command again"):
+        read_trial(tmp_path)
+
+
 def test_csv_has_every_trial_and_ranks_the_good_ones(tmp_path: Path, trials: list[Trial]):
     """The CSV lists all trials, best first, and the failed one without a rank."""
     write_csv(tmp_path / "trials.csv", trials)
