@@ -246,7 +246,7 @@ def predict_baselines(
     Returns
     -------
     dict of str to Predictions
-        As `ecg_shock.evaluation.detectors.baseline_predictions` names them, the folds pooled.
+        As `ecg_shock.evaluation.baselines.baseline_predictions` names them, the folds pooled.
 
     Raises
     ------
@@ -255,7 +255,7 @@ def predict_baselines(
     FileNotFoundError
         If recordings are not there.
     """
-    from ecg_shock.evaluation.detectors import baseline_predictions
+    from ecg_shock.evaluation.baselines import baseline_predictions
 
     of_folds = []
     for bundle in bundles:

@@ -12,8 +12,9 @@ import numpy as np
 from ecg_shock.data.datasets import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED
 from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.noise import NOISE_DATABASE
+from ecg_shock.evaluation.baselines import SVM_CITATION, SVM_NAME
 from ecg_shock.evaluation.comparison import compare
-from ecg_shock.evaluation.detectors import DETECTORS, SVM_CITATION, SVM_NAME
+from ecg_shock.evaluation.detectors import DETECTORS
 from ecg_shock.evaluation.evaluation_set import (
     DURATIONS_S,
     describe,

@@ -25,7 +25,8 @@ from ecg_shock.data.manifests import load_manifest, resource_dir
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.evaluation.detectors import DETECTORS, SVM_NAME, baseline_predictions
+from ecg_shock.evaluation.baselines import SVM_NAME, baseline_predictions
+from ecg_shock.evaluation.detectors import DETECTORS
 from ecg_shock.evaluation.evaluation_set import left_out
 from ecg_shock.evaluation.events import whole_records
 from ecg_shock.evaluation.predictions import Predictions
