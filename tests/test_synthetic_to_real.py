@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ecg_shock.data.datasets import DataConfig, load_parts
-from ecg_shock.evaluation.evaluation_set import predict_databases
+from ecg_shock.evaluation.evaluation_set import EvaluationSet
 from ecg_shock.evaluation.metrics import judge
 from ecg_shock.models import CnnSpec
 from ecg_shock.training.fold import examples, ship
@@ -29,7 +29,7 @@ def test_trained_on_synthetic_is_better_than_chance_on_real(
     bundle = ship(
         tmp_path / "bundle", "synthetic", result, spec=spec, data=data, training=config, parts=parts, selection="given"
     )
-    predictions = predict_databases(bundle, ["vfdb", "cudb"], recordings_dir, durations_s=[5.0])
+    predictions = EvaluationSet((bundle,), ("vfdb", "cudb"), recordings_dir).predictions([5.0])
     (performance,) = judge(predictions).performances
     found = performance.balanced_accuracy
     print(f"trained on synthetic, judged on {found.patients} real patients: balanced accuracy {found.observed:.3f}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,9 +28,6 @@ from ecg_shock.evaluation.confidence import (
 )
 from ecg_shock.evaluation.predictions import Predictions, codes, recordings
 from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
-
-if TYPE_CHECKING:
-    from ecg_shock.evaluation.events import WholeRecords
 
 GROUPS = {"shockable": SHOCKABLE, "nonshockable": NONSHOCKABLE, "intermediate": INTERMEDIATE}
 MEASURES = {"shockable": "Se", "nonshockable": "Sp", "intermediate": "shock advised"}
@@ -316,9 +312,6 @@ class Validation:
         Of the patient bootstrap.
     source : str
         Where the predictions came from, if not from our models; may be empty.
-    whole_records : WholeRecords, optional
-        What an alarm does on the whole records of the same patients, see `ecg_shock.evaluation.events`; None if they
-        were not scanned.
     """
 
     models: tuple[Model, ...]
@@ -328,7 +321,6 @@ class Validation:
     resamples: int
     seed: int
     source: str = ""
-    whole_records: WholeRecords | None = None
 
 
 def judge(
