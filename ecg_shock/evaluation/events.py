@@ -53,7 +53,8 @@ from ecg_shock.evaluation.reference import (
 )
 from ecg_shock.inference.scanning import Scan, ShockableEpisode
 
-# The guard of cudb, the widest of our manifests: where the onset of VF was annotated is this uncertain.
+# How far from an alarm's time a shockable or intermediate segment explains it. It is the guard of cudb, the widest of
+# our manifests: where the onset of VF was annotated is this uncertain.
 TOLERANCE_S = 5.0
 # Lengths from which on events are counted. An alarm at 5 of 8 windows of 5 s, a second apart, needs 9 s to rest on
 # windows that are whole within the event, so that the headline is events of 10 s and more.
@@ -233,12 +234,7 @@ class EventFigures:
 
 
 def episode_events(
-    scanned: Scan,
-    recording: Recording,
-    segments: Sequence[Segment],
-    *,
-    tolerance_s: float = TOLERANCE_S,
-    policy: LabelPolicy | None = None,
+    scanned: Scan, recording: Recording, segments: Sequence[Segment], *, policy: LabelPolicy | None = None
 ) -> RecordEvents:
     """Check the episodes of a scan against what is annotated.
 
@@ -250,8 +246,6 @@ def episode_events(
         Its database, name, patient and beats are used.
     segments : sequence of Segment
         Of the recording, see `reference_segments`.
-    tolerance_s : float
-        How far from an alarm's time a shockable or intermediate segment explains it, in seconds.
     policy : LabelPolicy, optional
         Its rate of rapid VT tells which false alarms are doubtful; the defaults if not given.
 
@@ -267,7 +261,7 @@ def episode_events(
         true_alarms += meets
         rests_on = [(s, overlap_s(episode.onset_s, episode.alarm_s, s.start_s, s.end_s)) for s in segments]
         explained = any(
-            overlap_s(episode.onset_s - tolerance_s, episode.alarm_s + tolerance_s, s.start_s, s.end_s)
+            overlap_s(episode.onset_s - TOLERANCE_S, episode.alarm_s + TOLERANCE_S, s.start_s, s.end_s)
             for s in segments
             if s.kind in (SHOCK, BETWEEN)
         )

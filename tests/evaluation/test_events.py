@@ -11,7 +11,7 @@ from scipy import stats
 
 from ecg_shock import AlarmRule, Recording, Scan, ShockableEpisode
 from ecg_shock.data.windows import LabelPolicy
-from ecg_shock.evaluation.events import MIN_LENGTHS_S, TOLERANCE_S, RecordEvents, episode_events, event_figures
+from ecg_shock.evaluation.events import MIN_LENGTHS_S, RecordEvents, episode_events, event_figures
 from ecg_shock.evaluation.reference import KINDS, Segment
 
 FS = 250.0
@@ -50,11 +50,11 @@ def scan_with(duration_s: float, episodes: list[tuple[float, float, float]], unu
     )  # fmt: skip
 
 
-def checked(text: str, episodes: list[tuple[float, float, float]], **options: float) -> RecordEvents:
+def checked(text: str, episodes: list[tuple[float, float, float]]) -> RecordEvents:
     """Check episodes against a timeline."""
     segments = segments_of(text)
     recording = Recording(signal=np.zeros((1, 1)), fs=FS, leads=("II",), name="r", database="d", patient="d/p")
-    return episode_events(scan_with(segments[-1].end_s, episodes), recording, segments, **options)
+    return episode_events(scan_with(segments[-1].end_s, episodes), recording, segments)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,6 @@ def test_alarms_of_hand_made_timelines(
         (alarm,) = result.false_alarms
         assert (alarm.onset_s, alarm.end_s, alarm.alarm_s) == episode
         assert alarm.runs_into_event == bool(true)
-
-
-def test_tolerance_is_an_option() -> None:
-    """Without any, 1 s from VF is false; with 10 s it is not."""
-    timeline, episodes = "-" * 16 + "+" * 10, [(10.0, 15.0, 15.0)]
-    counts = [len(checked(timeline, episodes, tolerance_s=t).false_alarms) for t in (0.0, 1.0, 1.1, TOLERANCE_S, 10.0)]
-    assert counts == [1, 1, 0, 0, 0]
 
 
 def test_false_alarm_says_what_is_annotated() -> None:
