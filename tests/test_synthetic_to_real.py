@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ecg_shock.data.datasets import DataConfig
-from ecg_shock.evaluation.evaluation_set import predict_databases
+from ecg_shock.evaluation.evaluation_set import EvaluationSet
 from ecg_shock.evaluation.metrics import judge
 from ecg_shock.models import CnnSpec
 from ecg_shock.training.fold import TrainingFold
@@ -25,7 +25,7 @@ def test_trained_on_synthetic_is_better_than_chance_on_real(
     config = TrainingConfig(epochs=25, batch_size=64, balanced=True)
     result = fold.train(CnnSpec((20, 15, 15, 10, 5), (10,) * 5), config, tmp_path / "run")
     bundle = fold.write_bundle(tmp_path / "bundle", "synthetic", result, selection="given")
-    predictions = predict_databases(bundle, ["vfdb", "cudb"], recordings_dir, durations_s=[5.0])
+    predictions = EvaluationSet((bundle,), ("vfdb", "cudb"), recordings_dir).predictions([5.0])
     (performance,) = judge(predictions).performances
     found = performance.balanced_accuracy
     print(f"trained on synthetic, judged on {found.patients} real patients: balanced accuracy {found.observed:.3f}")

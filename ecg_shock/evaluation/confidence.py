@@ -440,3 +440,40 @@ def balanced_accuracy_of(
 
 def _or_none(limit: float) -> float | None:
     return None if np.isnan(limit) else limit
+
+
+def poisson_upper_limit(count: int, alpha: float = ALPHA) -> float:
+    """Compute the exact upper limit of the expected number of events of which some were counted.
+
+    Parameters
+    ----------
+    count : int
+        How many were counted, 0 or more.
+    alpha : float
+        Error probability, one-sided.
+
+    Returns
+    -------
+    float
+        The expected number at which as few or fewer have the probability `alpha` [1]_. By the hours in which they were
+        counted it is the limit of their rate. Events are taken as independent, which those of one patient are not.
+
+    Raises
+    ------
+    ValueError
+        If `count` is below 0, or `alpha` outside 0 to 1.
+
+    References
+    ----------
+    .. [1] Garwood, Biometrika 28:437-442, 1936, doi:10.1093/biomet/28.3-4.437
+
+    Examples
+    --------
+    >>> round(poisson_upper_limit(0), 3)
+    2.303
+    """
+    if count < 0 or not 0 < alpha < 1:
+        raise ValueError(f"count is {count!r} and alpha {alpha!r}; allowed are 0 and more, and between 0 and 1")
+    from scipy.stats import chi2  # slow to import
+
+    return float(chi2.isf(alpha, 2 * (count + 1)) / 2)

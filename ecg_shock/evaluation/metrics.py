@@ -33,8 +33,6 @@ from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ecg_shock.evaluation.events import WholeRecords
-
 GROUPS = {"shockable": SHOCKABLE, "nonshockable": NONSHOCKABLE, "intermediate": INTERMEDIATE}
 MEASURES = {"shockable": "Se", "nonshockable": "Sp", "intermediate": "shock advised"}
 
@@ -255,9 +253,6 @@ class Validation:
         Of the patient bootstrap.
     source : str
         Where the predictions came from, if not from our models; may be empty.
-    whole_records : WholeRecords, optional
-        What an alarm does on the whole records of the same patients, see `ecg_shock.evaluation.events`; None if they
-        were not scanned.
     """
 
     models: tuple[Model, ...]
@@ -267,7 +262,6 @@ class Validation:
     resamples: int
     seed: int
     source: str = ""
-    whole_records: WholeRecords | None = None
 
 
 def judge(

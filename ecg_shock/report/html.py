@@ -24,7 +24,6 @@ from markupsafe import Markup
 from ecg_shock.data.windows import LeftOut
 from ecg_shock.evaluation.comparison import Comparison, Difference
 from ecg_shock.evaluation.confidence import lower_limit
-from ecg_shock.evaluation.events import WholeRecords
 from ecg_shock.evaluation.metrics import (
     DOES_NOT_MEET,
     MEASURES,
@@ -40,6 +39,7 @@ from ecg_shock.evaluation.metrics import (
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import Roc, reliability, roc
 from ecg_shock.evaluation.stress import StressPoint
+from ecg_shock.evaluation.whole_records import WholeRecords
 from ecg_shock.files import write_text
 from ecg_shock.report.charts import (
     PatientDot,
@@ -60,6 +60,7 @@ from ecg_shock.report.tables import (
     RATE_HEADER,
     SYNTHETIC_NOTE,
     Table,
+    alarm_words,
     counts_table,
     effective_table,
     event_lists,
@@ -150,6 +151,8 @@ class ReportContent:
         In any order; points of one stress become one chart, if there are several.
     stress_note : str
         Which windows were disturbed, and how they were judged.
+    whole_records : WholeRecords, optional
+        What an alarm does on the whole records of the same patients.
     strips : callable, optional
         Takes a row of `predictions` and returns the raw ECG around it, or None where there is none. For a mapping,
         its ``get``.
@@ -174,6 +177,7 @@ class ReportContent:
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     stress: Sequence[StressPoint] = ()
     stress_note: str = ""
+    whole_records: WholeRecords | None = None
     strips: Callable[[int], Strip | None] | None = None
     left_out: Sequence[LeftOut] = ()
     provenance: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
@@ -354,7 +358,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "stress": _stress_charts(content.stress),
         "stress_table": _stress_table(content.stress),
         "stress_note": content.stress_note,
-        "whole": _whole_records(validation),
+        "whole": _whole_records(content.whole_records),
         "gallery": [_entry(predictions, row, content.strips, int(rows[row]), threshold) for row in shown]
         if content.strips
         else [],
@@ -582,7 +586,7 @@ def _not_done(content: ReportContent, no_curves: str) -> list[str]:
         "No other algorithm was judged on the same windows.": bool(content.baselines),
         "No stress test was done: nothing is known here of noise, artefacts and other recorders.": bool(content.stress),
         "Whole records were not scanned: nothing is known here of false alarms an hour and of delays.": (
-            content.validation.whole_records is not None
+            content.whole_records is not None
         ),
         "The ECG of the errors is not shown: it was not given.": content.strips is not None,
         "What of the recordings is in no window, and why, was not given.": bool(content.left_out),
@@ -861,8 +865,7 @@ def _stress_table(stress: Sequence[StressPoint]) -> Table:
     return Table("Stress tests", header, rows)
 
 
-def _whole_records(validation: Validation) -> dict[str, Any] | None:
-    whole = validation.whole_records
+def _whole_records(whole: WholeRecords | None) -> dict[str, Any] | None:
     if whole is None:
         return None
     return {
@@ -874,11 +877,11 @@ def _whole_records(validation: Validation) -> dict[str, Any] | None:
 
 
 def _whole_lead(whole: WholeRecords) -> str:
-    """Say in two sentences what an alarm does."""
+    """Say in a few sentences what an alarm does."""
     figures = whole.figures
     rate = figures.headline
     sentence = (
-        f"An alarm at {whole.alarm_rule.k} of {whole.alarm_rule.n} windows detects {rate.count} of {rate.windows} "
+        f"An alarm {alarm_words(whole)} detects {rate.count} of {rate.windows} "
         f"events of {whole.headline_least_s:g} s and more ({_patients(rate.patients)})."
     )
     if figures.delay_median_s is not None:
@@ -892,7 +895,11 @@ def _whole_lead(whole: WholeRecords) -> str:
             f"{hundredths_up(figures.false_per_hour)} an hour, upper limit "
             f"{hundredths_up(figures.false_per_hour_limit)}; {figures.doubtful_alarms} of them are doubtful."
         )
-    return sentence
+    fixed, rule = whole.fixed, whole.fixed_rule
+    return (
+        f"{sentence} At the default of {rule.k} of {rule.n} windows, fixed for all folds, it detects "
+        f"{fixed.headline.count} of {fixed.headline.windows} and is false {fixed.false_alarms} times."
+    )
 
 
 def _errors(predictions: Predictions) -> list[int]:

@@ -33,7 +33,8 @@ from ecg_shock.evaluation.metrics import (
 from ecg_shock.rhythms import AHA_LABELS
 
 if TYPE_CHECKING:
-    from ecg_shock.evaluation.events import EventFigures, WholeRecords
+    from ecg_shock.evaluation.events import EventFigures
+    from ecg_shock.evaluation.whole_records import RuleChoice, WholeRecords
     from ecg_shock.inference.streaming import AlarmRule
 
 HEADLINE_S = 5.0  # the duration whose databases and rhythms the terminal shows
@@ -41,6 +42,10 @@ DISCLAIMER = "Not a claim of conformity with any standard."
 NETWORK_NOTE = (
     "The network alone, on windows filtered as by a device that has been listening; the rule for unusable strips "
     "plays no part."
+)
+QUALITY_NOTE = (
+    "The limits of the rule for unusable strips were set on clear VF and VT of all patients of vfdb, cudb and mitdb, "
+    "test patients included: that it refuses none of theirs was chosen, not found."
 )
 SYNTHETIC_NOTE = "synthetic: made-up signals, which say nothing of real ECG."
 _NONE = "–"
@@ -50,7 +55,7 @@ _TOLERANCE = 1e-9
 
 _TEXT_COLUMNS = (
     *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict", "Record", "Alarm"),
-    *("Model", "Folder", "SHA-256", "Commit", "Limit"),
+    *("Model", "Folder", "SHA-256", "Commit", "Limit", "Fold"),
 )
 _LABEL_LIMITS = {"rate_bpm": "≥ {:g} bpm", "amplitude_mv": "> {:g} mV"}
 # Others are folded where the terminal is narrow, and none is ever cut.
@@ -71,13 +76,15 @@ class Table:
         return self.header[column] in _TEXT_COLUMNS
 
 
-def to_dict(validation: Validation) -> dict[str, Any]:
+def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[str, Any]:
     """Give a validation as dictionaries, lists, numbers, strings and None.
 
     Parameters
     ----------
     validation : Validation
         What `ecg_shock.evaluation.metrics.judge` returns.
+    whole : WholeRecords, optional
+        What an alarm does on the whole records of the same patients; None if they were not scanned.
 
     Returns
     -------
@@ -85,7 +92,7 @@ def to_dict(validation: Validation) -> dict[str, Any]:
         ``synthetic``, ``note``, ``protocol`` (empty where the models are not ours), ``source`` (empty where they
         are), ``models``, a list with the fields of `Model`, ``limits`` (``level``, ``alpha``, ``resamples``,
         ``seed``), ``performances``, a list with the fields of `Performance`, the shortest duration first, and
-        ``whole_records``, the fields of `ecg_shock.evaluation.events.WholeRecords`, or None.
+        ``whole_records``, the fields of `ecg_shock.evaluation.whole_records.WholeRecords`, or None.
     """
     return {
         "synthetic": validation.synthetic,
@@ -100,7 +107,7 @@ def to_dict(validation: Validation) -> dict[str, Any]:
             "seed": validation.seed,
         },
         "performances": [asdict(performance) for performance in validation.performances],
-        "whole_records": asdict(validation.whole_records) if validation.whole_records else None,
+        "whole_records": asdict(whole) if whole else None,
     }
 
 
@@ -137,32 +144,36 @@ def to_card(validation: Validation) -> dict[str, str]:
     return card
 
 
-def to_json(validation: Validation) -> str:
+def to_json(validation: Validation, whole: WholeRecords | None = None) -> str:
     """Give a validation as JSON, with the keys of `to_dict`.
 
     Parameters
     ----------
     validation : Validation
         What `ecg_shock.evaluation.metrics.judge` returns.
+    whole : WholeRecords, optional
+        As for `to_dict`.
     """
-    return json.dumps(to_dict(validation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(to_dict(validation, whole), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_markdown(validation: Validation) -> str:
+def to_markdown(validation: Validation, whole: WholeRecords | None = None) -> str:
     """Give a validation as Markdown: all tables at every duration, with columns that line up as text too.
 
     Parameters
     ----------
     validation : Validation
         What `ecg_shock.evaluation.metrics.judge` returns.
+    whole : WholeRecords, optional
+        As for `to_dict`.
     """
-    parts = ["\n".join(f"- {_markdown_text(note)}" for note in _notes(validation))]
-    for table in _tables(validation, [p.duration_s for p in validation.performances]):
+    parts = ["\n".join(f"- {_markdown_text(note)}" for note in _notes(validation, whole))]
+    for table in _tables(validation, whole, [p.duration_s for p in validation.performances]):
         parts += [f"### {_markdown_text(table.title)}", _markdown_table(table)]
     return "\n\n".join(parts) + "\n"
 
 
-def to_rich(validation: Validation) -> Group:
+def to_rich(validation: Validation, whole: WholeRecords | None = None) -> Group:
     """Give a validation for a rich console.
 
     All durations are summed up and set against the AHA goals; databases and rhythms are shown at one duration,
@@ -172,11 +183,13 @@ def to_rich(validation: Validation) -> Group:
     ----------
     validation : Validation
         What `ecg_shock.evaluation.metrics.judge` returns.
+    whole : WholeRecords, optional
+        As for `to_dict`.
     """
     durations = [performance.duration_s for performance in validation.performances]
     headline = HEADLINE_S if HEADLINE_S in durations else durations[-1]
-    notes = Text("\n".join(_notes(validation)))
-    return Group(to_rich_tables(_tables(validation, [headline])), notes)
+    notes = Text("\n".join(_notes(validation, whole)))
+    return Group(to_rich_tables(_tables(validation, whole, [headline])), notes)
 
 
 def to_rich_tables(tables: Iterable[Table]) -> Group:
@@ -189,7 +202,7 @@ def level_of(validation: Validation) -> str:
     return f"{100 * (1 - validation.alpha):g} % one-sided"
 
 
-def _notes(validation: Validation) -> list[str]:
+def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
     notes = [
         f"Limits: {level_of(validation)}, α = {validation.alpha:g}. By window: Clopper-Pearson, windows taken as "
         "independent.",
@@ -212,7 +225,7 @@ def _notes(validation: Validation) -> list[str]:
         *_model_notes(validation.models),
         *notes,
         *window_notes(validation.performances),
-        *(event_notes(validation.whole_records) if validation.whole_records else []),
+        *(event_notes(whole) if whole else []),
     ]
 
 
@@ -250,7 +263,7 @@ def _model_notes(models: Iterable[Model]) -> Iterator[str]:
         yield NETWORK_NOTE
 
 
-def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[Table]:
+def _tables(validation: Validation, whole: WholeRecords | None, detailed_s: Iterable[float]) -> list[Table]:
     performances = validation.performances
     tables = [models_table(validation.models)] if validation.models else []
     tables += [pooled_table(performances), counts_table(performances)]
@@ -263,8 +276,8 @@ def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[Table]:
             tables.append(groups_table("database", performance, performance.by_database))
             tables.append(groups_table("rhythm", performance, performance.by_rhythm))
             tables.append(groups_table("patient", performance, performance.most_errors, ", most errors"))
-    if validation.whole_records:
-        tables += event_tables(validation.whole_records)
+    if whole:
+        tables += event_tables(whole)
     if not validation.synthetic:
         return tables
     return [replace(table, title=f"{table.title} (synthetic)") for table in tables]
@@ -411,15 +424,16 @@ def groups_table(of: str, performance: Performance, groups: Iterable[GroupRow], 
 
 
 def event_tables(whole: WholeRecords) -> list[Table]:
-    """Lay out what an alarm does on whole records: detected events, false alarms, delays, and other rules.
+    """Lay out what an alarm does on whole records: detected events, false alarms, delays, other rules, and the choice.
 
     Parameters
     ----------
     whole : WholeRecords
-        What `ecg_shock.evaluation.events.whole_records` found.
+        What `ecg_shock.evaluation.whole_records.RecordScans` found.
     """
-    groups = (whole.figures, *whole.by_database)
-    alarm = _rule(whole.alarm_rule)
+    fixed = replace(whole.fixed, name=f"all, fixed {_rule(whole.fixed_rule)}")
+    groups = (whole.figures, *whole.by_database, fixed)
+    alarm = f"alarm {alarm_words(whole)}"
     least = [f"{row.least_s:g} s" for row in whole.figures.by_length]
     detected = tuple(
         (
@@ -450,18 +464,22 @@ def event_tables(whole: WholeRecords) -> list[Table]:
         for group in groups
     )
     rules = tuple(
-        (
-            _rule(rule),
-            *(f"{row.rate.count}/{row.rate.windows}" for row in figures.by_length),
-            f"{figures.false_alarms}\n({hundredths_up(figures.false_per_hour)}/h)",
-            f"{_one(figures.delay_median_s)}\n({_one(figures.delay_late_s)})",
-            f"{_one(figures.first_alarm_median_s)}\n({_one(figures.first_alarm_late_s)})",
-        )
+        (_rule(rule) + (" (fixed)" if rule == whole.fixed_rule else ""), *_rule_cells(figures))
         for rule, figures in whole.by_rule
+    )
+    choices = tuple(
+        (str(choice.fold), _rule(rule) + (" (chosen)" if rule == choice.rule else ""), *_rule_cells(figures))
+        for choice in whole.choices
+        if choice.decided
+        for rule, figures in choice.by_rule
+    )
+    rule_header = (
+        *("Alarm", *(f"Events\n≥ {text}" if text != "0 s" else "All\nevents" for text in least)),
+        *("False\nalarms", "Delay,\nmedian\n(90 %)", "First\nalarm\n(90 %)"),
     )
     return [
         Table(
-            f"Whole records: events of shockable rhythm, alarm at {alarm} windows",
+            f"Whole records: events of shockable rhythm, {alarm}",
             (
                 *("Database", "Events\nfrom", "Patients", "Detected", "Observed", "Limit by\nevent"),
                 *("Limit by\npatient", "Limit by\ndesign effect"),
@@ -469,7 +487,7 @@ def event_tables(whole: WholeRecords) -> list[Table]:
             detected,
         ),
         Table(
-            f"Whole records: false alarms in nonshockable time, alarm at {alarm} windows",
+            f"Whole records: false alarms in nonshockable time, {alarm}",
             (
                 *("Database", "Patients", "Hours", "False\nalarms", "An\nhour", "Upper\nlimit"),
                 *("Upper limit\nby patient", "Of them\ndoubtful"),
@@ -477,7 +495,7 @@ def event_tables(whole: WholeRecords) -> list[Table]:
             false,
         ),
         Table(
-            f"Whole records: seconds until the alarm, at {alarm} windows",
+            f"Whole records: seconds until the alarm, {alarm_words(whole)}",
             (
                 *("Database", "Alarm\nafter\nonset", "Alarm on\nbefore", "Delay,\nmedian", "Delay,\n90 % up to"),
                 *("Records with\nan alarm", "Without\nany", "First alarm,\nmedian", "First alarm,\n90 % up to"),
@@ -485,20 +503,18 @@ def event_tables(whole: WholeRecords) -> list[Table]:
             late,
         ),
         Table(
-            f"Whole records: time, alarm at {alarm} windows",
+            f"Whole records: time, {alarm}",
             (
                 *("Database", "Records", "Hours", "Shockable\nintermediate", "Nonshockable\nuncounted"),
                 *("Unusable", "Se by\ntime", "PPV by\ntime", "PPV by\nepisode"),
             ),
             time,
         ),
-        Table(
-            "Whole records: other alarm rules on the same windows",
-            (
-                *("Alarm", *(f"Events\n≥ {text}" if text != "0 s" else "All\nevents" for text in least)),
-                *("False\nalarms", "Delay,\nmedian\n(90 %)", "First\nalarm\n(90 %)"),
-            ),
-            rules,
+        Table("Whole records: other alarm rules on the same windows", rule_header, rules),
+        *(
+            [Table("Whole records: alarm rules on the validation patients", ("Fold", *rule_header), choices)]
+            if choices
+            else []
         ),
     ]
 
@@ -509,7 +525,7 @@ def event_lists(whole: WholeRecords) -> list[Table]:
     Parameters
     ----------
     whole : WholeRecords
-        What `ecg_shock.evaluation.events.whole_records` found.
+        What `ecg_shock.evaluation.whole_records.RecordScans` found.
 
     Returns
     -------
@@ -574,14 +590,17 @@ def event_notes(whole: WholeRecords) -> list[str]:
     Parameters
     ----------
     whole : WholeRecords
-        What `ecg_shock.evaluation.events.whole_records` found.
+        What `ecg_shock.evaluation.whole_records.RecordScans` found.
     """
+    rules = ", ".join(_rule(rule) for rule, _ in whole.by_rule)
+    shown = sorted({whole.fixed_rule, *(choice.rule for choice in whole.choices)}, key=lambda rule: rule.n)
+    needed = ", ".join(f"{whole.alarm_s(rule):g} s at {_rule(rule)}" for rule in shown)
     notes = [
         f"Whole records: every window of {whole.window_s:g} s, {whole.step_s:g} s apart, of every record of the same "
         f"{whole.part} patients, on the first lead, with the rule for unusable strips. Nothing is left out beforehand.",
-        "An event is a stretch of annotated coarse VF and rapid VT; amplitude and rate are measured over each "
+        "An event is a segment of annotated coarse VF and rapid VT; amplitude and rate are measured over each "
         "annotated rhythm as a whole. It is detected if an episode of alarm overlaps with it. Short events can hardly "
-        f"be: an alarm at {_rule(whole.alarm_rule)} needs {whole.alarm_s:g} s of whole windows.",
+        f"be: an alarm needs whole windows over {needed}.",
         "An alarm is false if at least half of what it rests on is annotated as nonshockable, and no shockable or "
         f"intermediate rhythm lies within {whole.tolerance_s:g} s. Fine VF, other VT, noise and time without a label "
         "make neither events nor false alarms. All of cudb outside its VF is taken as nonshockable, although VT stands "
@@ -591,6 +610,15 @@ def event_notes(whole: WholeRecords) -> list[str]:
         "after it. The first alarm counts from the first event of the record, 0 s for one that was on before. Both "
         f"are of events of {whole.headline_least_s:g} s and more, and missed ones have none. The upper limit of false "
         "alarms an hour is Poisson's, as if they were independent; by patient it is from resampled patients.",
+        "The alarm rule of each fold is chosen on the validation patients of its own model, and its test patients are "
+        f"evaluated with it: the fewest false alarms an hour among {rules}, of the rules that detect events of "
+        f"{whole.headline_least_s:g} s and more within one point of the best; the first of equals. "
+        f"{' '.join(map(_chosen, whole.choices))} From the table of other rules on the test patients none is to be "
+        "chosen.",
+        f"Beside it stands the default rule, {_rule(whole.fixed_rule)}, fixed for all folds, which scans and streams "
+        "have unless told otherwise. It was chosen once, with the shipped model on the validation patients of fold 0 "
+        "of public-v1, who are the test patients of fold 1: on theirs its figures are too good.",
+        QUALITY_NOTE,
     ]
     if whole.too_short:
         notes.append(f"Shorter than a window, and in no figure: {printable(', '.join(whole.too_short))}.")
@@ -599,6 +627,28 @@ def event_notes(whole: WholeRecords) -> list[str]:
 
 def _rule(rule: AlarmRule) -> str:
     return f"{rule.k} of {rule.n}"
+
+
+def _rule_cells(figures: EventFigures) -> tuple[str, ...]:
+    return (
+        *(f"{row.rate.count}/{row.rate.windows}" for row in figures.by_length),
+        f"{figures.false_alarms}\n({hundredths_up(figures.false_per_hour)}/h)",
+        f"{_one(figures.delay_median_s)}\n({_one(figures.delay_late_s)})",
+        f"{_one(figures.first_alarm_median_s)}\n({_one(figures.first_alarm_late_s)})",
+    )
+
+
+def alarm_words(whole: WholeRecords) -> str:
+    """Say at which rule the alarm is raised: one for all folds, or each fold's own."""
+    rules = {choice.rule for choice in whole.choices}
+    return f"at {_rule(rules.pop())} windows" if len(rules) == 1 else "at each fold's own rule"
+
+
+def _chosen(choice: RuleChoice) -> str:
+    if choice.decided:
+        return f"Fold {choice.fold}: {_rule(choice.rule)}, on {choice.patients} patients."
+    why = "they have no such event" if choice.records else "their recordings were not there"
+    return f"Fold {choice.fold}: {_rule(choice.rule)}, the default, not chosen on its validation patients, for {why}."
 
 
 def _length(least_s: float) -> str:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ecg_shock.commands.app import app
 from ecg_shock.data.datasets import DataConfig, load_parts
-from ecg_shock.evaluation.evaluation_set import find_bundles, predict_databases, predict_test_part
+from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.models.bundle import load_bundle
 from ecg_shock.training.fold import patients, training_of
@@ -89,7 +89,7 @@ def test_bundle_that_does_not_say_what_it_has_seen(run_folder: Path, table: str)
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
     card = {key: value for key, value in bundle.raw_card.items() if key != table}
     with pytest.raises(ValueError, match=rf"has no \[card.{table}\]"):
-        predict_test_part(replace(bundle, raw_card=card), durations_s=[5.0])
+        EvaluationSet((replace(bundle, raw_card=card),))
 
 
 def test_validate_pools_the_folds_own_test_patients(run_folder: Path, tmp_path: Path) -> None:
@@ -113,13 +113,13 @@ def test_validate_refuses_patients_that_the_model_has_seen(run_folder: Path) -> 
     """Judging all synthetic windows would test the model on its own training patients."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
     with pytest.raises(ValueError, match=r"synthetic/p0.*has seen them"):
-        predict_databases(bundle, ["synthetic"], durations_s=[5.0])
+        EvaluationSet((bundle,), ("synthetic",)).predictions([5.0])
 
 
 def test_prediction_is_the_keras_models(run_folder: Path) -> None:
     """What is judged, on LiteRT, is what was trained, in Keras."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
-    found = predict_test_part(bundle, durations_s=[5.0])
+    found = EvaluationSet((bundle,)).predictions([5.0])
     test = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=0)).test
     expected = np.asarray(bundle.load_keras()(test.ecg[..., np.newaxis]))[:, 0]
     np.testing.assert_allclose(found.probability, expected, atol=1e-6)

@@ -9,8 +9,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from ecg_shock.evaluation.confidence import bootstrap_limit, cluster_limit, design_effect, lower_limit, upper_limit
+from ecg_shock.evaluation.confidence import (
+    bootstrap_limit,
+    cluster_limit,
+    design_effect,
+    lower_limit,
+    poisson_upper_limit,
+    upper_limit,
+)
 
 # Limits that manufacturers print, all of them titled "90 % one-sided": the first set is what 95 % two-sided gives
 # (alpha = .025 on one side), the second what 95 % one-sided gives. None reproduces with alpha = .10.
@@ -273,3 +281,19 @@ def test_cluster_limit_holds_as_often_as_it_says(spread: float, rng: np.random.G
         correct = rng.binomial(windows, rng.beta(share * spread, (1 - share) * spread, size=50))
         below.append(cluster_limit(correct, windows) <= share)
     assert 0.86 <= np.mean(below) <= 0.94
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 300])
+@pytest.mark.parametrize("alpha", [0.025, 0.1])
+def test_poisson_limit_leaves_alpha_below(count: int, alpha: float) -> None:
+    """At the limit as few are as likely as alpha; of none it is the logarithm of 1 / alpha."""
+    assert stats.poisson.cdf(count, poisson_upper_limit(count, alpha)) == pytest.approx(alpha)
+    if not count:
+        assert poisson_upper_limit(0, alpha) == pytest.approx(-np.log(alpha))
+
+
+@pytest.mark.parametrize(("count", "alpha"), [(-1, 0.1), (0, 0.0), (0, 1.0), (3, float("nan"))])
+def test_poisson_limit_refuses(count: int, alpha: float) -> None:
+    """What is no count, and what is no probability."""
+    with pytest.raises(ValueError, match="allowed are 0 and more"):
+        poisson_upper_limit(count, alpha)

@@ -57,15 +57,18 @@ def test_a_folder_is_a_model(
     model = Model("m", "m", "public-v1", 0, "0" * 64, "", 10, 0.5, "")
     asked: list[Any] = []
 
-    def predict_bundles(*arguments: Any) -> Predictions:
-        asked.append(arguments)
-        return predictions
+    class Asked:
+        def __init__(self, *arguments: Any) -> None:
+            asked.append(arguments)
+
+        def predictions(self) -> Predictions:
+            return predictions
 
     monkeypatch.setattr(protocol, "find_bundles", lambda folder: (f"bundle of {folder}",))
     monkeypatch.setattr(protocol, "describe", lambda bundle: model)
-    monkeypatch.setattr(protocol, "predict_bundles", predict_bundles)
+    monkeypatch.setattr(protocol, "EvaluationSet", Asked)
     found = ecg_shock.validate(tmp_path, databases=["cudb"], data="there")
-    assert asked == [((f"bundle of {tmp_path}",), ["cudb"], Path("there"))]
+    assert asked == [((f"bundle of {tmp_path}",), ("cudb",), Path("there"))]
     assert (found.models, found.performances) == ((model,), judge(predictions).performances)
 
 
