@@ -461,7 +461,7 @@ def test_missing_recordings_are_named(bundle: Bundle, tmp_path: Path) -> None:
     """Where the recordings are not there, the error says how to fetch them."""
     data = {"databases": ["vfdb"], "split": "public-v1"}
     with pytest.raises(FileNotFoundError, match="ecg-shock fetch vfdb"):
-        export(replace(bundle, card=bundle.card | {"data": data}), "litert", tmp_path / "out", data=tmp_path)
+        export(replace(bundle, raw_card=bundle.raw_card | {"data": data}), "litert", tmp_path / "out", data=tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"TFL3", b"\x1c\x00\x00\x00TFL3" + bytes(64)])
