@@ -49,9 +49,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Largest number of epochs.", show_default="400")] = None,
     patience: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Stop after so many epochs without a better one; 0 never stops early.", show_default="0"
-        ),
+        typer.Option(help="Stop after so many epochs without a better one; 0 never stops early.", show_default="0"),
     ] = None,
     sampler: Annotated[
         str | None,

@@ -137,7 +137,7 @@ def rank(trials: Iterable[Trial]) -> list[Trial]:
     Parameters
     ----------
     trials : iterable of Trial
-        Failed ones are left out.
+        Failed ones are excluded.
 
     Returns
     -------
