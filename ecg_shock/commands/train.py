@@ -121,8 +121,8 @@ def _train_fold(
 ) -> None:
     """Train on one fold and write its bundle and its plot."""
     from ecg_shock.models.bundle import BUNDLE_NAME
+    from ecg_shock.plots import draw_history
     from ecg_shock.training.fold import examples, patients, ship
-    from ecg_shock.training.plots import plot_history
     from ecg_shock.training.trainer import train as train_network
 
     sizes = ", ".join(
@@ -155,7 +155,7 @@ def _train_fold(
             folder,
             on_epoch=on_epoch,
         )
-    plot_history(result.history, folder / "history.png")
+    draw_history(result.history).savefig(folder / "history.png")
     ship(
         folder / BUNDLE_NAME,
         f"fold {config.fold} of {config.split}",

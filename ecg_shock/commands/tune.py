@@ -96,6 +96,7 @@ def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | Non
 
 
 def _run(study: Study, parts: Parts, folder: Path, recordings: Path) -> None:
+    from ecg_shock.plots import draw_trials
     from ecg_shock.search import consensus
     from ecg_shock.search import runner as run
     from ecg_shock.search import trials as ledger
@@ -110,7 +111,7 @@ def _run(study: Study, parts: Parts, folder: Path, recordings: Path) -> None:
         trials = run.search(study, folder, data_dir=recordings, on_message=follow)
     mark = " · synthetic" if study.synthetic else ""
     ledger.write_csv(folder / "trials.csv", trials)
-    ledger.plot(folder / "trials.png", trials, title=f"{study.name}: {len(trials)} trials{mark}")
+    draw_trials(trials, title=f"{study.name}: {len(trials)} trials{mark}").savefig(folder / "trials.png")
     console.print(ledger.table(trials, title=f"best trials, validation part{mark}"))
     _print_path("all trials", f"{folder / 'trials.csv'}, {folder / 'trials.png'}\n")
 
