@@ -24,7 +24,6 @@ from markupsafe import Markup
 from ecg_shock.data.windows import LeftOut
 from ecg_shock.evaluation.comparison import Comparison, Difference
 from ecg_shock.evaluation.confidence import lower_limit
-from ecg_shock.evaluation.events import WholeRecords
 from ecg_shock.evaluation.metrics import (
     DOES_NOT_MEET,
     MEASURES,
@@ -53,6 +52,7 @@ from ecg_shock.report.charts import (
     share_axis,
     value_axis,
 )
+from ecg_shock.report.formats import patients_text
 from ecg_shock.report.tables import (
     DISCLAIMER,
     HEADLINE_S,
@@ -62,11 +62,7 @@ from ecg_shock.report.tables import (
     Table,
     counts_table,
     effective_table,
-    event_lists,
-    event_notes,
-    event_tables,
     groups_table,
-    hundredths_up,
     labels_table,
     level_of,
     models_table,
@@ -75,6 +71,7 @@ from ecg_shock.report.tables import (
     rounded_down,
     window_notes,
 )
+from ecg_shock.report.whole_records import whole_section
 from ecg_shock.rhythms import AHA_LABELS, NONSHOCKABLE, SHOCKABLE
 
 MOST_STRIPS = 500
@@ -354,7 +351,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "stress": _stress_charts(content.stress),
         "stress_table": _stress_table(content.stress),
         "stress_note": content.stress_note,
-        "whole": _whole_records(validation),
+        "whole": whole_section(validation),
         "gallery": [_entry(predictions, row, content.strips, int(rows[row]), threshold) for row in shown]
         if content.strips
         else [],
@@ -472,14 +469,14 @@ def _weaknesses(performance: Performance, predictions: Predictions) -> list[str]
     few = [row for row in performance.aha if row.verdict == TOO_FEW_WINDOWS]
     if few:
         counts = "; ".join(
-            f"{_name(row)}: {row.rate.windows} of {row.goal.min_windows} windows, {_patients(row.rate.patients)}"
+            f"{_name(row)}: {row.rate.windows} of {row.goal.min_windows} windows, {patients_text(row.rate.patients)}"
             for row in few
         )
         found.append(f"Too few windows for a verdict. {counts}.")
     found += [
         f"{_name(row)} meets its goal only if windows of one patient count as independent: by patients the lower "
         f"limit is {rounded_down(_by_patients(row.rate))} %, and {100 * (row.goal.limit or 0):g} % is asked of the "
-        f"limit by window ({_patients(row.rate.patients)})."
+        f"limit by window ({patients_text(row.rate.patients)})."
         for row in performance.aha
         if row.verdict == MEETS and (_by_patients(row.rate) or 0.0) < (row.goal.limit or 0.0)
     ]
@@ -489,7 +486,7 @@ def _weaknesses(performance: Performance, predictions: Predictions) -> list[str]
     else:
         found += concentrated
     found += [
-        f"{_name(row)} rests on {_patients(row.rate.patients)}."
+        f"{_name(row)} rests on {patients_text(row.rate.patients)}."
         for row in performance.aha
         if row.verdict == MEETS and row.rate.patients < FEW_PATIENTS
     ]
@@ -524,10 +521,6 @@ def _name(row: AhaRow) -> str:
     return AHA_LABELS[row.aha_class].split(" (")[0]
 
 
-def _patients(count: int) -> str:
-    return f"{count} patient" if count == 1 else f"{count} patients"
-
-
 def _shortfall(row: AhaRow) -> float:
     """How far a class stays below the two lines of its goal, at the worse of them."""
     goal, rate = row.goal, row.rate
@@ -541,8 +534,9 @@ def _failure(row: AhaRow) -> str:
     rate, goal = row.rate, row.goal
     right = "are advised a shock" if row.aha_class in SHOCKABLE else "are advised no shock"
     return (
-        f"{_name(row)} does not meet its goal: {rate.count} of {rate.windows} windows of {_patients(rate.patients)} "
-        f"{right}. Observed {rounded_down(rate.observed)} % where more than {100 * (goal.observed or 0):g} % is asked; "
+        f"{_name(row)} does not meet its goal: {rate.count} of {rate.windows} windows of "
+        f"{patients_text(rate.patients)} {right}. "
+        f"Observed {rounded_down(rate.observed)} % where more than {100 * (goal.observed or 0):g} % is asked; "
         f"lower limit {rounded_down(rate.lower_limit)} % where {100 * (goal.limit or 0):g} % has to be reached."
     )
 
@@ -560,7 +554,7 @@ def _concentrations(predictions: Predictions) -> list[str]:
         rhythms = ", ".join(_rhythm(name) for name in np.unique(predictions.rhythm[mine]))
         sentence = (
             f"{counts[worst]} of the {total} {kind}s are of one patient, {names[worst]} ({rhythms}); "
-            f"all {total} are of {_patients(len(names))}."
+            f"all {total} are of {patients_text(len(names))}."
         )
         found.append((counts[worst] / total, sentence))
     return [sentence for _, sentence in sorted(found, key=lambda pair: -pair[0])]
@@ -859,40 +853,6 @@ def _stress_table(stress: Sequence[StressPoint]) -> Table:
     )
     header = ("Stress", "Level", "Shockable", "Se", "Limit", "Nonshockable", "Sp", "Limit", "Unusable")
     return Table("Stress tests", header, rows)
-
-
-def _whole_records(validation: Validation) -> dict[str, Any] | None:
-    whole = validation.whole_records
-    if whole is None:
-        return None
-    return {
-        "lead": _whole_lead(whole),
-        "notes": event_notes(whole),
-        "tables": event_tables(whole),
-        "lists": event_lists(whole),
-    }
-
-
-def _whole_lead(whole: WholeRecords) -> str:
-    """Say in two sentences what an alarm does."""
-    figures = whole.figures
-    rate = figures.headline
-    sentence = (
-        f"An alarm at {whole.alarm_rule.k} of {whole.alarm_rule.n} windows detects {rate.count} of {rate.windows} "
-        f"events of {whole.headline_least_s:g} s and more ({_patients(rate.patients)})."
-    )
-    if figures.delay_median_s is not None:
-        sentence += (
-            f" Half of {figures.delays} alarms after an annotated onset come within {figures.delay_median_s:.1f} s of "
-            f"it; {figures.early} were on before."
-        )
-    if figures.false_per_hour is not None and figures.false_per_hour_limit is not None:
-        sentence += (
-            f" It is false {figures.false_alarms} times in {figures.nonshockable_hours:.2f} h of nonshockable rhythm: "
-            f"{hundredths_up(figures.false_per_hour)} an hour, upper limit "
-            f"{hundredths_up(figures.false_per_hour_limit)}; {figures.doubtful_alarms} of them are doubtful."
-        )
-    return sentence
 
 
 def _errors(predictions: Predictions) -> list[int]:

@@ -16,7 +16,8 @@ from rich.progress import Progress
 from ecg_shock.evaluation.evaluation_set import find_bundles
 from ecg_shock.evaluation.events import records_of, whole_records
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
-from ecg_shock.report.tables import event_tables, to_rich_tables
+from ecg_shock.report.formats import to_rich_tables
+from ecg_shock.report.whole_records import event_tables
 
 PART = "validation"
 

@@ -41,7 +41,8 @@ from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.inference.scanning import with_rule
 from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
 from ecg_shock.report.html import ReportContent, write_report
-from ecg_shock.report.tables import event_tables, to_json, to_markdown
+from ecg_shock.report.tables import to_json, to_markdown
+from ecg_shock.report.whole_records import event_tables
 from ecg_shock.rhythms import RHYTHMS
 
 if sys.version_info >= (3, 11):
