@@ -18,6 +18,8 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ecg_shock.rhythms import AHA_LABELS
+
 NONE = "–"
 # A proportion is a ratio of counts: the tolerance only undoes the rounding of 1000 * 0.57 to 569.9999999999999.
 _TOLERANCE = 1e-9
@@ -103,6 +105,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
+def class_name(aha_class: str) -> str:
+    """Write an AHA class without its examples."""
+    return AHA_LABELS[aha_class].split(" (")[0]
+
+
 def patients_text(count: int) -> str:
     """Write a number of patients."""
     return f"{count} patient" if count == 1 else f"{count} patients"
+
+
+def points(difference: float) -> str:
+    """Write a difference of proportions in points of per cent, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-0.0", "+0.0").replace("-", "−")

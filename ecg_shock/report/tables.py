@@ -1,7 +1,6 @@
 """A validation as tables: for the terminal, as Markdown, and as JSON.
 
-Shares are printed in per cent and rounded against the algorithm, so that 2204 of 2205 is 99.9 and never 100.0. The
-JSON holds every digit.
+The tables are rounded; the JSON holds every digit.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
+from ecg_shock.evaluation.confidence import lower_limit
 from ecg_shock.evaluation.metrics import (
     MEASURES,
     AhaRow,
@@ -45,7 +45,7 @@ NETWORK_NOTE = (
     "The network alone, on windows filtered as by a device that has been listening; the rule for unusable strips "
     "plays no part."
 )
-SYNTHETIC_NOTE = "synthetic: made-up signals, which say nothing of real ECG."
+SYNTHETIC_NOTE = "synthetic: simulated signals, which say nothing of real ECG."
 RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
 
 _LABEL_LIMITS = {"rate_bpm": "≥ {:g} bpm", "amplitude_mv": "> {:g} mV"}
@@ -175,16 +175,16 @@ def _notes(validation: Validation) -> list[str]:
         "patient counts once.",
         "A verdict takes the observed share above its goal, the 90 % one-sided limit by window at its own, and enough "
         "windows that do not overlap.",
-        "Fine VF and other VT have no right advice: the share advised shock is reported and not counted.",
+        "Fine VF and other VT have no right advice: the proportion advised shock is reported and not counted.",
         "Design effect: how many times the variance is that of independent windows. Windows by design effect are as "
         "many independent ones as would tell as much, at most those that there are.",
         "BAC: balanced accuracy, the mean of Se and Sp. PPV depends on how many of the windows are shockable.",
-        "Shares in %, rounded against the algorithm.",
+        "Proportions in %, rounded against the algorithm.",
         DISCLAIMER,
     ]
     return [
         *([SYNTHETIC_NOTE] if validation.synthetic else []),
-        *([f"Judged: {printable(validation.source)}."] if validation.source else []),
+        *([f"Evaluated: {printable(validation.source)}."] if validation.source else []),
         *_model_notes(validation.models),
         *notes,
         *window_notes(validation.performances),
@@ -210,16 +210,16 @@ def window_notes(performances: Iterable[Performance]) -> Iterator[str]:
         ("amplitude_mv", "Coarse VF above other limits"),
     ):
         if column in unmeasured:
-            yield f"{what} is left out: it takes the {column} of every such window."
+            yield f"{what} is excluded: it takes the {column} of every such window."
 
 
 def _model_notes(models: Iterable[Model]) -> Iterator[str]:
-    """Say which folds were judged, how they were chosen, and what the figures are of."""
+    """Say which folds were evaluated, how they were chosen, and what the figures are of."""
     models = list(models)
     for split in dict.fromkeys(model.split for model in models):
         folds = [str(model.fold) for model in models if model.split == split]
         what = "models of the folds" if len(folds) > 1 else "model of fold"
-        yield f"Judged: the {what} {', '.join(folds)} of {printable(split)}."
+        yield f"Evaluated: the {what} {', '.join(folds)} of {printable(split)}."
     for selection in dict.fromkeys(model.selection for model in models if model.selection):
         yield f"Selection: {printable(selection)}"
     if models:
@@ -247,7 +247,7 @@ def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[Table]:
 
 
 def models_table(models: Iterable[Model]) -> Table:
-    """List what was judged."""
+    """List what was evaluated."""
     header = ("Model", "Folder", "SHA-256", "Commit", "Parameters", "Threshold")
     rows = tuple(
         (
@@ -293,18 +293,18 @@ def pooled_table(performances: Iterable[Performance]) -> Table:
 
 
 def counts_table(performances: Iterable[Performance]) -> Table:
-    """Lay out TP, FN, TN and FP at each duration, and the shares that they make."""
+    """Lay out TP, FN, TN and FP at each duration, and the proportions that they make."""
     header = (
         *("Window", "TP", "FN", "TN", "FP", "Se", "Sp", "PPV"),
         *("False-\npositive\nrate", "Its upper\nlimit by\nwindow"),
     )
     rows = tuple(_counts_cells(performance) for performance in performances)
-    return Table("Counts, and shares of how many: shock advised to shockable windows is TP", header, rows)
+    return Table("Counts, and proportions of how many: shock advised to shockable windows is TP", header, rows)
 
 
 def _counts_cells(performance: Performance) -> tuple[str, ...]:
     tp, fn, tn, fp = performance.tp, performance.fn, performance.tn, performance.fp
-    shares = (
+    proportions = (
         (rounded_down(performance.sensitivity.observed), tp + fn),
         (rounded_down(performance.specificity.observed), tn + fp),
         (rounded_down(performance.ppv), tp + fp),
@@ -313,13 +313,13 @@ def _counts_cells(performance: Performance) -> tuple[str, ...]:
     return (
         f"{performance.duration_s:g} s",
         *(str(count) for count in (tp, fn, tn, fp)),
-        *(f"{share}\nof {n}" for share, n in shares),
+        *(f"{share}\nof {n}" for share, n in proportions),
         rounded_up(performance.false_positive_rate_upper_limit),
     )
 
 
 def _aha_table(performance: Performance) -> Table:
-    rows = tuple(_aha_cells(row) for row in performance.aha)
+    rows = tuple(aha_cells(row) for row in performance.aha)
     return Table(
         f"AHA classes (and goals), windows of {performance.duration_s:g} s",
         ("Class", *RATE_HEADER, "Verdict"),
@@ -327,7 +327,8 @@ def _aha_table(performance: Performance) -> Table:
     )
 
 
-def _aha_cells(row: AhaRow) -> tuple[str, ...]:
+def aha_cells(row: AhaRow) -> tuple[str, ...]:
+    """Lay out a class with its goals: label, patients, windows, observed, three limits or means, and the verdict."""
     patients, windows, observed, limit, *rest = _rate_cells(row.rate)
     windows += f"\n(n ≥ {row.goal.min_windows})"
     if row.goal.observed is not None and row.goal.limit is not None:
@@ -355,7 +356,7 @@ def effective_table(performance: Performance) -> Table:
 
 
 def labels_table(performance: Performance) -> Table:
-    """Lay out rapid VT and coarse VF as they would be judged with other limits between the classes."""
+    """Lay out rapid VT and coarse VF as they would be with other limits between the classes."""
     rows = tuple(_labels_cells(label) for label in performance.by_label)
     return Table(
         f"Rapid VT and coarse VF with other limits between the classes, windows of {performance.duration_s:g} s",
@@ -370,20 +371,27 @@ def _labels_cells(label: LabelRow) -> tuple[str, ...]:
     return (f"{AHA_LABELS[row.aha_class]}: {row.measure}", limit, *_rate_cells(row.rate)[:5], row.verdict)
 
 
-def groups_table(of: str, performance: Performance, groups: Iterable[GroupRow], which: str = "") -> Table:
-    """Lay out the windows of databases, rhythms or patients."""
-    rows = tuple(
-        (
-            group.name.replace("_", " ") if of == "rhythm" else printable(group.name),
-            MEASURES[group.group],
-            str(group.patients),
-            f"{group.count}/{group.windows}",
-            rounded_down(group.count / group.windows),
+def groups_table(
+    of: str, performance: Performance, groups: Iterable[GroupRow], which: str = "", alpha: float | None = None
+) -> Table:
+    """Lay out the windows of databases, rhythms or patients; with `alpha`, their limits by window too."""
+    rows = []
+    for group in groups:
+        limit = NONE
+        if alpha is not None and group.group != "intermediate":
+            limit = rounded_down(lower_limit(group.count, group.windows, alpha))
+        rows.append(
+            (
+                group.name.replace("_", " ") if of == "rhythm" else printable(group.name),
+                MEASURES[group.group],
+                str(group.patients),
+                f"{group.count}/{group.windows}",
+                rounded_down(group.count / group.windows),
+                *(() if alpha is None else (limit,)),
+            )
         )
-        for group in groups
-    )
-    header = (of.capitalize(), "Measure", *RATE_HEADER[:3])
-    return Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, rows)
+    header = (of.capitalize(), "Measure", *RATE_HEADER[: 3 if alpha is None else 4])
+    return Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, tuple(rows))
 
 
 def _rate_cells(rate: Rate) -> tuple[str, ...]:

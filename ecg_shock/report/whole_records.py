@@ -224,8 +224,8 @@ def event_notes(whole: WholeRecords) -> list[str]:
     """
     notes = [
         f"Whole records: every window of {whole.window_s:g} s, {whole.step_s:g} s apart, of every record of the same "
-        f"{whole.part} patients, on the first lead, with the rule for unusable strips. Nothing is left out beforehand.",
-        "An event is a stretch of annotated coarse VF and rapid VT; amplitude and rate are measured over each "
+        f"{whole.part} patients, on the first lead, with the rule for unusable strips. Nothing is excluded beforehand.",
+        "An event is a segment of annotated coarse VF and rapid VT; amplitude and rate are measured over each "
         "annotated rhythm as a whole. It is detected if an episode of alarm overlaps with it. Short events can hardly "
         f"be: an alarm at {_rule(whole.alarm_rule)} needs {whole.alarm_s:g} s of whole windows.",
         "An alarm is false if at least half of what it rests on is annotated as nonshockable, and no shockable or "

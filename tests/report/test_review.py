@@ -32,7 +32,7 @@ from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import TOML_NAME, load_bundle
 from ecg_shock.report import review as review_module
-from ecg_shock.report.charts import paper
+from ecg_shock.report.gallery import Strip, paper
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 if sys.version_info >= (3, 11):
@@ -99,7 +99,7 @@ def bundle_of(folder: Path, data: DataConfig, name: str = "made up") -> Path:
 
 def drawn(ecg: np.ndarray, fs: float, start_s: float, window: tuple[float, float]) -> list[str]:
     """Return the traces that samples make on paper."""
-    return [re.findall(r'd="([^"]*)" class="trace"', str(row))[0] for row in paper(ecg, fs, start_s, window)]
+    return [re.findall(r'd="([^"]*)" class="trace"', str(row))[0] for row in paper(Strip(ecg, fs, start_s), window)]
 
 
 def wrong(predictions: Predictions) -> np.ndarray:
@@ -279,7 +279,7 @@ def test_folds_are_pooled(tmp_path: Path, cache: Path, monkeypatch: pytest.Monke
     predictions = Predictions.read_csv(tmp_path / "out" / "predictions.csv")
     assert set(predictions.fold.tolist()) == {0, 1}
     assert page.count('<li data-kind="') == len(wrong(predictions))
-    assert "was judged on other windows" not in page
+    assert "was evaluated on other windows" not in page
     assert "windows of 5 s of fold 0, with its model alone" in page
     split = load_split("synthetic-v1")
     both = [load_bundle(tmp_path / f"fold-{fold}" / "bundle") for fold in (0, 1)]
