@@ -320,7 +320,7 @@ def _svg(
         "role": "img",
         "aria-label": printable(title),
     }
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 (escaped by ElementTree)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree has escaped it
 
 
 def _fit_to_page(root: ElementTree.Element, tooltips: Mapping[str, str]) -> None:

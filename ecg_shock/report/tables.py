@@ -173,8 +173,8 @@ def _notes(validation: Validation) -> list[str]:
         "Clopper-Pearson of the number of patients. It is too high where few patients have errors: trust the limit by "
         "design effect then, Clopper-Pearson of as many independent windows as tell as much. Patient mean: each "
         "patient counts once.",
-        "A verdict takes the observed share above its goal, the 90 % one-sided limit by window at its own, and enough "
-        "windows that do not overlap.",
+        "A verdict takes the observed proportion above its goal, the 90 % one-sided limit by window at its own, and "
+        "enough windows that do not overlap.",
         "Fine VF and other VT have no right advice: the proportion advised shock is reported and not counted.",
         "Design effect: how many times the variance is that of independent windows. Windows by design effect are as "
         "many independent ones as would tell as much, at most those that there are.",
