@@ -131,8 +131,8 @@ def train(
 def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, folder: Path, base: Bundle | None) -> None:
     """Train on one fold and write its bundle and its plot."""
     from ecg_shock.models.bundle import BUNDLE_NAME
+    from ecg_shock.plots import draw_history
     from ecg_shock.training.fold import patients, selection_of
-    from ecg_shock.training.plots import plot_history
 
     sizes = ", ".join(
         f"{name} {len(part):,} windows of {len(patients(part))} patients"
@@ -154,7 +154,7 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
             progress.update(task, completed=log.epoch, now=now)
 
         result = fold.train(spec, training, folder, on_epoch=on_epoch)
-    plot_history(result.history, folder / "history.png")
+    draw_history(result.history).savefig(folder / "history.png")
     bundle = fold.write_bundle(
         folder / BUNDLE_NAME,
         f"fold {fold.data.fold} of {fold.data.split}",

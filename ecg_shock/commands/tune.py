@@ -101,6 +101,7 @@ def tune(
 
 def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> None:
     from ecg_shock.models.bundle import BUNDLE_NAME
+    from ecg_shock.plots import draw_trials
     from ecg_shock.search import consensus
     from ecg_shock.search import runner as run
     from ecg_shock.search import trials as ledger
@@ -115,7 +116,7 @@ def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> No
         trials = run.search(study, folder, data_dir=recordings, on_message=follow)
     mark = " · synthetic" if study.synthetic else ""
     ledger.write_csv(folder / "trials.csv", trials)
-    ledger.plot(folder / "trials.png", trials, title=f"{study.name}: {len(trials)} trials{mark}")
+    draw_trials(trials, title=f"{study.name}: {len(trials)} trials{mark}").savefig(folder / "trials.png")
     console.print(ledger.table(trials, title=f"best trials, validation part{mark}"))
     _print_path("all trials", f"{folder / 'trials.csv'}, {folder / 'trials.png'}\n")
 

@@ -10,7 +10,7 @@ from ecg_shock.data.recordings import Recording
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.preprocessing import FS, preprocess
-from ecg_shock.report.html import Strip
+from ecg_shock.report.gallery import Strip
 
 MARGIN_S = 1.0  # shown on each side of a window
 STEP_S = 0.5  # between two probabilities

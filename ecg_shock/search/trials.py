@@ -1,4 +1,4 @@
-"""The ledger of a search: every network that was trained, as rows, a table and a plot."""
+"""The ledger of a search: every network that was trained, as rows and a table."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from ecg_shock.files import explain, write_text
 
 RESULT_FILE = "result.json"
 LEARNING_RATE_DIGITS = 3
-PLOT_SIZE_INCHES = (8.0, 5.0)
-PLOT_DPI = 120
 COLUMNS = ("#", "N", "filters", "kernels", "params", "MMACs", "BAC %", "Se %", "Sp %", "loss", "epoch", "s")
 
 
@@ -227,43 +225,6 @@ def table(trials: Sequence[Trial], *, title: str, rows: int = 10) -> Table:
             f"{trial.seconds:.0f}",
         )
     return laid_out
-
-
-def plot(file: Path, trials: Sequence[Trial], *, title: str) -> None:
-    """Draw balanced accuracy against the number of parameters, one colour a depth, as PNG.
-
-    Parameters
-    ----------
-    file : Path
-        Where to write.
-    trials : sequence of Trial
-        Failed ones are left out.
-    title : str
-        Printed above.
-    """
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=PLOT_SIZE_INCHES, layout="constrained")
-    axes = figure.add_subplot()
-    ranked = rank(trials)
-    depths = sorted({trial.depth for trial in ranked})
-    colours = colormaps["viridis_r"]
-    for place, depth in enumerate(depths):
-        chosen = [trial for trial in ranked if trial.depth == depth]
-        axes.scatter(
-            [trial.parameters for trial in chosen],
-            [100 * trial.balanced_accuracy for trial in chosen],
-            color=colours((place + 0.5) / len(depths)),
-            label=f"N = {depth}  ({len(chosen)})",
-            edgecolor="black",
-            linewidth=0.4,
-        )
-    axes.set(xscale="log", xlabel="trainable parameters", ylabel="validation balanced accuracy (%)", title=title)
-    axes.grid(alpha=0.3)
-    if depths:
-        axes.legend(title="blocks (trials)")
-    figure.savefig(file, dpi=PLOT_DPI)
 
 
 def dashed(values: Sequence[int]) -> str:

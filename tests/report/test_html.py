@@ -1,4 +1,4 @@
-"""The report says what was judged, shows every error, and takes names for what they are: text."""
+"""The report says what was evaluated, shows every error, and takes names for what they are: text."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from ecg_shock.evaluation.metrics import AHA_GOALS, Model, Rate, judge
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import reliability, roc
 from ecg_shock.evaluation.stress import StressPoint
-from ecg_shock.report import charts, tables
+from ecg_shock.report import figures, tables
 from ecg_shock.report import html as report
-from ecg_shock.report.charts import PatientDot, Series, clock, line_chart, paper, patient_chart, share_axis
-from ecg_shock.report.html import ReportContent, Strip, write_report
+from ecg_shock.report.first_screen import weaknesses
+from ecg_shock.report.gallery import Strip, paper
+from ecg_shock.report.html import ReportContent, write_report
 from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS, NONSHOCKABLE, SHOCKABLE
 
 VOID = {"meta", "link", "br", "input", "img"}
@@ -34,6 +35,7 @@ HOSTILE = (
     "</script></style></svg><script>alert(1)</script>",
     "{{ 7 * 7 }}{% raw %}",
     "' onmouseover='alert(1)",
+    r"$\frac{1}$ #0a559f",
     "a\x00b\u202egnp\u2066\ufeff\ud800",
 )
 RATE = Rate(windows=10, patients=3, count=9, observed=0.9, lower_limit=0.6, patient_limit=0.5, macro_average=0.9)
@@ -195,7 +197,7 @@ def test_gallery_is_cut_and_says_so(
     tmp_path: Path, make_predictions: Callable[..., Predictions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many errors the worst are shown, and the text says how many there are."""
-    monkeypatch.setattr(report, "MOST_STRIPS", 7)
+    monkeypatch.setattr(report, "MAX_STRIPS", 7)
     predictions = make_predictions(300)
     page = write(tmp_path, ReportContent(judge(predictions), predictions, strips=sine))
     assert sum("data-kind" in attributes for attributes, _ in page.all("li")) == 7
@@ -249,7 +251,7 @@ def test_names_are_text(tmp_path: Path, make_predictions: Callable[..., Predicti
     attributes = [{key for _, found, _ in p.elements for key in found} for p in (page, innocent)]
     assert attributes[0] == attributes[1]
     assert len(page.all("script")) == len(page.all("style")) == 1
-    for name in HOSTILE[:5]:
+    for name in HOSTILE[:6]:
         assert name in page.text
         assert any(name in (value or "") for _, found, _ in page.elements for value in found.values())
     written = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -272,7 +274,7 @@ def test_nothing_is_loaded(tmp_path: Path, make_predictions: Callable[..., Predi
     assert not re.search(r"url\(|@import", page.all("style")[0][1])
 
 
-def test_what_is_empty_is_left_out_and_said(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+def test_what_is_empty_is_missing_and_said(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Each optional field brings its section, and without it a sentence that it was not done."""
     predictions = make_predictions(300)
     validation = judge(predictions)
@@ -281,7 +283,7 @@ def test_what_is_empty_is_left_out_and_said(tmp_path: Path, make_predictions: Ca
         "stress": ("stress", [StressPoint("noise", "6 dB", 6.0, RATE, RATE, 1)], "No stress test was done"),
         "strips": ("gallery", sine, "The ECG of the errors is not shown"),
         "left_out": (
-            "left-out",
+            "excluded",
             [LeftOut("db", "r", "labelled noise", 12.0)],
             "is in no window, and why, was not given",
         ),
@@ -298,7 +300,7 @@ def test_what_is_empty_is_left_out_and_said(tmp_path: Path, make_predictions: Ca
             assert (sentence in page.text) == (name != given)
 
 
-def test_seconds_left_out_are_summed(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+def test_excluded_seconds_are_summed(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Reasons are rows, databases columns, the largest reason first, and sums are theirs."""
     predictions = make_predictions(50)
     left_out = [
@@ -317,14 +319,14 @@ def test_seconds_left_out_are_summed(tmp_path: Path, make_predictions: Callable[
 
 
 def test_other_windows_are_no_comparison(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """An algorithm that was judged on other windows, or other durations, is named as such."""
+    """An algorithm that was evaluated on other windows, or other durations, is named as such."""
     predictions = make_predictions(300)
     half = predictions.select(np.arange(300) < 150)
     longer = replace(predictions, duration_s=np.full(300, 8.0))
     baselines = {"same": judge(predictions), "half": judge(half), "longer": judge(longer)}
     page = write(tmp_path, ReportContent(judge(predictions), predictions, baselines=baselines))
-    assert "half was judged on other windows" in page.text
-    assert "longer was not judged on windows of 5 s" in page.text
+    assert "half was evaluated on other windows" in page.text
+    assert "longer was not evaluated on windows of 5 s" in page.text
     assert "same was" not in page.text
     assert [row[0] for row in page.table("Observed, and lower limit")[1:]] == ["this algorithm", "same", "half"]
 
@@ -337,7 +339,7 @@ def test_weakest_points_are_the_gravest() -> None:
     rows += [(f"p{i % 20}", "other_nonshockable", False, 0.1) for i in range(300)]
     predictions = windows(rows)
     (performance,) = judge(predictions).performances
-    first, second, third = report._weaknesses(performance, predictions)
+    first, second, third = weaknesses(performance, predictions)
     assert first.startswith("Coarse VF does not meet its goal: 160 of 220 windows of 20 patients are advised a shock")
     assert "Observed 72.7 % where more than 90 %" in first
     assert second.startswith("Too few windows")
@@ -353,7 +355,7 @@ def test_verdict_that_hangs_on_independence_is_called_weak() -> None:
     rows += [(f"p{i % 3}", "normal_sinus", False, 0.1) for i in range(400)]
     (performance,) = judge(windows(rows)).performances
     assert performance.aha[0].verdict == "meets"
-    found = " ".join(report._weaknesses(performance, windows(rows)))
+    found = " ".join(weaknesses(performance, windows(rows)))
     assert "Coarse VF meets its goal only if windows of one patient count as independent" in found
     assert "20 of the 20 missed shocks are of one patient, bad" in found
 
@@ -372,19 +374,39 @@ def test_curves_are_those_of_the_predictions(tmp_path: Path, make_predictions: C
     ]
 
 
+def drawn_points(markup: str) -> list[tuple[str, np.ndarray]]:
+    """Return the style and the points of each line and band of a chart, in the units of its axes."""
+    page = Page(markup)
+    labels = [text.split()[0] for _, text in page.all("text") if re.fullmatch(r"[\d.]+( dB)?", text)]
+    paths = []
+    for attributes, _ in page.all("path"):
+        points = np.reshape(re.findall(r"-?[\d.]+", attributes["d"] or ""), (-1, 2)).astype(float)
+        if "clip-path" in attributes:
+            paths.append((attributes["style"] or "", points))
+        elif "style" not in attributes:  # a band, which is drawn from the lower edge of the chart
+            paths.append(("band", points + (0, figures.HEIGHT)))
+    grid = [points for style, points in paths if "var(--rule)" in style]
+    ticks = [(line, float(label)) for line, label in zip(grid, labels, strict=True)]
+    scales = [
+        np.polyfit(*np.transpose([(line[0, i], value) for line, value in ticks if np.ptp(line[:, i]) == 0]), 1)
+        for i in (0, 1)
+    ]
+    return [
+        (style, np.stack([np.polyval(scale, points[:, i]) for i, scale in enumerate(scales)], axis=1))
+        for style, points in paths
+    ]
+
+
 def test_roc_is_drawn_through_its_points(make_predictions: Callable[..., Predictions]) -> None:
-    """From 0 on, the line has every rate with its highest sensitivity, and the band its edges at its own rates."""
+    """The line begins at 0 and passes through every point of the curve, within a tenth of a pixel."""
     found = roc(make_predictions(300))
-    series = report._roc_series(found)
-    assert (series.x[0], series.y[0]) == (0, 0)
-    series = replace(series, **{axis: np.asarray(getattr(series, axis))[1:] for axis in ("x", "y", "low", "high")})
-    for rate in np.unique(found.false_positive_rate):
-        best = found.sensitivity[found.false_positive_rate == rate].max()
-        assert np.asarray(series.y)[series.x == rate] == pytest.approx(best)
-    at = np.isin(series.x, found.band_rate)
-    np.testing.assert_allclose(np.asarray(series.low)[at], found.band_lower)
-    np.testing.assert_allclose(np.asarray(series.high)[at], found.band_upper)
-    assert (np.diff(series.x) > 0).all()
+    lines = drawn_points(str(figures.roc_figure(found, 0.1, 0.9)))
+    (curve,) = (points for style, points in lines if "stroke:var(--first)" in style and "fill:none" in style)
+    assert curve[0] == pytest.approx((0, 0), abs=0.1)
+    for point in zip(100 * found.false_positive_rate, 100 * found.sensitivity, strict=True):
+        start, step = curve[:-1], np.diff(curve, axis=0)
+        along = np.clip(((point - start) * step).sum(axis=1) / np.maximum((step**2).sum(axis=1), 1e-12), 0, 1)
+        assert np.hypot(*(start + along[:, np.newaxis] * step - point).T).min() < 0.1
 
 
 def test_decisions_alone_are_reported(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
@@ -471,7 +493,7 @@ def drawn(markup: str) -> list[np.ndarray]:
 def test_strip_is_drawn_to_scale(fs: float) -> None:
     """A sine is found on the paper where 25 mm/s and 10 mm/mV put it, whatever its rate."""
     times = np.arange(round(5 * fs)) / fs
-    (row,) = paper(0.8 * np.sin(2 * np.pi * 2 * times) + 7.0, fs, 10.0, (10.0, 15.0))
+    (row,) = paper(Strip(0.8 * np.sin(2 * np.pi * 2 * times) + 7.0, fs, 10.0), (10.0, 15.0))
     attributes = Page(row).all("svg")[0][0]
     assert (attributes["width"], attributes["height"], attributes["viewbox"]) == ("125mm", "20mm", "0 0 1250 200")
     (points,) = drawn(row)
@@ -485,17 +507,17 @@ def test_gaps_and_infinities_are_not_drawn() -> None:
     """Where nothing was recorded the line breaks, and a strip of nothing is empty paper."""
     ecg = np.zeros(625)
     ecg[100:120], ecg[300], ecg[400:410] = np.nan, np.inf, -np.inf
-    (row,) = paper(ecg, 125.0, 0.0, (0.0, 5.0))
+    (row,) = paper(Strip(ecg, 125.0, 0.0), (0.0, 5.0))
     assert [len(piece) for piece in drawn(row)] == [100, 180, 99, 215]
-    (row,) = paper(np.full(625, np.nan), 125.0, 0.0, (0.0, 5.0))
+    (row,) = paper(Strip(np.full(625, np.nan), 125.0, 0.0), (0.0, 5.0))
     assert drawn(row) == []
-    (row,) = paper(np.zeros(1), 250.0, 0.0, (0.0, 5.0))
+    (row,) = paper(Strip(np.zeros(1), 250.0, 0.0), (0.0, 5.0))
     assert [len(piece) for piece in drawn(row)] == [1]
 
 
 def test_long_and_large_strips_are_broken_and_cut() -> None:
     """Longer than 7 s goes on in the next row; beyond 3 mV is cut, which the strip says."""
-    rows = paper(np.where(np.arange(4000) == 500, 9.0, 0.0), 250.0, 60.0, (61.0, 75.0))
+    rows = paper(Strip(np.where(np.arange(4000) == 500, 9.0, 0.0), 250.0, 60.0), (61.0, 75.0))
     assert [Page(row).all("svg")[0][0]["width"] for row in rows] == ["175mm", "175mm", "50mm"]
     assert sum(len(piece) for row in rows for piece in drawn(row)) == 2000 + 2  # each break is in both rows
     assert all(piece[:, 1].min() >= 0 and piece[:, 1].max() <= 600 for row in rows for piece in drawn(row))
@@ -506,27 +528,35 @@ def test_long_and_large_strips_are_broken_and_cut() -> None:
 
 
 def test_every_patient_has_a_dot() -> None:
-    """Dots stand at their shares, with areas as their windows, and the worst are named."""
-    dots = [PatientDot(f"p{i}", 100 if i else 25, (100 if i else 25) - (i % 3)) for i in range(40)]
-    page = Page(patient_chart("title", [("shockable", dots), ("nonshockable", [])]))
-    circles = page.all("circle")
-    assert len(circles) == 40
-    assert {float(a["r"] or "") for a, _ in circles} == {charts.LARGEST_DOT, round(charts.LARGEST_DOT / 2, 1)}
-    assert len({a["cx"] for a, _ in circles}) == 3
+    """Dots stand at their proportions, each tells its patient, and the worst are named."""
+    rows = [(f"p{i}", "coarse_vf", j >= i % 3, 0.9) for i in range(40) for j in range(100 if i else 25)]
+    markup = figures.patients_figure(windows([*rows, ("$\\frac$", "asystole", False, 0.1)]))
+    page = Page(str(markup))
+    dots = page.all("use")
+    told = [text for _, text in page.all("title")]
+    assert len(dots) == len(told) == 41
+    assert len({attributes["x"] for attributes, _ in dots}) == 3
+    assert {"p0: right in 25 of 25 windows", "p11: right in 98 of 100 windows"} <= set(told)
+    assert "$\\frac$: right in 1 of 1 windows" in told
     texts = [text for _, text in page.all("text")]
     assert f"shockable: {sum(i % 3 == 0 for i in range(40))} of 40 patients without an error" in texts
-    assert "nonshockable: no windows" in texts
     assert "p11 2/100 wrong" in texts
+    assert "nonshockable: no windows" in str(figures.patients_figure(windows(rows)))
+
+
+def test_many_patients_are_small() -> None:
+    """A thousand patients take no more than 250 bytes each."""
+    rows = [(f"p{i}", "normal_sinus", j < i % 7, 0.1) for i in range(1000) for j in range(1 + i % 40)]
+    assert len(figures.patients_figure(windows(rows))) < 250_000
 
 
 def test_dots_cover_no_other() -> None:
-    """Patients with equal shares stand beside each other while there is room."""
-    dots = [PatientDot(f"p{i}", 10 + 30 * i, 10 + 30 * i) for i in range(9)]
-    circles = [a for a, _ in Page(patient_chart("title", [("shockable", dots)])).all("circle")]
-    placed = [tuple(float(a[key] or "") for key in ("cx", "cy", "r")) for a in circles]
-    for index, (x, y, r) in enumerate(placed):
-        for other_x, other_y, other_r in placed[:index]:
-            assert math.hypot(x - other_x, y - other_y) >= r + other_r - 0.2  # each is rounded to 0.1
+    """Patients with equal proportions stand beside each other while there is room."""
+    placed = np.empty((0, 3))
+    for radius in np.linspace(6.5, 2.0, 9):
+        placed = np.vstack([placed, (300.0, figures._free_y(300.0, radius, placed, 100.0, 60.0), radius)])
+    for index, (_, y, radius) in enumerate(placed):
+        assert (abs(placed[:index, 1] - y) >= placed[:index, 2] + radius - 1e-9).all()
 
 
 def test_stress_is_drawn_down_to_the_limit(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
@@ -546,29 +576,30 @@ def test_stress_is_drawn_down_to_the_limit(tmp_path: Path, make_predictions: Cal
         ["12 dB", "80/100", "80.0", "60.0"],
         ["24 dB", "90/100", "90.0", "70.0"],
     ]
-    chart = Page(report._stress_charts(stress)[0][1])
-    band = [tuple(map(float, pair.split(","))) for pair in (chart.all("polygon")[0][0]["points"] or "").split()]
-    ticks = {text: float(a["y"] or "") - 4 for a, text in chart.all("text") if a.get("class") == "tick end"}
-    ends = min(ticks, key=float), max(ticks, key=float)
-    per_cent = [
-        float(ends[0]) + (ticks[ends[0]] - y) / (ticks[ends[0]] - ticks[ends[1]]) * (float(ends[1]) - float(ends[0]))
-        for _, y in band
-    ]
-    assert per_cent == pytest.approx([80, 90, 70, 60], abs=0.1)
-    assert [x for x, _ in band] == sorted(x for x, _ in band[:2]) + sorted((x for x, _ in band[:2]), reverse=True)
+    order = np.argsort([point.value for point in stress])
+    ordered = [stress[i] for i in order]
+    chart = figures.rates_figure(
+        "Se and Sp under noise",
+        "noise",
+        [point.value for point in ordered],
+        [point.level for point in ordered],
+        [point.sensitivity for point in ordered],
+        [point.specificity for point in ordered],
+    )
+    assert str(chart) in (tmp_path / "report.html").read_text(encoding="utf-8")
+    band = next(points for style, points in drawn_points(str(chart)) if style == "band")
+    assert {tuple(point) for point in np.round(band).tolist()} == {(12, 60), (12, 80), (24, 70), (24, 90)}
 
 
-def test_bands_break_where_there_is_no_limit() -> None:
-    """A point without limits parts the band instead of being bridged."""
-    nan = math.nan
-    series = Series("Se", [0, 1, 2, 3, 4], [0.5] * 5, [0.4, 0.4, nan, 0.4, 0.4], [0.6, 0.6, nan, 0.6, 0.6])
-    polygons = Page(line_chart("t", share_axis("x", 0, 4), share_axis("y"), [series])).all("polygon")
-    assert [len((attributes["points"] or "").split()) for attributes, _ in polygons] == [4, 4]
-
-
-def test_clock_carries() -> None:
-    """Tenths that round up carry into seconds, minutes and hours."""
-    assert [clock(s) for s in (0, 59.96, 3599.99, 7325.5)] == ["0:00:00.0", "0:01:00.0", "1:00:00.0", "2:02:05.5"]
+def test_identifiers_are_unique(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+    """No two elements of all charts share one, and each reference within the page finds its element."""
+    predictions = Predictions.concatenate([make_predictions(200, duration_s) for duration_s in (3.0, 5.0)])
+    stress = [StressPoint(name, "l", value, RATE, RATE, 0) for name in "ab" for value in (1.0, 2.0)]
+    page = write(tmp_path, ReportContent(judge(predictions), predictions, stress=stress, strips=sine))
+    found = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
+    assert len(found) == len(set(found)) > 30
+    written = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert set(re.findall(r'(?:url\(|href=")#([\w-]+)', written)) <= set(found)
 
 
 def test_equal_contents_make_equal_files(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
@@ -582,16 +613,16 @@ def test_equal_contents_make_equal_files(tmp_path: Path, make_predictions: Calla
 
 
 def test_synthetic_is_said(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """Figures of made-up signals are marked on the first screen."""
+    """Figures of simulated signals are marked on the first screen."""
     for databases, marked in ((("synthetic",), True), (("vfdb",), False)):
         predictions = make_predictions(100, databases=databases)
         page = write(tmp_path, ReportContent(judge(predictions), predictions))
-        assert ("synthetic: made-up signals" in page.all("header")[0][1]) == marked
+        assert ("synthetic: simulated signals" in page.all("header")[0][1]) == marked
         assert "Not a claim of conformity with any standard." in page.all("header")[0][1]
 
 
 def test_evidence_is_no_more_than_is_known(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """Of predictions that others gave nothing is claimed of what they left out; patients are counted in both."""
+    """Of predictions that others gave nothing is claimed of what they excluded; patients are counted in both."""
     predictions = make_predictions(300)
     for models in ((), (MODEL,)):
         page = write(tmp_path, ReportContent(judge(predictions, models=models), predictions))
@@ -603,7 +634,7 @@ def test_evidence_is_no_more_than_is_known(tmp_path: Path, make_predictions: Cal
 
 
 def test_other_predictions_are_refused(make_predictions: Callable[..., Predictions]) -> None:
-    """Predictions that were not judged, and stresses that cannot be drawn, are errors that say so."""
+    """Predictions that were not evaluated, and stresses that cannot be drawn, are errors that say so."""
     predictions = make_predictions(100)
     with pytest.raises(ValueError, match=r"give the predictions that `judge` was given"):
         ReportContent(judge(predictions), make_predictions(99))
@@ -658,7 +689,7 @@ def test_colours_can_be_read(tmp_path: Path, make_predictions: Callable[..., Pre
                 assert (light + 0.05) / (dark + 0.05) >= least, (ink, ground)
 
 
-def test_other_advice_than_was_judged_is_refused(make_predictions: Callable[..., Predictions]) -> None:
+def test_other_advice_than_was_evaluated_is_refused(make_predictions: Callable[..., Predictions]) -> None:
     """As many windows with other advice would show other errors than the verdict counts."""
     predictions = make_predictions(100)
     with pytest.raises(ValueError, match="give the predictions that `judge` was given"):

@@ -22,7 +22,8 @@ from ecg_shock.data.windows import LeftOut
 from ecg_shock.evaluation.metrics import Rate, judge
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import StressPoint
-from ecg_shock.report.html import ReportContent, Strip, write_report
+from ecg_shock.report.gallery import Strip
+from ecg_shock.report.html import ReportContent, write_report
 
 ANSWER_WITHIN_S = 60.0
 KEYS = {"Tab": 9, "ArrowDown": 40}  # their Windows codes, by which Chromium knows them

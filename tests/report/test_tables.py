@@ -157,7 +157,7 @@ def test_every_output_of_synthetic_windows_says_so(make_predictions: Callable[..
     headings = [line for line in to_markdown(synthetic).split("\n") if line.startswith("#")]
     assert len(headings) == 7
     assert all(heading.endswith("(synthetic)") for heading in headings)
-    assert to_markdown(synthetic).startswith("- synthetic: made-up signals")
+    assert to_markdown(synthetic).startswith("- synthetic: simulated signals")
     assert terminal(synthetic, 120).count("(synthetic)") == 7
 
 
@@ -252,19 +252,19 @@ def test_classes_at_other_limits_are_shown(make_predictions: Callable[..., Predi
         assert row[2:4] == [str(rate["patients"]), f"{rate['count']}/{rate['windows']}"]
         assert row[-1] == label["row"]["verdict"]
         assert any(limit in line and row[3] in line for line in text.split("\n"))
-    assert "left out" not in to_markdown(found)
+    assert "excluded" not in to_markdown(found)
 
 
 def test_what_was_not_measured_is_said(make_predictions: Callable[..., Predictions]) -> None:
-    """Without rates or amplitudes the rows are left out and that is said; without VT and VF there is nothing to say."""
+    """Without rates or amplitudes the rows are missing and that is said; without VT and VF there is nothing to say."""
     predictions = make_predictions(300)
     for text in (to_markdown(judge(predictions)), terminal(judge(predictions), 200)):
         text = text.replace("\\_", "_")
-        assert "Rapid VT from other rates on is left out: it takes the rate_bpm" in text
-        assert "Coarse VF above other limits is left out: it takes the amplitude_mv" in text
+        assert "Rapid VT from other rates on is excluded: it takes the rate_bpm" in text
+        assert "Coarse VF above other limits is excluded: it takes the amplitude_mv" in text
         assert "with other limits" not in text
     calm = predictions.select(~np.isin(predictions.rhythm, ["vt", "vf"]))
-    assert "left out" not in to_markdown(judge(calm))
+    assert "excluded" not in to_markdown(judge(calm))
 
 
 def test_design_effect_is_printed(make_predictions: Callable[..., Predictions]) -> None:
@@ -296,7 +296,7 @@ def test_source_and_overlaps_are_told(make_predictions: Callable[..., Prediction
     closer = dataclasses.replace(predictions, start_s=predictions.start_s * 0.01)
     found = judge(closer, source=f"{HOSTILE}.csv")
     shown = HOSTILE.replace("\x1b", "\\u001b").replace("\n", "\\u000a").replace("\u202e", "\\u202e")
-    assert f"Judged: {shown}.csv." in terminal(found, 400)
+    assert f"Evaluated: {shown}.csv." in terminal(found, 400)
     assert "<script>" not in MarkdownIt("commonmark").render(to_markdown(found))
     assert f"{found.performances[0].overlapping} of 50 windows of 5 s begin before" in to_markdown(found)
     assert found.performances[0].overlapping > 10

@@ -1,4 +1,4 @@
-"""The ledger: trials survive the disk, are ranked, tabulated and drawn."""
+"""The ledger: trials survive the disk, are ranked, and tabulated."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import math
 from pathlib import Path
 
 import pytest
-from matplotlib.image import imread
 from rich.console import Console
 
-from ecg_shock.search.trials import Trial, plot, rank, read_trial, read_trials, table, write_csv, write_trial
+from ecg_shock.search.trials import Trial, rank, read_trial, read_trials, table, write_csv, write_trial
 
 
 @pytest.fixture
@@ -67,13 +66,6 @@ def test_table_shows_the_best(trials: list[Trial]):
     assert "95.00" in shown
     assert "90.00" not in shown
     assert "1 failed" in shown
-
-
-@pytest.mark.parametrize("shown", [slice(None), slice(3, None)])
-def test_plot_draws_something(tmp_path: Path, trials: list[Trial], shown: slice):
-    """The plot is an image with content, also when all trials failed."""
-    plot(tmp_path / "trials.png", trials[shown], title="study")
-    assert imread(tmp_path / "trials.png").std() > 0.01
 
 
 def test_rank_leaves_failed_trials_out(trials: list[Trial]):

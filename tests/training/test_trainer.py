@@ -1,4 +1,4 @@
-"""Tests of ecg_shock.training.trainer and ecg_shock.training.plots."""
+"""Tests of ecg_shock.training.trainer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import subprocess
 import sys
 
 import keras
-import matplotlib.pyplot
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.training.checkpoint import load_checkpoint, save_checkpoint
-from ecg_shock.training.plots import plot_history
 from ecg_shock.training.sampler import Sampler
 from ecg_shock.training.trainer import (
     DivergedError,
@@ -521,19 +519,6 @@ def test_groups_are_the_rhythms_unless_given():
         assert (TRAINING.groups[i] == TRAINING.groups[j]) == (TRAINING.rhythm[i] == TRAINING.rhythm[j])
     groups = np.arange(90) - 100
     np.testing.assert_array_equal(Examples(LOUD.ecg, LOUD.shockable, LOUD.rhythm, groups).groups, groups)
-
-
-def test_history_is_drawn(tmp_path):
-    """A long history and one of a single epoch are drawn, leaving pyplot without a figure; an empty one is refused."""
-    history = [epoch_log(i, loss=1 / i, validation_loss=1.1 / i, effective_batch=30.0 + i) for i in range(1, 30)]
-    unknown = [epoch_log(i, gain=None, effective_batch=None) for i in range(1, 4)]  # of a biased sampler
-    for name, part in (("long.png", history), ("one.svg", history[:1]), ("biased.png", unknown)):
-        plot_history(part, tmp_path / name)
-        assert (tmp_path / name).stat().st_size > 5000
-    assert matplotlib.pyplot.get_fignums() == []
-    with pytest.raises(ValueError, match="empty"):
-        plot_history([], tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
 
 
 def test_origin_is_that_of_the_first_epoch(tmp_path):
