@@ -203,32 +203,19 @@ def retrain(
     data_dir: Path,
     on_message: Callable[[dict[str, Any]], None],
 ) -> tuple[Trial, ...]:
-    """Train each candidate again with every learning rate and seed, or those that are missing.
+    """Train each candidate again with every learning rate and seed, or those that are missing, as `search` does.
 
     Parameters
     ----------
-    study : Study
-        What `folder` was made for.
     chosen : tuple of Candidate
         One network for each depth, from the trials in `folder`.
-    folder : Path
-        The run folder.
-    data_dir : Path
-        Folder of the recordings.
-    on_message : callable
-        Called with each message of the working process, see `ecg_shock.search.worker`.
+    study, folder, data_dir, on_message
+        As `search` takes them.
 
     Returns
     -------
     tuple of Trial
         All retrained networks, failed ones included.
-
-    Raises
-    ------
-    WorkerError
-        If the process cannot work, or too many trainings fail in a row.
-    KeyboardInterrupt
-        After Ctrl-C; the same call goes on.
     """
     if len(retrained(study, chosen, folder)) < len(retraining_jobs(study, chosen)):
         _work("retrain", study, folder, data_dir, on_message)
@@ -253,20 +240,7 @@ def retrained(study: Study, chosen: tuple[Candidate, ...], folder: Path) -> tupl
 
 
 def study_candidates(study: Study, folder: Path) -> tuple[Candidate, ...]:
-    """Find the candidates of the trials that a run folder holds.
-
-    Parameters
-    ----------
-    study : Study
-        Says how.
-    folder : Path
-        The run folder.
-
-    Returns
-    -------
-    tuple of Candidate
-        One for each depth, by depth.
-    """
+    """Find the candidates, one for each depth, of the trials that a run folder holds."""
     return candidates(read_trials(folder / "search"), study.consensus, step=study.space.step)
 
 

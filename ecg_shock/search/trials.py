@@ -228,45 +228,15 @@ def table(trials: Sequence[Trial], *, title: str, rows: int = 10) -> Table:
 
 
 def dashed(values: Sequence[int]) -> str:
-    """Write the values of all blocks in a row, as in `20-15-15-10-5`.
-
-    Parameters
-    ----------
-    values : sequence of int
-        One for each block.
-
-    Returns
-    -------
-    str
-    """
+    """Write the values of all blocks in a row, as in `20-15-15-10-5`."""
     return "-".join(str(value) for value in values)
 
 
 def spaced(values: Sequence[int]) -> str:
-    """Write the values of all blocks in a row that a narrow table can wrap.
-
-    Parameters
-    ----------
-    values : sequence of int
-        One for each block.
-
-    Returns
-    -------
-    str
-    """
+    """Write the values of all blocks in a row that a narrow table can wrap."""
     return " ".join(str(value) for value in values)
 
 
-def percent(share: float) -> str:
-    """Write a share of 1 as percent with two decimals.
-
-    Parameters
-    ----------
-    share : float
-        Between 0 and 1.
-
-    Returns
-    -------
-    str
-    """
-    return f"{100 * share:.2f}"
+def percent(proportion: float) -> str:
+    """Write a proportion, from 0 to 1, as percent with two decimals."""
+    return f"{100 * proportion:.2f}"

@@ -276,7 +276,6 @@ def test_seed_decides_everything(tmp_path, sampler):
 KILLED_RUN = """
 import importlib.util, os, signal, sys
 from pathlib import Path
-from ecg_shock.training import checkpoint
 from ecg_shock.training import sampler as samplers
 from ecg_shock.training import trainer
 
@@ -296,7 +295,7 @@ def kill_at_call(owner, name, call):
 if sys.argv[3] == "in the middle of an epoch":
     kill_at_call(samplers.Sampler, "update", 8)  # the second of three steps of the third epoch
 else:
-    kill_at_call(checkpoint.os, "fsync", 4)  # history.json on resuming, checkpoint and history, then a checkpoint
+    kill_at_call(os, "fsync", 4)  # history.json on resuming, checkpoint and history, then a checkpoint
 trainer.STEPS_PER_CALL = 1
 trainer.train(test.SPEC, test.PATIENTS, test.VALIDATION, test.config(seed=7), Path(sys.argv[2]))
 """
@@ -316,10 +315,10 @@ def test_killed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
         process = subprocess.run(command, check=False, capture_output=True, text=True)
         assert process.returncode == -signal.SIGKILL, process.stderr
         assert len(load_checkpoint(killed / "checkpoint.npz").history) == epochs
-    (torn,) = killed.glob("checkpoint.npz.*.tmp")
+    (torn,) = killed.glob(".checkpoint.npz.*.tmp")
     train(SPEC, PATIENTS, VALIDATION, config(seed=7), killed)
     assert_same_state(tmp_path / "whole", killed)
-    assert sorted(p.name for p in killed.iterdir()) == ["checkpoint.npz", torn.name, "history.json", "origin.json"]
+    assert sorted(p.name for p in killed.iterdir()) == [torn.name, "checkpoint.npz", "history.json", "origin.json"]
 
 
 def test_finished_run_returns_at_once(tmp_path, monkeypatch):
