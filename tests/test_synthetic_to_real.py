@@ -1,4 +1,4 @@
-"""What made-up recordings are good for: a network that saw nothing else does better than chance on real ones."""
+"""What synthetic recordings are good for: a network that saw nothing else does better than chance on real ones."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def test_trained_on_synthetic_is_better_than_chance_on_real(
     predictions = EvaluationSet((bundle,), ("vfdb", "cudb"), recordings_dir).predictions([5.0])
     (performance,) = judge(predictions).performances
     found = performance.balanced_accuracy
-    print(f"trained on synthetic, judged on {found.patients} real patients: balanced accuracy {found.observed:.3f}")
+    print(f"trained on synthetic, evaluated on {found.patients} real patients: balanced accuracy {found.observed:.3f}")
     assert found.patient_limit > 0.6
