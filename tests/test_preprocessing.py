@@ -17,6 +17,7 @@ from ecg_shock.preprocessing import (
     Preprocessing,
     Preprocessor,
     hold_invalid,
+    is_allowed_length,
     preprocess,
     preprocess_strips,
     rate_ratio,
@@ -162,11 +163,13 @@ def test_invalid_samples_hold_the_last_valid_one() -> None:
     gappy = signal.copy()
     gappy[:100] = np.nan
     gappy[400] = np.inf
+    gappy[420] = 2e4
     gappy[700:760] = np.nan
     gappy[1490:] = -np.inf
     filled = signal.copy()
     filled[:100] = signal[100]
     filled[400] = signal[399]
+    filled[420] = signal[419]
     filled[700:760] = signal[699]
     filled[1490:] = signal[1489]
     np.testing.assert_allclose(preprocess(gappy, 250.0), preprocess(filled, 250.0), atol=1e-12)
@@ -298,10 +301,41 @@ def test_strips_are_independent(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(preprocess_strips(strip[None], 250.0)[0], result)
 
 
+def test_strip_with_a_sample_beyond_any_electrode_joins_the_continuous_signal() -> None:
+    """One sample of 20 V is held like NaN, in a strip as in a recording."""
+    signal = np.sin(2 * np.pi * 5 * np.arange(3000) / 250)
+    signal[1700] = 2e4
+    strip, continuous = preprocess_strips(signal[None, 1500:2750], 250.0)[0], preprocess(signal, 250.0)[750:1375]
+    assert np.abs(strip - continuous)[375:].max() < 1e-4  # 3 s on, as for any strip
+    assert np.abs(strip[375:]).max() < 1.1
+
+
 def test_too_short_a_strip_is_refused() -> None:
     """Less than the two seconds that are mirrored is an error that says how long it was."""
-    with pytest.raises(ValueError, match=r"499 samples at 250 Hz are 2\.00 s; at least 2 s"):
+    with pytest.raises(ValueError, match=r"499 samples at 250 Hz are 1\.996 s; at least 2 s"):
         preprocess_strips(np.zeros((1, 499)), 250.0)
+
+
+def test_lengths_count_to_the_nearest_sample_at_every_rate() -> None:
+    """From 100 to 1000 Hz in steps of 0.1 Hz, 2 s and 10 s are allowed, a whole sample less or more than those not."""
+    for fs in np.arange(1000, 10001) / 10:
+        shortest, longest = round(2 * fs), round(10 * fs)
+        assert is_allowed_length(shortest, fs)
+        assert is_allowed_length(longest, fs)
+        assert not is_allowed_length(math.floor(2 * fs) - 1, fs)
+        assert not is_allowed_length(math.ceil(10 * fs) + 1, fs)
+
+
+@pytest.mark.parametrize("fs", [100.2, 125.75, 249.9, 360.1, 999.7])
+def test_shortest_strip_is_filtered(fs: float, rng: np.random.Generator) -> None:
+    """Also where two seconds to the nearest sample are less than two seconds."""
+    n = math.ceil(2 * fs - 0.5)
+    strip = rng.normal(size=(1, n))
+    whole = preprocess(np.concatenate([strip[0, ::-1], strip[0]]), fs)
+    first = round(n * 125 / fs)
+    result = preprocess_strips(strip, fs)[0]
+    assert result.shape == (round(n * 125 / fs),)
+    np.testing.assert_allclose(result, whole[first : first + len(result)], rtol=0, atol=1e-9)
 
 
 def test_grid_rounds_to_2_5_microvolt(rng: np.random.Generator) -> None:

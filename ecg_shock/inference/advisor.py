@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +16,19 @@ import numpy as np
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording
 from ecg_shock.inference.quality import unusable_reasons
 from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
-from ecg_shock.preprocessing import FS, MAX_WINDOW_S, MIN_WINDOW_S, preprocess_strips, rate_ratio
+from ecg_shock.preprocessing import (
+    FS,
+    MAX_WINDOW_S,
+    MIN_WINDOW_S,
+    is_allowed_length,
+    preprocess_strips,
+    rate_ratio,
+)
 from ecg_shock.quiet import without_lines
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
-FEW = 64  # strips that are judged at once on one core
-PART = 128  # of more the strips that a core judges in one go: fewer cost calls, more leave a core idle at the end
+FEW = 64  # strips that are classified at once on one core
+PART = 128  # of more the strips that a core classifies in one go: fewer cost calls, more leave a core idle at the end
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Advice:
     threshold : float
         Probability from which on a shock is advised.
     usable : bool
-        Whether the strip could be judged.
+        Whether the strip could be classified.
     reason : str
         Why not, or empty.
     """
@@ -83,6 +90,7 @@ class Advisor:
 
     def predict(self, signal: Any, fs: float | None = None, *, units: str = "mV") -> Advice:
         """Advise on one strip; see `ecg_shock.predict`."""
+        fs = _rate(signal, fs)
         if isinstance(signal, Recording):
             signal, fs = _lead_of(signal, fs, units)
         strip = real_numbers(signal)
@@ -95,26 +103,24 @@ class Advisor:
 
     def predict_many(self, signals: Any, fs: float | None = None, *, units: str = "mV") -> list[Advice]:
         """Advise on strips of one length; see `ecg_shock.predict_many`."""
+        fs = _rate(signals, fs)
         return self._advise(real_numbers(signals), fs, units)
 
-    def _advise(self, signals: np.ndarray, fs: float | None, units: str) -> list[Advice]:
-        rate = FS if fs is None else fs
-        strips = _check_strips(signals, rate, units)
+    def _advise(self, signals: np.ndarray, fs: Any, units: str) -> list[Advice]:
+        strips = _check_strips(signals, fs, units)
 
         def advise(part: slice) -> tuple[np.ndarray, np.ndarray]:
-            with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
-                filtered = preprocess_strips(strips[part], rate, self.bundle.preprocessing)
-                return self._judge(strips[part], rate, filtered)
+            return self._judge(strips[part], fs, preprocess_strips(strips[part], fs, self.bundle.preprocessing))
 
         probabilities, reasons = _in_parts(advise, len(strips))
         threshold = self.bundle.threshold
         return [
-            Advice(shock=bool(p >= threshold), probability=p, threshold=threshold, usable=not reason, reason=reason)
+            Advice(p >= threshold, p, threshold, not reason, reason)
             for p, reason in zip(probabilities.tolist(), reasons.tolist(), strict=True)
         ]
 
     def judge(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Judge strips that are preprocessed already, such as windows of a longer recording.
+        """Classify strips that are preprocessed already, such as windows of a longer recording.
 
         Parameters
         ----------
@@ -133,18 +139,15 @@ class Advisor:
         reasons : numpy.ndarray
             Shape (n_strips,), strings: why a strip is unusable, or empty.
         """
-
-        def judge(part: slice) -> tuple[np.ndarray, np.ndarray]:
-            with np.errstate(over="ignore", invalid="ignore"):
-                return self._judge(strips[part], fs, filtered[part])
-
-        probabilities, reasons = _in_parts(judge, len(strips))
+        probabilities, reasons = _in_parts(lambda part: self._judge(strips[part], fs, filtered[part]), len(strips))
         return probabilities, reasons
 
     def _judge(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         reasons = unusable_reasons(strips, fs, filtered)
-        probabilities = np.full(len(strips), np.nan)
         usable = reasons == ""
+        if usable.all():
+            return self._run(filtered), reasons
+        probabilities = np.full(len(strips), np.nan)
         probabilities[usable] = self._run(filtered[usable])
         return probabilities, reasons
 
@@ -169,22 +172,16 @@ class Advisor:
         return _in_parts(lambda part: (self._run(ecg[part]),), len(ecg))[0]
 
     def _run(self, windows: np.ndarray) -> np.ndarray:
-        with self._network() as network:
-            if windows.shape[1] != network.samples:
-                replace(self.bundle.spec, input_samples=windows.shape[1])  # refuses what leaves a block no output
-                network.take_windows_of(windows.shape[1])
-            return network.run(np.ascontiguousarray(windows, dtype=np.float32))
-
-    @contextmanager
-    def _network(self) -> Iterator[_Network]:
-        """Lend a network that no other thread uses."""
-        with self._turns:
+        with self._turns:  # as many as there are cores; each takes a network that no other thread uses
             try:
                 network = self._idle.pop()
             except IndexError:
                 network = _Network(self._content)
             try:
-                yield network
+                if windows.shape[1] != network.samples:
+                    replace(self.bundle.spec, input_samples=windows.shape[1])  # refuses what leaves a block no output
+                    network.take_windows_of(windows.shape[1])
+                return network.run(np.ascontiguousarray(windows, dtype=np.float32))
             finally:
                 self._idle.append(network)
 
@@ -248,7 +245,8 @@ def predict(
     signal : array_like or Recording
         Shape (n,), 2 to 10 s, NaN where invalid; or a recording of one lead.
     fs : float, optional
-        Sampling rate in Hz, 100 to 2000. Without it a recording's own rate is used, and an array is taken at 125 Hz.
+        Sampling rate in Hz, 100 to 2000. Without it a recording's own rate is used, and an array is taken at 125 Hz,
+        with a warning.
     units : {"mV", "uV", "µV", "V"}
         Units of an array. A recording is in mV.
     model : str, pathlib.Path or Advisor, optional
@@ -266,12 +264,18 @@ def predict(
     ValueError
         If its shape, length, rate or units are not allowed, or all samples are missing.
 
+    Warns
+    -----
+    UserWarning
+        If an array comes without its sampling rate.
+
     Examples
     --------
     >>> import numpy as np
     >>> predict(np.zeros(1250), fs=250).reason
     'flat: the strip spans 0.000 mV, less than 0.010 mV'
     """
+    fs = _rate(signal, fs)
     return choose_advisor(model).predict(signal, fs, units=units)
 
 
@@ -297,12 +301,18 @@ def predict_many(
     TypeError, ValueError
         As for `predict`.
 
+    Warns
+    -----
+    UserWarning
+        If they come without their sampling rate.
+
     Examples
     --------
     >>> import numpy as np
-    >>> [advice.shock for advice in predict_many(np.zeros((2, 625)))]
+    >>> [advice.shock for advice in predict_many(np.zeros((2, 625)), fs=125)]
     [False, False]
     """
+    fs = _rate(signals, fs)
     return choose_advisor(model).predict_many(signals, fs, units=units)
 
 
@@ -322,6 +332,19 @@ def choose_advisor(model: str | Path | Advisor | None) -> Advisor:
 def _load_advisor(folder: Path, changed: int) -> Advisor:
     """Keep a few models loaded; `changed` makes a bundle that was written anew load again."""
     return Advisor(folder)
+
+
+def _rate(signal: Any, fs: float | None) -> float | None:
+    """Return the rate of a signal: of an array without one the network's, with a warning to the caller's caller."""
+    if fs is not None or isinstance(signal, Recording):
+        return fs
+    warnings.warn(
+        f"fs is not given, so the array is taken at {FS:g} Hz, the network's rate; at any other rate the advice is "
+        f"wrong. Give fs= in Hz (fs={FS:g} if it is that), or a Recording, which knows its rate.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return FS
 
 
 def _lead_of(recording: Recording, fs: float | None, units: str) -> tuple[np.ndarray, float]:
@@ -354,17 +377,18 @@ def _check_strips(signals: np.ndarray, fs: float, units: str) -> np.ndarray:
     if units not in MV_PER_UNIT:
         raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
     rate_ratio(fs)  # refuses what is no rate
-    with np.errstate(over="ignore", invalid="ignore"):
-        strips = signals * MV_PER_UNIT[units]
-    if strips.ndim != 2:
-        raise ValueError(f"signals has shape {strips.shape}; give (n_strips, n_samples).")
-    n = strips.shape[1]
-    if not MIN_WINDOW_S <= n / fs <= MAX_WINDOW_S + 0.5 / fs:
+    if units != "mV":
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+            signals = signals * MV_PER_UNIT[units]
+    if signals.ndim != 2:
+        raise ValueError(f"signals has shape {signals.shape}; give (n_strips, n_samples).")
+    n = signals.shape[1]
+    if not is_allowed_length(n, fs):
         raise ValueError(
             f"a strip of {n} samples at {fs:g} Hz is {n / fs:.6g} s; allowed are {MIN_WINDOW_S:g} to "
             f"{MAX_WINDOW_S:g} s. If the rate is not that, give fs; cut what is longer into strips."
         )
-    empty = ~np.isfinite(strips).any(axis=1)
-    if empty.any():
-        raise ValueError(f"strip {int(np.argmax(empty))} has no valid sample at all; there is nothing to judge.")
-    return strips
+    valid = np.isfinite(signals).any(axis=1)
+    if not valid.all():
+        raise ValueError(f"strip {int(np.argmin(valid))} has no valid sample at all; there is nothing to classify.")
+    return signals

@@ -208,7 +208,7 @@ def check_advice(advice: Advice) -> None:
 
 def try_predict(folder: Path) -> Callable[[np.random.Generator], None]:
     """One strip."""
-    predict(np.zeros(625))  # what is loaded once is no part of a case
+    predict(np.zeros(625), 125)  # what is loaded once is no part of a case
 
     def attempt(rng: np.random.Generator) -> None:
         n = some_length(rng)
@@ -225,7 +225,7 @@ def try_predict(folder: Path) -> Callable[[np.random.Generator], None]:
 
 def try_predict_many(folder: Path) -> Callable[[np.random.Generator], None]:
     """Several strips."""
-    predict(np.zeros(625))
+    predict(np.zeros(625), 125)
 
     def attempt(rng: np.random.Generator) -> None:
         n = some_length(rng)
@@ -528,7 +528,7 @@ def try_toml(folder: Path) -> Callable[[np.random.Generator], None]:
         assert tomli_w.dumps(dataclasses.asdict(loaded.spec))
         if rng.random() < 0.1:
             advisor = Advisor(loaded)
-            check_advice(advisor.predict(np.sin(np.arange(625) / 5)))
+            check_advice(advisor.predict(np.sin(np.arange(625) / 5), 125))
 
     return attempt
 
