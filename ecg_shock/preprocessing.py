@@ -349,7 +349,7 @@ def hold_invalid(strips: np.ndarray) -> np.ndarray:
     first = np.argmax(valid, axis=1)[:, None]
     last_valid = np.maximum.accumulate(np.where(valid, np.arange(strips.shape[1]), first), axis=1)
     held = np.take_along_axis(strips, last_valid, axis=1)
-    return np.where(valid.any(axis=1)[:, None], held, 0.0)
+    return np.where(valid.any(axis=1, keepdims=True), held, 0.0)
 
 
 def rate_ratio(fs: float) -> tuple[int, int]:

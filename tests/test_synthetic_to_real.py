@@ -8,7 +8,7 @@ import pytest
 
 from ecg_shock.data.datasets import DataConfig
 from ecg_shock.evaluation.evaluation_set import EvaluationSet
-from ecg_shock.evaluation.metrics import judge
+from ecg_shock.evaluation.metrics import evaluate
 from ecg_shock.models import CnnSpec
 from ecg_shock.training.fold import TrainingFold
 from ecg_shock.training.trainer import TrainingConfig
@@ -26,7 +26,7 @@ def test_trained_on_synthetic_is_better_than_chance_on_real(
     result = fold.train(CnnSpec((20, 15, 15, 10, 5), (10,) * 5), config, tmp_path / "run")
     bundle = fold.write_bundle(tmp_path / "bundle", "synthetic", result, selection="given")
     predictions = EvaluationSet((bundle,), ("vfdb", "cudb"), recordings_dir).predictions([5.0])
-    (performance,) = judge(predictions).performances
+    (performance,) = evaluate(predictions).performances
     found = performance.balanced_accuracy
     print(f"trained on synthetic, evaluated on {found.patients} real patients: balanced accuracy {found.observed:.3f}")
     assert found.patient_limit > 0.6

@@ -104,8 +104,8 @@ def _balance(found: WindowSet) -> Table:
     """Lay out seconds by database: what is excluded by reason, what is in windows, and both together."""
     import pandas as pd
 
-    names = list(dict.fromkeys([*found.database.tolist(), *(entry.database for entry in found.left_out)]))
-    entries = pd.DataFrame(list(found.left_out), columns=["database", "reason", "seconds"])
+    names = list(dict.fromkeys([*found.database.tolist(), *(entry.database for entry in found.excluded)]))
+    entries = pd.DataFrame(list(found.excluded), columns=["database", "reason", "seconds"])
     by_reason = entries.pivot_table("seconds", "reason", "database", aggfunc="sum", fill_value=0.0)
     by_reason = by_reason.reindex(columns=names, fill_value=0.0)
     by_reason = by_reason.loc[by_reason.sum(axis=1).sort_values(ascending=False, kind="stable").index]

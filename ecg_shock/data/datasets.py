@@ -23,7 +23,7 @@ from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import Fold, load_split
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
-from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, LeftOut, WindowSet, concatenate, cut_windows
+from ecg_shock.data.windows import ARRAY_FIELDS, Excluded, LabelPolicy, WindowSet, concatenate, cut_windows
 from ecg_shock.files import atomic_writer
 from ecg_shock.preprocessing import MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
@@ -357,20 +357,20 @@ def _read_cache(path: Path) -> WindowSet | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ARRAY_FIELDS}
-            left_out = tuple(LeftOut(*entry) for entry in json.loads(str(stored["left_out"])))
-            return WindowSet(**arrays, window_s=float(stored["window_s"]), left_out=left_out)
+            excluded = tuple(Excluded(*entry) for entry in json.loads(str(stored["excluded"])))
+            return WindowSet(**arrays, window_s=float(stored["window_s"]), excluded=excluded)
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         logger.warning("%s cannot be read (%s); the windows are prepared again.", path, error)
         return None
 
 
 def _write_cache(path: Path, windows: WindowSet) -> None:
-    left_out = json.dumps([[e.database, e.record, e.reason, e.seconds] for e in windows.left_out])
+    excluded = json.dumps([[e.database, e.record, e.reason, e.seconds] for e in windows.excluded])
     arrays = {name: getattr(windows, name) for name in ARRAY_FIELDS}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_writer(path) as file:
-            np.savez(file, **arrays, window_s=windows.window_s, left_out=left_out)
+            np.savez(file, **arrays, window_s=windows.window_s, excluded=excluded)
     except OSError as error:
         logger.warning("%s cannot be written (%s); the windows will be prepared again each time.", path, error)
 

@@ -12,7 +12,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Rate:
+class Proportion:
     """A proportion of windows, and how sure it is.
 
     Parameters
@@ -65,7 +65,7 @@ class BalancedAccuracy:
     observed : float or None
         None where there are no shockable or no nonshockable windows.
     patient_limit : float or None
-        As in `Rate`; windows of both groups are resampled together, patient by patient.
+        As in `Proportion`; windows of both groups are resampled together, patient by patient.
     """
 
     patients: int
@@ -385,7 +385,7 @@ def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = AL
     return float(beta.ppf(alpha, p * effective, (1 - p) * effective + 1))
 
 
-def rate_of(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Rate:
+def proportion_of(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Proportion:
     """Compute a proportion of windows and its limits.
 
     Parameters
@@ -398,8 +398,8 @@ def rate_of(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: in
     counts, windows = counts[windows > 0], windows[windows > 0]
     count, total = int(counts.sum()), int(windows.sum())
     if total == 0:
-        return Rate(0, 0, 0, None, None, None, None)
-    return Rate(
+        return Proportion(0, 0, 0, None, None, None, None)
+    return Proportion(
         windows=total,
         patients=len(windows),
         count=count,

@@ -24,7 +24,7 @@ from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.data.windows import LeftOut, WindowSet, amplitude_mv, concatenate, rate_bpm
+from ecg_shock.data.windows import Excluded, WindowSet, amplitude_mv, concatenate, rate_bpm
 from ecg_shock.evaluation.baselines import baseline_predictions
 from ecg_shock.evaluation.metrics import Model
 from ecg_shock.evaluation.predictions import Predictions
@@ -214,7 +214,7 @@ class EvaluationSet:
                 on_fold()
         return {name: Predictions.concatenate([found[name] for found in of_folds]) for name in of_folds[0]}
 
-    def excluded(self, window_s: float) -> tuple[LeftOut, ...]:
+    def excluded(self, window_s: float) -> tuple[Excluded, ...]:
         """Say what of the tested recordings is in no window.
 
         Parameters
@@ -224,14 +224,14 @@ class EvaluationSet:
 
         Returns
         -------
-        tuple of LeftOut
+        tuple of Excluded
             Of every recording of a tested patient, also of those without any window.
         """
-        found: list[LeftOut] = []
+        found: list[Excluded] = []
         for one in self.by_fold.values():
             tested = {(record.database, record.name) for record in one.records()}
             windows = load_windows(one._config(one.bundles[0], window_s), self.folder)
-            found += [entry for entry in windows.left_out if (entry.database, entry.record) in tested]
+            found += [entry for entry in windows.excluded if (entry.database, entry.record) in tested]
         return tuple(found)
 
     def records(self, subset: str = "test") -> tuple[Record, ...]:

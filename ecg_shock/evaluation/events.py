@@ -40,10 +40,10 @@ from ecg_shock.data.windows import MAX_BEAT_GAP_S, LabelPolicy
 from ecg_shock.evaluation.confidence import (
     ALPHA,
     RESAMPLES,
-    Rate,
+    Proportion,
     check_bootstrap,
     poisson_upper_limit,
-    rate_of,
+    proportion_of,
     resample_patients,
 )
 from ecg_shock.evaluation.reference import (
@@ -156,12 +156,12 @@ class LengthRow:
     ----------
     least_s : float
         Length in seconds.
-    rate : Rate
+    rate : Proportion
         Of events instead of windows.
     """
 
     least_s: float
-    rate: Rate
+    rate: Proportion
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class EventFigures:
     first_alarm_late_s: float | None
 
     @property
-    def headline(self) -> Rate:
+    def headline(self) -> Proportion:
         """Sensitivity for events of `HEADLINE_MIN_S` and more."""
         return next(row.rate for row in self.by_length if row.least_s == HEADLINE_MIN_S)
 
@@ -379,7 +379,7 @@ def event_figures(
         events = [(r.patient, e) for r in records for e in r.events if e.length_s >= least_s - ROUNDING_S]
         detected = by_patient((patient, event.detected) for patient, event in events).astype(int)
         total = by_patient((patient, 1) for patient, _ in events).astype(int)
-        by_length.append(LengthRow(least_s, rate_of(detected, total, alpha, resamples, seed)))
+        by_length.append(LengthRow(least_s, proportion_of(detected, total, alpha, resamples, seed)))
 
     false = sum(len(r.false_alarms) for r in records)
     exposure_s = sum(r.nonshockable_s for r in records)

@@ -21,10 +21,10 @@ from ecg_shock.evaluation.confidence import (
     ALPHA,
     RESAMPLES,
     BalancedAccuracy,
-    Rate,
+    Proportion,
     balanced_accuracy_of,
     lower_limit,
-    rate_of,
+    proportion_of,
     upper_limit,
 )
 from ecg_shock.evaluation.predictions import Predictions, codes
@@ -92,7 +92,7 @@ class AhaRow:
         What `rate` is the share of.
     goal : AhaGoal
         What the AHA asks.
-    rate : Rate
+    rate : Proportion
         What was found.
     verdict : {"meets", "does not meet", "too few windows", "report only"}
         ``"meets"`` takes both lines: the observed share above its goal, and its 90 % one-sided Clopper-Pearson limit at
@@ -103,7 +103,7 @@ class AhaRow:
     aha_class: str
     measure: str
     goal: AhaGoal
-    rate: Rate
+    rate: Proportion
     verdict: str
 
 
@@ -137,7 +137,7 @@ class GroupRow:
     group : {"shockable", "nonshockable", "intermediate"}
         What the windows call for.
     windows, patients, count : int
-        As in `Rate`.
+        As in `Proportion`.
     """
 
     name: str
@@ -159,7 +159,7 @@ class Performance:
         All of them, intermediate ones too.
     aha : tuple of AhaRow
         The seven classes, in the order of `ecg_shock.rhythms.AHA_CLASSES`.
-    sensitivity, specificity : Rate
+    sensitivity, specificity : Proportion
         Pooled over the shockable and over the nonshockable classes.
     balanced_accuracy : BalancedAccuracy
         The mean of both.
@@ -183,8 +183,8 @@ class Performance:
     windows: int
     patients: int
     aha: tuple[AhaRow, ...]
-    sensitivity: Rate
-    specificity: Rate
+    sensitivity: Proportion
+    specificity: Proportion
     balanced_accuracy: BalancedAccuracy
     tp: int
     fn: int
@@ -264,7 +264,7 @@ class Validation:
     source: str = ""
 
 
-def judge(
+def evaluate(
     predictions: Predictions,
     *,
     models: tuple[Model, ...] = (),
@@ -322,7 +322,7 @@ def sensitivity_to_labels(
     predictions : Predictions
         Of one duration, with the `rate_bpm` of every window of VT or the `amplitude_mv` of every window of VF.
     alpha, resamples, seed
-        As for `judge`.
+        As for `evaluate`.
 
     Returns
     -------
@@ -349,7 +349,7 @@ def sensitivity_to_labels(
     for aha_class, measured, limit, inside in labels:
         counts = np.bincount(patient[inside & predictions.shock], minlength=len(patients))
         windows = np.bincount(patient[inside], minlength=len(patients))
-        rate = rate_of(counts, windows, alpha, resamples, seed)
+        rate = proportion_of(counts, windows, alpha, resamples, seed)
         apart = _count_apart(record[inside], predictions.start_s[inside], float(predictions.duration_s[0]))
         rows.append(LabelRow(measured, limit, _row(aha_class, rate, apart)))
     return tuple(rows)
@@ -371,7 +371,7 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         return counts, np.bincount(patient[mask], minlength=n_patients)
 
     shockable, nonshockable = (by_patient(table["group"] == group) for group in ("shockable", "nonshockable"))
-    sensitivity, specificity = (rate_of(*counts, alpha, resamples, seed) for counts in (shockable, nonshockable))
+    sensitivity, specificity = (proportion_of(*counts, alpha, resamples, seed) for counts in (shockable, nonshockable))
     tp, tn = sensitivity.count, specificity.count
     fn, fp = sensitivity.windows - tp, specificity.windows - tn
     record = _records(predictions)
@@ -379,7 +379,7 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
     for aha_class in AHA_CLASSES:
         of_class = table["aha_class"] == aha_class
         apart = _count_apart(record[of_class], predictions.start_s[of_class], duration_s)
-        aha.append(_row(aha_class, rate_of(*by_patient(of_class), alpha, resamples, seed), apart))
+        aha.append(_row(aha_class, proportion_of(*by_patient(of_class), alpha, resamples, seed), apart))
     errors = [row for row in _group_rows(table, "patient") if row.group != "intermediate" and row.count < row.windows]
     errors.sort(key=lambda row: (row.count - row.windows, row.name, row.group != "shockable"))
     return Performance(
@@ -412,13 +412,13 @@ def _group_rows(table: pd.DataFrame, column: str) -> tuple[GroupRow, ...]:
     return tuple(GroupRow(*row) for row in found.reset_index().itertuples(index=False))
 
 
-def _row(aha_class: str, rate: Rate, apart: int) -> AhaRow:
+def _row(aha_class: str, rate: Proportion, apart: int) -> AhaRow:
     goal = AHA_GOALS[aha_class]
     measure = next(MEASURES[group] for group, classes in GROUPS.items() if aha_class in classes)
     return AhaRow(aha_class, measure, goal, rate, _verdict(rate, goal, apart))
 
 
-def _verdict(rate: Rate, goal: AhaGoal, apart: int) -> str:
+def _verdict(rate: Proportion, goal: AhaGoal, apart: int) -> str:
     if goal.observed is None or goal.limit is None:
         return REPORT_ONLY
     if rate.observed is None or apart < goal.min_windows:

@@ -19,7 +19,7 @@ import numpy as np
 from ecg_shock.data.noise import add_noise, compressions, draw_noise, mains, read_noise, resample
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, Rate, rate_of
+from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, Proportion, proportion_of
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.preprocessing import hold_invalid
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
@@ -48,7 +48,7 @@ class StressPoint:
         To which degree, as one reads it, such as ``"6 dB"``.
     value : float
         The same as a number, by which points of one stress are drawn in a line.
-    sensitivity, specificity : Rate
+    sensitivity, specificity : Proportion
         Over the shockable and the nonshockable windows. An unusable window is advised no shock.
     unusable : int
         Windows that the rule for unusable strips refused.
@@ -57,8 +57,8 @@ class StressPoint:
     stress: str
     level: str
     value: float
-    sensitivity: Rate
-    specificity: Rate
+    sensitivity: Proportion
+    specificity: Proportion
     unusable: int
 
 
@@ -196,10 +196,10 @@ class StressTest:
         patients, patient = np.unique(windows.patient, return_inverse=True)
         shockable = np.isin(windows.aha_class, SHOCKABLE)
 
-        def rate(mask: np.ndarray, right: np.ndarray) -> Rate:
+        def rate(mask: np.ndarray, right: np.ndarray) -> Proportion:
             counts = np.bincount(patient[mask & right], minlength=len(patients))
             totals = np.bincount(patient[mask], minlength=len(patients))
-            return rate_of(counts, totals, ALPHA, RESAMPLES, self._seed)
+            return proportion_of(counts, totals, ALPHA, RESAMPLES, self._seed)
 
         return tuple(
             StressPoint(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
-from ecg_shock.evaluation.metrics import Model, Validation, judge
+from ecg_shock.evaluation.metrics import Model, Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.files import sha256
 
@@ -89,7 +89,7 @@ def validate(
         _refuse("a file of predictions", databases=databases, data=data)
         source = describe_file(Path(predictions), threshold)
         predictions = Predictions.read_csv(predictions, threshold=threshold)
-    return judge(predictions, models=models, source=source, alpha=alpha, resamples=resamples, seed=seed)
+    return evaluate(predictions, models=models, source=source, alpha=alpha, resamples=resamples, seed=seed)
 
 
 def describe_file(path: Path, threshold: float | None) -> str:

@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 import numpy as np
 from markupsafe import Markup
 
-from ecg_shock.evaluation.metrics import AhaRow, Rate
+from ecg_shock.evaluation.confidence import Proportion
+from ecg_shock.evaluation.metrics import AhaRow
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import Reliability, Roc
 from ecg_shock.report.formats import printable
@@ -119,7 +120,12 @@ def reliability_figure(bins: Reliability) -> Markup:
 
 
 def rates_figure(
-    title: str, label: str, values: Sequence[float], names: Sequence[str], se: Sequence[Rate], sp: Sequence[Rate]
+    title: str,
+    label: str,
+    values: Sequence[float],
+    names: Sequence[str],
+    se: Sequence[Proportion],
+    sp: Sequence[Proportion],
 ) -> Markup:
     """Draw sensitivity and specificity over values of one thing, with bands down to their limits by patient.
 
@@ -133,7 +139,7 @@ def rates_figure(
         Finite and increasing, at least one.
     names : sequence of str
         What the values are called.
-    se, sp : sequence of Rate
+    se, sp : sequence of Proportion
         At the values.
     """
 

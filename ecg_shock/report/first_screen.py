@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ecg_shock.evaluation.comparison import Comparison
+from ecg_shock.evaluation.confidence import Proportion
 from ecg_shock.evaluation.metrics import (
     DOES_NOT_MEET,
     MEETS,
@@ -16,7 +17,6 @@ from ecg_shock.evaluation.metrics import (
     TOO_FEW_WINDOWS,
     AhaRow,
     Performance,
-    Rate,
     Validation,
 )
 from ecg_shock.evaluation.predictions import Predictions
@@ -185,7 +185,7 @@ def evidence(validation: Validation, predictions: Predictions, performance: Perf
     ]
 
 
-def _by_patients(rate: Rate) -> float | None:
+def _by_patients(rate: Proportion) -> float | None:
     """Return the lower of the limits that take windows of a patient together."""
     return min((limit for limit in (rate.patient_limit, rate.cluster_limit) if limit is not None), default=None)
 

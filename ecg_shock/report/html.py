@@ -20,7 +20,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from ecg_shock.data.windows import LeftOut
+from ecg_shock.data.windows import Excluded
 from ecg_shock.evaluation.comparison import Comparison
 from ecg_shock.evaluation.metrics import Performance, Validation
 from ecg_shock.evaluation.predictions import Predictions
@@ -65,7 +65,7 @@ class ReportContent:
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.judge` says of the predictions.
+        What `ecg_shock.evaluation.metrics.evaluate` says of the predictions.
     predictions : Predictions
         The same predictions.
     baselines : mapping of str to Validation
@@ -83,7 +83,7 @@ class ReportContent:
     strips : callable, optional
         Takes a row of `predictions` and returns the raw ECG around it, or None where there is none. For a mapping,
         its ``get``.
-    left_out : sequence of LeftOut
+    excluded : sequence of Excluded
         What is in no window, of the headline duration.
     provenance : mapping of str to str or to a mapping of str to str
         Data digests, versions, configuration, seeds, command.
@@ -106,7 +106,7 @@ class ReportContent:
     stress_note: str = ""
     whole_records: WholeRecords | None = None
     strips: Callable[[int], Strip | None] | None = None
-    left_out: Sequence[LeftOut] = ()
+    excluded: Sequence[Excluded] = ()
     provenance: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -117,7 +117,7 @@ class ReportContent:
         if found != expected:
             raise ValueError(
                 f"the predictions hold {found} windows by duration in s, and {expected} were evaluated; give the "
-                "predictions that `judge` was given"
+                "predictions that `evaluate` was given"
             )
         for performance in self.validation.performances:
             of_length = self.predictions.select(self.predictions.duration_s == performance.duration_s)
@@ -125,7 +125,7 @@ class ReportContent:
             if wrong != {MISSED: performance.fn, FALSE: performance.fp}:
                 raise ValueError(
                     f"the predictions of {performance.duration_s:g} s hold {wrong}, and {performance.fn} and "
-                    f"{performance.fp} were evaluated; give the predictions that `judge` was given"
+                    f"{performance.fp} were evaluated; give the predictions that `evaluate` was given"
                 )
         duration_s = headline(self.validation).duration_s
         for name, comparison in self.comparisons.items():
@@ -145,7 +145,7 @@ def shown_errors(validation: Validation, predictions: Predictions) -> list[int]:
     Parameters
     ----------
     validation : Validation
-        What `judge` says of the predictions.
+        What `evaluate` says of the predictions.
     predictions : Predictions
         The same predictions.
 
@@ -249,7 +249,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "has_probability": predictions.has_probability,
         "errors": len(errors),
         "max_strips": MAX_STRIPS,
-        "excluded": excluded_table(content.left_out) if content.left_out else None,
+        "excluded": excluded_table(content.excluded) if content.excluded else None,
         "models": models_table(validation.models) if validation.models else None,
         "selections": list(dict.fromkeys(model.selection for model in validation.models if model.selection)),
         "provenance": {
@@ -267,7 +267,7 @@ def _not_done(content: ReportContent, curves_missing: str) -> list[str]:
             content.whole_records is not None
         ),
         "The ECG of the errors is not shown: it was not given.": content.strips is not None,
-        "What of the recordings is in no window, and why, was not given.": bool(content.left_out),
+        "What of the recordings is in no window, and why, was not given.": bool(content.excluded),
         "Where data, software and settings come from was not given.": bool(content.provenance),
     }
     return [

@@ -13,7 +13,7 @@ from ecg_shock.evaluation.baselines import SVM_CITATION, SVM_NAME
 from ecg_shock.evaluation.comparison import Comparison, compare
 from ecg_shock.evaluation.detectors import DETECTORS
 from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe
-from ecg_shock.evaluation.metrics import Validation, judge
+from ecg_shock.evaluation.metrics import Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, standard_stresses, sub_sample
 from ecg_shock.evaluation.validation import describe_file
@@ -82,7 +82,7 @@ def review_bundles(
     """
     step = on_stage("windows of all lengths", len(evaluation.bundles) * len(DURATIONS_S))
     predictions = evaluation.predictions(on_duration=step)
-    validation = judge(predictions, models=tuple(describe(bundle) for bundle in evaluation.bundles))
+    validation = evaluate(predictions, models=tuple(describe(bundle) for bundle in evaluation.bundles))
     duration_s = headline(validation).duration_s
     out.mkdir(parents=True, exist_ok=True)
     predictions.write_csv(out / PREDICTIONS_NAME)
@@ -107,7 +107,7 @@ def review_bundles(
             notes.append("The recordings to fit other algorithms on were not there.")
         mine = predictions.select(predictions.duration_s == duration_s)
         for name, other in others.items():
-            baselines[name] = judge(other)
+            baselines[name] = evaluate(other)
             (comparisons[name],) = compare(other, mine)
             step()
         stress, stress_note = _stress_test(evaluation, duration_s)
@@ -153,7 +153,7 @@ def review_bundles(
         stress_note=stress_note if points else "",
         whole_records=whole,
         strips=strips.get if there else None,
-        left_out=evaluation.excluded(duration_s),
+        excluded=evaluation.excluded(duration_s),
         provenance=_provenance(evaluation, out, validation, command, quick),
         notes=notes,
     )
@@ -188,7 +188,7 @@ def review_file(path: Path, out: Path, *, threshold: float | None = None, comman
     """
     source = describe_file(path, threshold)
     predictions = Predictions.read_csv(path, threshold=threshold)
-    validation = judge(predictions, source=source)
+    validation = evaluate(predictions, source=source)
     provenance: dict[str, str | Mapping[str, str]] = {
         **({"Command": command} if command else {}),
         "Predictions": {path.name: f"SHA-256 {sha256(path)}", "judged": source},

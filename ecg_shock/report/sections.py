@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ecg_shock.data.windows import LeftOut
+from ecg_shock.data.windows import Excluded
 from ecg_shock.evaluation.comparison import Comparison, Difference
 from ecg_shock.evaluation.metrics import Performance, Validation
 from ecg_shock.evaluation.predictions import Predictions
@@ -154,11 +154,11 @@ def stress_section(stress: Sequence[StressPoint]) -> dict[str, Any]:
     return {"figures": figures, "table": _stress_table(by_stress)}
 
 
-def excluded_table(left_out: Sequence[LeftOut]) -> Table:
+def excluded_table(excluded: Sequence[Excluded]) -> Table:
     """Lay out how many seconds of each database are in no window, by reason, the largest first."""
-    databases = list(dict.fromkeys(entry.database for entry in left_out))
+    databases = list(dict.fromkeys(entry.database for entry in excluded))
     seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for entry in left_out:
+    for entry in excluded:
         seconds[entry.reason][entry.database] += entry.seconds
     by_size = sorted(seconds.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     rows = [

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from ecg_shock.evaluation.confidence import lower_limit
+from ecg_shock.evaluation.confidence import Proportion, lower_limit
 from ecg_shock.evaluation.metrics import (
     MEASURES,
     AhaRow,
@@ -23,7 +23,6 @@ from ecg_shock.evaluation.metrics import (
     LabelRow,
     Model,
     Performance,
-    Rate,
     Validation,
 )
 from ecg_shock.evaluation.whole_records import WholeRecords
@@ -59,7 +58,7 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.judge` returns.
+        What `ecg_shock.evaluation.metrics.evaluate` returns.
     whole : WholeRecords, optional
         What an alarm does on the whole records of the same patients; None if they were not scanned.
 
@@ -94,7 +93,7 @@ def to_card(validation: Validation) -> dict[str, str]:
     Parameters
     ----------
     validation : Validation
-        What `judge` found.
+        What `evaluate` found.
 
     Returns
     -------
@@ -127,7 +126,7 @@ def to_json(validation: Validation, whole: WholeRecords | None = None) -> str:
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.judge` returns.
+        What `ecg_shock.evaluation.metrics.evaluate` returns.
     whole : WholeRecords, optional
         What an alarm does on the whole records of the same patients; None if they were not scanned.
     """
@@ -140,7 +139,7 @@ def to_markdown(validation: Validation, whole: WholeRecords | None = None) -> st
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.judge` returns.
+        What `ecg_shock.evaluation.metrics.evaluate` returns.
     whole : WholeRecords, optional
         What an alarm does on the whole records of the same patients; None if they were not scanned.
     """
@@ -159,7 +158,7 @@ def to_rich(validation: Validation, whole: WholeRecords | None = None) -> Group:
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.judge` returns.
+        What `ecg_shock.evaluation.metrics.evaluate` returns.
     whole : WholeRecords, optional
         What an alarm does on the whole records of the same patients; None if they were not scanned.
     """
@@ -403,6 +402,6 @@ def groups_table(
     return Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, tuple(rows))
 
 
-def _rate_cells(rate: Rate) -> tuple[str, ...]:
+def _rate_cells(rate: Proportion) -> tuple[str, ...]:
     shares = (rate.observed, rate.lower_limit, rate.patient_limit, rate.macro_average)
     return (str(rate.patients), f"{rate.count}/{rate.windows}", *(rounded_down(share) for share in shares))

@@ -52,7 +52,7 @@ def assert_equal(a: WindowSet, b: WindowSet) -> None:
     for name in ARRAY_FIELDS:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
         assert getattr(a, name).dtype.kind == getattr(b, name).dtype.kind
-    assert (a.window_s, a.left_out) == (b.window_s, b.left_out)
+    assert (a.window_s, a.excluded) == (b.window_s, b.excluded)
 
 
 @pytest.mark.recordings

@@ -15,7 +15,7 @@ from ecg_shock.data.datasets import DataConfig, load_windows
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import LabelPolicy, WindowSet
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure
-from ecg_shock.evaluation.metrics import judge
+from ecg_shock.evaluation.metrics import evaluate
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import FORMAT, KERAS_NAME, LITERT_NAME, Bundle, load_bundle
 from ecg_shock.models.cnn import CnnSpec
@@ -131,7 +131,7 @@ def test_measurements_say_what_the_labels_say(recordings_dir: Path) -> None:
 def test_other_limits_include_the_one_that_was_used(recordings_dir: Path) -> None:
     """For the shipped model's own test patients, the rows at 150 bpm and 0.2 mV are the AHA rows themselves."""
     bundle = load_bundle(DEFAULT_BUNDLE)
-    (performance,) = judge(EvaluationSet((bundle,), folder=recordings_dir).predictions([5.0])).performances
+    (performance,) = evaluate(EvaluationSet((bundle,), folder=recordings_dir).predictions([5.0])).performances
     rows = {row.aha_class: row for row in performance.aha}
     same = [label.row for label in performance.by_label if label.limit in (150.0, 0.2)]
     assert same == [rows["rapid_vt"], rows["coarse_vf"]]

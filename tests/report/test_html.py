@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecg_shock.data.windows import LeftOut
+from ecg_shock.data.windows import Excluded
 from ecg_shock.evaluation.comparison import compare
-from ecg_shock.evaluation.metrics import AHA_GOALS, Model, Rate, judge
+from ecg_shock.evaluation.confidence import Proportion
+from ecg_shock.evaluation.metrics import AHA_GOALS, Model, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import reliability, roc
 from ecg_shock.evaluation.stress import StressPoint
@@ -38,7 +39,7 @@ HOSTILE = (
     r"$\frac{1}$ #0a559f",
     "a\x00b\u202egnp\u2066\ufeff\ud800",
 )
-RATE = Rate(windows=10, patients=3, count=9, observed=0.9, lower_limit=0.6, patient_limit=0.5, macro_average=0.9)
+RATE = Proportion(windows=10, patients=3, count=9, observed=0.9, lower_limit=0.6, patient_limit=0.5, macro_average=0.9)
 MODEL = Model("a model", "fold-0/bundle", "public-v1", 0, "ab" * 32, "cd" * 20, 1234, 0.5, "Chosen by hand.")
 
 
@@ -146,7 +147,7 @@ def windows(rows: list[tuple[str, str, bool, float]]) -> Predictions:
 def test_first_table_is_what_was_counted(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Windows, patients and shares of each class are those of a plain count; the verdict follows from its own row."""
     predictions = make_predictions(1500)
-    page = write(tmp_path, ReportContent(judge(predictions), predictions))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions))
     header, *rows = page.table("AHA classes, windows of 5 s")
     assert header[:2] == ["Class and measure", "Verdict"]
     for aha_class, cells in zip(AHA_CLASSES, rows, strict=True):
@@ -175,7 +176,7 @@ def test_every_error_is_in_the_gallery(tmp_path: Path, make_predictions: Callabl
         asked.append(row)
         return sine(row) if row % 2 else None
 
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, strips=strips))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, strips=strips))
     wrong = errors_of(predictions, 5.0)
     assert sorted(asked) == wrong
     entries = [(attributes, text) for attributes, text in page.all("li") if "data-kind" in attributes]
@@ -199,7 +200,7 @@ def test_gallery_is_cut_and_says_so(
     """Of many errors the worst are shown, and the text says how many there are."""
     monkeypatch.setattr(report, "MAX_STRIPS", 7)
     predictions = make_predictions(300)
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, strips=sine))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, strips=sine))
     assert sum("data-kind" in attributes for attributes, _ in page.all("li")) == 7
     assert f"the 7 worst of {len(errors_of(predictions, 5.0))} are shown" in page.text
 
@@ -212,7 +213,7 @@ def test_full_gallery_is_small(
     assert len(errors_of(predictions, 5.0)) > 500
     ecg = rng.normal(0, 1, 7 * 360)
     page = write(
-        tmp_path, ReportContent(judge(predictions), predictions, strips=lambda row: Strip(ecg, 360.0, float(row)))
+        tmp_path, ReportContent(evaluate(predictions), predictions, strips=lambda row: Strip(ecg, 360.0, float(row)))
     )
     assert sum("data-kind" in attributes for attributes, _ in page.all("li")) == 500
     assert (tmp_path / "report.html").stat().st_size < 10e6
@@ -228,15 +229,15 @@ def content_of_names(predictions: Predictions, names: tuple[str, ...]) -> Report
     )
     model = replace(MODEL, name=name, folder=name, split=name, sha256=name, commit=name, selection=name)
     return ReportContent(
-        judge(predictions, models=(model,)),
+        evaluate(predictions, models=(model,)),
         predictions,
-        baselines={name: judge(predictions), name + "!": judge(predictions.select(np.arange(n) < n // 2))},
+        baselines={name: evaluate(predictions), name + "!": evaluate(predictions.select(np.arange(n) < n // 2))},
         comparisons={name: compare(predictions, predictions)[0]},
         stress=[StressPoint(name, name, value, RATE, RATE, 0) for value in (1.0, 2.0)],
         stress_note=name,
         baselines_note=name,
         strips=sine,
-        left_out=[LeftOut(name, name, name, 10.0)],
+        excluded=[Excluded(name, name, name, 10.0)],
         provenance={name: name, "more": {name: name}},
         notes=[name],
     )
@@ -262,7 +263,7 @@ def test_names_are_text(tmp_path: Path, make_predictions: Callable[..., Predicti
 def test_nothing_is_loaded(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """The policy forbids everything but the one script, whose digest is right, and nothing points outside."""
     predictions = make_predictions(300)
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, strips=sine))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, strips=sine))
     policy = next(a["content"] or "" for a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     digest = base64.b64encode(hashlib.sha256(page.all("script")[0][1].encode()).digest()).decode()
@@ -277,14 +278,14 @@ def test_nothing_is_loaded(tmp_path: Path, make_predictions: Callable[..., Predi
 def test_what_is_empty_is_missing_and_said(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Each optional field brings its section, and without it a sentence that it was not done."""
     predictions = make_predictions(300)
-    validation = judge(predictions)
+    validation = evaluate(predictions)
     fields: dict[str, tuple[str, Any, str]] = {
         "baselines": ("baselines", {"another": validation}, "No other algorithm"),
         "stress": ("stress", [StressPoint("noise", "6 dB", 6.0, RATE, RATE, 1)], "No stress test was done"),
         "strips": ("gallery", sine, "The ECG of the errors is not shown"),
-        "left_out": (
+        "excluded": (
             "excluded",
-            [LeftOut("db", "r", "labelled noise", 12.0)],
+            [Excluded("db", "r", "labelled noise", 12.0)],
             "is in no window, and why, was not given",
         ),
         "provenance": ("provenance", {"Command": "ecg-shock validate"}, "come from was not given"),
@@ -303,13 +304,13 @@ def test_what_is_empty_is_missing_and_said(tmp_path: Path, make_predictions: Cal
 def test_excluded_seconds_are_summed(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Reasons are rows, databases columns, the largest reason first, and sums are theirs."""
     predictions = make_predictions(50)
-    left_out = [
-        LeftOut("a", "1", "noise", 10.0),
-        LeftOut("b", "1", "guard", 400.0),
-        LeftOut("a", "2", "noise", 20.0),
-        LeftOut("a", "2", "guard", 5.0),
+    excluded = [
+        Excluded("a", "1", "noise", 10.0),
+        Excluded("b", "1", "guard", 400.0),
+        Excluded("a", "2", "noise", 20.0),
+        Excluded("a", "2", "guard", 5.0),
     ]
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, left_out=left_out))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, excluded=excluded))
     assert page.table("Seconds in no window") == [
         ["Reason", "a", "b", "All"],
         ["guard", "5", "400", "405"],
@@ -323,8 +324,8 @@ def test_other_windows_are_no_comparison(tmp_path: Path, make_predictions: Calla
     predictions = make_predictions(300)
     half = predictions.select(np.arange(300) < 150)
     longer = replace(predictions, duration_s=np.full(300, 8.0))
-    baselines = {"same": judge(predictions), "half": judge(half), "longer": judge(longer)}
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, baselines=baselines))
+    baselines = {"same": evaluate(predictions), "half": evaluate(half), "longer": evaluate(longer)}
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, baselines=baselines))
     assert "half was evaluated on other windows" in page.text
     assert "longer was not evaluated on windows of 5 s" in page.text
     assert "same was" not in page.text
@@ -338,7 +339,7 @@ def test_weakest_points_are_the_gravest() -> None:
     rows += [("q", "other_nonshockable", True, 0.8)] * 3 + [("p1", "other_nonshockable", True, 0.8)]
     rows += [(f"p{i % 20}", "other_nonshockable", False, 0.1) for i in range(300)]
     predictions = windows(rows)
-    (performance,) = judge(predictions).performances
+    (performance,) = evaluate(predictions).performances
     first, second, third = weaknesses(performance, predictions)
     assert first.startswith("Coarse VF does not meet its goal: 160 of 220 windows of 20 patients are advised a shock")
     assert "Observed 72.7 % where more than 90 %" in first
@@ -353,7 +354,7 @@ def test_verdict_that_hangs_on_independence_is_called_weak() -> None:
     rows = [("bad", "coarse_vf", False, 0.1)] * 20
     rows += [(f"p{i % 3}", "coarse_vf", True, 0.9) for i in range(380)]
     rows += [(f"p{i % 3}", "normal_sinus", False, 0.1) for i in range(400)]
-    (performance,) = judge(windows(rows)).performances
+    (performance,) = evaluate(windows(rows)).performances
     assert performance.aha[0].verdict == "meets"
     found = " ".join(weaknesses(performance, windows(rows)))
     assert "Coarse VF meets its goal only if windows of one patient count as independent" in found
@@ -364,7 +365,7 @@ def test_curves_are_those_of_the_predictions(tmp_path: Path, make_predictions: C
     """Area, limit and bins are what `roc` and `reliability` give for the headline windows, rounded down."""
     headline = make_predictions(400, 5.0)
     predictions = Predictions.concatenate([make_predictions(300, 3.0), headline])
-    page = write(tmp_path, ReportContent(judge(predictions), predictions))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions))
     found, bins = roc(headline), reliability(headline)
     area, limit = (f"{int(10000 * share) / 10000:.4f}" for share in (found.auc, found.auc_limit))
     assert f"Area under the ROC curve: {area}, lower limit {limit} (90 % one-sided)" in page.text
@@ -413,7 +414,7 @@ def test_decisions_alone_are_reported(tmp_path: Path, make_predictions: Callable
     """Without probabilities there are no curves, which is said, and errors go by patient, record and time."""
     predictions = make_predictions(300)
     predictions = replace(predictions, probability=np.full(300, np.nan), start_s=predictions.start_s[::-1])
-    validation = judge(predictions)
+    validation = evaluate(predictions)
     rows = report.shown_errors(validation, predictions)
     page = write(tmp_path, ReportContent(validation, predictions, strips=sine))
     assert "curves" not in {attributes["id"] for attributes, _ in page.all("section")}
@@ -437,7 +438,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     other = replace(predictions, shock=np.zeros(400, dtype=bool))
     (comparison,) = compare(other, predictions)
     content = ReportContent(
-        judge(predictions), predictions, baselines={"never": judge(other)}, comparisons={"never": comparison}
+        evaluate(predictions), predictions, baselines={"never": evaluate(other)}, comparisons={"never": comparison}
     )
     page = write(tmp_path, content)
     ((name, se, se_p, sp, sp_p, accuracy),) = page.table("This algorithm less the other")[1:]
@@ -453,9 +454,9 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     assert "has the higher balanced accuracy" not in page.text
     right = replace(predictions, shock=missed)
     (comparison,) = compare(right, predictions)
-    content = replace(content, baselines={"<b>": judge(right)}, comparisons={"<b>": comparison})
+    content = replace(content, baselines={"<b>": evaluate(right)}, comparisons={"<b>": comparison})
     verdict = next(text for a, text in write(tmp_path, content).all("section") if a["id"] == "verdict")
-    mine = judge(predictions).performances[0].balanced_accuracy.observed
+    mine = evaluate(predictions).performances[0].balanced_accuracy.observed
     assert mine is not None
     assert (
         "<b> has the higher balanced accuracy on the same windows: 100.0 %, this algorithm "
@@ -471,7 +472,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
 def test_one_group_alone_has_no_curves(tmp_path: Path, only: str) -> None:
     """Where shockable or nonshockable windows are missing the report is written, without curves."""
     predictions = windows([(f"p{i % 5}", only, i % 4 == 0, (i % 10) / 10) for i in range(40)])
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, strips=sine))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, strips=sine))
     assert "curves" not in {attributes["id"] for attributes, _ in page.all("section")}
 
 
@@ -562,14 +563,14 @@ def test_dots_cover_no_other() -> None:
 def test_stress_is_drawn_down_to_the_limit(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Points stand in the order of their values; the band ends at the limit by patient, and is none without one."""
     rates = [
-        Rate(100, 9, count, count / 100, (count - 5) / 100, None if count == 70 else (count - 20) / 100, 0.5)
+        Proportion(100, 9, count, count / 100, (count - 5) / 100, None if count == 70 else (count - 20) / 100, 0.5)
         for count in (90, 70, 80)
     ]
     stress = [
         StressPoint("noise", f"{v:g} dB", v, rate, RATE, 4) for v, rate in zip((24.0, 0.0, 12.0), rates, strict=True)
     ]
     predictions = make_predictions(100)
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, stress=stress))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, stress=stress))
     rows = page.table("Stress tests")[1:]
     assert [row[1:5] for row in rows] == [
         ["0 dB", "70/100", "70.0", "–"],
@@ -595,7 +596,7 @@ def test_identifiers_are_unique(tmp_path: Path, make_predictions: Callable[..., 
     """No two elements of all charts share one, and each reference within the page finds its element."""
     predictions = Predictions.concatenate([make_predictions(200, duration_s) for duration_s in (3.0, 5.0)])
     stress = [StressPoint(name, "l", value, RATE, RATE, 0) for name in "ab" for value in (1.0, 2.0)]
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, stress=stress, strips=sine))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, stress=stress, strips=sine))
     found = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
     assert len(found) == len(set(found)) > 30
     written = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -605,7 +606,7 @@ def test_identifiers_are_unique(tmp_path: Path, make_predictions: Callable[..., 
 def test_equal_contents_make_equal_files(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """No time, no random number: a report can be compared byte for byte, and nothing else is left in its folder."""
     predictions = make_predictions(200)
-    content = ReportContent(judge(predictions, models=(MODEL,)), predictions, strips=sine)
+    content = ReportContent(evaluate(predictions, models=(MODEL,)), predictions, strips=sine)
     for name in ("a.html", "b.html"):
         write_report(tmp_path / name, content)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
@@ -616,7 +617,7 @@ def test_synthetic_is_said(tmp_path: Path, make_predictions: Callable[..., Predi
     """Figures of simulated signals are marked on the first screen."""
     for databases, marked in ((("synthetic",), True), (("vfdb",), False)):
         predictions = make_predictions(100, databases=databases)
-        page = write(tmp_path, ReportContent(judge(predictions), predictions))
+        page = write(tmp_path, ReportContent(evaluate(predictions), predictions))
         assert ("synthetic: simulated signals" in page.all("header")[0][1]) == marked
         assert "Not a claim of conformity with any standard." in page.all("header")[0][1]
 
@@ -625,7 +626,7 @@ def test_evidence_is_no_more_than_is_known(tmp_path: Path, make_predictions: Cal
     """Of predictions that others gave nothing is claimed of what they excluded; patients are counted in both."""
     predictions = make_predictions(300)
     for models in ((), (MODEL,)):
-        page = write(tmp_path, ReportContent(judge(predictions, models=models), predictions))
+        page = write(tmp_path, ReportContent(evaluate(predictions, models=models), predictions))
         evidence = next(text for attributes, text in page.all("section") if attributes["id"] == "evidence")
         assert ("hold no chest compressions" in evidence) == bool(models)
         assert ("for those to say who gave the predictions" in evidence) == (not models)
@@ -636,11 +637,11 @@ def test_evidence_is_no_more_than_is_known(tmp_path: Path, make_predictions: Cal
 def test_other_predictions_are_refused(make_predictions: Callable[..., Predictions]) -> None:
     """Predictions that were not evaluated, and stresses that cannot be drawn, are errors that say so."""
     predictions = make_predictions(100)
-    with pytest.raises(ValueError, match=r"give the predictions that `judge` was given"):
-        ReportContent(judge(predictions), make_predictions(99))
+    with pytest.raises(ValueError, match=r"give the predictions that `evaluate` was given"):
+        ReportContent(evaluate(predictions), make_predictions(99))
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match="any finite number"):
-            ReportContent(judge(predictions), predictions, stress=[StressPoint("s", "l", value, RATE, RATE, 0)])
+            ReportContent(evaluate(predictions), predictions, stress=[StressPoint("s", "l", value, RATE, RATE, 0)])
 
 
 @pytest.mark.parametrize(
@@ -672,7 +673,7 @@ def luminance(colour: str) -> float:
 def test_colours_can_be_read(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Text stands out from its ground by WCAG AA, 4.5 to 1, and lines by 3 to 1, in the light and in the dark."""
     predictions = make_predictions(100)
-    style = write(tmp_path, ReportContent(judge(predictions), predictions)).all("style")[0][1]
+    style = write(tmp_path, ReportContent(evaluate(predictions), predictions)).all("style")[0][1]
     schemes = [
         dict(re.findall(r"--(\w+): #([0-9a-f]+)", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)
     ]
@@ -692,8 +693,8 @@ def test_colours_can_be_read(tmp_path: Path, make_predictions: Callable[..., Pre
 def test_other_advice_than_was_evaluated_is_refused(make_predictions: Callable[..., Predictions]) -> None:
     """As many windows with other advice would show other errors than the verdict counts."""
     predictions = make_predictions(100)
-    with pytest.raises(ValueError, match="give the predictions that `judge` was given"):
-        ReportContent(judge(predictions), replace(predictions, shock=~predictions.shock))
+    with pytest.raises(ValueError, match="give the predictions that `evaluate` was given"):
+        ReportContent(evaluate(predictions), replace(predictions, shock=~predictions.shock))
 
 
 def test_what_windows_are_worth_is_shown(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
@@ -703,7 +704,7 @@ def test_what_windows_are_worth_is_shown(tmp_path: Path, make_predictions: Calla
     rate = np.where(vt, np.where(predictions.aha_class == "rapid_vt", 190.0, 120.0), np.nan)
     amplitude = np.where(vf, np.where(predictions.aha_class == "coarse_vf", 0.5, 0.12), np.nan)
     crowded = replace(predictions, start_s=np.arange(200.0), rate_bpm=rate, amplitude_mv=amplitude)
-    validation = judge(crowded)
+    validation = evaluate(crowded)
     page = write(tmp_path, ReportContent(validation, crowded))
     (performance,) = validation.performances
     assert performance.overlapping > 0

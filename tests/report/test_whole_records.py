@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ecg_shock.evaluation.events import RecordEvents, event_figures
-from ecg_shock.evaluation.metrics import judge
+from ecg_shock.evaluation.metrics import evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.whole_records import DEFAULT_RULE, RULES, RuleChoice, WholeRecords
 from ecg_shock.report.html import ReportContent, write_report
@@ -46,7 +46,7 @@ def test_report_shows_and_escapes(
 ) -> None:
     """Names from files are text in the page and in Markdown, and without whole records the page says so."""
     predictions = make_predictions(300)
-    validation = judge(predictions)
+    validation = evaluate(predictions)
     write_report(tmp_path / "report.html", ReportContent(validation, predictions, whole_records=whole))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert HOSTILE not in page
