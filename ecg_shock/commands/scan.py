@@ -51,7 +51,7 @@ def scan(
     Example: ecg-shock scan cudb/cu01 --step 0.5 --alarm 4/6
     """
     from ecg_shock.data.lead import open_lead
-    from ecg_shock.inference.scan_files import scan_paths, to_json, write_scan
+    from ecg_shock.inference.scan_files import check_free, scan_paths, to_json, write_scan
     from ecg_shock.inference.scanning import scan as scan_lead
     from ecg_shock.plots import draw_scan
 
@@ -59,9 +59,11 @@ def scan(
     opened = open_lead(path, fs=fs, units=units, lead=lead)
     if not as_json and out.exists() and not out.is_dir():
         raise ValueError(f"--out is {str(out)!r}, a file; give a folder.")
-    for written in () if as_json else scan_paths(opened.name, out):
-        if written.exists() and path.exists() and written.samefile(path):
+    if not as_json:
+        paths = scan_paths(opened.name, out)
+        if any(written.exists() and written.samefile(opened.source) for written in paths):
             raise ValueError(f"the scan would be written over {path}; give another folder with --out.")
+        check_free(paths, opened.source)  # before a day is scanned for nothing
     console = Console(markup=False, highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal or as_json) as progress:
         task = progress.add_task(opened.name, total=opened.duration_s)

@@ -12,7 +12,7 @@ from ecg_shock.data.recordings import (
     MV_PER_UNIT,
     Recording,
     check_checksum,
-    find_wfdb_header,
+    find_recording,
     first_edf_lead,
     lead_names,
     read_record,
@@ -42,10 +42,12 @@ class Lead:
         Sampling rate in Hz.
     n_samples : int
         Length of the recording.
+    source : str
+        Absolute path of the file, or of the record's header; empty if it was never in one.
     """
 
-    def __init__(self, recording: Recording, lead: str) -> None:
-        self.name, self.lead, self.fs = recording.name, lead, recording.fs
+    def __init__(self, recording: Recording, lead: str, source: str = "") -> None:
+        self.name, self.lead, self.fs, self.source = recording.name, lead, recording.fs, source
         self.n_samples = len(recording.signal)
         self._signal = recording.signal[:, recording.leads.index(lead)]
 
@@ -103,6 +105,7 @@ class WfdbLead(Lead):
 
     def __init__(self, path: Path, header: Any, channel: int, lead: str) -> None:
         self.name, self.lead, self.fs, self.n_samples = path.stem, lead, float(header.fs), header.sig_len
+        self.source = str(path.resolve())
         self._path, self._header, self._channel = path, header, channel
 
     def read(self, first: int, last: int) -> np.ndarray:
@@ -110,7 +113,7 @@ class WfdbLead(Lead):
         return self._read(first, last)[0]
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Yield the whole lead, and hold it against the header's checksum at the end; see `Lead.pieces`."""
+        """Yield the whole lead, and check it against the header's checksum at the end; see `Lead.pieces`."""
         total = 0
         for first, last in self._bounds():
             piece, added = self._read(first, last)
@@ -166,23 +169,25 @@ def open_lead(
     >>> lead.duration_s, [len(piece) for piece in lead.pieces()]
     (2.0, [500])
     """
+    source = ""
     if not isinstance(recording, Recording):
-        header_path = find_wfdb_header(Path(recording))
-        if header_path is not None and fs is None and units is None:
-            header = read_wfdb_header(header_path)
+        path = find_recording(recording)
+        source = str(path.resolve())
+        if path.suffix == ".hea" and fs is None and units is None:
+            header = read_wfdb_header(path)
             names = lead_names(header.sig_name)
             voltages = [name for name, unit in zip(names, header.units, strict=True) if unit in MV_PER_UNIT]
             chosen = lead if lead is not None else next(iter(voltages), None)
             if chosen in voltages and header.samps_per_frame[names.index(chosen)] == 1:
-                warn_of_missing_gains(header_path, [names.index(chosen)])
-                return WfdbLead(header_path, header, names.index(chosen), chosen)
+                warn_of_missing_gains(path, [names.index(chosen)])
+                return WfdbLead(path, header, names.index(chosen), chosen)
         if lead is None:
-            lead = _first_lead(Path(recording))
-        recording = read_record(recording, fs=fs, units=units, leads=None if lead is None else [lead])
+            lead = _first_lead(path)
+        recording = read_record(path, fs=fs, units=units, leads=None if lead is None else [lead])
     chosen = recording.leads[0] if lead is None else lead
     if chosen not in recording.leads:
         raise ValueError(f"lead={lead!r} is not in this recording; choose from {recording.leads!r}")
-    return Lead(recording, chosen)
+    return Lead(recording, chosen, source)
 
 
 def _first_lead(path: Path) -> str | None:

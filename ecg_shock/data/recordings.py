@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ecg_shock.data.manifests import data_dir, manifest_names
+
 logger = logging.getLogger(__name__)
 
 # The three spellings of microvolt are ASCII, the micro sign and the Greek letter.
@@ -196,7 +198,8 @@ def read_record(
     Parameters
     ----------
     path : str or pathlib.Path
-        The file or WFDB record.
+        The file or WFDB record. A relative path at which nothing lies, such as ``"vfdb/426"``, is looked up in the data
+        folder: ``ECG_SHOCK_DATA``, else the cache that ``ecg-shock fetch`` fills.
     fs : float, optional
         Sampling rate in Hz. Needed for CSV and NumPy; the others know theirs, and it has to agree.
     units : {"mV", "uV", "V"}, optional
@@ -213,7 +216,7 @@ def read_record(
     Raises
     ------
     OSError
-        If there is nothing to read at `path`.
+        If there is nothing to read at `path`, nor in the data folder.
     TypeError
         If an argument or the data has a wrong type.
     ValueError
@@ -235,20 +238,15 @@ def read_record(
     ...     read_record(f"{folder}/ecg.npy", fs=250, units="uV").duration_s
     5.0
     """
-    path = Path(path)
     if fs is not None:
         _check_fs(fs)
     if units is not None and units not in MV_PER_UNIT:
         raise ValueError(f"units {units!r} are unknown; allowed are {tuple(MV_PER_UNIT)}")
     if isinstance(leads, str):
         raise TypeError(f"leads is the text {leads!r}; give a list of names, leads=[{leads!r}]")
-    header = find_wfdb_header(path)
-    if header is not None:
-        return _read_wfdb(header, fs, units, leads)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the path of one recording in it")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing, and there is no {path}.hea either; check the path")
+    path = find_recording(path)
+    if path.suffix == ".hea":
+        return _read_wfdb(path, fs, units, leads)
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty. {WHAT_TO_DO}")
     suffix = path.suffix.lower()
@@ -264,6 +262,48 @@ def read_record(
             f"{path} does not say its sampling rate and unit; pass fs= (--fs) in Hz and units= (--units) such as 'mV'"
         )
     return (_read_npy if suffix == ".npy" else _read_csv)(path, fs, units, leads)
+
+
+def find_recording(path: str | Path) -> Path:
+    """Return the file that a path or the name of a record means.
+
+    What lies at the path wins. Else a relative path without ``..`` is looked up in the data folder.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        As for `read_record`.
+
+    Returns
+    -------
+    pathlib.Path
+        The ``.hea`` of a WFDB record, or the file.
+
+    Raises
+    ------
+    IsADirectoryError
+        If it is a folder.
+    FileNotFoundError
+        If it is in neither place; the message names both.
+    """
+    path = Path(path)
+    if found := find_wfdb_header(path) or (path if path.is_file() else None):
+        return found
+    missing, here = f"{path} is missing, and there is no {path}.hea either; check the path", path.is_dir()
+    if not path.anchor and ".." not in path.parts:
+        folder = data_dir()
+        named = folder / path
+        if found := find_wfdb_header(named) or (named if named.is_file() else None):
+            return found
+        database = path.parts[0] if path.parts and path.parts[0] in manifest_names() else "vfdb"
+        missing = (
+            f"{path} is missing, both here in {Path.cwd()} and in the data folder {folder}, and so is {path}.hea; "
+            f"check the path, or fetch a public database, such as with: ecg-shock fetch {database}"
+        )
+        here = here or named.is_dir()
+    if here:
+        raise IsADirectoryError(f"{path} is a folder; give the path of one recording in it")
+    raise FileNotFoundError(missing)
 
 
 @contextmanager

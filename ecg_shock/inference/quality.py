@@ -52,20 +52,20 @@ ECG_FROM_HZ, MAINS_FROM_HZ = 1.0, 45.0
 MAX_MAINS = 0.5
 
 SPECTRUM_FLOOR = 1e-12
+ROUNDING = 1e-9  # by which a sum of proportions may be off
 
 # Measures of all strips at once, in the order of `unusable_reasons`. A strip within all these limits is usable; the few
-# others are looked at one by one. Only samples near the ends of the range can be clipped.
-ROUNDING = 1e-9
+# others are looked at one by one.
 CLEAR = np.array(
     [
         [MAX_MV],
         [MAX_RANGE_MV],
         [-MIN_RANGE_MV],
-        [MAX_CLIPPED - ROUNDING],
-        [COARSE - 2],
+        [0.0],
+        [0.0],
         [0.0],
         [MAX_MAINS],
-        [min(WHITE_RMS_HZ, MUSCLE_RMS_HZ)],
+        [0.0],
     ]
 )
 
@@ -96,30 +96,32 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
     with np.errstate(over="ignore", invalid="ignore"):  # infinite samples, and numbers that are no ECG at all
         low, high = strips.min(axis=1), strips.max(axis=1)
         span = high - low
-        margin = RAIL_WIDTH * span
-        near_ends = strips <= (low + margin)[:, None]
-        near_ends |= strips >= (high - margin)[:, None]
         rms_hz, mains = _rms_hz_and_mains(filtered)
+        noisy = rms_hz > min(WHITE_RMS_HZ, MUSCLE_RMS_HZ)
+        if noisy.any():
+            noisy[noisy] = _is_noise(filtered[noisy], rms_hz[noisy])
         measures = np.array(
             [
                 np.maximum(-low, high),  # NaN where a sample is
                 span,
                 -span,
-                _share(near_ends),
-                _coarse_repeats(strips, fs),
+                _may_be_saturated(strips, low, high),
+                _is_constant(strips, fs),
                 filtered.max(axis=1) - filtered.min(axis=1) - MAX_GROWTH * span,
                 mains,
-                rms_hz,
+                noisy,
             ]
         )
         reasons = [""] * len(strips)
         for i in np.flatnonzero(~(measures <= CLEAR).all(axis=0)).tolist():
-            reasons[i] = _reason(strips[i], fs, filtered[i], float(rms_hz[i]), float(mains[i]))
+            reasons[i] = _reason(strips[i], fs, filtered[i], float(mains[i]))
+            if not reasons[i] and noisy[i]:
+                reasons[i] = f"noise: broadband, {rms_hz[i]:.1f} Hz root mean square"
     return np.array(reasons, dtype=str)
 
 
-def _reason(strip: np.ndarray, fs: float, filtered: np.ndarray, rms_hz: float, mains: float) -> str:
-    """Say why one strip cannot be classified, or nothing; the first fault counts."""
+def _reason(strip: np.ndarray, fs: float, filtered: np.ndarray, mains: float) -> str:
+    """Say why one strip cannot be classified, other than by broadband noise, or nothing; the first fault counts."""
     finite = np.isfinite(strip)
     missing = float(1.0 - finite.mean())
     if missing > MAX_MISSING:
@@ -134,7 +136,7 @@ def _reason(strip: np.ndarray, fs: float, filtered: np.ndarray, rms_hz: float, m
     if span < MIN_RANGE_MV:
         return f"flat: the strip spans {span:.3f} mV, less than {MIN_RANGE_MV:.3f} mV"
     held = hold_invalid(strip[None])[0]
-    if _is_constant(held, fs):
+    if _is_constant(held[None], fs)[0]:
         return f"flat: one value repeats for {MAX_CONSTANT_S:g} s or more"
     near_low = np.count_nonzero(held <= low + RAIL_WIDTH * span) / held.size
     near_high = np.count_nonzero(held >= high - RAIL_WIDTH * span) / held.size
@@ -146,9 +148,6 @@ def _reason(strip: np.ndarray, fs: float, filtered: np.ndarray, rms_hz: float, m
         return "noise: the filter still rings with what came before"
     if mains > MAX_MAINS:
         return f"noise: {mains:.0%} of the power is mains hum"
-    like_noise = rms_hz > MUSCLE_RMS_HZ or (rms_hz > WHITE_RMS_HZ and _flatness(filtered) > WHITE_FLATNESS)
-    if like_noise and amplitude_mv(filtered) > NOISE_MIN_MV and _steadiness(filtered) > NOISE_STEADINESS:
-        return f"noise: broadband, {rms_hz:.1f} Hz root mean square"
     return ""
 
 
@@ -157,16 +156,36 @@ def _share(flags: np.ndarray) -> np.ndarray:
     return np.bitwise_count(np.packbits(flags, axis=1)).sum(axis=1, dtype=np.intp) / flags.shape[1]
 
 
-def _coarse_repeats(strips: np.ndarray, fs: float) -> np.ndarray:
-    """Count in each row the equal neighbours among every so many samples; one second of one value has COARSE - 1."""
-    coarse = strips[:, :: max(round(MAX_CONSTANT_S * fs) // COARSE, 1)]
-    return (coarse[:, 1:] == coarse[:, :-1]).sum(axis=1)
+def _may_be_saturated(strips: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Say which rows may lie at rails or be clipped; of the others it is certain that they do not."""
+    low, high = low[:, None], high[:, None]
+    margin = RAIL_WIDTH * (high - low)
+    near_ends = strips <= low + margin
+    near_ends |= strips >= high - margin
+    near = _share(near_ends)
+    found = near > MAX_CLIPPED - ROUNDING
+    if found.any():  # a clipped sample is at an end of the range, and so near it
+        some, low, high, margin, near = strips[found], low[found], high[found], margin[found], near[found]
+        near_low = _share(some <= low + margin)
+        at_rails = (near > MAX_AT_RAILS - ROUNDING) & (
+            np.minimum(near_low, near - near_low) > MIN_AT_EACH_RAIL - ROUNDING
+        )
+        found[found] = at_rails | (_share((some == low) | (some == high)) > MAX_CLIPPED - ROUNDING)
+    return found
 
 
-def _is_constant(strip: np.ndarray, fs: float) -> bool:
-    """Say whether one value repeats for `MAX_CONSTANT_S`."""
-    changes = np.flatnonzero(np.diff(strip))
-    return bool(np.diff(changes, prepend=-1, append=len(strip) - 1).max() > round(MAX_CONSTANT_S * fs))
+def _is_constant(strips: np.ndarray, fs: float) -> np.ndarray:
+    """Say which rows repeat one value for `MAX_CONSTANT_S`."""
+    steps = round(MAX_CONSTANT_S * fs)
+    # Such a run holds at least COARSE samples of every so many, all equal; few ECGs get beyond that.
+    coarse = strips[:, :: max(steps // COARSE, 1)]
+    found = (coarse[:, 1:] == coarse[:, :-1]).sum(axis=1) >= COARSE - 1
+    if found.any():
+        equal = strips[found, 1:] == strips[found, :-1]
+        counts = np.cumsum(equal, axis=1, dtype=np.int32)
+        counts = np.concatenate([np.zeros((len(counts), 1), dtype=np.int32), counts], axis=1)
+        found[found] = (counts[:, steps:] - counts[:, :-steps] == steps).any(axis=1)
+    return found
 
 
 def _clipped_share(strip: np.ndarray, low: float, high: float) -> float:
@@ -196,6 +215,12 @@ def _rms_hz_and_mains(filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rms_hz = np.sqrt((in_band * _squared_hz(n)[band]).sum(axis=-1) / in_band.sum(axis=-1))
     mains = power[..., _bins(n, MAINS_FROM_HZ, FS)].sum(axis=-1) / power[..., _bins(n, ECG_FROM_HZ, FS)].sum(axis=-1)
     return rms_hz, mains
+
+
+def _is_noise(filtered: np.ndarray, rms_hz: np.ndarray) -> np.ndarray:
+    """Say which rows are broadband noise, given their root-mean-square frequency."""
+    like_noise = ((rms_hz > WHITE_RMS_HZ) & (_flatness(filtered) > WHITE_FLATNESS)) | (rms_hz > MUSCLE_RMS_HZ)
+    return like_noise & (_steadiness(filtered) > NOISE_STEADINESS) & (amplitude_mv(filtered) > NOISE_MIN_MV)
 
 
 def _flatness(filtered: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ecg_shock.files import write_text
 from ecg_shock.inference.scanning import Scan
 
 ANNOTATOR = "shk"
@@ -38,12 +39,15 @@ def write_scan(scan: Scan, folder: Path) -> list[Path]:
     ------
     OSError
         If the folder cannot be written.
+    ValueError
+        If the results of another recording have these names; see `check_free`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = scan_paths(scan.name, folder)
+    check_free(paths, scan.source)
+    write_json(scan, paths[2])  # first, as it says whose results these are
     write_annotations(scan, paths[0])
     write_csv(scan, paths[1])
-    write_json(scan, paths[2])
     return paths[:3]
 
 
@@ -69,6 +73,37 @@ def scan_paths(name: str, folder: Path) -> list[Path]:
     """
     stem = re.sub(r"[^A-Za-z0-9_-]", "_", name) or "scan"
     return [folder / f"{stem}.{suffix}" for suffix in (ANNOTATOR, "csv", "json", "png")]
+
+
+def check_free(paths: list[Path], source: str) -> None:
+    """Refuse to write a scan over files that are not the results of the same recording.
+
+    Parameters
+    ----------
+    paths : list of pathlib.Path
+        As `scan_paths` returns them.
+    source : str
+        `Scan.source` of what was or will be scanned.
+
+    Raises
+    ------
+    ValueError
+        If one of the files is there, and the JSON does not say that it is of this source.
+    """
+    taken = [path for path in paths if path.exists()]
+    if not taken:
+        return
+    try:
+        content = json.loads(paths[2].read_text(encoding="utf-8"))
+        found = content["source"]
+    except (OSError, ValueError, TypeError, KeyError):
+        found = None
+    if found != source:
+        of = f"is the scan of {found!r}" if found else "is of unknown origin"
+        raise ValueError(
+            f"{taken[0]} {of}, and the scan of {source!r} would be written over it; give another folder with --out, or "
+            "move the old files away"
+        )
 
 
 def write_annotations(scan: Scan, path: Path) -> None:
@@ -134,7 +169,7 @@ def write_json(scan: Scan, path: Path) -> None:
     path : pathlib.Path
         The file.
     """
-    path.write_text(json.dumps(to_json(scan), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(to_json(scan), indent=2) + "\n")
 
 
 def to_json(scan: Scan) -> dict[str, Any]:
@@ -152,6 +187,7 @@ def to_json(scan: Scan) -> dict[str, Any]:
     """
     return {
         "record": scan.name,
+        "source": scan.source,
         "lead": scan.lead,
         "fs": scan.fs,
         "duration_s": scan.duration_s,

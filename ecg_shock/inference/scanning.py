@@ -64,6 +64,8 @@ class Scan:
         Shape (n_windows,), whether the window advises a shock, and whether there is an alarm when it is judged.
     episodes : tuple of ShockableEpisode
         In order of time, apart from each other.
+    source : str
+        Absolute path of the file that was scanned, or of the record's header; empty for a recording in memory.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Scan:
     shock: np.ndarray
     alarm: np.ndarray
     episodes: tuple[ShockableEpisode, ...]
+    source: str = ""
 
     @property
     def usable(self) -> np.ndarray:
@@ -183,6 +186,7 @@ def scan(
         shock=shock,
         alarm=on,
         episodes=_episodes(start_s, probability, shock, on, rule, windows, source.duration_s),
+        source=source.source,
     )
 
 

@@ -125,6 +125,27 @@ def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
     assert run(*options, "--out", tmp_path / "x").exit_code == 0
 
 
+def test_results_of_another_recording_are_never_written_over(tmp_path: Path) -> None:
+    """Of two patients' files of one name the second is refused; the same one again replaces its own results."""
+    ecg = np.sin(np.arange(2500) / 8)
+    for folder in ("p1", "p2"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "ecg.npy", ecg if folder == "p1" else -ecg)
+    options = ("--fs", 250, "--units", "mV", "--out", tmp_path / "out")
+    assert run(tmp_path / "p1" / "ecg.npy", *options).exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert json.loads(before["ecg.json"])["source"] == str((tmp_path / "p1" / "ecg.npy").resolve())
+    refused = run(tmp_path / "p2" / "ecg.npy", *options)
+    assert refused.exit_code == 1
+    assert "give another folder with --out" in refused.output
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    again = run(tmp_path / "p1" / "ecg.npy", *options, "--step", 2)
+    assert again.exit_code == 0
+    assert json.loads((tmp_path / "out" / "ecg.json").read_text())["step_s"] == 2
+    (tmp_path / "out" / "ecg.json").unlink()
+    assert "of unknown origin" in run(tmp_path / "p1" / "ecg.npy", *options).output
+
+
 def test_out_that_is_a_file_is_refused_at_once(record: Path, tmp_path: Path) -> None:
     """Before a day is scanned for nothing."""
     file = tmp_path / "file"

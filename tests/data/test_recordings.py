@@ -11,7 +11,8 @@ import pytest
 import wfdb
 
 from ecg_shock.data.annotations import read_labels
-from ecg_shock.data.manifests import load_manifest
+from ecg_shock.data.lead import open_lead
+from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.recordings import Episode, Recording, read_record
 
 INVALID = {"80": -(2**7), "212": -(2**11), "16": -(2**15), "24": -(2**23), "32": -(2**31)}
@@ -240,6 +241,38 @@ def test_wfdb_garbage_headers(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "g.hea").write_bytes(content)
     with pytest.raises(ValueError, match=r"g\.hea"):
         read_record(tmp_path / "g")
+
+
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_record_of_the_data_folder_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, by_variable: bool
+) -> None:
+    """From an empty folder `vfdb/426` is the fetched one; what lies at the path wins, and no name leaves the folder."""
+    empty, elsewhere = tmp_path / "some" / "empty", tmp_path / "elsewhere"
+    empty.mkdir(parents=True)
+    monkeypatch.chdir(empty)
+    monkeypatch.delenv("ECG_SHOCK_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(elsewhere))
+    if by_variable:
+        monkeypatch.setenv("ECG_SHOCK_DATA", str(elsewhere))
+    folder = data_dir()
+    with pytest.raises(FileNotFoundError, match="ecg-shock fetch cudb") as refusal:
+        read_record("cudb/cu01")
+    assert str(empty) in str(refusal.value)
+    assert str(folder) in str(refusal.value)
+    for root, database in ((folder, "vfdb"), (folder.parent, "secret")):
+        (root / database).mkdir(parents=True)
+        write_record(root / database, rng.integers(-900, 900, (400, 1)))
+    assert len(read_record("vfdb/r").signal) == len(read_record("vfdb/r.hea").signal) == 400
+    assert open_lead("vfdb/r").source == str((folder / "vfdb" / "r.hea").resolve())
+    for name in ("../secret/r", "vfdb/../../secret/r", "/secret/r"):
+        with pytest.raises(FileNotFoundError, match=r"is missing, and there is no .*r\.hea either; check the path"):
+            read_record(name)
+    with pytest.raises(IsADirectoryError):
+        read_record("vfdb")
+    Path("vfdb").mkdir()
+    write_record(Path("vfdb"), rng.integers(-900, 900, (300, 1)))
+    assert len(read_record("vfdb/r").signal) == 300
 
 
 def test_nothing_to_read(tmp_path: Path, record: Path) -> None:
