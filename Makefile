@@ -10,8 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 help:
 	@echo "make tune    search networks on the embedded synthetic study (under 5 minutes)"
 	@echo "make test    lint, check the types, run the tests"
-	@echo "make bench   run what is timed, but the race of the samplers, which takes hours:"
-	@echo "             python tests/benchmarks/sampling.py"
+	@echo "make bench   run what is timed"
 	@echo "make clean   remove the environment and all caches; runs/ stays"
 	@echo
 	@echo "The first of them makes $(VENV) with $(PYTHON); choose another by PYTHON=python3.12."
@@ -26,7 +25,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/installed-dev
-	for script in $(filter-out %/sampling.py,$(wildcard tests/benchmarks/*.py)); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+	for script in tests/benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

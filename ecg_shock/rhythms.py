@@ -1,7 +1,7 @@
-"""Rhythms, and the AHA classes they are judged in.
+"""Rhythms, and the AHA classes that they belong to.
 
 The classes are those of the AHA recommendation for AED algorithms [1]_. A *rhythm* is what a database says of
-a stretch of ECG; an *AHA class* is what a window is judged as, which for ventricular fibrillation, ventricular
+a segment of ECG; an *AHA class* is the label of a window, which for ventricular fibrillation, ventricular
 tachycardia and asystole also needs the window's amplitude or rate (see `ecg_shock.data.windows`). The codes that
 a database writes for its rhythms stand in its manifest, `data_manifests/*.toml`.
 
@@ -27,9 +27,9 @@ AHA_LABELS = {
     "other_vt": "Other VT",
 }
 
-# What each rhythm is judged as. VF and VT are split further in each window, by amplitude and by rate.
+# The class of each rhythm. VF and VT are split further in each window, by amplitude and by rate.
 # The AHA text names AF, sinus bradycardia, SVT, heart block, idioventricular rhythm and PVCs; we put every other
-# organised rhythm with them: flutter, junctional, paced, pre-excited, and `organised`, which is a stretch
+# organised rhythm with them: flutter, junctional, paced, pre-excited, and `organised`, which is a segment
 # with annotated beats whose rhythm the database does not name (cudb outside its VF).
 RHYTHMS = {
     "vf": "coarse_vf",
@@ -50,33 +50,5 @@ RHYTHMS = {
     "organised": "other_nonshockable",
 }
 
-# Stretches that carry a label but cannot be classified.
+# Segments that carry a label but cannot be classified.
 UNUSABLE = ("noise", "unlabelled")
-
-
-def is_shockable(aha_class: str) -> bool:
-    """Say whether windows of an AHA class call for a shock.
-
-    Parameters
-    ----------
-    aha_class : str
-        One of `AHA_CLASSES`, but not an intermediate one: for those the AHA sets no goal.
-
-    Raises
-    ------
-    ValueError
-        If the class is unknown or intermediate.
-
-    Examples
-    --------
-    >>> is_shockable("rapid_vt")
-    True
-    """
-    if aha_class in SHOCKABLE:
-        return True
-    if aha_class in NONSHOCKABLE:
-        return False
-    raise ValueError(
-        f"{aha_class!r} is neither shockable nor nonshockable; allowed are {SHOCKABLE + NONSHOCKABLE}. "
-        f"Intermediate classes {INTERMEDIATE} are reported, never trained on or counted."
-    )

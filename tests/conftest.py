@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 
+from ecg_shock.data.datasets import DataConfig
+from ecg_shock.data.splits import load_split
+from ecg_shock.evaluation.events import FalseAlarm, RecordEvents
 from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.reference import ReferenceEvent
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE
+from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
 from ecg_shock.rhythms import RHYTHMS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 SPLIT = {"vf": "fine_vf", "vt": "other_vt"}
 
@@ -60,5 +74,46 @@ def make_predictions(rng: np.random.Generator) -> Callable[..., Predictions]:
             shock=probability > 0.5,
             fold=patient % 5,
         )
+
+    return make
+
+
+@pytest.fixture
+def synthetic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+    """Let the model that comes with the package say that it was trained on a fold of the synthetic patients."""
+
+    def make(fold: int = 0) -> Bundle:
+        folder = tmp_path_factory.mktemp("synthetic") / "bundle"
+        shutil.copytree(DEFAULT_BUNDLE, folder)
+        content = tomllib.loads((folder / TOML_NAME).read_text(encoding="utf-8"))
+        data = DataConfig(databases=("synthetic",), fold=fold)
+        patients = load_split(data.split)[fold]
+        content["card"]["data"] = data.model_dump(mode="json", exclude_none=True)
+        content["card"]["patients"] = {
+            subset: sorted(getattr(patients, subset)) for subset in ("train", "validation", "test")
+        }
+        (folder / TOML_NAME).write_text(tomli_w.dumps(content), encoding="utf-8")
+        return load_bundle(folder)
+
+    return make
+
+
+@pytest.fixture
+def record_events() -> Callable[..., RecordEvents]:
+    """Make the counts of a record: events by length and delay, false alarms, and hours of nonshockable time."""
+
+    def make(
+        patient: str, lengths: Sequence[tuple[float, float | None]], false: int = 0, hours: float = 1.0
+    ) -> RecordEvents:
+        events = tuple(
+            ReferenceEvent(100.0 * i, 100.0 * i + length, "vf", delay is not None, delay, True)
+            for i, (length, delay) in enumerate(lengths, 1)
+        )
+        return RecordEvents(
+            database=patient.split("/")[0], record=patient, patient=patient, duration_s=7200.0, windows=100, unusable=5,
+            shockable_s=100.0, intermediate_s=0.0, nonshockable_s=3600.0 * hours, uncounted_s=0.0, found_s=80.0,
+            wrong_s=20.0, true_alarms=len(lengths), other_alarms=0, events=events,
+            false_alarms=tuple(FalseAlarm(0.0, 5.0, 5.0, 0.9, "paced", None, i == 0, i == 1) for i in range(false)),
+        )  # fmt: skip
 
     return make

@@ -1,4 +1,4 @@
-"""Tests of what tests/benchmarks/sampling.py makes of the curves: the claims of the race hang on it."""
+"""Tests of what tuning/results/sampling/race.py makes of the curves: the claims of the race hang on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parent / "benchmarks" / "sampling.py"
+PATH = Path(__file__).parents[1] / "tuning" / "results" / "sampling" / "race.py"
 EPOCHS = 20
 
 
@@ -33,15 +33,6 @@ def ramp(slope, seeds=4):
 def spent(scale=1.0, seeds=4):
     """Return what each epoch has cost so far, shape (seeds, epochs)."""
     return np.tile(scale * np.arange(1.0, EPOCHS + 1), (seeds, 1))
-
-
-def test_smoothed_curve_is_the_mean_of_the_last_three_epochs(race, rng):
-    """Each value is the mean of its epoch and the two before; the first two have none."""
-    curves = rng.random((3, EPOCHS))
-    result = race.smoothed(curves)
-    assert np.isnan(result[:, :2]).all()
-    for i in range(2, EPOCHS):
-        np.testing.assert_allclose(result[:, i], (curves[:, i - 2] + curves[:, i - 1] + curves[:, i]) / 3)
 
 
 def test_first_reaching_is_the_first_crossing(race):
@@ -81,37 +72,10 @@ def test_interval_holds_the_median_and_narrows_with_agreement(race, rng):
     np.testing.assert_allclose(race.interval(np.full(10, 1.7)), 1.7)
 
 
-def test_names_of_runs_are_their_own(race):
-    """No two runs of the experiment share a file, variants included."""
-    runs = [
-        race.Run(objective, sampler, batch, rate, seed, variant)
-        for objective in race.OBJECTIVES
-        for sampler in race.SAMPLERS
-        for batch in race.BATCHES
-        for rate in race.RATES
-        for seed in (*race.CHOICE_SEEDS, *race.SEEDS)
-        for variant in race.VARIANTS
-    ]
-    assert len({run.name for run in runs}) == len(runs)
-    assert not set(race.CHOICE_SEEDS) & set(race.SEEDS)
-
-
 def write(folder, race, run, curve, seconds):
     """Write a run's file with a curve in percent."""
     history = [{"balanced_accuracy": b / 100, "loss": 1 - b / 100, "seconds": seconds} for b in curve]
     (folder / f"{run.name}.json").write_text(json.dumps({"windows": 100, "history": history}))
-
-
-def test_best_setting_is_that_of_the_largest_area(race, tmp_path):
-    """The setting is chosen by the mean over epochs and seeds, and by the seeds of the choice alone."""
-    for batch in race.BATCHES:
-        for rate in race.RATES:
-            good = (batch, rate) == (race.BATCHES[1], race.RATES[1])
-            for seed in race.CHOICE_SEEDS:
-                write(tmp_path, race, race.Run("prior", "ras", batch, rate, seed), ramp(0.3 if good else 0.1)[0], 1.0)
-            for seed in race.SEEDS:
-                write(tmp_path, race, race.Run("prior", "ras", batch, rate, seed), ramp(0.0 if good else 0.4)[0], 1.0)
-    assert race.best_setting(tmp_path, "prior", "ras") == (race.BATCHES[1], race.RATES[1])
 
 
 def test_comparison_counts_evaluations_in_whole_batches(race, tmp_path):
@@ -137,34 +101,6 @@ def test_comparison_counts_evaluations_in_whole_batches(race, tmp_path):
     assert line["epoch_s"] == pytest.approx(3.0)
 
 
-def test_grid_holds_samplers_against_uniform_at_the_same_setting(race, tmp_path):
-    """Each pair has its own uniform run's setting, and its loss is taken like its accuracy; "obs" has no loss."""
-    for batch in race.BATCHES:
-        for rate in race.RATES:
-            for seed in race.CHOICE_SEEDS:
-                write(tmp_path, race, race.Run("prior", "uniform", batch, rate, seed), ramp(0.2)[0], 1.0)
-                slope = 0.4 if batch == race.BATCHES[0] else 0.3
-                for sampler in ("ras", "obs"):
-                    write(tmp_path, race, race.Run("prior", sampler, batch, rate, seed), ramp(slope)[0], 1.5)
-    line = race.grid(tmp_path, "prior", "ras")
-    pairs = len(race.BATCHES) * len(race.RATES) * len(race.CHOICE_SEEDS)
-    assert (line["pairs"], line["better"]) == (pairs, pairs)
-    middle = (race.EPOCHS + 1) / 2
-    assert line["area_minus_uniform"][0] == pytest.approx(0.1 * middle)
-    final = ramp(0.2)[0, -race.FINAL :].mean() - 90
-    assert line["speed_up"][0] == pytest.approx((final / 0.2 + 1) / (final / 0.3 + 1))
-    assert line["loss_speed_up"] == pytest.approx(line["speed_up"])
-    assert line["epoch_ratio"] == pytest.approx([1.5] * 3)
-    assert race.grid(tmp_path, "prior", "obs")["loss_speed_up"] is None
-
-
-def test_tables_line_up_and_say_what_they_hold(race):
-    """A Markdown table has a rule and as many cells in each row; a median comes with its interval."""
-    lines = race.markdown(["a", "b"], [["1", "2"], ["3", "4"]])
-    assert lines == ["| a | b |", "| --- | --- |", "| 1 | 2 |", "| 3 | 4 |"]
-    assert race.plus_minus([0.5, -0.25, 1.0], "+") == "+0.50 (-0.25 to +1.00)"
-
-
 @pytest.mark.parametrize("variant", ["floor from 0.5 to 0.02", "within the class alone", "uniform for five epochs"])
 def test_other_laws_are_unbiased(race, rng, variant):
     """The laws that the package does not offer weight by the p that drew, whatever they have learned."""
@@ -182,19 +118,3 @@ def test_other_laws_are_unbiased(race, rng, variant):
         np.testing.assert_allclose(np.bincount(groups, weights=p), 1 / 3)
     if variant == "floor from 0.5 to 0.02":
         assert sampler.floor == pytest.approx(0.5 * 0.5**4)
-
-
-def test_presampling_looks_at_three_times_the_draw(race):
-    """Fresh scores of the candidates decide the draw that they are looked at for."""
-    seen = []
-
-    class Looking(race.Presampled):
-        def look(self, indices):
-            seen.append(indices)
-            return np.where(indices == 7, 50.0, 1.0)
-
-    sampler = Looking("ras", np.zeros(40, int), floor=0.1, gate=1.0, seed=1)
-    for _ in range(10):
-        sampler.draw((2, 5))
-    assert {len(set(s.tolist())) for s in seen} == {30}
-    assert sampler.probabilities.argmax() == 7

@@ -12,34 +12,42 @@ from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ecg_shock.export.export import Rescoring
+    from ecg_shock.export.rescoring import Rescoring
 
-MOST_FLIPS_SHOWN = 10
+MAX_FLIPS_SHOWN = 10
 
 
 def export(
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="litert, litert-int8, onnx, c or c-int8.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="FORMAT", help="Export to litert, litert-int8, onnx, c or c-int8."),
+    ],
     model: Annotated[
         Path | None,
         typer.Argument(
-            metavar="MODEL", help="A bundle's folder.", show_default="the model that comes with the package"
+            metavar="MODEL", help="The folder of a bundle.", show_default="the model that comes with the package"
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="runs/export/FORMAT")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the files to this folder.", show_default="runs/export/FORMAT")
+    ] = None,
     fs: Annotated[
-        float, typer.Option(help="For C: sampling rate of the device in Hz; the others take windows at 125 Hz.")
+        float,
+        typer.Option(help="Sampling rate in Hz of the device that C is for; the other formats take 125 Hz."),
     ] = 250.0,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
+        typer.Option(
+            help="Read the recordings from this folder.", show_default="ECG_SHOCK_DATA, else the cache folder"
+        ),
     ] = None,
 ) -> None:
     """Export a model for a device, and score it again on its own validation patients.
 
-    Beside the network a JSON file says how samples become its input, what decides,
-    and what must come out of given samples. C takes raw samples and needs nothing
-    else. If the export differs from the model by more than its format allows,
-    nothing is written.
+    A JSON file beside the network says how samples become its input, what
+    decides, and what must come out for given samples. C takes raw samples and
+    needs nothing else. If the export differs from the model by more than its
+    format allows, nothing is written.
 
     Example: ecg-shock export --to c-int8 --fs 500
     """
@@ -55,7 +63,7 @@ def export(
 
         result = export_model(model, to, folder, fs=fs, data=data, on_stage=on_stage)
     console.print(_table(result.rescoring))
-    for flip in result.rescoring.flips[:MOST_FLIPS_SHOWN]:
+    for flip in result.rescoring.flips[:MAX_FLIPS_SHOWN]:
         console.print(
             f"decided otherwise: {flip.database}/{flip.record} at {flip.start_s:g} s, {flip.aha_class}, "
             f"{flip.probability:.3f} became {flip.exported:.3f}",
@@ -63,7 +71,7 @@ def export(
             markup=False,
             soft_wrap=True,
         )
-    more = len(result.rescoring.flips) - MOST_FLIPS_SHOWN
+    more = len(result.rescoring.flips) - MAX_FLIPS_SHOWN
     if more > 0:
         console.print(f"and {more} more, all of them in {result.files[-1].name}", highlight=False, markup=False)
     for path in result.files:

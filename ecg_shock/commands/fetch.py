@@ -21,18 +21,20 @@ def fetch(
     databases: Annotated[
         list[str],
         typer.Argument(
-            metavar="DB...", help="vfdb, cudb, mitdb, nstdb, or the path of a manifest of your own (.toml)."
+            metavar="DB", help="Databases to fetch: vfdb, cudb, mitdb, nstdb, or the path of a manifest (.toml)."
         ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
             "--data",
-            help="Folder that holds a folder for each database. Default: ECG_SHOCK_DATA, else the user's cache folder.",
+            help="Folder that holds a folder for each database.",
+            show_default="ECG_SHOCK_DATA, else the cache folder",
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Fetch nothing: check the files that are there, exit 1 on a problem.")
+        bool,
+        typer.Option("--verify", help="Fetch nothing: check the files that are there, and exit with 1 on a problem."),
     ] = False,
 ) -> None:
     """Fetch databases from PhysioNet, every file checked by size and SHA-256.

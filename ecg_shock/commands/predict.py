@@ -38,13 +38,13 @@ def predict(
 
     Example: ecg-shock predict cudb/cu01 --start 225 --length 5
     """
-    from ecg_shock import Advisor, read_record
+    from ecg_shock.data.recordings import read_record
+    from ecg_shock.inference.advisor import Advisor
 
     strip = read_record(path, fs=fs, units=units, leads=None if lead is None else [lead]).strip(start, length)
     advisor = Advisor(model)
     advice = advisor.predict(strip)
-    card = advisor.bundle.card
-    name = card.get("name", str(advisor.bundle.folder))
+    name = advisor.bundle.name or str(advisor.bundle.folder)
     if as_json:
         result = {
             "recording": str(path),
@@ -57,7 +57,7 @@ def predict(
             "probability": advice.probability if advice.usable else None,  # JSON has no NaN
             "threshold": advice.threshold,
             "model": name,
-            "synthetic": card.get("synthetic", False),
+            "synthetic": advisor.bundle.synthetic,
         }
         typer.echo(json.dumps(result, indent=2))
         return

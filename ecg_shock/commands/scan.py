@@ -57,6 +57,7 @@ def scan(
     from ecg_shock.data.lead import open_lead
     from ecg_shock.inference.scan_files import check_free, scan_paths, to_json, write_scan
     from ecg_shock.inference.scanning import scan as scan_lead
+    from ecg_shock.plots import draw_scan
 
     rule = None if alarm is None else _rule(alarm)
     opened = open_lead(path, fs=fs, units=units, lead=lead)
@@ -81,7 +82,9 @@ def scan(
     if as_json:
         typer.echo(json.dumps(to_json(result), indent=2))
         return
-    files = write_scan(result, opened, out)
+    files = write_scan(result, out)
+    files.append(scan_paths(result.name, out)[3])
+    draw_scan(result, opened).savefig(files[-1])
     _print(console, result)
     console.print(f"written: {out}/{', '.join(file.name for file in files)}", soft_wrap=True)
 

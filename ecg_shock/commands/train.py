@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from ecg_shock.data.datasets import DataConfig
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import Bundle
+    from ecg_shock.training.fold import TrainingFold
     from ecg_shock.training.trainer import EpochLog, TrainingConfig
 
 PUBLISHED_FILTERS, PUBLISHED_KERNELS = "20,15,15,10,5", "10,10,10,10,10"  # Krasteva et al. 2020
@@ -22,40 +22,51 @@ console = Console()
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on with what is there.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on with what is there.")] = Path(
         "runs/train"
     ),
     like: Annotated[
         Path | None, typer.Option(help="Bundle whose data, network and training to repeat; other options change them.")
     ] = None,
     fold: Annotated[str | None, typer.Option(help="Outer fold of the split, or 'all'.", show_default="0")] = None,
-    databases: Annotated[str | None, typer.Option(help="Databases, by commas.", show_default="vfdb,cudb,mitdb")] = None,
+    databases: Annotated[
+        str | None, typer.Option(help="Databases, separated by commas.", show_default="vfdb,cudb,mitdb")
+    ] = None,
     supplement: Annotated[
         str | None,
         typer.Option(
-            help="AHA classes, by commas, of which synthetic windows are added to the training part.",
+            help="AHA classes, separated by commas, of which synthetic windows are added to the training windows.",
             show_default="none",
         ),
     ] = None,
     filters: Annotated[
-        str | None, typer.Option(help="Filters of each block, by commas.", show_default=PUBLISHED_FILTERS)
+        str | None, typer.Option(help="Filters of each block, separated by commas.", show_default=PUBLISHED_FILTERS)
     ] = None,
     kernels: Annotated[
-        str | None, typer.Option(help="Kernel of each block, by commas.", show_default=PUBLISHED_KERNELS)
+        str | None,
+        typer.Option(help="Kernel length of each block, separated by commas.", show_default=PUBLISHED_KERNELS),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs at most.", show_default="400")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Largest number of epochs.", show_default="400")] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better one.", show_default="never")
+        int | None,
+        typer.Option(help="Stop after so many epochs without a better one; 0 never stops early.", show_default="0"),
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="How windows are drawn: uniform, class, instance, ras or obs.", show_default="uniform"),
+        typer.Option(help="How windows are drawn: uniform, class, ras or obs.", show_default="uniform"),
     ] = None,
     balanced: Annotated[
-        bool | None, typer.Option("--balanced/--prior", help="Give both classes equal weight.", show_default="balanced")
+        bool | None,
+        typer.Option(
+            "--balanced/--prior",
+            help="Give both classes equal weight, or the weight that they have in the databases.",
+            show_default="balanced",
+        ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.", show_default="0.001")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, dropout and sampler.", show_default="0")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="0.001")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the initial weights, dropout and sampler.", show_default="0")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
@@ -67,30 +78,32 @@ def train(
 
     Ctrl-C or a crash loses at most the running epoch: the same command goes on.
     """
-    from ecg_shock.data.datasets import SYNTHETIC, DataConfig, load_parts
+    from ecg_shock.data.datasets import SYNTHETIC, DataConfig
     from ecg_shock.data.splits import load_split
     from ecg_shock.files import locked
     from ecg_shock.models import CnnSpec
-    from ecg_shock.models.bundle import data_config, load_bundle
-    from ecg_shock.training.fold import patients
+    from ecg_shock.models.bundle import load_bundle
+    from ecg_shock.training.fold import TrainingFold, training_of
     from ecg_shock.training.trainer import TrainingConfig
 
     base = load_bundle(like) if like else None
-    changes: dict[str, Any] = {"databases": _names(databases), "supplement": _names(supplement)}
-    if databases == SYNTHETIC:
-        changes["split"] = "synthetic-v1"
-    config = _changed(data_config(base) if base else DataConfig(), changes)
-    training = _changed(
-        TrainingConfig.model_validate(base.card["training"]) if base else TrainingConfig.model_validate({}),
-        {
-            "epochs": epochs,
-            "patience": patience,
-            "sampler": sampler,
-            "balanced": balanced,
-            "learning_rate": learning_rate,
-            "seed": seed,
-        },
+    config = _changed(
+        base.card.data if base else DataConfig(),
+        databases=_names(databases),
+        supplement=_names(supplement),
+        split="synthetic-v1" if databases == SYNTHETIC else None,
     )
+    training = _changed(
+        training_of(base) if base else TrainingConfig.model_validate({}),
+        epochs=epochs,
+        patience=patience or None,
+        sampler=sampler,
+        balanced=balanced,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    if patience == 0:
+        training = training.model_copy(update={"patience": None})
     spec = base.spec if base else CnnSpec(_integers(PUBLISHED_FILTERS), _integers(PUBLISHED_KERNELS))
     if filters or kernels:
         spec = replace(
@@ -106,30 +119,26 @@ def train(
     else:
         folds = [config.fold if fold is None else int(fold)]
     for k in folds:
-        config = _changed(config, {"fold": k})
         with console.status("reading the recordings"):
-            parts = load_parts(config, data)
+            of_fold = TrainingFold.load(_changed(config, fold=k), data)
         folder = out / f"fold-{k}"
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            _train_fold(spec, parts, config, training, folder, _selection(base, patients(parts.test)))
-    console.print(f"to judge it: ecg-shock validate {out}", highlight=False, markup=False)
+            _train_fold(of_fold, spec, training, folder, base)
+    console.print(f"to evaluate it: ecg-shock validate {out}", highlight=False, markup=False)
 
 
-def _train_fold(
-    spec: CnnSpec, parts: Any, config: DataConfig, training: TrainingConfig, folder: Path, selection: str
-) -> None:
+def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, folder: Path, base: Bundle | None) -> None:
     """Train on one fold and write its bundle and its plot."""
     from ecg_shock.models.bundle import BUNDLE_NAME
-    from ecg_shock.training.fold import examples, patients, ship
-    from ecg_shock.training.plots import plot_history
-    from ecg_shock.training.trainer import train as train_network
+    from ecg_shock.plots import draw_history
+    from ecg_shock.training.fold import patients, selection_of
 
     sizes = ", ".join(
-        f"{job} {len(getattr(parts, job)):,} windows of {len(patients(getattr(parts, job)))} patients"
-        for job in ("train", "validation")
+        f"{name} {len(part):,} windows of {len(patients(part))} patients"
+        for name, part in (("train", fold.parts.train), ("validation", fold.parts.validation))
     )
-    console.print(f"[bold]fold {config.fold}[/]: {sizes}", highlight=False)
+    console.print(f"[bold]fold {fold.data.fold}[/]: {sizes}", highlight=False)
     columns = (
         TextColumn("epoch"),
         BarColumn(bar_width=20),
@@ -141,60 +150,31 @@ def _train_fold(
         task = progress.add_task("train", total=training.epochs, now="")
 
         def on_epoch(log: EpochLog) -> None:
-            progress.update(
-                task,
-                completed=log.epoch,
-                now=f"loss {log.loss:.4f}, validation BAC {100 * log.balanced_accuracy:.2f} %",
-            )
+            now = f"loss {log.loss:.4f}, validation BAC {100 * log.balanced_accuracy:.2f} %"
+            progress.update(task, completed=log.epoch, now=now)
 
-        result = train_network(
-            spec,
-            examples(parts.train, training.groups),
-            examples(parts.validation),
-            training,
-            folder,
-            on_epoch=on_epoch,
-        )
-    plot_history(result.history, folder / "history.png")
-    ship(
+        result = fold.train(spec, training, folder, on_epoch=on_epoch)
+    draw_history(result.history).savefig(folder / "history.png")
+    bundle = fold.write_bundle(
         folder / BUNDLE_NAME,
-        f"fold {config.fold} of {config.split}",
+        f"fold {fold.data.fold} of {fold.data.split}",
         result,
-        spec=spec,
-        data=config,
-        training=training,
-        parts=parts,
-        selection=selection,
+        selection=selection_of(base, patients(fold.parts.test)),
     )
-    best = result.history[result.best_epoch - 1]
+    best = result.best
     console.print(
         f"  {len(result.history)} epochs; best is {best.epoch}: validation BAC "
         f"{100 * best.balanced_accuracy:.2f} %, Se {100 * best.sensitivity:.2f} %, Sp {100 * best.specificity:.2f} %",
         highlight=False,
     )
-    console.print(f"  {folder / BUNDLE_NAME}", highlight=False, markup=False)
-
-
-def _selection(base: Bundle | None, tested: list[str]) -> str:
-    """Say how network and training were chosen, and whether test patients had a part in that."""
-    if base is None:
-        return "network and training were given, not searched"
-    name = base.card["name"]
-    used = {patient for job in ("train", "validation") for patient in base.card["patients"][job]}
-    shared = len(used.intersection(tested))
-    if not shared:
-        return f"network and training are those of {name}, chosen without the test patients"
-    return (
-        f"network and training are those of {name}, which was chosen with {shared} of this fold's {len(tested)} test "
-        "patients among those it trained or selected on: the result is optimistic by that choice"
-    )
+    console.print(f"  {bundle.folder}", highlight=False, markup=False)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _changed(model: Any, changes: dict[str, Any]) -> Any:
+def _changed(model: Any, **changes: Any) -> Any:
     """Return a copy of a configuration with the values that were given, checked."""
     given = {key: value for key, value in changes.items() if value is not None}
     return type(model).model_validate({**model.model_dump(), **given})

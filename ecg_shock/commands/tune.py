@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from ecg_shock.data.datasets import Parts
     from ecg_shock.search.consensus import Candidate, Setting
-    from ecg_shock.search.runner import Job
     from ecg_shock.search.study import Study
     from ecg_shock.search.trials import Trial
+    from ecg_shock.training.fold import TrainingFold
 
 SELECTION = "epoch, network and learning rate chosen on the validation patients; the test patients were not looked at"
 
@@ -42,12 +42,20 @@ def tune(
             "public (vfdb, cudb, mitdb; hours), paper (the published search; months).",
         ),
     ] = "quickstart",
-    trials: Annotated[int | None, typer.Option(help="Networks to draw.", show_default="the study's")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every training.", show_default="the study's")] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Starts of each retrained network.", show_default="the study's")
+    trials: Annotated[
+        int | None, typer.Option(help="Number of networks to draw and train.", show_default="the study's")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/NAME")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs of every training.", show_default="the study's")
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Number of times that each candidate is trained again.", show_default="the study's"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; the same command goes on with what is there.", show_default="runs/STUDY"),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
@@ -57,11 +65,11 @@ def tune(
 
     1. Draw networks and train each of them.
 
-    2. For each depth, take the median of the best.
+    2. For each depth, take the median of the best networks.
 
-    3. Train those again with several learning rates and from several starts.
+    3. Train these candidates again with several learning rates and seeds.
 
-    4. Choose one by balanced accuracy on the validation patients, and write it to RUN FOLDER/bundle.
+    4. Choose one by balanced accuracy on the validation patients, and write it to bundle/ in the folder of the run.
 
     The test patients are not looked at.
 
@@ -72,45 +80,43 @@ def tune(
         format="%(message)s",
         handlers=[RichHandler(console=console, show_time=False, show_path=False)],
     )
+    from ecg_shock.data.manifests import data_dir
+    from ecg_shock.files import locked
+    from ecg_shock.search.study import read_study
+    from ecg_shock.training.fold import TrainingFold
+
     changes = {"search.trials": trials, "search.epochs": epochs, "training.epochs": epochs, "consensus.seeds": seeds}
+    asked = read_study(study, {key: value for key, value in changes.items() if value is not None})
+    folder = out or Path("runs") / asked.name
+    recordings = data_dir(data)
     try:
-        _tune(study, {key: value for key, value in changes.items() if value is not None}, out, data)
+        with console.status("reading the recordings"):
+            fold = TrainingFold.load(asked.data, recordings)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            _run(asked, fold, folder, recordings)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on from here") from None
 
 
-def _tune(name: str, changes: dict[str, Any], out: Path | None, data: Path | None) -> None:
-    from ecg_shock.data.datasets import load_parts
-    from ecg_shock.data.manifests import data_dir
-    from ecg_shock.files import locked
-    from ecg_shock.search.study import read_study
-
-    study = read_study(name, changes)
-    folder = out or Path("runs") / study.name
-    recordings = data_dir(data)
-    with console.status("reading the recordings"):
-        parts = load_parts(study.data, recordings)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        _run(study, parts, folder, recordings)
-
-
-def _run(study: Study, parts: Parts, folder: Path, recordings: Path) -> None:
+def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> None:
+    from ecg_shock.models.bundle import BUNDLE_NAME
+    from ecg_shock.plots import draw_trials
     from ecg_shock.search import consensus
     from ecg_shock.search import runner as run
     from ecg_shock.search import trials as ledger
-    from ecg_shock.search.record import keep_run
     from ecg_shock.search.study import keep_study
+    from ecg_shock.training.trainer import read_result
 
     keep_study(study, folder)
-    keep_run(study, parts, folder)
-    _show_plan(study, parts, folder)
+    run.keep_run(study, fold.parts, folder)
+    _show_plan(study, fold.parts, folder)
 
     with _progress("search", study.search.trials, ledger.read_trials(folder / "search")) as follow:
         trials = run.search(study, folder, data_dir=recordings, on_message=follow)
     mark = " · synthetic" if study.synthetic else ""
     ledger.write_csv(folder / "trials.csv", trials)
-    ledger.plot(folder / "trials.png", trials, title=f"{study.name}: {len(trials)} trials{mark}")
+    draw_trials(trials, title=f"{study.name}: {len(trials)} trials{mark}").savefig(folder / "trials.png")
     console.print(ledger.table(trials, title=f"best trials, validation part{mark}"))
     _print_path("all trials", f"{folder / 'trials.csv'}, {folder / 'trials.png'}\n")
 
@@ -118,8 +124,7 @@ def _run(study: Study, parts: Parts, folder: Path, recordings: Path) -> None:
     if not candidates:
         raise ValueError(f"none of {len(trials)} trials succeeded; see error.txt in the folders of {folder / 'search'}")
     _show_candidates(candidates, study)
-    jobs = run.retraining_jobs(study, candidates)
-    done = [trial for job in jobs if (trial := ledger.read_trial(folder / "retrain" / job.name)) is not None]
+    jobs, done = run.retraining_jobs(study, candidates), run.retrained(study, candidates, folder)
     with _progress("retrain", len(jobs), done) as follow:
         retrained = run.retrain(study, candidates, folder, data_dir=recordings, on_message=follow)
     compared = consensus.settings(retrained)
@@ -128,11 +133,11 @@ def _run(study: Study, parts: Parts, folder: Path, recordings: Path) -> None:
     run.write_choice(folder, study, candidates, compared, choice)
     _show_settings(compared, choice, mark)
 
-    best = next(job for job in jobs if job.name == choice.runs[0].name)
-    bundle = _write_bundle(study, parts, best, folder)
-    _print_path(f"bundle{mark}", f"{bundle}")
+    best = read_result(folder / "retrain" / choice.runs[0].name)
+    bundle = fold.write_bundle(folder / BUNDLE_NAME, f"study {study.name}", best, selection=SELECTION)
+    _print_path(f"bundle{mark}", f"{bundle.folder}")
     if study.synthetic:
-        _print_path("its worth on real windows", f"ecg-shock validate {bundle} --databases vfdb,cudb,mitdb")
+        _print_path("its worth on real windows", f"ecg-shock validate {bundle.folder} --databases vfdb,cudb,mitdb")
 
 
 def _print_path(name: str, path: str) -> None:
@@ -140,29 +145,8 @@ def _print_path(name: str, path: str) -> None:
     console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _write_bundle(study: Study, parts: Parts, job: Job, folder: Path) -> Path:
-    """Write the best run of the chosen setting as a bundle."""
-    from ecg_shock.training.fold import examples, ship
-    from ecg_shock.training.trainer import train
-
-    # Finished long ago: `train` only checks that this is still the same run, and gives its result.
-    training, validation = examples(parts.train, job.config.groups), examples(parts.validation)
-    result = train(job.spec, training, validation, job.config, folder / "retrain" / job.name)
-    bundle = ship(
-        folder / "bundle",
-        f"study {study.name}",
-        result,
-        spec=job.spec,
-        data=study.data,
-        training=job.config,
-        parts=parts,
-        selection=SELECTION,
-    )
-    return bundle.folder
-
-
 @contextmanager
-def _progress(what: str, total: int, done: tuple[Trial, ...] | list[Trial]) -> Iterator[Any]:
+def _progress(what: str, total: int, done: tuple[Trial, ...]) -> Iterator[Any]:
     """Show a bar with the best so far on a terminal, and one line a training elsewhere; yield what follows messages."""
     best = max((trial.balanced_accuracy for trial in done if trial.error is None), default=0.0)
     ended = len(done)
@@ -231,16 +215,16 @@ def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
 
 
 def _show_windows(study: Study, parts: Parts) -> None:
-    """Count windows and patients; what was made up to add to those of patients is counted apart."""
+    """Count windows and patients; synthetic windows that were added to those of patients are counted apart."""
     from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
-    from ecg_shock.search.record import made_up
+    from ecg_shock.search.runner import supplemented
 
     table = Table(title="windows (patients)", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("AHA class")
     named = {"train": parts.train, "validation": parts.validation, "test, set aside": parts.test}
     for name in named:
         table.add_column(name, justify="right")
-    added = {name: made_up(part, study) for name, part in named.items()}
+    added = {name: supplemented(part, study) for name, part in named.items()}
     for aha_class in AHA_CLASSES:
         of_class = {name: part.aha_class == aha_class for name, part in named.items()}
         cells = (_counts(part.patient[of_class[name]], added[name][of_class[name]]) for name, part in named.items())

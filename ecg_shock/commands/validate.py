@@ -1,4 +1,4 @@
-"""`ecg-shock validate`: judge models on their own test patients."""
+"""`ecg-shock validate`: evaluate models on their own test patients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def validate(
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="Judge any other algorithm by what it said of labelled windows, instead of a model.",
+            help="Evaluate any other algorithm by what it said of labelled windows, instead of a model.",
             show_default=False,
         ),
     ] = None,
@@ -43,7 +43,7 @@ def validate(
     databases: Annotated[
         str | None,
         typer.Option(
-            help="Databases by commas that the model has not seen: all their windows are judged.",
+            help="Databases by commas that the model has not seen: all their windows are predicted.",
             show_default="the test patients of the model's own split",
         ),
     ] = None,
@@ -51,16 +51,16 @@ def validate(
         bool, typer.Option("--record", help="Add the test results to the model's own card as well.")
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Leave out other algorithms, stress tests and whole records.")
+        bool, typer.Option("--quick", help="Exclude other algorithms, stress tests and whole records.")
     ] = False,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
     ] = None,
 ) -> None:
-    """Judge a model by the AHA goals on the patients it was never shown, or any other algorithm by its predictions.
+    """Evaluate a model by the AHA goals on the patients it was never shown, or another algorithm by its predictions.
 
-    A model is judged on windows of 2, 3, 4, 5, 8 and 10 s.
+    A model is evaluated on windows of 2, 3, 4, 5, 8 and 10 s.
 
     FILE.csv has one row a window, with record, patient, start_s, duration_s,
     aha_class (or rhythm, where that decides it), and shock (or probability).
@@ -70,8 +70,9 @@ def validate(
 
     report.html is the whole review on one page. Of a model it shows classical detectors on the same windows, stress
     tests, what an alarm does on whole records (detected episodes, false alarms an hour, delay), and every error as ECG.
+    The alarm rule is chosen on the patients that the model was selected with.
     """
-    from ecg_shock.evaluation.evaluation_set import find_bundles
+    from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
     from ecg_shock.inference.advisor import DEFAULT_BUNDLE
     from ecg_shock.models.bundle import add_to_card
     from ecg_shock.report.review import PREDICTIONS_NAME, REPORT_NAMES, review_bundles, review_file
@@ -98,7 +99,7 @@ def validate(
             )
         if predictions.is_dir():
             raise ValueError(f"{predictions} is a folder; --predictions takes a CSV file, MODEL the folder of a model.")
-        validation = review_file(predictions, folder, threshold=threshold, command=command)
+        content = review_file(predictions, folder, threshold=threshold, command=command)
         written = [*REPORT_NAMES]
     else:
         if threshold is not None:
@@ -106,27 +107,18 @@ def validate(
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if record and (databases or len(bundles) > 1):
             raise ValueError("--record is for one bundle and its own test patients; leave it out, or give one bundle.")
-        if databases and len(bundles) > 1:
-            raise ValueError(f"{model} holds {len(bundles)} bundles; give the one to judge on {databases}.")
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
             def on_stage(stage: str, steps: int) -> Callable[[], None]:
                 task = progress.add_task(stage, total=steps)
                 return lambda: progress.advance(task)
 
-            validation = review_bundles(
-                bundles,
-                folder,
-                databases=databases.split(",") if databases else (),
-                folder=data,
-                quick=quick,
-                command=command,
-                on_stage=on_stage,
-            )
+            evaluation = EvaluationSet(bundles, tuple(databases.split(",")) if databases else (), data)
+            content = review_bundles(evaluation, folder, quick=quick, command=command, on_stage=on_stage)
         written = [*REPORT_NAMES, PREDICTIONS_NAME]
     if record:
-        add_to_card(bundles[0], {"test": to_card(validation)})
-    console.print(to_rich(validation))
+        add_to_card(bundles[0], {"test": to_card(content.validation)})
+    console.print(to_rich(content.validation, content.whole_records))
     console.print(f"written: {folder}/{', '.join(written)}", highlight=False, markup=False)
 
 

@@ -21,15 +21,15 @@ Noise
     first is the one that is always there; so noise is where lead 0 is *unreadable*. That this is the right line
     shows in the beats: not one is annotated in the 274 s of cudb and the 11 s of mitdb with subtype -1, but 78
     and 81 a minute in their 3,432 s and 662 s with subtype 1, much as in the clean rest. In cu08 and from cu18
-    on, cudb never writes 0: there, 1 just ends -1. Leaving out what is noisy but readable would make the task
+    on, cudb never writes 0: there, 1 just ends -1. Excluding what is noisy but readable would make the task
     easier than it is.
 
     One exception: where cudb ends a subtype 1 by 0, in cu03 and cu04, it marks seven artefacts of half a second to
     two seconds with at least four times the 20-60 Hz amplitude of the time before and after. These are noise too.
 
     Noise cuts through whatever goes on, VF included.
-Left out
-    Flutter waves ``!``, artefacts ``|``, blocked P waves ``x`` and comments say nothing that is used here.
+Not used
+    Flutter waves ``!``, artefacts ``|``, blocked P waves ``x`` and comments.
 
 References
 ----------

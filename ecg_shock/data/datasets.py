@@ -1,4 +1,4 @@
-"""The three parts of a run: windows of patients to train on, to choose with, and to test on."""
+"""The windows of a run: of patients to train on, to choose with, and to test on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import Fold, load_split
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
-from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, LeftOut, WindowSet, concatenate, cut_windows
+from ecg_shock.data.windows import ARRAY_FIELDS, Excluded, LabelPolicy, WindowSet, concatenate, cut_windows
 from ecg_shock.files import atomic_writer
 from ecg_shock.preprocessing import MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 SYNTHETIC_PATIENTS = 60  # those of data_manifests/splits/synthetic-v1.toml
 SYNTHETIC_SEED = 0
-SYNTHETIC_GUARD_S = 0.5  # made-up labels are exact; this lets the filters forget the rhythm before
+SYNTHETIC_GUARD_S = 0.5  # synthetic labels are exact; this lets the filters forget the rhythm before
 
 # The modules that decide what the windows of given files are: another source makes another cache file.
 SOURCES = (
@@ -150,8 +150,8 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
     train = first_lead if data.train_leads == "first" else _load_known(data, fold, folder, data.train_leads)
     train = train.select(_of(fold.train, train) & _clear(train))
     if data.supplement:
-        made_up = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
-        train = concatenate([train, made_up.select(np.isin(made_up.aha_class, data.supplement))])
+        added = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
+        train = concatenate([train, added.select(np.isin(added.aha_class, data.supplement))])
     return Parts(
         train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
         validation=first_lead.select(_of(fold.validation, first_lead) & _clear(first_lead)),
@@ -199,7 +199,7 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
     Returns
     -------
     WindowSet
-        With what was left out.
+        With what was excluded.
 
     Raises
     ------
@@ -231,7 +231,7 @@ def _fold(data: DataConfig) -> Fold:
 
 
 def _load_known(data: DataConfig, fold: Fold, folder: Path | None, leads: str) -> WindowSet:
-    """Load windows of patients that all have a job in the split."""
+    """Load windows of patients that the split all knows."""
     windows = load_windows(data, folder, leads=leads)
     unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
     if unknown:
@@ -250,7 +250,7 @@ def _clear(windows: WindowSet) -> np.ndarray:
 def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str) -> WindowSet:
     manifest = None if name == SYNTHETIC else load_manifest(name)
     if manifest and folder is not None:
-        _check_is_there(data_dir(folder) / manifest.name)  # whoever names a folder means what lies in it
+        _database_dir(manifest.name, folder)  # whoever names a folder means what lies in it, and not the cache
     key = {
         "sources": _sources_digest(),
         "manifest": asdict(manifest) if manifest else _synthetic_digest(),
@@ -299,7 +299,7 @@ def labelled_recordings(
 ) -> Iterator[Recording]:
     """Yield one labelled recording of a database after the other, so that one is in memory at a time.
 
-    The files are held against the manifest first: it is the manifest that the cache knows the windows by.
+    The files are checked against the manifest first: it is the manifest that the cache knows the windows by.
 
     Parameters
     ----------
@@ -318,35 +318,37 @@ def labelled_recordings(
         If it is not there.
     """
     if name == SYNTHETIC:
-        made_up = synthetic.synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
-        yield from (recording for recording in made_up if records is None or recording.name in records)
+        for recording in synthetic.synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED):
+            if records is None or recording.name in records:
+                yield recording
         return
     manifest = load_manifest(name)
     unlabelled = [record for record in manifest.records if f"{record}.{manifest.annotator}" not in manifest.files]
     if unlabelled:
         raise ValueError(
             f"{manifest.name} has no labels for its records {unlabelled!r}: its manifest names no "
-            f".{manifest.annotator} file of them. Windows can be cut from labelled recordings only; leave it out."
+            f".{manifest.annotator} file of them. Windows can be cut from labelled recordings only; exclude it."
         )
-    database_dir = data_dir(folder) / manifest.name
-    _check_is_there(database_dir)
+    path = _database_dir(manifest.name, folder)
     problems = verify(name, folder)
     if problems:
         raise ValueError(
-            f"{database_dir} differs from its manifest in {len(problems)} files, first {problems[0]}. Run "
+            f"{path} differs from its manifest in {len(problems)} files, first {problems[0]}. Run "
             f"`ecg-shock fetch {name}` with the same folder, or write a manifest of your own for changed files."
         )
     for record in manifest.records:
         if records is None or record in records:
-            yield read_labelled(record, manifest, database_dir)
+            yield read_labelled(record, manifest, path)
 
 
-def _check_is_there(database_dir: Path) -> None:
-    if not database_dir.is_dir():
+def _database_dir(name: str, folder: Path | None) -> Path:
+    path = data_dir(folder) / name
+    if not path.is_dir():
         raise FileNotFoundError(
-            f"{database_dir} is not there; run `ecg-shock fetch {database_dir.name}`, or point --data or "
-            f"ECG_SHOCK_DATA to the folder that holds {database_dir.name}/."
+            f"{path} is not there; run `ecg-shock fetch {name}`, or point --data or ECG_SHOCK_DATA to the folder that "
+            f"holds {name}/."
         )
+    return path
 
 
 def _read_cache(path: Path) -> WindowSet | None:
@@ -355,20 +357,20 @@ def _read_cache(path: Path) -> WindowSet | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ARRAY_FIELDS}
-            left_out = tuple(LeftOut(*entry) for entry in json.loads(str(stored["left_out"])))
-            return WindowSet(**arrays, window_s=float(stored["window_s"]), left_out=left_out)
+            excluded = tuple(Excluded(*entry) for entry in json.loads(str(stored["excluded"])))
+            return WindowSet(**arrays, window_s=float(stored["window_s"]), excluded=excluded)
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         logger.warning("%s cannot be read (%s); the windows are prepared again.", path, error)
         return None
 
 
 def _write_cache(path: Path, windows: WindowSet) -> None:
-    left_out = json.dumps([[e.database, e.record, e.reason, e.seconds] for e in windows.left_out])
+    excluded = json.dumps([[e.database, e.record, e.reason, e.seconds] for e in windows.excluded])
     arrays = {name: getattr(windows, name) for name in ARRAY_FIELDS}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_writer(path) as file:
-            np.savez(file, **arrays, window_s=windows.window_s, left_out=left_out)
+            np.savez(file, **arrays, window_s=windows.window_s, excluded=excluded)
     except OSError as error:
         logger.warning("%s cannot be written (%s); the windows will be prepared again each time.", path, error)
 

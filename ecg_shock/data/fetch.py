@@ -55,7 +55,6 @@ class Problem:
 def fetch(
     database: str | Path,
     folder: str | Path | None = None,
-    base_url: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Fetch the files of a database that are not there yet, or not right.
@@ -70,8 +69,6 @@ def fetch(
     folder : str or pathlib.Path, optional
         Where the databases lie; by default as `ecg_shock.data.manifests.data_dir` says. The files go to a folder of
         the database's name inside it.
-    base_url : str, optional
-        Where the files are fetched from, when not from the manifest's own address; https, or http from this machine.
     progress : callable, optional
         Called with the size in bytes of each file once it is there and right.
 
@@ -83,12 +80,13 @@ def fetch(
     Raises
     ------
     ValueError
-        If the database is unknown, the address is not allowed, or a file that came is not what the manifest says.
+        If the database is unknown, its address is neither https nor on this machine, or a file that came is not what
+        the manifest says.
     OSError
         If a file cannot be fetched or written.
     """
     manifest = load_manifest(database)
-    address = (base_url or manifest.url).rstrip("/")
+    address = manifest.url.rstrip("/")
     _require_safe(address)
     target = data_dir(folder) / manifest.name
     target.mkdir(parents=True, exist_ok=True)

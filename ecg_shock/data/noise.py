@@ -49,7 +49,7 @@ HARMONIC_FALL = 0.5  # amplitude of each harmonic over that of the one below
 HARMONIC_SPREAD = 0.3  # of that amplitude from strip to strip, over its mean
 PERIOD_JITTER = 0.05  # standard deviation over mean, from compression to compression
 AMPLITUDE_JITTER = 0.15
-LARGEST_JITTER = 2.0  # standard deviations
+MAX_JITTER = 2.0  # standard deviations
 
 
 def read_noise(record: str, fs: float, folder: Path | None = None) -> np.ndarray:
@@ -233,14 +233,7 @@ def noise_power(noise: np.ndarray, fs: float) -> np.ndarray:
     return noise[:, : seconds * second].reshape(len(noise), seconds, second).var(axis=2).mean(axis=1)
 
 
-def compressions(
-    n_strips: int,
-    n: int,
-    fs: float,
-    rng: np.random.Generator,
-    *,
-    rate_range: tuple[float, float] = COMPRESSION_RATE,
-) -> np.ndarray:
+def compressions(n_strips: int, n: int, fs: float, rng: np.random.Generator) -> np.ndarray:
     """Model the artefact of chest compressions.
 
     Parameters
@@ -251,8 +244,6 @@ def compressions(
         Sampling rate in Hz.
     rng : numpy.random.Generator
         Source of each strip's rate and shape, and of their variation.
-    rate_range : tuple of float
-        Lowest and highest mean rate, compressions a minute.
 
     Returns
     -------
@@ -268,8 +259,8 @@ def compressions(
     order = np.arange(1, COMPRESSION_HARMONICS + 1)
     strips = np.empty((n_strips, n))
     for strip in strips:
-        period_s = 60.0 / rng.uniform(*rate_range)
-        count = math.ceil(n / fs / period_s / (1 - LARGEST_JITTER * PERIOD_JITTER)) + 2
+        period_s = 60.0 / rng.uniform(*COMPRESSION_RATE)
+        count = math.ceil(n / fs / period_s / (1 - MAX_JITTER * PERIOD_JITTER)) + 2
         periods_s = period_s * _around_one(PERIOD_JITTER, count, rng)
         begins_s = np.concatenate([[0.0], np.cumsum(periods_s)]) - rng.uniform(0, periods_s[0])
         phase = 2 * np.pi * np.interp(time_s, begins_s, np.arange(count + 1))
@@ -312,4 +303,4 @@ def mains(n_strips: int, n: int, fs: float, hz: float, rng: np.random.Generator)
 
 
 def _around_one(spread: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    return 1 + spread * np.clip(rng.standard_normal(count), -LARGEST_JITTER, LARGEST_JITTER)
+    return 1 + spread * np.clip(rng.standard_normal(count), -MAX_JITTER, MAX_JITTER)

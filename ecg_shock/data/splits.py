@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ecg_shock.data.manifests import resource_dir
 from ecg_shock.files import read_toml
@@ -17,7 +14,7 @@ MIN_GROUPS = 3  # one tests, one validates, the others train
 
 @dataclass(frozen=True)
 class Fold:
-    """Patients of the three jobs; no patient has two.
+    """The patients of a fold in three subsets; no patient is in two.
 
     Parameters
     ----------
@@ -34,7 +31,7 @@ class Fold:
         for a, b in (("train", "validation"), ("train", "test"), ("validation", "test")):
             shared = getattr(self, a) & getattr(self, b)
             if shared:
-                raise ValueError(f"patients {sorted(shared)!r} are in {a} and in {b}; every patient has one job.")
+                raise ValueError(f"patients {sorted(shared)!r} are in {a} and in {b}; every patient is in one subset.")
 
 
 def load_split(name: str) -> tuple[Fold, ...]:
@@ -90,42 +87,3 @@ def _are_groups(groups: object) -> bool:
     if not isinstance(groups, list) or len(groups) < MIN_GROUPS:
         return False
     return all(isinstance(group, list) and group and all(isinstance(p, str) for p in group) for group in groups)
-
-
-def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, seed: int) -> list[list[str]]:
-    """Deal patients into groups that hold about equally many patients and windows of every class.
-
-    Patients with the rarest classes are dealt first, each to the group that then deviates least.
-
-    Parameters
-    ----------
-    windows_by_class : mapping of str to numpy.ndarray
-        For each patient the number of windows of each class, shape (n_classes,).
-    n_groups : int
-        Number of groups.
-    seed : int
-        Decides between equals.
-
-    Returns
-    -------
-    list of list of str
-        Sorted patients of each group.
-    """
-    rng = np.random.default_rng(seed)
-    patients = sorted(windows_by_class)
-    rng.shuffle(patients)
-    counts = np.array([windows_by_class[p] for p in patients], dtype=float)
-    present = counts > 0
-    # A class is spread by its patients first: one patient with many windows says little about others.
-    features = np.hstack([present / np.maximum(present.sum(0), 1), 0.5 * counts / np.maximum(counts.sum(0), 1)])
-    features = np.hstack([features, np.full((len(patients), 1), 1 / len(patients))])
-    rarity = (present / np.maximum(present.sum(0), 1)).max(axis=1)
-    sums = np.zeros((n_groups, features.shape[1]))
-    groups: list[list[str]] = [[] for _ in range(n_groups)]
-    for i in np.argsort(-rarity, kind="stable"):
-        after = sums + features[i]
-        cost = ((after - 1 / n_groups) ** 2 - (sums - 1 / n_groups) ** 2).sum(axis=1)
-        best = int(np.argmin(cost))
-        sums[best] += features[i]
-        groups[best].append(patients[i])
-    return [sorted(group) for group in groups]

@@ -1,8 +1,7 @@
-"""Made-up ECG recordings of made-up patients, which studies use where no real recordings are at hand.
+"""Synthetic ECG recordings, which let the whole pipeline run on a machine without any download.
 
-Everything here is synthetic: it lets the whole pipeline run on a machine without any download, and results on
-it say nothing about patients. Beats are sums of Gaussians, an idea taken from McSharry et al. 2003 [1]_, with
-these deviations:
+Results on them say nothing about patients. Beats are sums of Gaussians, an idea taken from McSharry et al. 2003 [1]_,
+with these deviations:
 
 - The Gaussians are summed in time, not integrated as a dynamical system along a limit cycle.
 - T waves come later and are wider by the square root of the RR interval; other waves keep their place.
@@ -21,7 +20,8 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from ecg_shock.data.recordings import Episode, Recording
 
 DATABASE = "synthetic"
 FS_RANGE_HZ = (125.0, 2000.0)  # mains of 60 Hz is below half the rate
-SHORTEST_RHYTHM_S = 5.0
+MIN_RHYTHM_S = 5.0
 
 # Rates in beats a minute. Rapid and slow VT keep clear of the 150 bpm that parts them.
 SINUS_BPM = (55.0, 120.0)  # databases label sinus tachycardia as normal sinus too
@@ -65,7 +65,7 @@ RR_JITTER = 0.3  # of the variation
 MAYER_HZ = 0.1  # blood pressure waves
 BREATHING_HZ = (0.15, 0.35)
 BREATHING_DEPTH = 0.08  # of a beat's height
-SHORTEST_RR_S = 0.24
+MIN_RR_S = 0.24
 AF_WAVE_HZ = (4.0, 8.0)
 VF_HZ = (3.0, 9.0)
 VF_WANDER = (0.03, 0.15)  # standard deviation over mean of the carrier's frequency
@@ -107,59 +107,33 @@ FULL_SCALE_MV = 10.24
 
 
 @dataclass(frozen=True)
-class _Beat:
-    """A beat as Gaussians: arrays of shape (n_waves,).
+class _Heart:
+    """A patient's waves: what stays the same through all of the patient's rhythms.
 
-    `stretch` is the power of the RR interval in seconds that moves and widens a wave.
+    Each beat is a sum of Gaussians, shape (4, n_waves): their peaks in mV, their centres and widths in s, and the power
+    of the RR interval in seconds that moves and widens them.
     """
 
-    peak_mv: np.ndarray
-    centre_s: np.ndarray
-    width_s: np.ndarray
-    stretch: np.ndarray
-
-    def __add__(self, other: _Beat) -> _Beat:
-        return _Beat(
-            np.concatenate([self.peak_mv, other.peak_mv]),
-            np.concatenate([self.centre_s, other.centre_s]),
-            np.concatenate([self.width_s, other.width_s]),
-            np.concatenate([self.stretch, other.stretch]),
-        )
-
-
-@dataclass(frozen=True)
-class _Heart:
-    """A patient's waves: what stays the same through all of the patient's rhythms."""
-
-    p_wave: _Beat
-    qrs_t: _Beat
-    ectopic: _Beat
-    other_ectopic: _Beat
+    p_wave: np.ndarray
+    qrs_t: np.ndarray
+    ectopic: np.ndarray
+    other_ectopic: np.ndarray
     sinus_rr_s: float
 
 
 @dataclass(frozen=True)
 class _Strip:
-    """A stretch of one rhythm before the electrode: mV, and its beats in order of time."""
+    """A segment of one rhythm before the electrode: mV, and the times and codes of its beats, if it has any."""
 
     signal: np.ndarray
-    beats_s: np.ndarray
-    codes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A rhythm as it is drawn here: its name in `ecg_shock.rhythms`, and the function that draws it."""
-
-    rhythm: str
-    draw: Callable[[np.random.Generator, _Heart, float, float], _Strip]
-    quiet: bool = False
+    beats_s: np.ndarray = field(default_factory=partial(np.empty, 0))
+    codes: tuple[str, ...] = ()
 
 
 def synthetic_recordings(
     patients: int = 60, seed: int = 0, seconds_per_rhythm: float = 15.0, fs: float = 250.0
 ) -> Iterator[Recording]:
-    """Make up patients and record them, one after another.
+    """Simulate patients and record them, one after another.
 
     Each patient has normal sinus rhythm, asystole, coarse VF or flutter, rapid VT, fine VF or slow VT, two of
     seven other rhythms, and noise, in random order. Any four patients in a row have all rhythms between them.
@@ -198,10 +172,8 @@ def synthetic_recordings(
         raise ValueError(f"patients={patients!r} is not allowed; give 1 or more.")
     if seed < 0:
         raise ValueError(f"seed={seed!r} is not allowed; give 0 or more.")
-    if not SHORTEST_RHYTHM_S <= seconds_per_rhythm < np.inf:
-        raise ValueError(
-            f"seconds_per_rhythm={seconds_per_rhythm!r} is not allowed; give {SHORTEST_RHYTHM_S:g} s or more."
-        )
+    if not MIN_RHYTHM_S <= seconds_per_rhythm < np.inf:
+        raise ValueError(f"seconds_per_rhythm={seconds_per_rhythm!r} is not allowed; give {MIN_RHYTHM_S:g} s or more.")
     low, high = FS_RANGE_HZ
     if not low <= fs <= high:
         raise ValueError(f"fs={fs!r} Hz is out of range; allowed are {low:g} to {high:g} Hz.")
@@ -213,9 +185,9 @@ def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
     heart = _draw_heart(rng)
     codes = [str(code) for code in rng.permutation(_codes_of_patient(k))]
     n = round(seconds * fs)
-    strips = [KINDS[code].draw(rng, heart, n / fs, fs) for code in codes]
+    strips = [KINDS[code][1](rng, heart, n / fs, fs) for code in codes]
     edges_s = (np.arange(len(codes) + 1) * n / fs).tolist()
-    quiet = np.repeat([KINDS[code].quiet for code in codes], n)
+    quiet = np.repeat([code in QUIET_KINDS for code in codes], n)
     name = f"p{k + 1:03d}"
     return Recording(
         signal=_measure(rng, np.concatenate([strip.signal for strip in strips]), quiet, fs)[:, None],
@@ -225,7 +197,7 @@ def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
         database=DATABASE,
         patient=f"{DATABASE}/{name}",
         episodes=tuple(
-            Episode(start, end, KINDS[code].rhythm, code)
+            Episode(start, end, KINDS[code][0], code)
             for start, end, code in zip(edges_s[:-1], edges_s[1:], codes, strict=True)
         ),
         beats_s=np.concatenate([start + strip.beats_s for start, strip in zip(edges_s[:-1], strips, strict=True)]),
@@ -249,7 +221,7 @@ def _codes_of_patient(k: int) -> list[str]:
 
 def _draw_heart(rng: np.random.Generator) -> _Heart:
     return _Heart(
-        p_wave=_beat([rng.uniform(*P_MV)], [-rng.uniform(*P_BEFORE_S)], [rng.uniform(*P_WIDTH_S)], [0.0]),
+        p_wave=np.array([[rng.uniform(*P_MV)], [-rng.uniform(*P_BEFORE_S)], [rng.uniform(*P_WIDTH_S)], [0.0]]),
         qrs_t=_draw_qrs_t(rng),
         ectopic=_draw_ectopic(rng),
         other_ectopic=_draw_ectopic(rng),
@@ -257,7 +229,7 @@ def _draw_heart(rng: np.random.Generator) -> _Heart:
     )
 
 
-def _draw_qrs_t(rng: np.random.Generator) -> _Beat:
+def _draw_qrs_t(rng: np.random.Generator) -> np.ndarray:
     """Return Q, R, S and R' in one of four forms, and a T wave that may be flat, inverted or tall."""
     upright = (-rng.uniform(0, 0.2), 1.0, -rng.uniform(0, 0.4), 0.0)
     down = (rng.uniform(0, 0.1), rng.uniform(0.05, 0.3), -1.0, 0.0)
@@ -270,38 +242,38 @@ def _draw_qrs_t(rng: np.random.Generator) -> _Beat:
     qrs *= _log_uniform(rng, QRS_MV) / np.ptp(qrs)
     t_peak = (-1 if rng.random() < INVERTED_T else 1) * rng.uniform(*T_HEIGHT) * np.ptp(qrs)
     t_centre = rng.uniform(*T_CENTRE_S)
-    return _beat(
-        [*qrs, t_peak, T_FOOT * t_peak],
-        [*(width * np.array([-2.2, 0.0, 2.2, 4.4])), t_centre, t_centre - T_FOOT_BEFORE_S],
-        [*(width * np.array([0.8, 1.0, 1.0, 1.2])), rng.uniform(*T_WIDTH_S), T_FOOT_WIDTH_S],
-        [0.0, 0.0, 0.0, 0.0, SQRT_RR, SQRT_RR],
+    return np.array(
+        [
+            [*qrs, t_peak, T_FOOT * t_peak],
+            [*(width * np.array([-2.2, 0.0, 2.2, 4.4])), t_centre, t_centre - T_FOOT_BEFORE_S],
+            [*(width * np.array([0.8, 1.0, 1.0, 1.2])), rng.uniform(*T_WIDTH_S), T_FOOT_WIDTH_S],
+            [0.0, 0.0, 0.0, 0.0, SQRT_RR, SQRT_RR],
+        ]
     )
 
 
-def _draw_ectopic(rng: np.random.Generator) -> _Beat:
+def _draw_ectopic(rng: np.random.Generator) -> np.ndarray:
     """Return a wide beat of the ventricles: main deflection of 1 mV, a shoulder, and a discordant T wave."""
     width = rng.uniform(*ECTOPIC_WIDTH_S)
     shoulder_s = rng.choice([-1.0, 1.0]) * rng.uniform(1.5, 2.2) * width
-    return _beat(
-        [1.0, rng.uniform(-0.7, 0.7), -rng.uniform(*ECTOPIC_T_HEIGHT)],
-        [0.0, shoulder_s, rng.uniform(*T_CENTRE_S)],
-        [width, rng.uniform(0.6, 1.2) * width, rng.uniform(*ECTOPIC_T_WIDTH_S)],
-        [0.0, 0.0, SQRT_RR],
+    return np.array(
+        [
+            [1.0, rng.uniform(-0.7, 0.7), -rng.uniform(*ECTOPIC_T_HEIGHT)],
+            [0.0, shoulder_s, rng.uniform(*T_CENTRE_S)],
+            [width, rng.uniform(0.6, 1.2) * width, rng.uniform(*ECTOPIC_T_WIDTH_S)],
+            [0.0, 0.0, SQRT_RR],
+        ]
     )
 
 
-def _beat(peak_mv: list[float], centre_s: list[float], width_s: list[float], stretch: list[float]) -> _Beat:
-    return _Beat(np.array(peak_mv), np.array(centre_s), np.array(width_s), np.array(stretch))
-
-
-def _draw_normal_sinus(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    beats_s, rr_s = _regular_beats(rng, heart.sinus_rr_s, seconds)
-    return _strip(_draw_beats(rng, heart.p_wave + heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
-
-
-def _draw_bradycardia(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*BRADYCARDIA_BPM), seconds)
-    return _strip(_draw_beats(rng, heart.p_wave + heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
+def _draw_sinus(
+    rng: np.random.Generator, heart: _Heart, seconds: float, fs: float, bpm: tuple[float, float] | None = None
+) -> _Strip:
+    """Sinus rhythm at the patient's own rate, or at a rate of a range."""
+    mean_rr_s = 60 / rng.uniform(*bpm) if bpm else heart.sinus_rr_s
+    beats_s, rr_s = _regular_beats(rng, mean_rr_s, seconds)
+    p_qrs_t = np.hstack([heart.p_wave, heart.qrs_t])
+    return _strip(_draw_beats(rng, p_qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
 
 
 def _draw_svt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
@@ -323,8 +295,9 @@ def _draw_ventricular_ectopy(rng: np.random.Generator, heart: _Heart, seconds: f
     beats_s, rr_s = _regular_beats(rng, heart.sinus_rr_s, seconds)
     ectopic = np.arange(len(beats_s)) % rng.integers(2, 7) == 1
     beats_s = beats_s - np.where(ectopic, (1 - rng.uniform(*PREMATURITY)) * rr_s, 0.0)
-    sinus = _draw_beats(rng, heart.p_wave + heart.qrs_t, beats_s[~ectopic], rr_s[~ectopic], seconds, fs)
-    scale = rng.uniform(*PREMATURE_HEIGHT) * np.ptp(heart.qrs_t.peak_mv)
+    p_qrs_t = np.hstack([heart.p_wave, heart.qrs_t])
+    sinus = _draw_beats(rng, p_qrs_t, beats_s[~ectopic], rr_s[~ectopic], seconds, fs)
+    scale = rng.uniform(*PREMATURE_HEIGHT) * np.ptp(heart.qrs_t[0])
     wide = scale * _draw_beats(rng, heart.ectopic, beats_s[ectopic], rr_s[ectopic], seconds, fs)
     inside = beats_s >= 0
     codes = np.where(ectopic, "V", "N")[inside]
@@ -346,7 +319,7 @@ def _draw_heart_block(rng: np.random.Generator, heart: _Heart, seconds: float, f
 def _draw_paced(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
     """Wide beats, each after a spike of the pacemaker."""
     beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*PACED_BPM), seconds, PACED_RR_VARIATION)
-    spike = _beat([rng.choice([-1.0, 1.0]) * _log_uniform(rng, PACING_SPIKE_MV)], [-0.08], [0.003], [0.0])
+    spike = np.array([[rng.choice([-1.0, 1.0]) * _log_uniform(rng, PACING_SPIKE_MV)], [-0.08], [0.003], [0.0]])
     wide = _log_uniform(rng, QRS_MV) * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
     return _strip(wide + _draw_beats(rng, spike, beats_s, rr_s, seconds, fs), beats_s, "/")
 
@@ -357,22 +330,13 @@ def _draw_idioventricular(rng: np.random.Generator, heart: _Heart, seconds: floa
     return _strip(signal, beats_s, "V")
 
 
-def _draw_slow_vt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    return _draw_tachycardia(rng, heart, SLOW_VT_BPM, seconds, fs)
-
-
-def _draw_rapid_vt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    return _draw_tachycardia(rng, heart, RAPID_VT_BPM, seconds, fs)
-
-
 def _draw_flutter(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
     """Tachycardia so fast that its complexes run into a sine; databases count it as VF and mark no beats."""
-    strip = _draw_tachycardia(rng, heart, FLUTTER_BPM, seconds, fs)
-    return _Strip(strip.signal, np.empty(0), ())
+    return _Strip(_draw_tachycardia(rng, heart, seconds, fs, FLUTTER_BPM).signal)
 
 
 def _draw_tachycardia(
-    rng: np.random.Generator, heart: _Heart, bpm: tuple[float, float], seconds: float, fs: float
+    rng: np.random.Generator, heart: _Heart, seconds: float, fs: float, bpm: tuple[float, float]
 ) -> _Strip:
     beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*bpm), seconds, rng.uniform(*VT_RR_VARIATION))
     signal = _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
@@ -394,11 +358,11 @@ def _draw_polymorphic_vt(rng: np.random.Generator, heart: _Heart, seconds: float
 
 
 def _draw_coarse_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    return _Strip(_fibrillation(rng, _log_uniform(rng, COARSE_VF_MV), seconds, fs), np.empty(0), ())
+    return _Strip(_fibrillation(rng, _log_uniform(rng, COARSE_VF_MV), seconds, fs))
 
 
 def _draw_fine_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    return _Strip(_fibrillation(rng, rng.uniform(*FINE_VF_MV), seconds, fs), np.empty(0), ())
+    return _Strip(_fibrillation(rng, rng.uniform(*FINE_VF_MV), seconds, fs))
 
 
 def _fibrillation(rng: np.random.Generator, peak_to_peak_mv: float, seconds: float, fs: float) -> np.ndarray:
@@ -417,8 +381,8 @@ def _fibrillation(rng: np.random.Generator, peak_to_peak_mv: float, seconds: flo
 def _draw_asystole(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
     """Nothing, or P waves that no beat follows."""
     p_s, p_rr_s = _regular_beats(rng, 60 / rng.uniform(*ATRIAL_BPM), seconds)
-    p_wave = _beat([float(rng.choice([0.0, BLOCKED_P_WAVE_MV]))], [0.0], [0.03], [0.0])
-    return _Strip(_draw_beats(rng, p_wave, p_s, p_rr_s, seconds, fs), np.empty(0), ())
+    p_wave = np.array([[rng.choice([0.0, BLOCKED_P_WAVE_MV])], [0.0], [0.03], [0.0]])
+    return _Strip(_draw_beats(rng, p_wave, p_s, p_rr_s, seconds, fs))
 
 
 def _draw_noise(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
@@ -428,28 +392,30 @@ def _draw_noise(rng: np.random.Generator, heart: _Heart, seconds: float, fs: flo
     motion = _band_noise(rng, n, fs, 0.3, 8.0) * np.exp(_band_noise(rng, n, fs, 0.05, 0.5))
     steps = np.sign(_band_noise(rng, n, fs, 0.2, 3.0))
     level = _log_uniform(rng, (0.4, 3.0))
-    beats = _draw_normal_sinus(rng, heart, seconds, fs).signal
-    return _Strip(beats + level * (broadband, motion, steps)[rng.integers(3)], np.empty(0), ())
+    beats = _draw_sinus(rng, heart, seconds, fs).signal
+    return _Strip(beats + level * (broadband, motion, steps)[rng.integers(3)])
 
 
-KINDS = {
-    "normal_sinus": _Kind("normal_sinus", _draw_normal_sinus),
-    "atrial_fibrillation": _Kind("atrial_fibrillation", _draw_af),
-    "svt": _Kind("svt", _draw_svt),
-    "ventricular_ectopy": _Kind("ventricular_ectopy", _draw_ventricular_ectopy),
-    "sinus_bradycardia": _Kind("sinus_bradycardia", _draw_bradycardia),
-    "heart_block": _Kind("heart_block", _draw_heart_block),
-    "paced": _Kind("paced", _draw_paced),
-    "idioventricular": _Kind("idioventricular", _draw_idioventricular),
-    "asystole": _Kind("asystole", _draw_asystole, quiet=True),
-    "coarse_vf": _Kind("vf", _draw_coarse_vf),
-    "fine_vf": _Kind("vf", _draw_fine_vf, quiet=True),
-    "flutter": _Kind("vf", _draw_flutter),
-    "rapid_vt": _Kind("vt", _draw_rapid_vt),
-    "polymorphic_vt": _Kind("vt", _draw_polymorphic_vt),
-    "slow_vt": _Kind("vt", _draw_slow_vt),
-    "noise": _Kind("noise", _draw_noise),
+# For each kind its name in `ecg_shock.rhythms`, and what draws it.
+KINDS: dict[str, tuple[str, Callable[[np.random.Generator, _Heart, float, float], _Strip]]] = {
+    "normal_sinus": ("normal_sinus", _draw_sinus),
+    "atrial_fibrillation": ("atrial_fibrillation", _draw_af),
+    "svt": ("svt", _draw_svt),
+    "ventricular_ectopy": ("ventricular_ectopy", _draw_ventricular_ectopy),
+    "sinus_bradycardia": ("sinus_bradycardia", partial(_draw_sinus, bpm=BRADYCARDIA_BPM)),
+    "heart_block": ("heart_block", _draw_heart_block),
+    "paced": ("paced", _draw_paced),
+    "idioventricular": ("idioventricular", _draw_idioventricular),
+    "asystole": ("asystole", _draw_asystole),
+    "coarse_vf": ("vf", _draw_coarse_vf),
+    "fine_vf": ("vf", _draw_fine_vf),
+    "flutter": ("vf", _draw_flutter),
+    "rapid_vt": ("vt", partial(_draw_tachycardia, bpm=RAPID_VT_BPM)),
+    "polymorphic_vt": ("vt", _draw_polymorphic_vt),
+    "slow_vt": ("vt", partial(_draw_tachycardia, bpm=SLOW_VT_BPM)),
+    "noise": ("noise", _draw_noise),
 }
+QUIET_KINDS = ("asystole", "fine_vf")
 OTHER_NONSHOCKABLE = (
     "atrial_fibrillation",
     "svt",
@@ -495,7 +461,7 @@ def _irregular_beats(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return times and RR intervals of beats whose intervals are independent of each other."""
     intervals = rr_s * np.exp(variation * rng.standard_normal(int(seconds / rr_s * 2) + 8))
-    return _beats_from_intervals(rng, np.maximum(intervals, SHORTEST_RR_S), seconds)
+    return _beats_from_intervals(rng, np.maximum(intervals, MIN_RR_S), seconds)
 
 
 def _beats_from_intervals(rng: np.random.Generator, rr_s: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
@@ -505,15 +471,16 @@ def _beats_from_intervals(rng: np.random.Generator, rr_s: np.ndarray, seconds: f
 
 
 def _draw_beats(
-    rng: np.random.Generator, beat: _Beat, beats_s: np.ndarray, rr_s: np.ndarray, seconds: float, fs: float
+    rng: np.random.Generator, beat: np.ndarray, beats_s: np.ndarray, rr_s: np.ndarray, seconds: float, fs: float
 ) -> np.ndarray:
     """Sum the Gaussians of every beat, of whose height breathing changes a little."""
     before, after = round(WAVE_BEFORE_S * fs), round(WAVE_AFTER_S * fs)
     samples = np.round(beats_s * fs).astype(int)[:, None] + np.arange(-before, after)
-    stretch = rr_s[:, None] ** beat.stretch
-    centre_s = beats_s[:, None] + beat.centre_s * stretch
-    distance = (samples[:, None, :] / fs - centre_s[:, :, None]) / (beat.width_s * stretch)[:, :, None]
-    waves = np.einsum("w,bwt->bt", beat.peak_mv, np.exp(-0.5 * distance**2))
+    peak_mv, centre_s, width_s, power = beat
+    stretch = rr_s[:, None] ** power
+    at_s = beats_s[:, None] + centre_s * stretch
+    distance = (samples[:, None, :] / fs - at_s[:, :, None]) / (width_s * stretch)[:, :, None]
+    waves = np.einsum("w,bwt->bt", peak_mv, np.exp(-0.5 * distance**2))
     breath = 1 + BREATHING_DEPTH * np.sin(2 * np.pi * (rng.uniform(*BREATHING_HZ) * beats_s + rng.random()))
     n = round(seconds * fs)
     padded = np.bincount((samples + before).ravel(), (waves * breath[:, None]).ravel(), n + before + after)

@@ -1,4 +1,4 @@
-"""From labelled recordings to labelled windows: the label policy, and what it leaves out.
+"""From labelled recordings to labelled windows: the label policy, and what it excludes.
 
 A window has one rhythm over its whole length and stays `guard_s` (the database's own uncertainty, from its
 manifest) away from any change of rhythm. It holds no annotated noise and no invalid sample. What a database does
@@ -50,7 +50,7 @@ class LabelPolicy:
     Notes
     -----
     Peak-to-peak amplitude is the median over the window's seconds, so that one artefact or one agonal beat does
-    not decide. A window labelled asystole that is larger is left out: vfdb so labels coarse VF of 0.8 mV (424)
+    not decide. A window labelled asystole that is larger is excluded: vfdb so labels coarse VF of 0.8 mV (424)
     and fine VF of 0.2 mV (607).
     """
 
@@ -72,7 +72,7 @@ class LabelPolicy:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Excluded:
     """Seconds of a recording that are in no window, and why."""
 
     database: str
@@ -95,7 +95,7 @@ class WindowSet:
         Shape (n_windows,), seconds from the start of the recording.
     window_s : float
         Length of every window in seconds.
-    left_out : tuple of LeftOut
+    excluded : tuple of Excluded
         What the same recordings hold beside the windows, on their first lead.
     """
 
@@ -108,7 +108,7 @@ class WindowSet:
     aha_class: np.ndarray
     start_s: np.ndarray
     window_s: float
-    left_out: tuple[LeftOut, ...] = ()
+    excluded: tuple[Excluded, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ecg)
@@ -124,12 +124,12 @@ class WindowSet:
         Returns
         -------
         WindowSet
-            Without `left_out`, which belongs to whole recordings.
+            Without `excluded`, which belongs to whole recordings.
         """
         return WindowSet(**{name: getattr(self, name)[mask] for name in ARRAY_FIELDS}, window_s=self.window_s)
 
 
-ARRAY_FIELDS = tuple(f.name for f in fields(WindowSet) if f.name not in ("window_s", "left_out"))
+ARRAY_FIELDS = tuple(f.name for f in fields(WindowSet) if f.name not in ("window_s", "excluded"))
 
 
 def concatenate(sets: Iterable[WindowSet]) -> WindowSet:
@@ -150,7 +150,7 @@ def concatenate(sets: Iterable[WindowSet]) -> WindowSet:
     if len(lengths) != 1:
         raise ValueError(f"window sets of one length can be joined; got lengths {lengths!r} s.")
     arrays = {name: np.concatenate([getattr(s, name) for s in sets]) for name in ARRAY_FIELDS}
-    return WindowSet(**arrays, window_s=lengths[0], left_out=tuple(entry for s in sets for entry in s.left_out))
+    return WindowSet(**arrays, window_s=lengths[0], excluded=tuple(entry for s in sets for entry in s.excluded))
 
 
 def cut_windows(
@@ -216,12 +216,12 @@ def _cut_lead(
         last = min(len(raw), int(np.ceil((start_s + window_s) * recording.fs)))
         return bool(invalid_before[last] > invalid_before[first])
 
-    left_out: dict[str, float] = defaultdict(float)
+    excluded: dict[str, float] = defaultdict(float)
     windows, starts, rhythms, classes = [], [], [], []
     for episode in _by_rhythm(recording.episodes):
         length = episode.end_s - episode.start_s
         if episode.rhythm in UNUSABLE:
-            left_out[f"labelled {episode.rhythm}" if episode.rhythm == "noise" else "no label"] += length
+            excluded[f"labelled {episode.rhythm}" if episode.rhythm == "noise" else "no label"] += length
             continue
         if episode.rhythm not in RHYTHMS:
             raise ValueError(f"episode of unknown rhythm {episode.rhythm!r}; known are {sorted(RHYTHMS)}.")
@@ -231,19 +231,19 @@ def _cut_lead(
             first = round(start_s * FS)
             window = filtered[first : first + samples]
             if holds_invalid(start_s):
-                left_out["invalid samples"] += window_s
+                excluded["invalid samples"] += window_s
                 continue
             rhythm = _rhythm_by_beats(recording, episode.rhythm, start_s, start_s + window_s)
-            aha_class, reason = _judge(window, rhythm, recording, start_s, policy)
+            aha_class, reason = _label(window, rhythm, recording, start_s, policy)
             if reason:
-                left_out[reason] += window_s
+                excluded[reason] += window_s
                 continue
             windows.append(window)
             starts.append(start_s)
             rhythms.append(rhythm)
             classes.append(aha_class)
-        left_out["within the guard, or shorter than a window"] += length - count * window_s
-    left_out["no label"] += recording.duration_s - sum(e.end_s - e.start_s for e in recording.episodes)
+        excluded["within the guard, or shorter than a window"] += length - count * window_s
+    excluded["no label"] += recording.duration_s - sum(e.end_s - e.start_s for e in recording.episodes)
     n = len(windows)
     return WindowSet(
         ecg=np.asarray(windows, dtype=np.float32).reshape(n, samples),
@@ -255,9 +255,9 @@ def _cut_lead(
         aha_class=np.asarray(classes, dtype=str),
         start_s=np.asarray(starts, dtype=np.float64),
         window_s=float(window_s),
-        left_out=tuple(
-            LeftOut(recording.database, recording.name, reason, seconds)
-            for reason, seconds in left_out.items()
+        excluded=tuple(
+            Excluded(recording.database, recording.name, reason, seconds)
+            for reason, seconds in excluded.items()
             if column == 0 and seconds > ROUNDING
         ),
     )
@@ -297,10 +297,10 @@ def _rhythm_by_beats(recording: Recording, rhythm: str, start_s: float, end_s: f
     return rhythm
 
 
-def _judge(
+def _label(
     window: np.ndarray, rhythm: str, recording: Recording, start_s: float, policy: LabelPolicy
 ) -> tuple[str, str]:
-    """Return a window's AHA class, or the reason to leave it out."""
+    """Return a window's AHA class, or the reason to exclude it."""
     if rhythm == "vf":
         return ("coarse_vf" if amplitude_mv(window) > policy.coarse_vf_mv else "fine_vf"), ""
     if rhythm == "vt":
@@ -312,12 +312,12 @@ def _judge(
         small = amplitude_mv(window) < policy.asystole_mv
         return ("asystole", "") if small else ("", f"labelled asystole, but over {policy.asystole_mv:g} mV")
     if rhythm == "organised":
-        return _judge_organised(recording, start_s, start_s + len(window) / FS, policy)
+        return _label_organised(recording, start_s, start_s + len(window) / FS, policy)
     return RHYTHMS[rhythm], ""
 
 
-def _judge_organised(recording: Recording, start_s: float, end_s: float, policy: LabelPolicy) -> tuple[str, str]:
-    """Judge a stretch whose rhythm the database leaves open, by its annotated beats."""
+def _label_organised(recording: Recording, start_s: float, end_s: float, policy: LabelPolicy) -> tuple[str, str]:
+    """Label a window whose rhythm the database does not name, by its annotated beats."""
     # Beats just outside tell whether the window's edges belong to the same rhythm.
     first, last = np.searchsorted(recording.beats_s, (start_s - MAX_BEAT_GAP_S, end_s + MAX_BEAT_GAP_S))
     beats = recording.beats_s[first:last]
@@ -406,11 +406,15 @@ def class_table(windows: WindowSet) -> list[tuple[str, str, int, int, float]]:
     list of tuple
         (database, AHA class, patients, windows, seconds), in the order of `ecg_shock.rhythms.AHA_CLASSES`.
     """
-    rows = []
-    for database in dict.fromkeys(windows.database.tolist()):
-        for aha_class in AHA_CLASSES:
-            mask = (windows.database == database) & (windows.aha_class == aha_class)
-            count = int(mask.sum())
-            patients = len(np.unique(windows.patient[mask]))
-            rows.append((database, aha_class, patients, count, count * windows.window_s))
-    return rows
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {
+            "database": pd.Categorical(windows.database, list(dict.fromkeys(windows.database.tolist()))),
+            "aha_class": pd.Categorical(windows.aha_class, AHA_CLASSES),
+            "patient": windows.patient,
+        }
+    )
+    counts = table.groupby(["database", "aha_class"], observed=False)["patient"].agg(["nunique", "size"])
+    counts["seconds"] = counts["size"] * windows.window_s
+    return list(counts.reset_index().itertuples(index=False, name=None))

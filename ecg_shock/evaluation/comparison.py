@@ -23,7 +23,7 @@ class Difference:
     windows, patients : int
         What it rests on.
     first, second : float
-        The share of each.
+        The proportion of each.
     difference : float
         ``second - first``.
     lower_limit, upper_limit : float or None
@@ -32,7 +32,7 @@ class Difference:
     only_first, only_second : int
         Windows that only the first, or only the second, gets right.
     p_value : float or None
-        McNemar's, exact and two-sided, see `mcnemar`; None for BAC, which is no share of windows.
+        McNemar's, exact and two-sided, see `mcnemar`; None for BAC, which is no proportion of windows.
     """
 
     measure: str
@@ -143,7 +143,7 @@ def compare(
     Notes
     -----
     Each draw takes whole patients, with the windows of both groups and what both algorithms said. Draws without a
-    window of a group are left out. Where the algorithms differ in no patient the limits are exactly 0.
+    window of a group are excluded. Where the algorithms differ in no patient the limits are exactly 0.
 
     Examples
     --------

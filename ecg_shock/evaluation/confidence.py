@@ -1,8 +1,9 @@
-"""Confidence limits: of windows, as if each were independent, and of patients, which are what is independent."""
+"""Proportions and their limits: by windows, as if each were independent, and by patients, who are."""
 
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,17 +11,77 @@ ALPHA = 0.10  # AHA 1997 states its limits as "90 % one-sided"
 RESAMPLES = 2000
 
 
-def lower_limit(k: int, n: int, alpha: float = ALPHA, sided: str = "one") -> float:
-    """Compute the lower Clopper-Pearson limit of a proportion.
+@dataclass(frozen=True)
+class Proportion:
+    """A proportion of windows, and how sure it is.
+
+    Parameters
+    ----------
+    windows, patients : int
+        What it rests on.
+    count : int
+        The windows with the right advice: shock for shockable, no shock for nonshockable ones. Of an intermediate
+        class, which has no right advice, the windows advised shock.
+    observed : float or None
+        ``count / windows``; like the rest None where there are no windows.
+    lower_limit : float or None
+        One-sided, see `lower_limit`.
+    patient_limit : float or None
+        One-sided, see `bootstrap_limit`; None also for a single patient with some windows wrong.
+    macro_average : float or None
+        Mean over patients of each patient's proportion.
+    design_effect : float or None
+        See `design_effect`; None also for a single patient, and where all windows or none count.
+    cluster_limit : float or None
+        One-sided, see `cluster_limit`: what to trust where few patients have errors. None also for a single patient
+        with some windows wrong.
+    """
+
+    windows: int
+    patients: int
+    count: int
+    observed: float | None
+    lower_limit: float | None
+    patient_limit: float | None
+    macro_average: float | None
+    design_effect: float | None = None
+    cluster_limit: float | None = None
+
+    @property
+    def effective_windows(self) -> float | None:
+        """As many independent windows would tell as much, at most those that there are; None without design effect."""
+        # With few patients a design effect below 1 is chance: it makes no windows out of nothing.
+        return None if self.design_effect is None else self.windows / max(self.design_effect, 1.0)
+
+
+@dataclass(frozen=True)
+class BalancedAccuracy:
+    """The mean of sensitivity and specificity.
+
+    Parameters
+    ----------
+    patients : int
+        All with shockable or nonshockable windows.
+    observed : float or None
+        None where there are no shockable or no nonshockable windows.
+    patient_limit : float or None
+        As in `Proportion`; windows of both groups are resampled together, patient by patient.
+    """
+
+    patients: int
+    observed: float | None
+    patient_limit: float | None
+
+
+def lower_limit(k: int, n: int, alpha: float = ALPHA) -> float:
+    """Compute the one-sided lower Clopper-Pearson limit of a proportion.
 
     Parameters
     ----------
     k, n : int
         `k` windows of `n` are correct.
     alpha : float
-        Error probability, between 0 and 1, of the whole interval.
-    sided : {"one", "two"}
-        ``"two"`` puts half of `alpha` on each side, and gives one end of the usual two-sided interval.
+        Error probability, between 0 and 1; half of it gives one end of the usual two-sided interval.
 
     Returns
     -------
@@ -30,7 +91,7 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA, sided: str = "one") -> flo
     Raises
     ------
     ValueError
-        If there are no windows, `k` is outside 0 to `n`, `alpha` is outside 0 to 1, or `sided` is unknown.
+        If there are no windows, `k` is outside 0 to `n`, or `alpha` is outside 0 to 1.
     TypeError
         If `k` or `n` is no integer.
 
@@ -43,43 +104,36 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA, sided: str = "one") -> flo
     >>> round(100 * lower_limit(521, 535, alpha=0.025), 2)
     95.65
     """
-    k, n, tail = _checked(k, n, alpha, sided)
+    k, n = _checked(k, n)
+    _check_alpha(alpha)
     if k == 0:
         return 0.0
     from scipy.stats import beta  # slow to import, and not needed by what only imports the package
 
-    return float(beta.ppf(tail, k, n - k + 1))
+    return float(beta.ppf(alpha, k, n - k + 1))
 
 
-def upper_limit(k: int, n: int, alpha: float = ALPHA, sided: str = "one") -> float:
-    """Compute the upper Clopper-Pearson limit of a proportion.
+def upper_limit(k: int, n: int, alpha: float = ALPHA) -> float:
+    """Compute the one-sided upper Clopper-Pearson limit of a proportion, 1 where `k` is `n`.
 
     Parameters, errors and reference are those of `lower_limit`.
-
-    Returns
-    -------
-    float
-        The limit, from 0 to 1: 1 where `k` is `n`.
 
     Examples
     --------
     >>> round(upper_limit(0, 30, alpha=0.05), 3)
     0.095
     """
-    k, n, _ = _checked(k, n, alpha, sided)
-    return 1.0 - lower_limit(n - k, n, alpha, sided)
+    k, n = _checked(k, n)
+    return 1.0 - lower_limit(n - k, n, alpha)
 
 
-def _checked(k: int, n: int, alpha: float, sided: str) -> tuple[int, int, float]:
+def _checked(k: int, n: int) -> tuple[int, int]:
     k, n = operator.index(k), operator.index(n)
     if n < 1:
         raise ValueError(f"n is {n!r}; a limit needs at least one window")
     if not 0 <= k <= n:
         raise ValueError(f"k is {k!r}; allowed are 0 to n = {n!r}")
-    _check_alpha(alpha)
-    if sided not in ("one", "two"):
-        raise ValueError(f'sided is {sided!r}; allowed are "one" and "two"')
-    return k, n, alpha if sided == "one" else alpha / 2
+    return k, n
 
 
 def bootstrap_limit(
@@ -100,8 +154,8 @@ def bootstrap_limit(
     ----------
     correct, windows : numpy.ndarray
         Shape (n_patients,), int: how many windows of each patient are correct, and how many there are. With
-        shape (n_patients, n_rates) the limit is that of the mean of the rates: balanced accuracy is the mean of
-        two, and a patient may have windows of both or of one.
+        shape (n_patients, n_proportions) the limit is that of the mean of the proportions: balanced accuracy is the
+        mean of two, and a patient may have windows of both or of one.
     alpha : float
         Error probability, one-sided.
     resamples : int
@@ -117,17 +171,17 @@ def bootstrap_limit(
     Raises
     ------
     ValueError
-        If the shapes differ, a rate has no windows, a count is impossible, or there are too few resamples.
+        If the shapes differ, a proportion has no windows, a count is impossible, or there are too few resamples.
 
     Notes
     -----
     Deviations from the plain percentile bootstrap:
 
-    - A rate without a single wrong window would have no spread and a limit of 100 %, be it of three patients.
+    - A proportion without a single wrong window would have no spread and a limit of 100 %, be it of three patients.
       Its resamples are the quantiles of Beta(patients, 1) in random order, so that its limit is Clopper-Pearson's
       for as many correct windows as there are patients. That allows for patients in whom everything fails, and
-      can be below the limit of a rate with a few wrong windows.
-    - Draws that hold no window of one of the rates are left out.
+      can be below the limit of a proportion with a few wrong windows.
+    - Draws that hold no window of one of the proportions are excluded.
 
     Where few patients have errors the percentile method is too high, as much above the right limit as binomial limits
     are below it for so few: of 100 patients with one window each, one of them wrong, it gives 98 % and Clopper-Pearson
@@ -144,20 +198,8 @@ def bootstrap_limit(
     >>> limit < lower_limit(32, 40)
     True
     """
-    correct, windows = np.asarray(correct, dtype=np.int64), np.asarray(windows, dtype=np.int64)
-    if correct.shape != windows.shape or correct.ndim not in (1, 2):
-        raise ValueError(
-            f"correct has shape {correct.shape} and windows {windows.shape}; "
-            "allowed is the same shape twice, (n_patients,) or (n_patients, n_rates)"
-        )
-    if correct.ndim == 1:
-        correct, windows = correct[:, np.newaxis], windows[:, np.newaxis]
-    if (correct < 0).any() or (correct > windows).any():
-        raise ValueError("every patient's correct windows must lie between 0 and the patient's windows")
-    if (windows.sum(axis=0) == 0).any():
-        raise ValueError("a rate without windows has no limit; leave it out")
     check_bootstrap(alpha, resamples)
-
+    correct, windows = _checked_by_patient(correct, windows)
     n_patients = (windows > 0).sum(axis=0)
     all_correct = correct.sum(axis=0) == windows.sum(axis=0)
     if ((n_patients == 1) & ~all_correct).any():
@@ -166,11 +208,11 @@ def bootstrap_limit(
     rng = np.random.default_rng(seed)
     sum_correct, sum_windows = np.hsplit(resample_patients(np.hstack([correct, windows]), resamples, rng), 2)
     complete = (sum_windows > 0).all(axis=1)
-    rates = sum_correct[complete] / sum_windows[complete]
-    for rate in np.flatnonzero(all_correct):
-        probabilities = (np.arange(len(rates)) + 0.5) / len(rates)
-        rates[:, rate] = rng.permutation(probabilities) ** (1 / n_patients[rate])
-    return float(np.quantile(rates.mean(axis=1), alpha))
+    proportions = sum_correct[complete] / sum_windows[complete]
+    for i in np.flatnonzero(all_correct):
+        probabilities = (np.arange(len(proportions)) + 0.5) / len(proportions)
+        proportions[:, i] = rng.permutation(probabilities) ** (1 / n_patients[i])
+    return float(np.quantile(proportions.mean(axis=1), alpha))
 
 
 def resample_patients(counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -218,6 +260,21 @@ def check_bootstrap(alpha: float, resamples: int) -> None:
     _check_alpha(alpha)
 
 
+def _checked_by_patient(correct: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both counts as integers of shape (n_patients, n_proportions), or refuse what cannot be counts."""
+    correct, windows = np.asarray(correct, dtype=np.int64), np.asarray(windows, dtype=np.int64)
+    if correct.shape != windows.shape or correct.ndim not in (1, 2):
+        raise ValueError(
+            f"correct has shape {correct.shape} and windows {windows.shape}; "
+            "allowed is the same shape twice, (n_patients,) or (n_patients, n_proportions)"
+        )
+    if (correct < 0).any() or (correct > windows).any():
+        raise ValueError("every patient's correct windows must lie between 0 and the patient's windows")
+    if (windows.sum(axis=0) == 0).any():
+        raise ValueError("a proportion without windows has no limit and no design effect; exclude it")
+    return (correct, windows) if correct.ndim == 2 else (correct[:, np.newaxis], windows[:, np.newaxis])
+
+
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha!r}; allowed is anything between 0 and 1, such as {ALPHA}")
@@ -240,8 +297,8 @@ def design_effect(correct: np.ndarray, windows: np.ndarray) -> float:
     -------
     float
         The variance between patients, of the ratio estimator (see Notes), by the binomial variance. It can be below
-        1, by chance or where every patient has the same share. NaN for a single patient, and where all windows are
-        correct or none is: then there is no variance to compare.
+        1, by chance or where every patient has the same proportion. NaN for a single patient, and where all windows
+        are correct or none is: then there is no variance to compare.
 
     Raises
     ------
@@ -265,21 +322,13 @@ def design_effect(correct: np.ndarray, windows: np.ndarray) -> float:
     >>> round(design_effect(np.array([10, 10, 0, 10]), np.array([10, 10, 10, 10])), 1)
     13.3
     """
-    correct, windows = np.asarray(correct, dtype=np.int64), np.asarray(windows, dtype=np.int64)
-    if correct.shape != windows.shape or correct.ndim != 1:
-        raise ValueError(
-            f"correct has shape {correct.shape} and windows {windows.shape}; allowed is (n_patients,) twice"
-        )
-    if (correct < 0).any() or (correct > windows).any():
-        raise ValueError("every patient's correct windows must lie between 0 and the patient's windows")
+    correct, windows = (counts[:, 0] for counts in _checked_by_patient(correct, windows))
     total, right, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
-    if total == 0:
-        raise ValueError("a rate without windows has no design effect; leave it out")
     if patients == 1 or right in (0, total):
         return float("nan")
-    share = right / total
-    between = patients / (patients - 1) * float(((correct - share * windows) ** 2).sum()) / total**2
-    return between / (share * (1 - share) / total)
+    p = right / total
+    between = patients / (patients - 1) * float(((correct - p * windows) ** 2).sum()) / total**2
+    return between / (p * (1 - p) / total)
 
 
 def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = ALPHA) -> float:
@@ -322,7 +371,6 @@ def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = AL
     0.961
     """
     _check_alpha(alpha)
-    correct, windows = np.asarray(correct, dtype=np.int64), np.asarray(windows, dtype=np.int64)
     effect = design_effect(correct, windows)  # refuses what are no counts
     total, right, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
     if right in (0, total):
@@ -333,5 +381,99 @@ def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = AL
 
     sureness = (norm.isf(alpha) / t.isf(alpha, patients - 1)) ** 2 if alpha != 0.5 else 1.0  # at the middle 0 / 0
     effective = min(total / effect * sureness, float(total)) if effect > 0 else float(total)
-    share = right / total
-    return float(beta.ppf(alpha, share * effective, (1 - share) * effective + 1))
+    p = right / total
+    return float(beta.ppf(alpha, p * effective, (1 - p) * effective + 1))
+
+
+def proportion_of(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Proportion:
+    """Compute a proportion of windows and its limits.
+
+    Parameters
+    ----------
+    counts, windows : numpy.ndarray
+        Shape (n_patients,), int: windows that count, and all windows, of each patient; zero is allowed.
+    alpha, resamples, seed : float, int, int
+        As for `bootstrap_limit`.
+    """
+    counts, windows = counts[windows > 0], windows[windows > 0]
+    count, total = int(counts.sum()), int(windows.sum())
+    if total == 0:
+        return Proportion(0, 0, 0, None, None, None, None)
+    return Proportion(
+        windows=total,
+        patients=len(windows),
+        count=count,
+        observed=count / total,
+        lower_limit=lower_limit(count, total, alpha),
+        patient_limit=_or_none(bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)),
+        macro_average=float(np.mean(counts / windows)),
+        design_effect=_or_none(design_effect(counts, windows)),
+        cluster_limit=_or_none(cluster_limit(counts, windows, alpha=alpha)),
+    )
+
+
+def balanced_accuracy_of(
+    shockable: tuple[np.ndarray, np.ndarray],
+    nonshockable: tuple[np.ndarray, np.ndarray],
+    alpha: float,
+    resamples: int,
+    seed: int,
+) -> BalancedAccuracy:
+    """Compute the mean of sensitivity and specificity, and its limit.
+
+    Parameters
+    ----------
+    shockable, nonshockable : tuple of numpy.ndarray
+        Windows with the right advice, and all windows, of each patient: each shape (n_patients,), int.
+    alpha, resamples, seed : float, int, int
+        As for `bootstrap_limit`.
+    """
+    counts, windows = (np.stack(pair, axis=1) for pair in zip(shockable, nonshockable, strict=True))
+    counted = windows.any(axis=1)
+    counts, windows = counts[counted], windows[counted]
+    if not windows.any(axis=0).all():
+        return BalancedAccuracy(len(windows), None, None)
+    limit = bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)
+    observed = float(np.mean(counts.sum(axis=0) / windows.sum(axis=0)))
+    return BalancedAccuracy(len(windows), observed, _or_none(limit))
+
+
+def _or_none(limit: float) -> float | None:
+    return None if np.isnan(limit) else limit
+
+
+def poisson_upper_limit(count: int, alpha: float = ALPHA) -> float:
+    """Compute the exact upper limit of the expected number of events of which some were counted.
+
+    Parameters
+    ----------
+    count : int
+        How many were counted, 0 or more.
+    alpha : float
+        Error probability, one-sided.
+
+    Returns
+    -------
+    float
+        The expected number at which as few or fewer have the probability `alpha` [1]_. By the hours in which they were
+        counted it is the limit of their rate. Events are taken as independent, which those of one patient are not.
+
+    Raises
+    ------
+    ValueError
+        If `count` is below 0, or `alpha` outside 0 to 1.
+
+    References
+    ----------
+    .. [1] Garwood, Biometrika 28:437-442, 1936, doi:10.1093/biomet/28.3-4.437
+
+    Examples
+    --------
+    >>> round(poisson_upper_limit(0), 3)
+    2.303
+    """
+    if count < 0 or not 0 < alpha < 1:
+        raise ValueError(f"count is {count!r} and alpha {alpha!r}; allowed are 0 and more, and between 0 and 1")
+    from scipy.stats import chi2  # slow to import
+
+    return float(chi2.isf(alpha, 2 * (count + 1)) / 2)

@@ -1,11 +1,12 @@
-"""The protocol of validation: each model predicts its own test patients, and the folds are pooled."""
+"""What models are evaluated on: each predicts its own test patients, and the folds are pooled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,21 +15,295 @@ from ecg_shock.data.datasets import (
     SYNTHETIC_PATIENTS,
     SYNTHETIC_SEED,
     DataConfig,
+    labelled_recordings,
     load_parts,
     load_test,
     load_windows,
 )
 from ecg_shock.data.manifests import data_dir, load_manifest
-from ecg_shock.data.recordings import Recording, read_record
+from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.data.windows import LeftOut, WindowSet, amplitude_mv, rate_bpm
+from ecg_shock.data.windows import Excluded, WindowSet, amplitude_mv, concatenate, rate_bpm
+from ecg_shock.evaluation.baselines import baseline_predictions
 from ecg_shock.evaluation.metrics import Model
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, data_config, load_bundle
 
-DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # at which our own bundles are judged
+DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # at which our own bundles are evaluated
+
+
+class Record(NamedTuple):
+    """A record of a database.
+
+    Parameters
+    ----------
+    source : str
+        The database as it was named: its name, or the path of its manifest.
+    database, name, patient : str
+        As its recording has them.
+    """
+
+    source: str
+    database: str
+    name: str
+    patient: str
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Models, and the patients that they are evaluated on.
+
+    Parameters
+    ----------
+    bundles : tuple of Bundle
+        As `find_bundles` gives them; the folds are pooled. The card of each names the split, the fold and the patients
+        it has seen.
+    databases : tuple of str
+        For a single bundle: names or manifest paths of databases that it has not seen, all of whose patients are tested
+        instead of the test patients of its own fold.
+    folder : pathlib.Path, optional
+        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
+
+    Raises
+    ------
+    ValueError
+        If there is no bundle, there are several for databases, or a card does not say what its model has seen.
+
+    Notes
+    -----
+    Windows and records are on the first lead. Whatever hands them out raises a ValueError if a tested patient was
+    trained on or selected with, and a FileNotFoundError if a database is not there.
+    """
+
+    bundles: tuple[Bundle, ...]
+    databases: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.bundles:
+            raise ValueError("there is no bundle to evaluate; give at least one.")
+        if self.databases and len(self.bundles) > 1:
+            raise ValueError(
+                f"there are {len(self.bundles)} bundles; give the one to evaluate on {', '.join(self.databases)}."
+            )
+        for bundle in self.bundles:
+            data_config(bundle)
+
+    @cached_property
+    def by_fold(self) -> dict[int, EvaluationSet]:
+        """The same with one bundle each, by the fold of their predictions, which is 0 for databases."""
+        return {
+            0 if self.databases else data_config(bundle).fold: replace(self, bundles=(bundle,))
+            for bundle in self.bundles
+        }
+
+    @cached_property
+    def advisors(self) -> dict[int, Advisor]:
+        """The loaded model of each fold."""
+        return {fold: Advisor(one.bundles[0]) for fold, one in self.by_fold.items()}
+
+    def windows(self, window_s: float) -> WindowSet:
+        """Load the windows that are tested, of every class.
+
+        They come from the recording as a whole, filtered as by a device that has been listening. Windows with annotated
+        noise or invalid samples are excluded.
+
+        Parameters
+        ----------
+        window_s : float
+            Their length in seconds.
+
+        Returns
+        -------
+        WindowSet
+            Fold by fold.
+        """
+        found = []
+        for bundle in self.bundles:
+            config = self._config(bundle, window_s)
+            windows = load_windows(config, self.folder) if self.databases else load_test(config, self.folder)
+            refuse_seen(bundle, windows.patient.tolist())
+            found.append(windows)
+        return found[0] if len(found) == 1 else concatenate(found)
+
+    def training(self, window_s: float) -> WindowSet:
+        """Load the windows that the model of a single fold was trained on, with its limit a patient and its supplement.
+
+        Parameters
+        ----------
+        window_s : float
+            Their length in seconds.
+
+        Raises
+        ------
+        ValueError
+            If there are several folds, which share no training patients.
+        """
+        if len(self.bundles) > 1:
+            raise ValueError(f"there are {len(self.bundles)} folds; ask one of by_fold for its training windows.")
+        config = data_config(self.bundles[0]).model_copy(update={"window_s": float(window_s)})
+        return load_parts(config, self.folder).train
+
+    def predictions(
+        self, durations_s: Sequence[float] = DURATIONS_S, *, on_duration: Callable[[], Any] | None = None
+    ) -> Predictions:
+        """Let each model predict the windows that it is tested on.
+
+        The rule for unusable strips plays no part: windows that it would refuse for invalid samples are excluded.
+
+        Parameters
+        ----------
+        durations_s : sequence of float
+            Window lengths in seconds; one set of weights serves all.
+        on_duration : callable, optional
+            Called without arguments after each duration of each model.
+
+        Returns
+        -------
+        Predictions
+            Of all durations, intermediate rhythms included, fold by fold.
+        """
+        found = []
+        for fold, one in self.by_fold.items():
+            for duration_s in durations_s:
+                windows = one.windows(duration_s)
+                probability = self.advisors[fold].probabilities(windows.ecg)
+                rate, amplitude = measure(windows)
+                found.append(
+                    Predictions(
+                        database=windows.database,
+                        record=windows.record,
+                        lead=windows.lead,
+                        patient=windows.patient,
+                        start_s=windows.start_s,
+                        duration_s=np.full(len(windows), windows.window_s),
+                        rhythm=windows.rhythm,
+                        aha_class=windows.aha_class,
+                        probability=probability,
+                        shock=probability >= one.bundles[0].threshold,
+                        fold=np.full(len(windows), fold),
+                        rate_bpm=rate,
+                        amplitude_mv=amplitude,
+                    )
+                )
+                if on_duration:
+                    on_duration()
+        return Predictions.concatenate(found)
+
+    def baselines(self, window_s: float, *, on_fold: Callable[[], Any] | None = None) -> dict[str, Predictions]:
+        """Fit the classical detectors on the training windows of each fold, and let them predict its tested windows.
+
+        Parameters
+        ----------
+        window_s : float
+            Length of all windows in seconds.
+        on_fold : callable, optional
+            Called without arguments after each fold.
+
+        Returns
+        -------
+        dict of str to Predictions
+            As `ecg_shock.evaluation.baselines.baseline_predictions` names them, the folds pooled.
+        """
+        of_folds = []
+        for fold, one in self.by_fold.items():
+            of_folds.append(baseline_predictions(one.training(window_s), one.windows(window_s), fold))
+            if on_fold:
+                on_fold()
+        return {name: Predictions.concatenate([found[name] for found in of_folds]) for name in of_folds[0]}
+
+    def excluded(self, window_s: float) -> tuple[Excluded, ...]:
+        """Say what of the tested recordings is in no window.
+
+        Parameters
+        ----------
+        window_s : float
+            Length of the windows in seconds.
+
+        Returns
+        -------
+        tuple of Excluded
+            Of every recording of a tested patient, also of those without any window.
+        """
+        found: list[Excluded] = []
+        for one in self.by_fold.values():
+            tested = {(record.database, record.name) for record in one.records()}
+            windows = load_windows(one._config(one.bundles[0], window_s), self.folder)
+            found += [entry for entry in windows.excluded if (entry.database, entry.record) in tested]
+        return tuple(found)
+
+    def records(self, subset: str = "test") -> tuple[Record, ...]:
+        """List the records of the tested patients, or of those that the models were selected with.
+
+        Parameters
+        ----------
+        subset : {"test", "validation"}
+            Validation patients are those of the model's own databases, also where other databases are tested: what is
+            chosen is chosen on them.
+
+        Returns
+        -------
+        tuple of Record
+            Fold by fold, each once.
+        """
+        if subset not in ("test", "validation"):
+            raise ValueError(f'subset is {subset!r}; allowed are "test" and "validation".')
+        found: dict[Record, None] = {}
+        for bundle in self.bundles:
+            config = data_config(bundle)
+            names = config.databases if subset == "validation" else self.databases or config.databases
+            records = [record for name in names for record in _records_of(name)]
+            if subset == "validation":
+                chosen = patients_of(bundle, "validation")
+                records = [record for record in records if record.patient in chosen]
+            elif not self.databases:
+                chosen = load_split(config.split)[config.fold].test
+                records = [record for record in records if record.patient in chosen]
+            if subset == "test":
+                refuse_seen(bundle, (record.patient for record in records))
+            found |= dict.fromkeys(records)
+        return tuple(found)
+
+    def recordings(self, records: Iterable[Record]) -> Iterator[Recording]:
+        """Read records with their labels, each once and one at a time.
+
+        Parameters
+        ----------
+        records : iterable of Record
+            Such as those of `records`.
+
+        Yields
+        ------
+        Recording
+            Database by database, in the order of the manifests.
+
+        Raises
+        ------
+        ValueError
+            If a database has no labels, or differs from its manifest.
+        FileNotFoundError
+            If a database is not there.
+        """
+        names: dict[str, set[str]] = {}
+        for record in records:
+            names.setdefault(record.source, set()).add(record.name)
+        for source, wanted in names.items():
+            yield from labelled_recordings(source, self.folder, wanted)
+
+    def has_validation(self) -> bool:
+        """Say whether the databases of the validation patients are there."""
+        names = {name for bundle in self.bundles for name in data_config(bundle).databases} - {SYNTHETIC}
+        try:
+            return all((data_dir(self.folder) / load_manifest(name).name).is_dir() for name in names)
+        except FileNotFoundError:  # a manifest of one's own that is no longer there
+            return False
+
+    def _config(self, bundle: Bundle, window_s: float) -> DataConfig:
+        """Give the configuration of the tested windows."""
+        config = data_config(bundle)
+        return config.model_copy(update={"window_s": float(window_s), "databases": self.databases or config.databases})
 
 
 def find_bundles(folder: Path) -> tuple[Bundle, ...]:
@@ -94,265 +369,53 @@ def describe(bundle: Bundle) -> Model:
     config = data_config(bundle)
     place = bundle.folder.resolve()
     return Model(
-        name=str(bundle.card.get("name", "")),
+        name=bundle.card.name,
         folder=f"{place.parent.name}/{place.name}" if place.name == BUNDLE_NAME else place.name,
         split=config.split,
         fold=config.fold,
         sha256=bundle.digests[LITERT_NAME],
-        commit=str(bundle.card.get("commit", "")),
+        commit=bundle.card.commit,
         parameters=bundle.spec.parameter_count(),
         threshold=bundle.threshold,
-        selection=str(bundle.card.get("selection", "")),
+        selection=bundle.card.selection,
     )
 
 
-def predict_test_part(
-    bundle: Bundle,
-    folder: Path | None = None,
-    durations_s: Sequence[float] = DURATIONS_S,
-    *,
-    on_duration: Callable[[], Any] | None = None,
-) -> Predictions:
-    """Let a bundle judge the windows of its own test patients, on the first lead.
-
-    The windows come from the recording as a whole, filtered as by a device that has been listening; the rule for
-    unusable strips plays no part, since windows with annotated noise or invalid samples are left out beforehand.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        The model; its card names the split, the fold and the patients it has seen.
-    folder : pathlib.Path, optional
-        Where the databases lie.
-    durations_s : sequence of float
-        Window lengths in seconds; one set of weights serves all.
-    on_duration : callable, optional
-        Called without arguments after each of them.
-
-    Returns
-    -------
-    Predictions
-        Of every duration, intermediate rhythms included.
-
-    Raises
-    ------
-    ValueError
-        If a test patient was trained on or selected with.
-    """
-    config = data_config(bundle)
-    tested = (load_test(_of_length(config, duration_s), folder) for duration_s in durations_s)
-    return _predict(bundle, tested, config.fold, on_duration)
-
-
-def predict_databases(
-    bundle: Bundle,
-    databases: Sequence[str],
-    folder: Path | None = None,
-    durations_s: Sequence[float] = DURATIONS_S,
-    *,
-    on_duration: Callable[[], Any] | None = None,
-) -> Predictions:
-    """Let a bundle judge every window of databases that it has not seen, on the first lead.
+def patients_of(bundle: Bundle, subset: str) -> frozenset[str]:
+    """Return the patients that a bundle's card names.
 
     Parameters
     ----------
     bundle : Bundle
         The model.
-    databases : sequence of str
-        Names or manifest paths.
-    folder : pathlib.Path, optional
-        Where the databases lie.
-    durations_s : sequence of float
-        Window lengths in seconds.
-    on_duration : callable, optional
-        Called without arguments after each of them.
-
-    Returns
-    -------
-    Predictions
-        Of every duration, all as fold 0.
-
-    Raises
-    ------
-    ValueError
-        If a patient was trained on or selected with.
+    subset : {"train", "validation", "test"}
+        What they were for.
     """
-    config = _of_databases(data_config(bundle), databases)
-    tested = (load_windows(_of_length(config, duration_s), folder) for duration_s in durations_s)
-    return _predict(bundle, tested, 0, on_duration)
+    return frozenset(getattr(bundle.card.patients, subset))
 
 
-def predict_bundles(
-    bundles: Sequence[Bundle],
-    databases: Sequence[str] = (),
-    folder: Path | None = None,
-    *,
-    on_duration: Callable[[], Any] | None = None,
-) -> Predictions:
-    """Let each bundle judge its own test patients, or a single one databases that it has not seen.
-
-    Parameters
-    ----------
-    bundles : sequence of Bundle
-        As `find_bundles` gives them.
-    databases : sequence of str
-        Names or manifest paths; none for the test patients.
-    folder : pathlib.Path, optional
-        Where the databases lie.
-    on_duration : callable, optional
-        Called without arguments after each duration of each bundle.
-
-    Returns
-    -------
-    Predictions
-        Of all durations in `DURATIONS_S`, the folds pooled.
-
-    Raises
-    ------
-    ValueError
-        If a patient was trained on or selected with, or several bundles are to judge databases.
-    """
-    if not databases:
-        return Predictions.concatenate(
-            [predict_test_part(bundle, folder, on_duration=on_duration) for bundle in bundles]
-        )
-    if len(bundles) > 1:
-        raise ValueError(f"there are {len(bundles)} bundles; give the one to judge on {', '.join(databases)}.")
-    return predict_databases(bundles[0], databases, folder, on_duration=on_duration)
-
-
-def predict_baselines(
-    bundles: Sequence[Bundle],
-    databases: Sequence[str] = (),
-    folder: Path | None = None,
-    *,
-    duration_s: float,
-    on_bundle: Callable[[], Any] | None = None,
-) -> dict[str, Predictions]:
-    """Fit the classical detectors as the bundles were trained, and let them judge the same windows.
-
-    Parameters
-    ----------
-    bundles : sequence of Bundle
-        As `find_bundles` gives them. Detectors are fitted on the training windows of each by itself: those of its
-        own fold, with its limit a patient and its supplement.
-    databases, folder
-        As for `predict_bundles`.
-    duration_s : float
-        Length of all windows in seconds.
-    on_bundle : callable, optional
-        Called without arguments after each of them.
-
-    Returns
-    -------
-    dict of str to Predictions
-        As `ecg_shock.evaluation.detectors.baseline_predictions` names them, the folds pooled.
-
-    Raises
-    ------
-    ValueError
-        If a patient was trained on and is to be judged.
-    FileNotFoundError
-        If recordings are not there.
-    """
-    from ecg_shock.evaluation.detectors import baseline_predictions
-
-    of_folds = []
-    for bundle in bundles:
-        config = _of_length(data_config(bundle), duration_s)
-        train = load_parts(config, folder).train
-        tested = judged_windows(bundle, databases, folder, duration_s=duration_s)
-        of_folds.append(baseline_predictions(train, tested, 0 if databases else config.fold))
-        if on_bundle:
-            on_bundle()
-    return {name: Predictions.concatenate([found[name] for found in of_folds]) for name in of_folds[0]}
-
-
-def judged_windows(
-    bundle: Bundle, databases: Sequence[str] = (), folder: Path | None = None, *, duration_s: float
-) -> WindowSet:
-    """Load the windows that a bundle is judged on.
+def refuse_seen(bundle: Bundle, patients: Iterable[str]) -> None:
+    """Refuse patients that a model was trained on or selected with.
 
     Parameters
     ----------
     bundle : Bundle
         The model.
-    databases, folder
-        As for `predict_bundles`.
-    duration_s : float
-        Length of the windows in seconds.
-
-    Returns
-    -------
-    WindowSet
-        On the first lead, intermediate classes included.
-    """
-    config = _of_length(data_config(bundle), duration_s)
-    return load_windows(_of_databases(config, databases), folder) if databases else load_test(config, folder)
-
-
-def left_out(
-    bundles: Sequence[Bundle], databases: Sequence[str] = (), folder: Path | None = None, *, duration_s: float
-) -> tuple[LeftOut, ...]:
-    """Say what of the tested recordings is in no window.
-
-    Parameters
-    ----------
-    bundles, databases, folder
-        As for `predict_bundles`.
-    duration_s : float
-        Length of the windows in seconds.
-
-    Returns
-    -------
-    tuple of LeftOut
-        Of every recording of a tested patient, also of those without any window.
-    """
-    found: list[LeftOut] = []
-    for bundle in bundles:
-        config = _of_length(data_config(bundle), duration_s)
-        if databases:
-            found += load_windows(_of_databases(config, databases), folder).left_out
-            continue
-        tested = load_split(config.split)[config.fold].test
-        for name in config.databases:
-            windows = load_windows(_of_databases(config, [name]), folder)
-            found += [entry for entry in windows.left_out if _patient_of(name, entry.record) in tested]
-    return tuple(found)
-
-
-def recordings_of(windows: WindowSet | Predictions, folder: Path | None = None) -> Iterator[Recording]:
-    """Read the recordings that windows were cut from, one after the other.
-
-    Parameters
-    ----------
-    windows : WindowSet or Predictions
-        Of databases that lie in files, or synthetic.
-    folder : pathlib.Path, optional
-        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
-
-    Yields
-    ------
-    Recording
-        Without labels, which the windows have.
+    patients : iterable of str
+        Who is to be tested.
 
     Raises
     ------
-    OSError, ValueError
-        As `ecg_shock.data.recordings.read_record`.
+    ValueError
+        If the model has seen one of them.
     """
-    records = dict.fromkeys(zip(windows.database.tolist(), windows.record.tolist(), strict=True))
-    for database, record in records:
-        if database != SYNTHETIC:
-            yield replace(read_record(data_dir(folder) / database / record), database=database)
-    if any(database == SYNTHETIC for database, _ in records):
-        for recording in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED):
-            if (recording.database, recording.name) in records:
-                yield recording
+    leaked = set(patients) & (patients_of(bundle, "train") | patients_of(bundle, "validation"))
+    if leaked:
+        raise ValueError(f"patients {sorted(leaked)!r} are tested, but {bundle.folder} has seen them.")
 
 
 def measure(windows: WindowSet) -> tuple[np.ndarray, np.ndarray]:
-    """Measure what parts the classes of VT and VF, as the label policy does.
+    """Measure what separates the classes of VT and VF, as the label policy does.
 
     Parameters
     ----------
@@ -372,11 +435,24 @@ def measure(windows: WindowSet) -> tuple[np.ndarray, np.ndarray]:
     return rate, amplitude
 
 
+def _records_of(source: str) -> tuple[Record, ...]:
+    if source == SYNTHETIC:
+        return _synthetic_records()
+    manifest = load_manifest(source)
+    return tuple(Record(source, manifest.name, record, manifest.patient_of(record)) for record in manifest.records)
+
+
+@lru_cache(maxsize=1)
+def _synthetic_records() -> tuple[Record, ...]:
+    recordings = synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
+    return tuple(Record(SYNTHETIC, SYNTHETIC, recording.name, recording.patient) for recording in recordings)
+
+
 def _all_but_fold(bundle: Bundle) -> dict[str, Any]:
     """List what bundles of one model share, by the names of `bundle.toml`."""
     config = data_config(bundle)
     data = {f"data.{key}": value for key, value in config.model_dump(mode="json", exclude={"fold"}).items()}
-    training = {f"training.{key}": value for key, value in bundle.card.get("training", {}).items()}
+    training = {f"training.{key}": value for key, value in bundle.card.training.items()}
     return {
         "network": bundle.spec,
         "preprocessing": bundle.preprocessing,
@@ -384,50 +460,3 @@ def _all_but_fold(bundle: Bundle) -> dict[str, Any]:
         **data,
         **training,
     }
-
-
-def _of_databases(config: DataConfig, databases: Sequence[str]) -> DataConfig:
-    return config.model_copy(update={"databases": tuple(databases)})
-
-
-def _patient_of(database: str, record: str) -> str:
-    return f"{SYNTHETIC}/{record}" if database == SYNTHETIC else load_manifest(database).patient_of(record)
-
-
-def _of_length(config: DataConfig, window_s: float) -> DataConfig:
-    return config.model_copy(update={"window_s": float(window_s)})
-
-
-def _predict(
-    bundle: Bundle, tested: Iterable[WindowSet], fold: int, on_duration: Callable[[], Any] | None
-) -> Predictions:
-    advisor = Advisor(bundle)
-    seen = {patient for job in ("train", "validation") for patient in bundle.card["patients"][job]}
-    predictions = []
-    for windows in tested:
-        leaked = seen & set(windows.patient.tolist())
-        if leaked:
-            raise ValueError(f"patients {sorted(leaked)!r} are tested, but {bundle.folder} has seen them.")
-        probability = advisor.probabilities(windows.ecg)
-        rate, amplitude = measure(windows)
-        n = len(windows)
-        predictions.append(
-            Predictions(
-                database=windows.database,
-                record=windows.record,
-                lead=windows.lead,
-                patient=windows.patient,
-                start_s=windows.start_s,
-                duration_s=np.full(n, windows.window_s),
-                rhythm=windows.rhythm,
-                aha_class=windows.aha_class,
-                probability=probability,
-                shock=probability >= bundle.threshold,
-                fold=np.full(n, fold),
-                rate_bpm=rate,
-                amplitude_mv=amplitude,
-            )
-        )
-        if on_duration:
-            on_duration()
-    return Predictions.concatenate(predictions)

@@ -1,4 +1,4 @@
-"""From predictions to the figures a shock-advisory algorithm is judged by.
+"""From predictions to the figures that a shock-advisory algorithm is evaluated by.
 
 The goals are those of the AHA [1]_ for each class of rhythm; the counts TP, FN, TN and FP, and the positive
 predictive value, are what IEC 60601-2-4 asks a maker to state. Windows of an intermediate class (fine VF, other VT)
@@ -11,7 +11,6 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,17 +20,18 @@ from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
 from ecg_shock.evaluation.confidence import (
     ALPHA,
     RESAMPLES,
-    bootstrap_limit,
-    cluster_limit,
-    design_effect,
+    BalancedAccuracy,
+    Proportion,
+    balanced_accuracy_of,
     lower_limit,
+    proportion_of,
     upper_limit,
 )
-from ecg_shock.evaluation.predictions import Predictions, codes, recordings
+from ecg_shock.evaluation.predictions import Predictions, codes
 from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 if TYPE_CHECKING:
-    from ecg_shock.evaluation.events import WholeRecords
+    import pandas as pd
 
 GROUPS = {"shockable": SHOCKABLE, "nonshockable": NONSHOCKABLE, "intermediate": INTERMEDIATE}
 MEASURES = {"shockable": "Se", "nonshockable": "Sp", "intermediate": "shock advised"}
@@ -41,9 +41,9 @@ DOES_NOT_MEET = "does not meet"
 TOO_FEW_WINDOWS = "too few windows"
 REPORT_ONLY = "report only"
 
-MOST_ERRORS = 10  # patients named in a report
+MAX_PATIENTS_NAMED = 10  # for their errors, in a report
 
-# Where else the classes may part. Makers state rates from 140 bpm on; the AHA's 0.2 mV leaves open how it is measured.
+# Other limits between the classes. Makers state rates from 140 bpm on; the AHA's 0.2 mV leaves open how it is measured.
 RAPID_VT_BPM = (140.0, 150.0, 160.0, 180.0, 200.0)
 COARSE_VF_MV = (0.1, 0.15, 0.2, 0.25, 0.3)
 
@@ -81,69 +81,6 @@ AHA_GOALS = {  # Kerber et al. 1997
 
 
 @dataclass(frozen=True)
-class Rate:
-    """A share of windows, and how sure it is.
-
-    Parameters
-    ----------
-    windows, patients : int
-        What the share rests on.
-    count : int
-        The windows with the right advice: shock for shockable, no shock for nonshockable ones. Of an intermediate
-        class, which has no right advice, the windows advised shock.
-    observed : float or None
-        ``count / windows``; like the rest None where there are no windows.
-    lower_limit : float or None
-        Clopper-Pearson, one-sided, as if windows were independent.
-    patient_limit : float or None
-        From resampling patients, one-sided; None also where a single patient leaves nothing to resample.
-    macro_average : float or None
-        Mean over patients of each patient's share.
-    design_effect : float or None
-        How many times the variance is that of independent windows, see `ecg_shock.evaluation.confidence.design_effect`;
-        None also for a single patient, and where all windows or none count.
-    cluster_limit : float or None
-        One-sided, by the effective number of windows, see `ecg_shock.evaluation.confidence.cluster_limit`: what to
-        trust where few patients have errors. None also for a single patient with some windows wrong.
-    """
-
-    windows: int
-    patients: int
-    count: int
-    observed: float | None
-    lower_limit: float | None
-    patient_limit: float | None
-    macro_average: float | None
-    design_effect: float | None = None
-    cluster_limit: float | None = None
-
-    @property
-    def effective_windows(self) -> float | None:
-        """As many independent windows would tell as much, at most those that there are; None without design effect."""
-        # With few patients a design effect below 1 is chance: it makes no windows out of nothing.
-        return None if self.design_effect is None else self.windows / max(self.design_effect, 1.0)
-
-
-@dataclass(frozen=True)
-class BalancedAccuracy:
-    """The mean of sensitivity and specificity.
-
-    Parameters
-    ----------
-    patients : int
-        All with shockable or nonshockable windows.
-    observed : float or None
-        None where there are no shockable or no nonshockable windows.
-    patient_limit : float or None
-        As in `Rate`; windows of both groups are resampled together, patient by patient.
-    """
-
-    patients: int
-    observed: float | None
-    patient_limit: float | None
-
-
-@dataclass(frozen=True)
 class AhaRow:
     """One class of rhythm against its goal.
 
@@ -155,7 +92,7 @@ class AhaRow:
         What `rate` is the share of.
     goal : AhaGoal
         What the AHA asks.
-    rate : Rate
+    rate : Proportion
         What was found.
     verdict : {"meets", "does not meet", "too few windows", "report only"}
         ``"meets"`` takes both lines: the observed share above its goal, and its 90 % one-sided Clopper-Pearson limit at
@@ -166,18 +103,18 @@ class AhaRow:
     aha_class: str
     measure: str
     goal: AhaGoal
-    rate: Rate
+    rate: Proportion
     verdict: str
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """A class as it would be judged if it parted from its neighbour elsewhere.
+    """A class as it would be evaluated with another limit to its neighbour.
 
     Parameters
     ----------
     measured : {"rate_bpm", "amplitude_mv"}
-        What parts the classes: the rate of VT, in beats per minute, or the peak-to-peak amplitude of VF, in mV.
+        What separates the classes: the rate of VT, in beats per minute, or the peak-to-peak amplitude of VF, in mV.
     limit : float
         VT from this rate on is rapid; VF above this amplitude is coarse.
     row : AhaRow
@@ -200,7 +137,7 @@ class GroupRow:
     group : {"shockable", "nonshockable", "intermediate"}
         What the windows call for.
     windows, patients, count : int
-        As in `Rate`.
+        As in `Proportion`.
     """
 
     name: str
@@ -222,7 +159,7 @@ class Performance:
         All of them, intermediate ones too.
     aha : tuple of AhaRow
         The seven classes, in the order of `ecg_shock.rhythms.AHA_CLASSES`.
-    sensitivity, specificity : Rate
+    sensitivity, specificity : Proportion
         Pooled over the shockable and over the nonshockable classes.
     balanced_accuracy : BalancedAccuracy
         The mean of both.
@@ -235,7 +172,7 @@ class Performance:
     by_database, by_rhythm : tuple of GroupRow
         Every window once in each.
     most_errors : tuple of GroupRow
-        The patients with the most wrong advice, at most `MOST_ERRORS` rows, worst first.
+        The patients with the most wrong advice, at most `MAX_PATIENTS_NAMED` rows, worst first.
     by_label : tuple of LabelRow
         Rapid VT and coarse VF at other limits, see `sensitivity_to_labels`; none where they were not measured.
     overlapping : int
@@ -246,8 +183,8 @@ class Performance:
     windows: int
     patients: int
     aha: tuple[AhaRow, ...]
-    sensitivity: Rate
-    specificity: Rate
+    sensitivity: Proportion
+    specificity: Proportion
     balanced_accuracy: BalancedAccuracy
     tp: int
     fn: int
@@ -265,7 +202,7 @@ class Performance:
 
 @dataclass(frozen=True)
 class Model:
-    """What was judged: a model as its bundle describes it.
+    """What was evaluated: a model as its bundle describes it.
 
     Parameters
     ----------
@@ -316,9 +253,6 @@ class Validation:
         Of the patient bootstrap.
     source : str
         Where the predictions came from, if not from our models; may be empty.
-    whole_records : WholeRecords, optional
-        What an alarm does on the whole records of the same patients, see `ecg_shock.evaluation.events`; None if they
-        were not scanned.
     """
 
     models: tuple[Model, ...]
@@ -328,10 +262,9 @@ class Validation:
     resamples: int
     seed: int
     source: str = ""
-    whole_records: WholeRecords | None = None
 
 
-def judge(
+def evaluate(
     predictions: Predictions,
     *,
     models: tuple[Model, ...] = (),
@@ -380,16 +313,16 @@ def judge(
 def sensitivity_to_labels(
     predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[LabelRow, ...]:
-    """Judge rapid VT and coarse VF again with other limits between the classes.
+    """Evaluate rapid VT and coarse VF again with other limits between the classes.
 
-    Where a verdict changes with the limit, it hangs on the labels and not on the algorithm alone.
+    Where a verdict changes with the limit, it depends on the labels and not on the algorithm alone.
 
     Parameters
     ----------
     predictions : Predictions
         Of one duration, with the `rate_bpm` of every window of VT or the `amplitude_mv` of every window of VF.
     alpha, resamples, seed
-        As for `judge`.
+        As for `evaluate`.
 
     Returns
     -------
@@ -402,54 +335,61 @@ def sensitivity_to_labels(
     ValueError
         If the bootstrap's parameters are not allowed.
     """
-    vt, vf = (
-        np.isin(predictions.aha_class, classes) for classes in (("rapid_vt", "other_vt"), ("coarse_vf", "fine_vf"))
-    )
     rates, amplitudes = predictions.rate_bpm, predictions.amplitude_mv
-    members = [("rapid_vt", "rate_bpm", limit, vt, rates >= limit) for limit in RAPID_VT_BPM]
-    members += [("coarse_vf", "amplitude_mv", limit, vf, amplitudes > limit) for limit in COARSE_VF_MV]
+    vt = np.isin(predictions.aha_class, ("rapid_vt", "other_vt"))
+    vf = np.isin(predictions.aha_class, ("coarse_vf", "fine_vf"))
+    labels = []
+    if vt.any() and not np.isnan(rates[vt]).any():
+        labels += [("rapid_vt", "rate_bpm", limit, vt & (rates >= limit)) for limit in RAPID_VT_BPM]
+    if vf.any() and not np.isnan(amplitudes[vf]).any():
+        labels += [("coarse_vf", "amplitude_mv", limit, vf & (amplitudes > limit)) for limit in COARSE_VF_MV]
     patients, patient = codes(predictions.patient)
+    record = _records(predictions)
     rows = []
-    for aha_class, measured, limit, candidates, beyond in members:
-        if not candidates.any() or np.isnan(getattr(predictions, measured)[candidates]).any():
-            continue
-        inside = candidates & beyond
+    for aha_class, measured, limit, inside in labels:
         counts = np.bincount(patient[inside & predictions.shock], minlength=len(patients))
         windows = np.bincount(patient[inside], minlength=len(patients))
-        rate = rate_of(counts, windows, alpha, resamples, seed)
-        rows.append(LabelRow(measured, limit, _row(aha_class, rate, _count_apart(predictions, inside))))
+        rate = proportion_of(counts, windows, alpha, resamples, seed)
+        apart = _count_apart(record[inside], predictions.start_s[inside], float(predictions.duration_s[0]))
+        rows.append(LabelRow(measured, limit, _row(aha_class, rate, apart)))
     return tuple(rows)
 
 
 def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) -> Performance:
-    shock = predictions.shock
-    shockable = np.isin(predictions.aha_class, SHOCKABLE)
-    nonshockable = np.isin(predictions.aha_class, NONSHOCKABLE)
-    counted = np.where(nonshockable, ~shock, shock)
-    patients, patient = codes(predictions.patient)
+    """Evaluate windows of one duration."""
+    import pandas as pd
 
-    def by_patient(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        counts = np.bincount(patient[mask & counted], minlength=len(patients))
-        return counts, np.bincount(patient[mask], minlength=len(patients))
+    duration_s = float(predictions.duration_s[0])
+    table = predictions.to_frame()
+    groups = {aha_class: group for group, classes in GROUPS.items() for aha_class in classes}
+    table["group"] = pd.Categorical(table["aha_class"].map(groups).astype(object), categories=list(GROUPS))
+    table["count"] = predictions.shock != (table["group"] == "nonshockable")
+    patient, n_patients = table["patient"].cat.codes.to_numpy(), len(table["patient"].cat.categories)
 
-    def rate(mask: np.ndarray) -> Rate:
-        return rate_of(*by_patient(mask), alpha, resamples, seed)
+    def by_patient(mask: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.bincount(patient[mask & table["count"]], minlength=n_patients)
+        return counts, np.bincount(patient[mask], minlength=n_patients)
 
-    sensitivity, specificity = rate(shockable), rate(nonshockable)
+    shockable, nonshockable = (by_patient(table["group"] == group) for group in ("shockable", "nonshockable"))
+    sensitivity, specificity = (proportion_of(*counts, alpha, resamples, seed) for counts in (shockable, nonshockable))
     tp, tn = sensitivity.count, specificity.count
     fn, fp = sensitivity.windows - tp, specificity.windows - tn
+    record = _records(predictions)
+    aha = []
+    for aha_class in AHA_CLASSES:
+        of_class = table["aha_class"] == aha_class
+        apart = _count_apart(record[of_class], predictions.start_s[of_class], duration_s)
+        aha.append(_row(aha_class, proportion_of(*by_patient(of_class), alpha, resamples, seed), apart))
+    errors = [row for row in _group_rows(table, "patient") if row.group != "intermediate" and row.count < row.windows]
+    errors.sort(key=lambda row: (row.count - row.windows, row.name, row.group != "shockable"))
     return Performance(
-        duration_s=float(predictions.duration_s[0]),
+        duration_s=duration_s,
         windows=len(predictions),
-        patients=len(patients),
-        aha=tuple(
-            _row(aha_class, rate(of_class), _count_apart(predictions, of_class))
-            for aha_class in AHA_CLASSES
-            for of_class in [predictions.aha_class == aha_class]
-        ),
+        patients=n_patients,
+        aha=tuple(aha),
         sensitivity=sensitivity,
         specificity=specificity,
-        balanced_accuracy=_balanced_accuracy(by_patient(shockable), by_patient(nonshockable), alpha, resamples, seed),
+        balanced_accuracy=balanced_accuracy_of(shockable, nonshockable, alpha, resamples, seed),
         tp=tp,
         fn=fn,
         tn=tn,
@@ -457,101 +397,28 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         ppv=tp / (tp + fp) if tp + fp else None,
         false_positive_rate=fp / (fp + tn) if fp + tn else None,
         false_positive_rate_upper_limit=upper_limit(fp, fp + tn, alpha) if fp + tn else None,
-        by_database=tuple(_group_rows(predictions, predictions.database, counted)),
-        by_rhythm=tuple(_group_rows(predictions, predictions.rhythm, counted)),
-        most_errors=_most_errors(
-            patients, {"shockable": by_patient(shockable), "nonshockable": by_patient(nonshockable)}
-        ),
+        by_database=_group_rows(table, "database"),
+        by_rhythm=_group_rows(table, "rhythm"),
+        most_errors=tuple(errors[:MAX_PATIENTS_NAMED]),
         by_label=sensitivity_to_labels(predictions, alpha=alpha, resamples=resamples, seed=seed),
-        overlapping=_count_overlapping(predictions),
+        overlapping=int(_overlaps(record, predictions.start_s, duration_s)[2].sum()),
     )
 
 
-def _row(aha_class: str, rate: Rate, apart: int) -> AhaRow:
+def _group_rows(table: pd.DataFrame, column: str) -> tuple[GroupRow, ...]:
+    found = table.groupby([column, "group"], observed=True).agg(
+        windows=("count", "size"), patients=("patient", "nunique"), count=("count", "sum")
+    )
+    return tuple(GroupRow(*row) for row in found.reset_index().itertuples(index=False))
+
+
+def _row(aha_class: str, rate: Proportion, apart: int) -> AhaRow:
     goal = AHA_GOALS[aha_class]
-    return AhaRow(aha_class, MEASURES[_group_of(aha_class)], goal, rate, _verdict(rate, goal, apart))
+    measure = next(MEASURES[group] for group, classes in GROUPS.items() if aha_class in classes)
+    return AhaRow(aha_class, measure, goal, rate, _verdict(rate, goal, apart))
 
 
-def _in_order(predictions: Predictions, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return records and starts of some windows, ordered by both, and which begin before the one before has ended."""
-    record, start_s = recordings(predictions, by_lead=False)[mask], predictions.start_s[mask]
-    order = np.lexsort((start_s, record))
-    record, start_s = record[order], start_s[order]
-    ends_s = start_s[:-1] + predictions.duration_s[0]
-    overlaps = (record[1:] == record[:-1]) & (start_s[1:] < ends_s - _ROUNDING_S)
-    return record, start_s, np.concatenate([np.zeros(min(1, len(record)), dtype=bool), overlaps])
-
-
-def _count_overlapping(predictions: Predictions) -> int:
-    return int(_in_order(predictions, np.ones(len(predictions), dtype=bool))[2].sum())
-
-
-def _count_apart(predictions: Predictions, mask: np.ndarray) -> int:
-    """Count as many of some windows as lie apart from each other."""
-    record, start_s, overlaps = _in_order(predictions, mask)
-    if not overlaps.any():
-        return len(record)
-    apart, last, free_from_s = 0, -1, 0.0
-    duration_s = float(predictions.duration_s[0]) - _ROUNDING_S
-    for number, start in zip(record.tolist(), start_s.tolist(), strict=True):
-        if number != last or start >= free_from_s:
-            apart, last, free_from_s = apart + 1, number, start + duration_s
-    return apart
-
-
-def _group_of(aha_class: str) -> str:
-    return next(group for group, classes in GROUPS.items() if aha_class in classes)
-
-
-def rate_of(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Rate:
-    """Compute a share of windows and its limits.
-
-    Parameters
-    ----------
-    counts, windows : numpy.ndarray
-        Shape (n_patients,), int: windows that count, and all windows, of each patient; none is allowed.
-    alpha, resamples, seed : float, int, int
-        As for `judge`.
-    """
-    counts, windows = counts[windows > 0], windows[windows > 0]
-    count, total = int(counts.sum()), int(windows.sum())
-    if total == 0:
-        return Rate(0, 0, 0, None, None, None, None)
-    return Rate(
-        windows=total,
-        patients=len(windows),
-        count=count,
-        observed=count / total,
-        lower_limit=lower_limit(count, total, alpha),
-        patient_limit=_or_none(bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)),
-        macro_average=float(np.mean(counts / windows)),
-        design_effect=_or_none(design_effect(counts, windows)),
-        cluster_limit=_or_none(cluster_limit(counts, windows, alpha=alpha)),
-    )
-
-
-def _balanced_accuracy(
-    shockable: tuple[np.ndarray, np.ndarray],
-    nonshockable: tuple[np.ndarray, np.ndarray],
-    alpha: float,
-    resamples: int,
-    seed: int,
-) -> BalancedAccuracy:
-    counts, windows = (np.stack(pair, axis=1) for pair in zip(shockable, nonshockable, strict=True))
-    judged = windows.any(axis=1)
-    counts, windows = counts[judged], windows[judged]
-    if not windows.any(axis=0).all():
-        return BalancedAccuracy(len(windows), None, None)
-    limit = bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)
-    observed = float(np.mean(counts.sum(axis=0) / windows.sum(axis=0)))
-    return BalancedAccuracy(len(windows), observed, _or_none(limit))
-
-
-def _or_none(limit: float) -> float | None:
-    return None if np.isnan(limit) else limit
-
-
-def _verdict(rate: Rate, goal: AhaGoal, apart: int) -> str:
+def _verdict(rate: Proportion, goal: AhaGoal, apart: int) -> str:
     if goal.observed is None or goal.limit is None:
         return REPORT_ONLY
     if rate.observed is None or apart < goal.min_windows:
@@ -560,31 +427,28 @@ def _verdict(rate: Rate, goal: AhaGoal, apart: int) -> str:
     return MEETS if rate.observed > goal.observed and limit >= goal.limit else DOES_NOT_MEET
 
 
-def _group_rows(predictions: Predictions, column: np.ndarray, counted: np.ndarray) -> Iterator[GroupRow]:
-    names, code = codes(column)
-    patient = codes(predictions.patient)[1]
-    in_group = {group: np.isin(predictions.aha_class, classes) for group, classes in GROUPS.items()}
-    for number, name in enumerate(names):
-        here = code == number
-        for group, members in in_group.items():
-            mask = members & here
-            if mask.any():
-                yield GroupRow(
-                    name=name,
-                    group=group,
-                    windows=int(mask.sum()),
-                    patients=len(np.unique(patient[mask])),
-                    count=int(counted[mask].sum()),
-                )
+def _records(predictions: Predictions) -> np.ndarray:
+    """Return the number of each record, shape (n_windows,), int; the leads of a record share it."""
+    databases, database = codes(predictions.database)
+    return codes(predictions.record)[1] * len(databases) + database
 
 
-def _most_errors(
-    patients: list[str], counts_by_group: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> tuple[GroupRow, ...]:
-    """Name the patients with the most wrong advice; an intermediate class has none."""
-    rows = [
-        GroupRow(name=patients[i], group=group, windows=int(windows[i]), patients=1, count=int(right[i]))
-        for group, (right, windows) in counts_by_group.items()
-        for i in np.flatnonzero(right < windows)
-    ]
-    return tuple(sorted(rows, key=lambda row: (row.count - row.windows, row.name))[:MOST_ERRORS])
+def _overlaps(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Order windows by record and start, and tell which begin before the one before them has ended."""
+    order = np.lexsort((start_s, record))
+    record, start_s = record[order], start_s[order]
+    overlaps = np.zeros(len(record), dtype=bool)
+    overlaps[1:] = (record[1:] == record[:-1]) & (start_s[1:] < start_s[:-1] + duration_s - _ROUNDING_S)
+    return record, start_s, overlaps
+
+
+def _count_apart(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> int:
+    """Count as many windows as lie apart from each other."""
+    record, start_s, overlaps = _overlaps(record, start_s, duration_s)
+    if not overlaps.any():
+        return len(record)
+    apart, last, free_from_s = 0, -1, 0.0
+    for number, start in zip(record.tolist(), start_s.tolist(), strict=True):
+        if number != last or start >= free_from_s:
+            apart, last, free_from_s = apart + 1, number, start + duration_s - _ROUNDING_S
+    return apart

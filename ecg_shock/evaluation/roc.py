@@ -152,14 +152,9 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
 
 
 def reliability(
-    predictions: Predictions,
-    *,
-    bins: int = BINS,
-    alpha: float = ALPHA,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0
 ) -> Reliability:
-    """Compare probabilities with how often windows are shockable, in bins of one width.
+    """Compare probabilities with how often windows are shockable, in `BINS` of one width.
 
     The share of shockable windows is that of the test set, which holds far more of them than what a device meets:
     the curve holds for as many shockable windows as the set has, and for no other.
@@ -168,8 +163,6 @@ def reliability(
     ----------
     predictions : Predictions
         Of one duration, with probabilities.
-    bins : int
-        How many, at least 2.
     alpha : float
         Error probability of the band, two-sided: half of it on each side.
     resamples, seed : int
@@ -182,19 +175,17 @@ def reliability(
     Raises
     ------
     ValueError
-        If there are no probabilities, several durations, no windows, or fewer than 2 bins; or if the bootstrap's
-        parameters are not allowed.
+        If there are no probabilities, several durations, or no windows; or if the bootstrap's parameters
+        are not allowed.
     """
     check_bootstrap(alpha, resamples)
-    if bins < 2:
-        raise ValueError(f"bins is {bins!r}; allowed are 2 and more")
     probability, shockable, patient, n_patients = _clear(predictions)
-    edges = np.arange(bins + 1) / bins  # not linspace, whose 0.3 is above 0.3
-    number = np.minimum(np.searchsorted(edges, probability, side="right") - 1, bins - 1)
+    edges = np.arange(BINS + 1) / BINS  # not linspace, whose 0.3 is above 0.3
+    number = np.minimum(np.searchsorted(edges, probability, side="right") - 1, BINS - 1)
     cell = number * n_patients + patient
-    windows = np.bincount(cell, minlength=bins * n_patients).reshape(bins, n_patients)
-    positives = np.bincount(cell[shockable], minlength=bins * n_patients).reshape(bins, n_patients)
-    lower, upper = np.full((2, bins), np.nan)
+    windows = np.bincount(cell, minlength=BINS * n_patients).reshape(BINS, n_patients)
+    positives = np.bincount(cell[shockable], minlength=BINS * n_patients).reshape(BINS, n_patients)
+    lower, upper = np.full((2, BINS), np.nan)
     for i in np.flatnonzero(windows.any(axis=1)):
         there = windows[i] > 0
         k, n = positives[i, there], windows[i, there]
@@ -202,7 +193,7 @@ def reliability(
         upper[i] = 1 - bootstrap_limit(n - k, n, alpha=alpha / 2, resamples=resamples, seed=seed)
     with np.errstate(invalid="ignore"):  # an empty bin has neither
         share = positives.sum(axis=1) / windows.sum(axis=1)
-        mean = np.bincount(number, weights=probability, minlength=bins) / windows.sum(axis=1)
+        mean = np.bincount(number, weights=probability, minlength=BINS) / windows.sum(axis=1)
     return Reliability(
         edges=edges,
         windows=windows.sum(axis=1),

@@ -1,6 +1,6 @@
 """How advice bears noise, artefacts and what devices do to a signal.
 
-Recorded strips are disturbed before anything else is done with them, and then judged as any strip of a user's. An
+Recorded strips are disturbed before anything else is done with them, and then predicted as any strip of a user's. An
 unusable strip is advised no shock: that is wrong for a shockable rhythm and right for a nonshockable one, so that
 a high specificity together with many unusable strips is no strength.
 """
@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ecg_shock.data.noise import add_noise, compressions, draw_noise, mains, read_noise, resample
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
-from ecg_shock.evaluation.metrics import Rate, rate_of
+from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, Proportion, proportion_of
 from ecg_shock.inference.advisor import Advisor
-from ecg_shock.models.bundle import Bundle, data_config
 from ecg_shock.preprocessing import hold_invalid
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
@@ -51,7 +48,7 @@ class StressPoint:
         To which degree, as one reads it, such as ``"6 dB"``.
     value : float
         The same as a number, by which points of one stress are drawn in a line.
-    sensitivity, specificity : Rate
+    sensitivity, specificity : Proportion
         Over the shockable and the nonshockable windows. An unusable window is advised no shock.
     unusable : int
         Windows that the rule for unusable strips refused.
@@ -60,8 +57,8 @@ class StressPoint:
     stress: str
     level: str
     value: float
-    sensitivity: Rate
-    specificity: Rate
+    sensitivity: Proportion
+    specificity: Proportion
     unusable: int
 
 
@@ -117,89 +114,104 @@ def standard_stresses(folder: Path | None = None) -> tuple[Stress, ...]:
     return tuple(stresses)
 
 
-def stress_test(
-    model: Bundle | Advisor,
-    recordings: Iterable[Recording],
-    windows: WindowSet,
-    stresses: Sequence[Stress],
-    *,
-    at_most: int | None = None,
-    seed: int = 0,
-    alpha: float = ALPHA,
-    resamples: int = RESAMPLES,
-    on_recording: Callable[[], Any] | None = None,
-) -> tuple[StressPoint, ...]:
-    """Measure how advice bears disturbances of the recorded signal.
+class StressTest:
+    """Measure how advice bears disturbances of the recorded signal, one recording at a time.
 
     The strip that each window was cut from is taken as recorded, disturbed, and given to `Advisor.predict_many`: filter
     and rule for unusable strips are those that a user meets.
 
     Parameters
     ----------
-    model : Bundle or Advisor
-        Of a bundle the windows' patients must be unknown. Of an advisor that is not checked: the caller answers for it.
-    recordings : iterable of Recording
-        All that the windows were cut from, such as `ecg_shock.evaluation.evaluation_set.recordings_of` yields; one
-        is held at a time. Others are ignored.
+    advisor : Advisor
+        The model. That it has not seen the windows' patients is for whoever loads them to check, as
+        `ecg_shock.evaluation.evaluation_set.EvaluationSet.windows` does.
     windows : WindowSet
-        Where to look; windows of intermediate classes are left out.
+        Where to look, of clear classes, such as `sub_sample` draws.
     stresses : sequence of Stress
         Such as `standard_stresses`.
-    at_most : int, optional
-        Windows of each patient and AHA class, drawn at random; all by default.
     seed : int
-        Of that draw, of every disturbance and of the patient bootstrap.
-    alpha, resamples : float, int
-        As for `ecg_shock.evaluation.metrics.judge`.
-    on_recording : callable, optional
-        Called without arguments after each recording.
-
-    Returns
-    -------
-    tuple of StressPoint
-        The undisturbed strips first, called ``"none"``; then one for each of `stresses`, on the same windows.
+        Of every disturbance and of the patient bootstrap.
 
     Raises
     ------
     ValueError
-        If the model has seen a patient, or its card does not say; if there are no windows of clear classes; or if a
-        recording is missing or does not hold a window.
+        If there are no windows.
     """
-    if isinstance(model, Bundle):
-        check_unseen(model, windows)
-        advisor = Advisor(model)
-    else:
-        advisor = model
-    chosen = sub_sample(windows, at_most, seed)
-    if not len(chosen):
-        raise ValueError("there are no windows of clear AHA classes; give at least one.")
-    everything = (Stress("none", "", 0.0, _unchanged), *stresses)
-    shock = np.zeros((len(everything), len(chosen)), dtype=bool)
-    usable = np.zeros_like(shock)
-    missing = np.ones(len(chosen), dtype=bool)
-    for recording in recordings:
-        here = missing & (chosen.database == recording.database) & (chosen.record == recording.name)
-        for lead in np.unique(chosen.lead[here]).tolist():
-            index = np.flatnonzero(here & (chosen.lead == lead))
-            strips = _strips(recording, lead, chosen.start_s[index], chosen.window_s)
-            for i, stress in enumerate(everything):
+
+    def __init__(self, advisor: Advisor, windows: WindowSet, stresses: Sequence[Stress], *, seed: int = 0) -> None:
+        if not len(windows):
+            raise ValueError("there are no windows of clear AHA classes; give at least one.")
+        self._advisor, self._windows, self._seed = advisor, windows, seed
+        self._stresses = (Stress("none", "", 0.0, _unchanged), *stresses)
+        self._shock = np.zeros((len(self._stresses), len(windows)), dtype=bool)
+        self._usable = np.zeros_like(self._shock)
+        self._missing = np.ones(len(windows), dtype=bool)
+
+    def add(self, recording: Recording) -> None:
+        """Disturb the windows of a recording, if it has any.
+
+        Parameters
+        ----------
+        recording : Recording
+            One that windows were cut from, or another.
+
+        Raises
+        ------
+        ValueError
+            If it does not hold a window.
+        """
+        windows = self._windows
+        here = self._missing & (windows.database == recording.database) & (windows.record == recording.name)
+        for lead in np.unique(windows.lead[here]).tolist():
+            index = np.flatnonzero(here & (windows.lead == lead))
+            strips = _strips(recording, lead, windows.start_s[index], windows.window_s)
+            for i, stress in enumerate(self._stresses):
                 place = f"{stress.stress}/{recording.database}/{recording.name}/{lead}"
-                rng = np.random.default_rng([seed, zlib.crc32(place.encode())])
-                advice = advisor.predict_many(*stress.disturb(strips, recording.fs, rng))
-                shock[i, index] = [a.shock for a in advice]
-                usable[i, index] = [a.usable for a in advice]
-        missing &= ~here
-        if on_recording and here.any():
-            on_recording()
-    if missing.any():
-        first = int(np.argmax(missing))
-        raise ValueError(
-            f"{missing.sum()} windows are of recordings that were not given, first "
-            f"{chosen.database[first]}/{chosen.record[first]}; give all that the windows were cut from."
+                rng = np.random.default_rng([self._seed, zlib.crc32(place.encode())])
+                advice = self._advisor.predict_many(*stress.disturb(strips, recording.fs, rng))
+                self._shock[i, index] = [a.shock for a in advice]
+                self._usable[i, index] = [a.usable for a in advice]
+        self._missing &= ~here
+
+    def points(self) -> tuple[StressPoint, ...]:
+        """Count, once all recordings were added.
+
+        Returns
+        -------
+        tuple of StressPoint
+            The undisturbed strips first, called ``"none"``; then one for each stress, on the same windows.
+
+        Raises
+        ------
+        ValueError
+            If a recording is missing.
+        """
+        windows, missing = self._windows, self._missing
+        if missing.any():
+            first = int(np.argmax(missing))
+            raise ValueError(
+                f"{missing.sum()} windows are of recordings that were not given, first "
+                f"{windows.database[first]}/{windows.record[first]}; give all that the windows were cut from."
+            )
+        patients, patient = np.unique(windows.patient, return_inverse=True)
+        shockable = np.isin(windows.aha_class, SHOCKABLE)
+
+        def rate(mask: np.ndarray, right: np.ndarray) -> Proportion:
+            counts = np.bincount(patient[mask & right], minlength=len(patients))
+            totals = np.bincount(patient[mask], minlength=len(patients))
+            return proportion_of(counts, totals, ALPHA, RESAMPLES, self._seed)
+
+        return tuple(
+            StressPoint(
+                stress=stress.stress,
+                level=stress.level,
+                value=float(stress.value),
+                sensitivity=rate(shockable, shock),
+                specificity=rate(~shockable, ~shock),
+                unusable=int((~usable).sum()),
+            )
+            for stress, shock, usable in zip(self._stresses, self._shock, self._usable, strict=True)
         )
-    return tuple(
-        _point(stress, chosen, shock[i], usable[i], alpha, resamples, seed) for i, stress in enumerate(everything)
-    )
 
 
 def sub_sample(windows: WindowSet, at_most: int | None, seed: int) -> WindowSet:
@@ -240,28 +252,6 @@ def sub_sample(windows: WindowSet, at_most: int | None, seed: int) -> WindowSet:
     return windows.select(np.sort(np.array(picked, dtype=int)))
 
 
-def check_unseen(bundle: Bundle, windows: WindowSet) -> None:
-    """Refuse windows of patients that a model was trained on or selected with.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        The model.
-    windows : WindowSet
-        What is to be tested.
-
-    Raises
-    ------
-    ValueError
-        If it has seen one of them, or its card does not say.
-    """
-    data_config(bundle)  # refuses a card that does not say whom it has seen
-    seen = {patient for job in ("train", "validation") for patient in bundle.card["patients"][job]}
-    leaked = seen & set(windows.patient.tolist())
-    if leaked:
-        raise ValueError(f"patients {sorted(leaked)!r} are tested, but {bundle.folder} has seen them.")
-
-
 def _strips(recording: Recording, lead: str, start_s: np.ndarray, window_s: float) -> np.ndarray:
     """Cut the raw strips of windows, shape (n_strips, n), mV."""
     n = round(window_s * recording.fs)
@@ -274,33 +264,6 @@ def _strips(recording: Recording, lead: str, start_s: np.ndarray, window_s: floa
     firsts = np.minimum(firsts, len(recording.signal) - n)  # both were rounded
     column = recording.signal[:, recording.leads.index(lead)].astype(np.float64)
     return column[firsts[:, None] + np.arange(n)]
-
-
-def _point(
-    stress: Stress,
-    windows: WindowSet,
-    shock: np.ndarray,
-    usable: np.ndarray,
-    alpha: float,
-    resamples: int,
-    seed: int,
-) -> StressPoint:
-    patients, patient = np.unique(windows.patient, return_inverse=True)
-
-    def rate(mask: np.ndarray, right: np.ndarray) -> Rate:
-        counts = np.bincount(patient[mask & right], minlength=len(patients))
-        totals = np.bincount(patient[mask], minlength=len(patients))
-        return rate_of(counts, totals, alpha, resamples, seed)
-
-    shockable = np.isin(windows.aha_class, SHOCKABLE)
-    return StressPoint(
-        stress=stress.stress,
-        level=stress.level,
-        value=float(stress.value),
-        sensitivity=rate(shockable, shock),
-        specificity=rate(~shockable, ~shock),
-        unusable=int((~usable).sum()),
-    )
 
 
 def _unchanged(strips: np.ndarray, fs: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:

@@ -1,4 +1,4 @@
-"""`validate`: from an algorithm, be it ours or a file of what any other one said, to the figures it is judged by."""
+"""`validate`: from an algorithm, be it ours or a file of what any other one said, to the figures it is evaluated by."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
-from ecg_shock.evaluation.metrics import Model, Validation, judge
+from ecg_shock.evaluation.metrics import Model, Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.files import sha256
 
@@ -24,7 +24,7 @@ def validate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Validation:
-    """Judge an algorithm by the AHA goals.
+    """Evaluate an algorithm by the AHA goals.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def validate(
     threshold : float, optional
         Probability of *shockable* from which on a shock is advised, for a file that has no column ``shock``.
     databases : sequence of str
-        For a model: databases that it has not seen, to be judged instead of its test patients.
+        For a model: databases that it has not seen, all of whose patients are tested instead of its test patients.
     data : path-like, optional
         For a model: folder of the recordings; ``ECG_SHOCK_DATA``, else the cache folder, if not given.
     alpha : float
@@ -80,16 +80,16 @@ def validate(
         )
     elif Path(predictions).is_dir():
         _refuse("a model, which has its own", threshold=threshold)
-        from ecg_shock.evaluation.evaluation_set import describe, find_bundles, predict_bundles
+        from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles
 
         bundles = find_bundles(Path(predictions))
         models = tuple(describe(bundle) for bundle in bundles)
-        predictions = predict_bundles(bundles, databases, None if data is None else Path(data))
+        predictions = EvaluationSet(bundles, tuple(databases), None if data is None else Path(data)).predictions()
     else:
         _refuse("a file of predictions", databases=databases, data=data)
         source = describe_file(Path(predictions), threshold)
         predictions = Predictions.read_csv(predictions, threshold=threshold)
-    return judge(predictions, models=models, source=source, alpha=alpha, resamples=resamples, seed=seed)
+    return evaluate(predictions, models=models, source=source, alpha=alpha, resamples=resamples, seed=seed)
 
 
 def describe_file(path: Path, threshold: float | None) -> str:

@@ -45,9 +45,7 @@ class _Block:
     biases: np.ndarray
 
 
-def write_c(
-    folder: Path, bundle: Bundle, weights: list[tuple[np.ndarray, np.ndarray]], *, fs: float, int8: bool
-) -> list[Path]:
+def write_c(folder: Path, bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, int8: bool) -> list[Path]:
     """Write the whole way from raw samples to advice as C99 without dependencies.
 
     Parameters
@@ -56,9 +54,9 @@ def write_c(
         Where to write; it is made, and files of these names are replaced.
     bundle : Bundle
         The model: network, preprocessing and threshold.
-    weights : list of tuple of numpy.ndarray
-        Kernel and bias of each Conv1D, shapes (k, c_in, c_out) and (c_out,), and last those of the sigmoid unit,
-        shapes (c_in, 1) and (1,).
+    weights : sequence of numpy.ndarray
+        What `get_weights` of the Keras model gives: kernel and bias of each Conv1D, shapes (k, c_in, c_out) and
+        (c_out,), and last those of the sigmoid unit, shapes (c_in, 1) and (1,).
     fs : float
         Sampling rate of the device in Hz, 100 to 2000.
     int8 : bool
@@ -123,24 +121,25 @@ def quantize_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(kernel / scales), -INT8_MAX, INT8_MAX).astype(np.int8), scales
 
 
-def _check_weights(spec: CnnSpec, weights: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+def _check_weights(spec: CnnSpec, weights: Sequence[np.ndarray]) -> None:
     inputs = (1, *spec.filters[:-1])
     kernels = [*zip(spec.kernels, inputs, spec.filters, strict=True), (spec.filters[-1], 1)]
-    expected = [(kernel, kernel[-1:]) for kernel in kernels]
-    found = [(np.shape(kernel), np.shape(bias)) for kernel, bias in weights]
+    expected = [shape for kernel in kernels for shape in (kernel, kernel[-1:])]
+    found = [np.shape(array) for array in weights]
     if found != expected:
         raise ValueError(f"the weights have shapes {found!r}, but the network needs {expected!r}")
     largest = np.finfo(np.float32).max
-    if not all((np.abs(array) <= largest).all() for pair in weights for array in pair):  # NaN is not either
+    if not all((np.abs(array) <= largest).all() for array in weights):  # NaN is not either
         raise ValueError("the weights hold NaN, or values that single precision has not; train the network anew")
 
 
-def _model_header(bundle: Bundle, weights: Sequence[tuple[np.ndarray, np.ndarray]], *, fs: float, int8: bool) -> str:
+def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, int8: bool) -> str:
     spec, preprocessing = bundle.spec, bundle.preprocessing
     up, down = rate_ratio(fs)
     taps = _polyphase(fs)
     sections = _difference_sections(preprocessing)
-    blocks = _blocks(spec, weights[:-1], int8=int8)
+    *convolutions, dense, dense_bias = weights
+    blocks = _blocks(spec, convolutions, int8=int8)
     memory = [block.memory for block in blocks] + [blocks[-1].pooled * blocks[-1].filters]
     window_raw = round(spec.input_samples * down / up)
     sizes: dict[str, int | float] = {
@@ -168,10 +167,10 @@ def _model_header(bundle: Bundle, weights: Sequence[tuple[np.ndarray, np.ndarray
         "GRID_MV": GRID_MV,
         "FS": float(fs),
         "THRESHOLD_LOGIT": logit_of(bundle.threshold),
-        "DENSE_BIAS": float(weights[-1][1][0]),
+        "DENSE_BIAS": float(dense_bias[0]),
     }
     names = {"sections": "[5]"}
-    arrays: dict[str, np.ndarray] = {"taps": taps, "sections": sections, "dense": weights[-1][0][:, 0]}
+    arrays: dict[str, np.ndarray] = {"taps": taps, "sections": sections, "dense": dense[:, 0]}
     rows = []
     for i, block in enumerate(blocks):
         arrays |= {f"weights_{i}": block.weights, f"biases_{i}": block.biases}
@@ -186,7 +185,7 @@ def _model_header(bundle: Bundle, weights: Sequence[tuple[np.ndarray, np.ndarray
         "/*",
         " * Sizes and tables of one model, written by ecg_shock; not to be edited.",
         " *",
-        f" * model           {_comment(bundle.card.get('name', 'unnamed'))}",
+        f" * model           {_comment(bundle.name or 'unnamed')}",
         f" * network         filters {list(spec.filters)}, kernels {list(spec.kernels)}, pool {spec.pool},",
         f" *                 {spec.padding} padding, {spec.activation}, {spec.parameter_count()} parameters, "
         f"{spec.macs()} multiply-adds a window",
@@ -256,10 +255,10 @@ def _difference_sections(preprocessing: Preprocessing) -> np.ndarray:
     return np.vstack([differenced, np.delete(others, 3, axis=1)])
 
 
-def _blocks(spec: CnnSpec, weights: Sequence[tuple[np.ndarray, np.ndarray]], *, int8: bool) -> list[_Block]:
+def _blocks(spec: CnnSpec, weights: Sequence[np.ndarray], *, int8: bool) -> list[_Block]:
     blocks = []
     reaching, inputs = spec.input_samples, 1
-    for kernel, bias in weights:
+    for kernel, bias in zip(weights[::2], weights[1::2], strict=True):
         length, _, filters = kernel.shape
         same = spec.padding == "same"
         before = (length - 1) // 2 if same else 0

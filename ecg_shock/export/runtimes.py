@@ -6,6 +6,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,8 +20,8 @@ from ecg_shock.quiet import without_lines
 
 INT8_MIN, INT8_MAX = -128, 127
 C_COMPILERS = ("cc", "gcc", "clang")
-C_SIZES = (r"#define ECG_SHOCK_WINDOW (\d+)", r"#define ECG_SHOCK_SCRATCH (\d+)", r"(\d+) bytes: sizeof")
 C_FLAGS = ("-std=c99", "-O2", "-shared", "-fPIC")
+C_SIZES = (r"#define ECG_SHOCK_WINDOW (\d+)", r"#define ECG_SHOCK_SCRATCH (\d+)", r"(\d+) bytes: sizeof")
 ONNX_PACKAGES = ("onnx", "tf2onnx", "onnxruntime")
 
 
@@ -50,71 +51,47 @@ class Tensor:
     zero_point: int | None = None
 
     def store(self, values: np.ndarray) -> np.ndarray:
-        """Turn values into what the tensor holds, clipped to its range.
-
-        Parameters
-        ----------
-        values : numpy.ndarray
-            Any shape.
-
-        Returns
-        -------
-        numpy.ndarray
-            The same shape, of the tensor's type.
-        """
+        """Turn values of any shape into what the tensor holds, clipped to its range."""
         if self.scale is None or self.zero_point is None:
             return np.asarray(values, dtype=self.dtype)
         steps = np.round(np.asarray(values, dtype=np.float64) / self.scale) + self.zero_point
         return np.clip(steps, INT8_MIN, INT8_MAX).astype(np.int8)
 
     def read(self, stored: np.ndarray) -> np.ndarray:
-        """Turn what the tensor holds into values.
-
-        Parameters
-        ----------
-        stored : numpy.ndarray
-            Any shape.
-
-        Returns
-        -------
-        numpy.ndarray
-            The same shape, float64.
-        """
+        """Turn what the tensor holds, of any shape, into float64 values."""
         stored = np.asarray(stored, dtype=np.float64)
         return stored if self.scale is None or self.zero_point is None else self.scale * (stored - self.zero_point)
 
 
-class ExportedModel:
+class Runtime(ABC):
     """A network that was exported, loaded from its file.
-
-    int8 runs on LiteRT's reference kernels, which give what TFLite Micro gives, bit by bit. The faster ones that LiteRT
-    takes by itself (XNNPACK) round otherwise: by up to 2 steps of the shipped model's logit.
-
-    C code is compiled for this machine and loaded: that runs it, so that only code of one's own belongs here.
 
     Parameters
     ----------
     path : pathlib.Path
-        The network's file: ``.tflite``, ``.onnx``, or the generated ``.h`` with the C code beside it.
-    reference_kernels : bool
-        Whether to run a ``.tflite`` on the reference kernels.
+        The network's file.
+
+    Attributes
+    ----------
+    input, logit, probability : Tensor
+        What goes in and what comes out.
 
     Raises
     ------
     ValueError
-        If the file cannot be run, or there is no C compiler.
+        If the file cannot be run.
     """
 
-    def __init__(self, path: Path, *, reference_kernels: bool = False) -> None:
-        self.input: Tensor
-        self.logit: Tensor
-        self.probability: Tensor
-        if path.suffix == ".onnx":
-            self._load_onnx(path)
-        elif path.suffix == ".h":
-            self._load_c(path)
-        else:
-            self._load_litert(path, reference_kernels)
+    input: Tensor
+    logit: Tensor
+    probability: Tensor
+
+    @abstractmethod
+    def __init__(self, path: Path) -> None: ...
+
+    @abstractmethod
+    def _invoke(self, window: np.ndarray) -> tuple[Any, Any]:
+        """Return logit and probability of one window, as the model stores all three."""
 
     def run(self, ecg: np.ndarray, on_window: Callable[[], Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Run the network on one window after the other.
@@ -140,59 +117,16 @@ class ExportedModel:
                 on_window()
         return logit, probability
 
-    def stream(self, raw_mv: np.ndarray) -> float:
-        """Run C code on raw samples, from a fresh start, and return the logit of the last window.
 
-        Parameters
-        ----------
-        raw_mv : numpy.ndarray
-            Shape (n_samples,), mV at the rate that the code is for, NaN where invalid.
+class LiteRt(Runtime):
+    """A ``.tflite`` file on LiteRT, with the kernels that it chooses by itself."""
 
-        Returns
-        -------
-        float
-            NaN if there was no whole window.
-        """
-        logit = float("nan")
-        self._reset()
-        for mv in raw_mv.tolist():
-            if (pushed := self._push(mv)) is not None:
-                logit = pushed
-        return logit
+    _reference_kernels = False
 
-    def _load_c(self, path: Path) -> None:
-        compiler = need_c_compiler()
-        with TemporaryDirectory() as folder:
-            library = Path(folder) / "ecg_shock.so"
-            command = [compiler, *C_FLAGS, str(path.with_name("ecg_shock.c")), "-o", str(library)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise ValueError(f"{path} and the code beside it do not compile: {done.stderr.strip()}")
-            code = ctypes.CDLL(str(library))
-        text = path.read_text(encoding="ascii")
-        samples, scratch_size, struct_bytes = (_number_in(text, pattern, path) for pattern in C_SIZES)
-        lead = ctypes.create_string_buffer(struct_bytes)
-        advice = _CAdvice()
-        scratch = (ctypes.c_float * scratch_size)()
-        network, push = code.ecg_shock_network, code.ecg_shock_push
-        network.restype, push.argtypes = ctypes.c_float, (ctypes.c_void_p, ctypes.c_float, ctypes.c_void_p)
-        self.input = Tensor("window_mv", 0, (1, samples, 1), "float32")
-        self.logit = Tensor("logit", 0, (1, 1), "float32")
-        self.probability = Tensor("probability", 1, (1, 1), "float32")
-
-        def invoke(window: np.ndarray) -> tuple[Any, Any]:
-            contiguous = np.ascontiguousarray(window, dtype=np.float32)
-            logit = network(contiguous.ctypes.data_as(ctypes.c_void_p), scratch)
-            return logit, 1 / (1 + np.exp(-np.float64(logit)))
-
-        self._invoke = invoke
-        self._reset = lambda: code.ecg_shock_init(lead)
-        self._push = lambda mv: advice.logit if push(lead, mv, ctypes.byref(advice)) else None
-
-    def _load_litert(self, path: Path, reference_kernels: bool) -> None:
+    def __init__(self, path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        kernels = OpResolverType.BUILTIN_REF if reference_kernels else OpResolverType.AUTO
+        kernels = OpResolverType.BUILTIN_REF if self._reference_kernels else OpResolverType.AUTO
         try:
             with without_lines("INFO: Created TensorFlow Lite"):
                 interpreter = Interpreter(
@@ -202,33 +136,35 @@ class ExportedModel:
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is no LiteRT model that can be run: {error}") from error
         runner = interpreter.get_signature_runner()
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        self.input = _litert_tensor("ecg", runner.get_input_details(), inputs)
+        self.logit = _litert_tensor("logit", runner.get_output_details(), outputs)
+        self.probability = _litert_tensor("probability", runner.get_output_details(), outputs)
+        self._interpreter = interpreter
+        self._ecg = inputs[self.input.index]["index"]
+        self._outputs = [outputs[tensor.index]["index"] for tensor in (self.logit, self.probability)]
 
-        def tensor(name: str, of_name: dict[str, Any], in_order: list[dict[str, Any]]) -> tuple[Tensor, int]:
-            found = of_name[name]
-            scale, zero_point = found["quantization"]
-            made = Tensor(
-                name,
-                index=[other["index"] for other in in_order].index(found["index"]),
-                shape=tuple(found["shape"].tolist()),
-                dtype=np.dtype(found["dtype"]).name,
-                scale=float(scale) if scale else None,
-                zero_point=int(zero_point) if scale else None,
-            )
-            return made, found["index"]
+    def _invoke(self, window: np.ndarray) -> tuple[Any, Any]:
+        self._interpreter.set_tensor(self._ecg, window)
+        self._interpreter.invoke()
+        logit, probability = (self._interpreter.get_tensor(index).item() for index in self._outputs)
+        return logit, probability
 
-        self.input, ecg = tensor("ecg", runner.get_input_details(), interpreter.get_input_details())
-        outputs = runner.get_output_details(), interpreter.get_output_details()
-        self.logit, logit = tensor("logit", *outputs)
-        self.probability, probability = tensor("probability", *outputs)
 
-        def invoke(window: np.ndarray) -> tuple[Any, Any]:
-            interpreter.set_tensor(ecg, window)
-            interpreter.invoke()
-            return interpreter.get_tensor(logit).item(), interpreter.get_tensor(probability).item()
+class LiteRtInt8(LiteRt):
+    """A ``.tflite`` file on LiteRT's reference kernels, which give what TFLite Micro gives, bit by bit.
 
-        self._invoke = invoke
+    The faster kernels that LiteRT takes by itself (XNNPACK) round otherwise: by up to 2 steps of the shipped model's
+    logit.
+    """
 
-    def _load_onnx(self, path: Path) -> None:
+    _reference_kernels = True
+
+
+class Onnx(Runtime):
+    """An ``.onnx`` file on ONNX Runtime."""
+
+    def __init__(self, path: Path) -> None:
         need_onnx()
         import onnxruntime
 
@@ -248,12 +184,77 @@ class ExportedModel:
         self.input = tensor("ecg", session.get_inputs())
         self.logit = tensor("logit", session.get_outputs())
         self.probability = tensor("probability", session.get_outputs())
+        self._session = session
 
-        def invoke(window: np.ndarray) -> tuple[Any, Any]:
-            logit, probability = session.run(["logit", "probability"], {"ecg": window})
-            return logit.item(), probability.item()
+    def _invoke(self, window: np.ndarray) -> tuple[Any, Any]:
+        logit, probability = self._session.run(["logit", "probability"], {"ecg": window})
+        return logit.item(), probability.item()
 
-        self._invoke = invoke
+
+class CCode(Runtime):
+    """The generated ``.h`` with the C code beside it, compiled for this machine and loaded.
+
+    That runs the code, so that only code of one's own belongs here.
+    """
+
+    def __init__(self, path: Path) -> None:
+        compiler = need_c_compiler()
+        with TemporaryDirectory() as folder:
+            library = Path(folder) / "ecg_shock.so"
+            command = [compiler, *C_FLAGS, str(path.with_name("ecg_shock.c")), "-o", str(library)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ValueError(f"{path} and the code beside it do not compile: {done.stderr.strip()}")
+            self._code = ctypes.CDLL(str(library))
+        text = path.read_text(encoding="ascii")
+        sizes = []
+        for pattern in C_SIZES:
+            found = re.search(pattern, text)
+            if found is None:
+                raise ValueError(f"{path} is no generated header: it has no {pattern!r}. Export again.")
+            sizes.append(int(found[1]))
+        samples, scratch_size, struct_bytes = sizes
+        self._scratch = (ctypes.c_float * scratch_size)()
+        self._lead = ctypes.create_string_buffer(struct_bytes)
+        self._code.ecg_shock_network.restype = ctypes.c_float
+        self._code.ecg_shock_push.argtypes = (ctypes.c_void_p, ctypes.c_float, ctypes.c_void_p)
+        self.input = Tensor("window_mv", 0, (1, samples, 1), "float32")
+        self.logit = Tensor("logit", 0, (1, 1), "float32")
+        self.probability = Tensor("probability", 1, (1, 1), "float32")
+
+    def _invoke(self, window: np.ndarray) -> tuple[Any, Any]:
+        contiguous = np.ascontiguousarray(window, dtype=np.float32)
+        logit = self._code.ecg_shock_network(contiguous.ctypes.data_as(ctypes.c_void_p), self._scratch)
+        return logit, 1 / (1 + np.exp(-np.float64(logit)))
+
+    def stream(self, raw_mv: np.ndarray) -> float:
+        """Push raw samples one by one, from a fresh start, and return the logit of the last window.
+
+        Parameters
+        ----------
+        raw_mv : numpy.ndarray
+            Shape (n_samples,), mV at the rate that the code is for, NaN where invalid.
+
+        Returns
+        -------
+        float
+            NaN if there was no whole window.
+        """
+        logit, advice = float("nan"), _CAdvice()
+        self._code.ecg_shock_init(self._lead)
+        for mv in raw_mv.tolist():
+            if self._code.ecg_shock_push(self._lead, mv, ctypes.byref(advice)):
+                logit = advice.logit
+        return logit
+
+
+RUNTIMES: dict[str, type[Runtime]] = {
+    "litert": LiteRt,
+    "litert-int8": LiteRtInt8,
+    "onnx": Onnx,
+    "c": CCode,
+    "c-int8": CCode,
+}
 
 
 class _CAdvice(ctypes.Structure):
@@ -268,11 +269,17 @@ class _CAdvice(ctypes.Structure):
     )
 
 
-def _number_in(text: str, pattern: str, path: Path) -> int:
-    found = re.search(pattern, text)
-    if found is None:
-        raise ValueError(f"{path} is no generated header: it has no {pattern!r}. Export again.")
-    return int(found[1])
+def _litert_tensor(name: str, signature: dict[str, Any], in_order: list[dict[str, Any]]) -> Tensor:
+    found = signature[name]
+    scale, zero_point = found["quantization"]
+    return Tensor(
+        name,
+        index=[other["index"] for other in in_order].index(found["index"]),
+        shape=tuple(found["shape"].tolist()),
+        dtype=np.dtype(found["dtype"]).name,
+        scale=float(scale) if scale else None,
+        zero_point=int(zero_point) if scale else None,
+    )
 
 
 def need_c_compiler() -> str:

@@ -1,4 +1,4 @@
-"""Bundles: a model as it is shipped, with everything that its decision depends on.
+"""Bundles: a model as it is saved, with everything that its decision depends on.
 
 A bundle is a folder:
 
@@ -14,7 +14,7 @@ A bundle is a folder:
 Reading one runs no code: TOML, a flatbuffer, and (on request only) the weights in the Keras file, which are put into a
 network that is built from the description: what else the file holds is not looked at, so that files of a newer Keras
 can be read too. The digests say whether a file is the one that was written; whoever can change a model can change its
-digest too. So the flatbuffer is also held against the network that the bundle describes, before LiteRT sees it, for
+digest too. So the flatbuffer is also checked against the network that the bundle describes, before LiteRT sees it, for
 LiteRT itself can be made to write where it must not.
 """
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import keras
 
     from ecg_shock.data.datasets import DataConfig
+    from ecg_shock.models.card import Card
 
 FORMAT = 1
 BUNDLE_NAME = "bundle"  # of the folder that a training writes it to, beside its checkpoint
@@ -44,7 +46,7 @@ TOML_NAME, LITERT_NAME, KERAS_NAME, CARD_NAME = "bundle.toml", "model.tflite", "
 
 @dataclass(frozen=True)
 class Bundle:
-    """A shipped model, without its weights, which stay in `folder`.
+    """A saved model, without its weights, which stay in `folder`.
 
     Parameters
     ----------
@@ -58,8 +60,9 @@ class Bundle:
         Probability of *shockable* from which on a shock is advised.
     digests : dict of str to str
         SHA-256 of each model file.
-    card : dict
-        Data, patients, protocol, results and versions.
+    raw_card : dict
+        The table [card] as it is written. It is read only when `card` is asked for, so that a model with a foreign
+        card, or none, still predicts.
     """
 
     folder: Path
@@ -67,7 +70,30 @@ class Bundle:
     preprocessing: Preprocessing
     threshold: float
     digests: dict[str, str]
-    card: dict[str, Any] = field(default_factory=dict)
+    raw_card: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def card(self) -> Card:
+        """What the model was trained, selected and tested on.
+
+        Raises
+        ------
+        ValueError
+            If the card does not say; the message names what is missing.
+        """
+        from ecg_shock.models.card import read_card  # pydantic, which predict does without
+
+        return read_card(self.raw_card, self.folder / TOML_NAME)
+
+    @property
+    def name(self) -> str:
+        """Name of the model; empty if its card has none."""
+        return str(self.raw_card.get("name", ""))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the model was trained on synthetic recordings alone, as far as its card says."""
+        return bool(self.raw_card.get("synthetic", False))
 
     def read_litert(self) -> bytes:
         """Return the LiteRT model, checked against its digest and against the network that it should be.
@@ -146,7 +172,8 @@ def write_bundle(
     threshold : float
         Probability of *shockable* from which on a shock is advised, between 0 and 1.
     card : dict
-        What to tell about the model: anything that TOML can hold; keys in the order to print.
+        What to tell about the model, such as `ecg_shock.models.card.Card.to_toml` gives; anything that TOML can hold,
+        with the keys in the order to print.
 
     Returns
     -------
@@ -177,7 +204,7 @@ def write_bundle(
             preprocessing=preprocessing,
             threshold=float(threshold),
             digests=digests,
-            card=card,
+            raw_card=card,
         )
     )
 
@@ -202,7 +229,7 @@ def add_to_card(bundle: Bundle, entries: dict[str, Any]) -> Bundle:
     TypeError
         If an entry holds what TOML cannot, such as None.
     """
-    return _write_description(replace(bundle, card={**bundle.card, **entries}))
+    return _write_description(replace(bundle, raw_card={**bundle.raw_card, **entries}))
 
 
 def _write_description(bundle: Bundle) -> Bundle:
@@ -215,10 +242,10 @@ def _write_description(bundle: Bundle) -> Bundle:
         "network": asdict(bundle.spec),
         "preprocessing": bundle.preprocessing.to_dict(),
         "sha256": bundle.digests,
-        "card": bundle.card,
+        "card": bundle.raw_card,
     }
     text = tomli_w.dumps(content)
-    write_text(bundle.folder / CARD_NAME, _card_markdown(bundle.spec, bundle.threshold, bundle.card))
+    write_text(bundle.folder / CARD_NAME, _card_markdown(bundle.spec, bundle.threshold, bundle.raw_card))
     write_text(bundle.folder / TOML_NAME, text)
     return load_bundle(bundle.folder)
 
@@ -259,7 +286,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             preprocessing=Preprocessing(**content["preprocessing"]),
             threshold=threshold,
             digests={name: str(content["sha256"][name]) for name in (KERAS_NAME, LITERT_NAME)},
-            card=dict(content["card"]),
+            raw_card=dict(content["card"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as a bundle: {error!s} ({type(error).__name__})") from error
@@ -273,15 +300,7 @@ def data_config(bundle: Bundle) -> DataConfig:
     ValueError
         If its card does not say so.
     """
-    for table in ("data", "training", "patients"):
-        if table not in bundle.card:
-            raise ValueError(
-                f"{bundle.folder / TOML_NAME} has no [card.{table}]; it does not say what the model has seen. "
-                "Give a bundle that `tune` or `train` wrote."
-            )
-    from ecg_shock.data.datasets import DataConfig  # pydantic, which predict does without
-
-    return DataConfig.model_validate(bundle.card["data"])
+    return bundle.card.data
 
 
 def logit_of(probability: float) -> float:

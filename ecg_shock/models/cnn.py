@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import operator
 import os
-import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,7 @@ class CnnSpec:
     pool : int
         Samples that each max-pooling takes together, at least 2.
     dropout : float
-        Share of the activations dropped after each pooling while training, in [0, 1).
+        Proportion of the activations dropped after each pooling while training, in [0, 1).
     padding : {"same", "valid"}
         Padding of the convolutions. The poolings are never padded: a last incomplete pool is dropped.
     activation : {"relu", "elu", "selu", "tanh"}
@@ -179,6 +178,7 @@ def _positive_integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
     return integers
 
 
+@cache
 def import_keras() -> ModuleType:
     """Import Keras on TensorFlow, and keep TensorFlow's start-up messages off the terminal.
 
@@ -197,7 +197,7 @@ def import_keras() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # TF_CPP_MIN_LOG_LEVEL does not reach the messages of the first moments.
-    with nullcontext() if "tensorflow" in sys.modules else without_lines("WARNING: All log messages before", "I0000"):
+    with without_lines("WARNING: All log messages before", "I0000"):
         import keras
 
     if keras.backend.backend() != "tensorflow":

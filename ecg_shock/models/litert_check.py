@@ -2,7 +2,7 @@
 
 LiteRT trusts a model's own account of itself: where an operator reads a tensor that does not exist, as one changed
 number can have it, it writes where it must not and the process dies. A digest does not help, for it lies beside the
-model and can be changed with it. So the graph is held against the network that the bundle describes.
+model and can be changed with it. So the graph is checked against the network that the bundle describes.
 """
 
 from __future__ import annotations

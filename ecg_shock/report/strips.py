@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,66 +10,54 @@ from ecg_shock.data.recordings import Recording
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.preprocessing import FS, preprocess
-from ecg_shock.report.html import Strip
+from ecg_shock.report.gallery import Strip
 
 MARGIN_S = 1.0  # shown on each side of a window
 STEP_S = 0.5  # between two probabilities
 
 
 def strips_of(
-    predictions: Predictions,
-    rows: Sequence[int],
-    advisors: Mapping[int, Advisor],
-    recordings: Iterable[Recording],
-    *,
-    on_recording: Callable[[], Any] | None = None,
+    recording: Recording, predictions: Predictions, rows: Sequence[int], advisors: Mapping[int, Advisor]
 ) -> dict[int, Strip]:
-    """Cut the raw ECG around windows, and let the models go along it.
+    """Cut the raw ECG around the windows of one recording, and let the models go along it.
 
     Parameters
     ----------
+    recording : Recording
+        One that windows were cut from, or another.
     predictions : Predictions
         With the windows.
     rows : sequence of int
         Which of them.
     advisors : mapping of int to Advisor
         The model of each fold.
-    recordings : iterable of Recording
-        Those that the windows were cut from, such as `ecg_shock.evaluation.evaluation_set.recordings_of` yields; one is
-        held at a time. Others are ignored.
-    on_recording : callable, optional
-        Called without arguments after each recording.
 
     Returns
     -------
     dict of int to Strip
-        By row, of those whose recording was given. A strip begins `MARGIN_S` before the window and ends as much after
+        By row, of those that are of this recording. A strip begins `MARGIN_S` before the window and ends as much after
         it, as far as the recording goes. Its probabilities are those of windows of the same length, `STEP_S` apart,
         at their ends: what a device would say at that moment. The recording is filtered as a whole, as for the
-        windows that are validated, so that the probability at the window's end is the one that was judged.
+        windows that are validated, so that the probability at the window's end is the one that was evaluated.
 
     Raises
     ------
     ValueError
-        If a recording lacks a window's lead.
+        If the recording lacks a window's lead.
     """
     index = np.array(rows, dtype=np.int64)
+    here = (predictions.database[index] == recording.database) & (predictions.record[index] == recording.name)
+    filtered: dict[tuple[str, int], np.ndarray] = {}
     found: dict[int, Strip] = {}
-    for recording in recordings:
-        here = (predictions.database[index] == recording.database) & (predictions.record[index] == recording.name)
-        filtered: dict[tuple[str, int], np.ndarray] = {}
-        for row in index[here].tolist():
-            lead, fold = str(predictions.lead[row]), int(predictions.fold[row])
-            if lead not in recording.leads:
-                raise ValueError(f"{recording.database}/{recording.name} has no lead {lead!r}: {recording.leads!r}")
-            column = recording.signal[:, recording.leads.index(lead)]
-            if (lead, fold) not in filtered:
-                preprocessing = advisors[fold].bundle.preprocessing
-                filtered[lead, fold] = preprocess(column, recording.fs, preprocessing)
-            window = float(predictions.start_s[row]), float(predictions.duration_s[row])
-            found[row] = _strip(column, recording.fs, window, filtered[lead, fold], advisors[fold])
-        if on_recording:
-            on_recording()
+    for row in index[here].tolist():
+        lead, fold = str(predictions.lead[row]), int(predictions.fold[row])
+        if lead not in recording.leads:
+            raise ValueError(f"{recording.database}/{recording.name} has no lead {lead!r}: {recording.leads!r}")
+        column = recording.signal[:, recording.leads.index(lead)]
+        if (lead, fold) not in filtered:
+            filtered[lead, fold] = preprocess(column, recording.fs, advisors[fold].bundle.preprocessing)
+        window = float(predictions.start_s[row]), float(predictions.duration_s[row])
+        found[row] = _strip(column, recording.fs, window, filtered[lead, fold], advisors[fold])
     return found
 
 

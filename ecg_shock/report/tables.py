@@ -1,7 +1,6 @@
 """A validation as tables: for the terminal, as Markdown, and as JSON.
 
-Shares are printed in per cent and rounded against the algorithm, so that 2204 of 2205 is 99.9 and never 100.0. The
-JSON holds every digit.
+The tables are rounded; the JSON holds every digit.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
 from rich.console import Group
-from rich.padding import Padding
-from rich.table import Table as RichTable
 from rich.text import Text
 
+from ecg_shock.evaluation.confidence import Proportion, lower_limit
 from ecg_shock.evaluation.metrics import (
     MEASURES,
     AhaRow,
@@ -27,14 +23,21 @@ from ecg_shock.evaluation.metrics import (
     LabelRow,
     Model,
     Performance,
-    Rate,
     Validation,
 )
+from ecg_shock.evaluation.whole_records import WholeRecords
+from ecg_shock.report.formats import (
+    NONE,
+    Table,
+    markdown_text,
+    one_decimal,
+    printable,
+    rounded_down,
+    rounded_up,
+    to_rich_tables,
+)
+from ecg_shock.report.whole_records import event_notes, event_tables
 from ecg_shock.rhythms import AHA_LABELS
-
-if TYPE_CHECKING:
-    from ecg_shock.evaluation.events import EventFigures, WholeRecords
-    from ecg_shock.inference.streaming import AlarmRule
 
 HEADLINE_S = 5.0  # the duration whose databases and rhythms the terminal shows
 DISCLAIMER = "Not a claim of conformity with any standard."
@@ -42,42 +45,22 @@ NETWORK_NOTE = (
     "The network alone, on windows filtered as by a device that has been listening; the rule for unusable strips "
     "plays no part."
 )
-SYNTHETIC_NOTE = "synthetic: made-up signals, which say nothing of real ECG."
-_NONE = "–"
+SYNTHETIC_NOTE = "synthetic: simulated signals, which say nothing of real ECG."
 RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
-# A share is a ratio of counts: the tolerance only undoes the rounding of 1000 * 0.57 to 569.9999999999999.
-_TOLERANCE = 1e-9
 
-_TEXT_COLUMNS = (
-    *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict", "Record", "Alarm"),
-    *("Model", "Folder", "SHA-256", "Commit", "Limit"),
-)
 _LABEL_LIMITS = {"rate_bpm": "≥ {:g} bpm", "amplitude_mv": "> {:g} mV"}
-# Others are folded where the terminal is narrow, and none is ever cut.
-_WHOLE_COLUMNS = ("Window", "Windows", "Measure", "Limit", "SHA-256")
 _SHOWN_DIGITS = 12  # of a digest or commit; the JSON holds them whole
 
 
-@dataclass(frozen=True)
-class Table:
-    """Plain cells: what every form of output starts from. A cell may have two lines, to keep columns narrow."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def is_left(self, column: int) -> bool:
-        """Say whether a column holds text, which begins at its left."""
-        return self.header[column] in _TEXT_COLUMNS
-
-
-def to_dict(validation: Validation) -> dict[str, Any]:
+def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[str, Any]:
     """Give a validation as dictionaries, lists, numbers, strings and None.
 
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.judge` returns.
+        What `ecg_shock.evaluation.metrics.evaluate` returns.
+    whole : WholeRecords, optional
+        What an alarm does on the whole records of the same patients; None if they were not scanned.
 
     Returns
     -------
@@ -85,7 +68,7 @@ def to_dict(validation: Validation) -> dict[str, Any]:
         ``synthetic``, ``note``, ``protocol`` (empty where the models are not ours), ``source`` (empty where they
         are), ``models``, a list with the fields of `Model`, ``limits`` (``level``, ``alpha``, ``resamples``,
         ``seed``), ``performances``, a list with the fields of `Performance`, the shortest duration first, and
-        ``whole_records``, the fields of `ecg_shock.evaluation.events.WholeRecords`, or None.
+        ``whole_records``, the fields of `ecg_shock.evaluation.whole_records.WholeRecords`, or None.
     """
     return {
         "synthetic": validation.synthetic,
@@ -100,7 +83,7 @@ def to_dict(validation: Validation) -> dict[str, Any]:
             "seed": validation.seed,
         },
         "performances": [asdict(performance) for performance in validation.performances],
-        "whole_records": asdict(validation.whole_records) if validation.whole_records else None,
+        "whole_records": asdict(whole) if whole else None,
     }
 
 
@@ -110,7 +93,7 @@ def to_card(validation: Validation) -> dict[str, str]:
     Parameters
     ----------
     validation : Validation
-        What `judge` found.
+        What `evaluate` found.
 
     Returns
     -------
@@ -137,32 +120,36 @@ def to_card(validation: Validation) -> dict[str, str]:
     return card
 
 
-def to_json(validation: Validation) -> str:
+def to_json(validation: Validation, whole: WholeRecords | None = None) -> str:
     """Give a validation as JSON, with the keys of `to_dict`.
 
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.judge` returns.
+        What `ecg_shock.evaluation.metrics.evaluate` returns.
+    whole : WholeRecords, optional
+        What an alarm does on the whole records of the same patients; None if they were not scanned.
     """
-    return json.dumps(to_dict(validation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(to_dict(validation, whole), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_markdown(validation: Validation) -> str:
+def to_markdown(validation: Validation, whole: WholeRecords | None = None) -> str:
     """Give a validation as Markdown: all tables at every duration, with columns that line up as text too.
 
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.judge` returns.
+        What `ecg_shock.evaluation.metrics.evaluate` returns.
+    whole : WholeRecords, optional
+        What an alarm does on the whole records of the same patients; None if they were not scanned.
     """
-    parts = ["\n".join(f"- {_markdown_text(note)}" for note in _notes(validation))]
-    for table in _tables(validation, [p.duration_s for p in validation.performances]):
-        parts += [f"### {_markdown_text(table.title)}", _markdown_table(table)]
+    parts = ["\n".join(f"- {markdown_text(note)}" for note in _notes(validation, whole))]
+    for table in _tables(validation, whole, [p.duration_s for p in validation.performances]):
+        parts += [f"### {markdown_text(table.title)}", table.to_markdown()]
     return "\n\n".join(parts) + "\n"
 
 
-def to_rich(validation: Validation) -> Group:
+def to_rich(validation: Validation, whole: WholeRecords | None = None) -> Group:
     """Give a validation for a rich console.
 
     All durations are summed up and set against the AHA goals; databases and rhythms are shown at one duration,
@@ -171,17 +158,14 @@ def to_rich(validation: Validation) -> Group:
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.judge` returns.
+        What `ecg_shock.evaluation.metrics.evaluate` returns.
+    whole : WholeRecords, optional
+        What an alarm does on the whole records of the same patients; None if they were not scanned.
     """
     durations = [performance.duration_s for performance in validation.performances]
     headline = HEADLINE_S if HEADLINE_S in durations else durations[-1]
-    notes = Text("\n".join(_notes(validation)))
-    return Group(to_rich_tables(_tables(validation, [headline])), notes)
-
-
-def to_rich_tables(tables: Iterable[Table]) -> Group:
-    """Give tables for a rich console, one below the other."""
-    return Group(*(Padding(_rich_table(table), (0, 0, 1, 0)) for table in tables))
+    notes = Text("\n".join(_notes(validation, whole)))
+    return Group(to_rich_tables(_tables(validation, whole, [headline])), notes)
 
 
 def level_of(validation: Validation) -> str:
@@ -189,7 +173,7 @@ def level_of(validation: Validation) -> str:
     return f"{100 * (1 - validation.alpha):g} % one-sided"
 
 
-def _notes(validation: Validation) -> list[str]:
+def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
     notes = [
         f"Limits: {level_of(validation)}, α = {validation.alpha:g}. By window: Clopper-Pearson, windows taken as "
         "independent.",
@@ -197,22 +181,22 @@ def _notes(validation: Validation) -> list[str]:
         "Clopper-Pearson of the number of patients. It is too high where few patients have errors: trust the limit by "
         "design effect then, Clopper-Pearson of as many independent windows as tell as much. Patient mean: each "
         "patient counts once.",
-        "A verdict takes the observed share above its goal, the 90 % one-sided limit by window at its own, and enough "
-        "windows that do not overlap.",
-        "Fine VF and other VT have no right advice: the share advised shock is reported and not counted.",
+        "A verdict takes the observed proportion above its goal, the 90 % one-sided limit by window at its own, and "
+        "enough windows that do not overlap.",
+        "Fine VF and other VT have no right advice: the proportion advised shock is reported and not counted.",
         "Design effect: how many times the variance is that of independent windows. Windows by design effect are as "
         "many independent ones as would tell as much, at most those that there are.",
         "BAC: balanced accuracy, the mean of Se and Sp. PPV depends on how many of the windows are shockable.",
-        "Shares in %, rounded against the algorithm.",
+        "Proportions in %, rounded against the algorithm.",
         DISCLAIMER,
     ]
     return [
         *([SYNTHETIC_NOTE] if validation.synthetic else []),
-        *([f"Judged: {printable(validation.source)}."] if validation.source else []),
+        *([f"Evaluated: {printable(validation.source)}."] if validation.source else []),
         *_model_notes(validation.models),
         *notes,
         *window_notes(validation.performances),
-        *(event_notes(validation.whole_records) if validation.whole_records else []),
+        *(event_notes(whole) if whole else []),
     ]
 
 
@@ -234,23 +218,23 @@ def window_notes(performances: Iterable[Performance]) -> Iterator[str]:
         ("amplitude_mv", "Coarse VF above other limits"),
     ):
         if column in unmeasured:
-            yield f"{what} is left out: it takes the {column} of every such window."
+            yield f"{what} is excluded: it takes the {column} of every such window."
 
 
 def _model_notes(models: Iterable[Model]) -> Iterator[str]:
-    """Say which folds were judged, how they were chosen, and what the figures are of."""
+    """Say which folds were evaluated, how they were chosen, and what the figures are of."""
     models = list(models)
     for split in dict.fromkeys(model.split for model in models):
         folds = [str(model.fold) for model in models if model.split == split]
         what = "models of the folds" if len(folds) > 1 else "model of fold"
-        yield f"Judged: the {what} {', '.join(folds)} of {printable(split)}."
+        yield f"Evaluated: the {what} {', '.join(folds)} of {printable(split)}."
     for selection in dict.fromkeys(model.selection for model in models if model.selection):
         yield f"Selection: {printable(selection)}"
     if models:
         yield NETWORK_NOTE
 
 
-def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[Table]:
+def _tables(validation: Validation, whole: WholeRecords | None, detailed_s: Iterable[float]) -> list[Table]:
     performances = validation.performances
     tables = [models_table(validation.models)] if validation.models else []
     tables += [pooled_table(performances), counts_table(performances)]
@@ -263,15 +247,15 @@ def _tables(validation: Validation, detailed_s: Iterable[float]) -> list[Table]:
             tables.append(groups_table("database", performance, performance.by_database))
             tables.append(groups_table("rhythm", performance, performance.by_rhythm))
             tables.append(groups_table("patient", performance, performance.most_errors, ", most errors"))
-    if validation.whole_records:
-        tables += event_tables(validation.whole_records)
+    if whole:
+        tables += event_tables(whole)
     if not validation.synthetic:
         return tables
     return [replace(table, title=f"{table.title} (synthetic)") for table in tables]
 
 
 def models_table(models: Iterable[Model]) -> Table:
-    """List what was judged."""
+    """List what was evaluated."""
     header = ("Model", "Folder", "SHA-256", "Commit", "Parameters", "Threshold")
     rows = tuple(
         (
@@ -288,7 +272,7 @@ def models_table(models: Iterable[Model]) -> Table:
 
 
 def _short_commit(commit: str) -> str:
-    return re.sub(rf"^([0-9a-f]{{{_SHOWN_DIGITS}}})[0-9a-f]+", r"\1", commit) or _NONE
+    return re.sub(rf"^([0-9a-f]{{{_SHOWN_DIGITS}}})[0-9a-f]+", r"\1", commit) or NONE
 
 
 def pooled_table(performances: Iterable[Performance]) -> Table:
@@ -298,18 +282,18 @@ def pooled_table(performances: Iterable[Performance]) -> Table:
         window = f"{performance.duration_s:g} s"
         balanced = performance.balanced_accuracy
         rows += [
-            (window, "Se", *_rate_cells(performance.sensitivity), _one(performance.sensitivity.design_effect)),
-            (window, "Sp", *_rate_cells(performance.specificity), _one(performance.specificity.design_effect)),
+            (window, "Se", *_rate_cells(performance.sensitivity), one_decimal(performance.sensitivity.design_effect)),
+            (window, "Sp", *_rate_cells(performance.specificity), one_decimal(performance.specificity.design_effect)),
             (
                 window,
                 "BAC",
                 str(balanced.patients),
-                _NONE,
+                NONE,
                 rounded_down(balanced.observed),
-                _NONE,
+                NONE,
                 rounded_down(balanced.patient_limit),
-                _NONE,
-                _NONE,
+                NONE,
+                NONE,
             ),
         ]
     header = ("Window", "Measure", *RATE_HEADER, "Design\neffect")
@@ -317,18 +301,18 @@ def pooled_table(performances: Iterable[Performance]) -> Table:
 
 
 def counts_table(performances: Iterable[Performance]) -> Table:
-    """Lay out TP, FN, TN and FP at each duration, and the shares that they make."""
+    """Lay out TP, FN, TN and FP at each duration, and the proportions that they make."""
     header = (
         *("Window", "TP", "FN", "TN", "FP", "Se", "Sp", "PPV"),
         *("False-\npositive\nrate", "Its upper\nlimit by\nwindow"),
     )
     rows = tuple(_counts_cells(performance) for performance in performances)
-    return Table("Counts, and shares of how many: shock advised to shockable windows is TP", header, rows)
+    return Table("Counts, and proportions of how many: shock advised to shockable windows is TP", header, rows)
 
 
 def _counts_cells(performance: Performance) -> tuple[str, ...]:
     tp, fn, tn, fp = performance.tp, performance.fn, performance.tn, performance.fp
-    shares = (
+    proportions = (
         (rounded_down(performance.sensitivity.observed), tp + fn),
         (rounded_down(performance.specificity.observed), tn + fp),
         (rounded_down(performance.ppv), tp + fp),
@@ -337,13 +321,13 @@ def _counts_cells(performance: Performance) -> tuple[str, ...]:
     return (
         f"{performance.duration_s:g} s",
         *(str(count) for count in (tp, fn, tn, fp)),
-        *(f"{share}\nof {n}" for share, n in shares),
+        *(f"{share}\nof {n}" for share, n in proportions),
         rounded_up(performance.false_positive_rate_upper_limit),
     )
 
 
 def _aha_table(performance: Performance) -> Table:
-    rows = tuple(_aha_cells(row) for row in performance.aha)
+    rows = tuple(aha_cells(row) for row in performance.aha)
     return Table(
         f"AHA classes (and goals), windows of {performance.duration_s:g} s",
         ("Class", *RATE_HEADER, "Verdict"),
@@ -351,7 +335,8 @@ def _aha_table(performance: Performance) -> Table:
     )
 
 
-def _aha_cells(row: AhaRow) -> tuple[str, ...]:
+def aha_cells(row: AhaRow) -> tuple[str, ...]:
+    """Lay out a class with its goals: label, patients, windows, observed, three limits or means, and the verdict."""
     patients, windows, observed, limit, *rest = _rate_cells(row.rate)
     windows += f"\n(n ≥ {row.goal.min_windows})"
     if row.goal.observed is not None and row.goal.limit is not None:
@@ -368,8 +353,8 @@ def effective_table(performance: Performance) -> Table:
             f"{AHA_LABELS[row.aha_class]}: {row.measure}",
             str(row.rate.patients),
             str(row.rate.windows),
-            _one(row.rate.design_effect),
-            _NONE if row.rate.effective_windows is None else str(math.floor(row.rate.effective_windows)),
+            one_decimal(row.rate.design_effect),
+            NONE if row.rate.effective_windows is None else str(math.floor(row.rate.effective_windows)),
             rounded_down(row.rate.cluster_limit),
         )
         for row in performance.aha
@@ -379,7 +364,7 @@ def effective_table(performance: Performance) -> Table:
 
 
 def labels_table(performance: Performance) -> Table:
-    """Lay out rapid VT and coarse VF as they would be judged with other limits between the classes."""
+    """Lay out rapid VT and coarse VF as they would be with other limits between the classes."""
     rows = tuple(_labels_cells(label) for label in performance.by_label)
     return Table(
         f"Rapid VT and coarse VF with other limits between the classes, windows of {performance.duration_s:g} s",
@@ -394,294 +379,29 @@ def _labels_cells(label: LabelRow) -> tuple[str, ...]:
     return (f"{AHA_LABELS[row.aha_class]}: {row.measure}", limit, *_rate_cells(row.rate)[:5], row.verdict)
 
 
-def groups_table(of: str, performance: Performance, groups: Iterable[GroupRow], which: str = "") -> Table:
-    """Lay out the windows of databases, rhythms or patients."""
-    rows = tuple(
-        (
-            group.name.replace("_", " ") if of == "rhythm" else printable(group.name),
-            MEASURES[group.group],
-            str(group.patients),
-            f"{group.count}/{group.windows}",
-            rounded_down(group.count / group.windows),
-        )
-        for group in groups
-    )
-    header = (of.capitalize(), "Measure", *RATE_HEADER[:3])
-    return Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, rows)
-
-
-def event_tables(whole: WholeRecords) -> list[Table]:
-    """Lay out what an alarm does on whole records: detected events, false alarms, delays, and other rules.
-
-    Parameters
-    ----------
-    whole : WholeRecords
-        What `ecg_shock.evaluation.events.whole_records` found.
-    """
-    groups = (whole.figures, *whole.by_database)
-    alarm = _rule(whole.alarm_rule)
-    least = [f"{row.least_s:g} s" for row in whole.figures.by_length]
-    detected = tuple(
-        (
-            printable(group.name),
-            _length(row.least_s),
-            str(row.rate.patients),
-            f"{row.rate.count}/{row.rate.windows}",
-            *(rounded_down(share) for share in (row.rate.observed, row.rate.lower_limit)),
-            *(rounded_down(share) for share in (row.rate.patient_limit, row.rate.cluster_limit)),
-        )
-        for group in groups
-        for row in group.by_length
-        if row.rate.windows or not row.least_s
-    )
-    false = tuple((printable(group.name), str(group.patients), *_false_cells(group)) for group in groups)
-    late = tuple((printable(group.name), *_delay_cells(group)) for group in groups)
-    time = tuple(
-        (
-            printable(group.name),
-            f"{group.records}",
-            f"{group.hours:.2f}",
-            f"{group.shockable_hours:.2f}\n{group.intermediate_hours:.2f}",
-            f"{group.nonshockable_hours:.2f}\n{group.uncounted_hours:.2f}",
-            rounded_up(group.unusable),
-            *(rounded_down(share) for share in (group.duration_sensitivity, group.duration_positive_predictivity)),
-            f"{rounded_down(group.positive_predictivity)}\nof {group.true_alarms + group.untrue_alarms}",
-        )
-        for group in groups
-    )
-    rules = tuple(
-        (
-            _rule(rule),
-            *(f"{row.rate.count}/{row.rate.windows}" for row in figures.by_length),
-            f"{figures.false_alarms}\n({hundredths_up(figures.false_per_hour)}/h)",
-            f"{_one(figures.delay_median_s)}\n({_one(figures.delay_late_s)})",
-            f"{_one(figures.first_alarm_median_s)}\n({_one(figures.first_alarm_late_s)})",
-        )
-        for rule, figures in whole.by_rule
-    )
-    return [
-        Table(
-            f"Whole records: events of shockable rhythm, alarm at {alarm} windows",
+def groups_table(
+    of: str, performance: Performance, groups: Iterable[GroupRow], which: str = "", alpha: float | None = None
+) -> Table:
+    """Lay out the windows of databases, rhythms or patients; with `alpha`, their limits by window too."""
+    rows = []
+    for group in groups:
+        limit = NONE
+        if alpha is not None and group.group != "intermediate":
+            limit = rounded_down(lower_limit(group.count, group.windows, alpha))
+        rows.append(
             (
-                *("Database", "Events\nfrom", "Patients", "Detected", "Observed", "Limit by\nevent"),
-                *("Limit by\npatient", "Limit by\ndesign effect"),
-            ),
-            detected,
-        ),
-        Table(
-            f"Whole records: false alarms in nonshockable time, alarm at {alarm} windows",
-            (
-                *("Database", "Patients", "Hours", "False\nalarms", "An\nhour", "Upper\nlimit"),
-                *("Upper limit\nby patient", "Of them\ndoubtful"),
-            ),
-            false,
-        ),
-        Table(
-            f"Whole records: seconds until the alarm, at {alarm} windows",
-            (
-                *("Database", "Alarm\nafter\nonset", "Alarm on\nbefore", "Delay,\nmedian", "Delay,\n90 % up to"),
-                *("Records with\nan alarm", "Without\nany", "First alarm,\nmedian", "First alarm,\n90 % up to"),
-            ),
-            late,
-        ),
-        Table(
-            f"Whole records: time, alarm at {alarm} windows",
-            (
-                *("Database", "Records", "Hours", "Shockable\nintermediate", "Nonshockable\nuncounted"),
-                *("Unusable", "Se by\ntime", "PPV by\ntime", "PPV by\nepisode"),
-            ),
-            time,
-        ),
-        Table(
-            "Whole records: other alarm rules on the same windows",
-            (
-                *("Alarm", *(f"Events\n≥ {text}" if text != "0 s" else "All\nevents" for text in least)),
-                *("False\nalarms", "Delay,\nmedian\n(90 %)", "First\nalarm\n(90 %)"),
-            ),
-            rules,
-        ),
-    ]
-
-
-def event_lists(whole: WholeRecords) -> list[Table]:
-    """Lay out the patients with events or false alarms, and list missed events and false alarms one by one.
-
-    Parameters
-    ----------
-    whole : WholeRecords
-        What `ecg_shock.evaluation.events.whole_records` found.
-
-    Returns
-    -------
-    list of Table
-        Those that have a row.
-    """
-    patients = tuple(
-        (
-            printable(group.name),
-            f"{group.headline.count}/{group.headline.windows}",
-            f"{group.by_length[0].rate.count}/{group.by_length[0].rate.windows}",
-            f"{group.nonshockable_hours:.2f}",
-            str(group.false_alarms),
-            hundredths_up(group.false_per_hour),
+                group.name.replace("_", " ") if of == "rhythm" else printable(group.name),
+                MEASURES[group.group],
+                str(group.patients),
+                f"{group.count}/{group.windows}",
+                rounded_down(group.count / group.windows),
+                *(() if alpha is None else (limit,)),
+            )
         )
-        for group in whole.by_patient
-        if group.by_length[0].rate.windows or group.false_alarms
-    )
-    missed = tuple(
-        (
-            *(printable(name) for name in (record.database, record.record, event.rhythm)),
-            *(_one(seconds) for seconds in (event.start_s, event.end_s, event.length_s)),
-        )
-        for record in whole.records
-        for event in record.events
-        if not event.detected
-    )
-    false = tuple(
-        (
-            *(printable(name) for name in (record.database, record.record, alarm.rhythm.replace("_", " "))),
-            *(_one(seconds) for seconds in (alarm.onset_s, alarm.alarm_s, alarm.end_s)),
-            _NONE if alarm.beats_bpm is None else f"{alarm.beats_bpm:.0f}",
-            "yes" if alarm.doubtful else "no",
-            f"{alarm.probability:.2f}",
-        )
-        for record in whole.records
-        for alarm in record.false_alarms
-    )
-    least = f"{whole.headline_least_s:g} s"
-    tables = [
-        Table(
-            "Patients with events or false alarms",
-            ("Patient", f"Detected,\n≥ {least}", "Detected,\nany", "Nonshockable\nhours", "False\nalarms", "An\nhour"),
-            patients,
-        ),
-        Table("Missed events", ("Database", "Record", "Rhythm", "Start, s", "End, s", "Length, s"), missed),
-        Table(
-            "False alarms",
-            (
-                *("Database", "Record", "Rhythm", "Onset, s", "Alarm, s", "End, s"),
-                *("Annotated\nbeats a minute", "Doubtful", "Mean\nprobability"),
-            ),
-            false,
-        ),
-    ]
-    return [table for table in tables if table.rows]
+    header = (of.capitalize(), "Measure", *RATE_HEADER[: 3 if alpha is None else 4])
+    return Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, tuple(rows))
 
 
-def event_notes(whole: WholeRecords) -> list[str]:
-    """Say what is counted on whole records.
-
-    Parameters
-    ----------
-    whole : WholeRecords
-        What `ecg_shock.evaluation.events.whole_records` found.
-    """
-    notes = [
-        f"Whole records: every window of {whole.window_s:g} s, {whole.step_s:g} s apart, of every record of the same "
-        f"{whole.part} patients, on the first lead, with the rule for unusable strips. Nothing is left out beforehand.",
-        "An event is a stretch of annotated coarse VF and rapid VT; amplitude and rate are measured over each "
-        "annotated rhythm as a whole. It is detected if an episode of alarm overlaps with it. Short events can hardly "
-        f"be: an alarm at {_rule(whole.alarm_rule)} needs {whole.alarm_s:g} s of whole windows.",
-        "An alarm is false if at least half of what it rests on is annotated as nonshockable, and no shockable or "
-        f"intermediate rhythm lies within {whole.tolerance_s:g} s. Fine VF, other VT, noise and time without a label "
-        "make neither events nor false alarms. All of cudb outside its VF is taken as nonshockable, although VT stands "
-        "there that is not labelled: a false alarm is doubtful, and counts all the same, where the rhythm is not named "
-        "and the annotated beats are missing or as fast as VT.",
-        "The delay counts from the annotated onset of events that follow a nonshockable rhythm, where the alarm came "
-        "after it. The first alarm counts from the first event of the record, 0 s for one that was on before. Both "
-        f"are of events of {whole.headline_least_s:g} s and more, and missed ones have none. The upper limit of false "
-        "alarms an hour is Poisson's, as if they were independent; by patient it is from resampled patients.",
-    ]
-    if whole.too_short:
-        notes.append(f"Shorter than a window, and in no figure: {printable(', '.join(whole.too_short))}.")
-    return notes
-
-
-def _rule(rule: AlarmRule) -> str:
-    return f"{rule.k} of {rule.n}"
-
-
-def _length(least_s: float) -> str:
-    return f"{least_s:g} s" if least_s else "any"
-
-
-def _false_cells(figures: EventFigures) -> tuple[str, ...]:
-    rates = (figures.false_per_hour, figures.false_per_hour_limit, figures.false_per_hour_patient_limit)
-    return (
-        f"{figures.nonshockable_hours:.2f}",
-        str(figures.false_alarms),
-        *(hundredths_up(rate) for rate in rates),
-        str(figures.doubtful_alarms),
-    )
-
-
-def _delay_cells(figures: EventFigures) -> tuple[str, ...]:
-    return (
-        str(figures.delays),
-        str(figures.early),
-        *(_one(seconds) for seconds in (figures.delay_median_s, figures.delay_late_s)),
-        str(figures.alarmed),
-        str(figures.never_alarmed),
-        *(_one(seconds) for seconds in (figures.first_alarm_median_s, figures.first_alarm_late_s)),
-    )
-
-
-def _rate_cells(rate: Rate) -> tuple[str, ...]:
+def _rate_cells(rate: Proportion) -> tuple[str, ...]:
     shares = (rate.observed, rate.lower_limit, rate.patient_limit, rate.macro_average)
     return (str(rate.patients), f"{rate.count}/{rate.windows}", *(rounded_down(share) for share in shares))
-
-
-def rounded_down(share: float | None) -> str:
-    """Write a share that should be high, in per cent."""
-    return _NONE if share is None else f"{math.floor(1000 * share + _TOLERANCE) / 10:.1f}"
-
-
-def rounded_up(share: float | None) -> str:
-    """Write a share that should be low, in per cent."""
-    return _NONE if share is None else f"{math.ceil(1000 * share - _TOLERANCE) / 10:.1f}"
-
-
-def hundredths_up(rate: float | None) -> str:
-    """Write a rate that should be low, such as alarms an hour."""
-    return _NONE if rate is None else f"{math.ceil(100 * rate - _TOLERANCE) / 100:.2f}"
-
-
-def _one(number: float | None) -> str:
-    return _NONE if number is None else f"{number:.1f}"
-
-
-def printable(text: str) -> str:
-    """Show characters that would not be seen, or would move what stands beside them."""
-    # A control character in a name could move the cursor or turn the direction of the text.
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-
-
-def _markdown_text(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<|~&!])", r"\\\1", text.replace("\n", " "))
-
-
-def _markdown_table(table: Table) -> str:
-    rows = [[_markdown_text(cell) for cell in row] for row in (table.header, *table.rows)]
-    widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = []
-        for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (width - cell_len(cell))
-            cells.append(cell + space if table.is_left(index) else space + cell)
-        lines.append(f"| {' | '.join(cells)} |")
-    rule = ["-" * width if table.is_left(i) else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
-
-
-def _rich_table(table: Table) -> RichTable:
-    # Text objects are printed as they are, where strings would be read as markup.
-    rich_table = RichTable(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    for index, name in enumerate(table.header):
-        left = table.is_left(index)
-        rich_table.add_column(
-            Text(name), justify="left" if left else "right", no_wrap=name in _WHOLE_COLUMNS, overflow="fold"
-        )
-    for row in table.rows:
-        rich_table.add_row(*(Text(cell) for cell in row))
-    return rich_table

@@ -163,7 +163,7 @@ def candidates(trials: Sequence[Trial], config: ConsensusConfig, *, step: int) -
     Parameters
     ----------
     trials : sequence of Trial
-        All trials of a search, in any order; failed ones are left out.
+        All trials of a search, in any order; failed ones are excluded.
     config : ConsensusConfig
         Says how many of the best count.
     step : int
@@ -197,7 +197,7 @@ def settings(retrained: Iterable[Trial]) -> tuple[Setting, ...]:
     Returns
     -------
     tuple of Setting
-        By depth, then learning rate. Settings whose runs all failed are left out.
+        By depth, then learning rate. Settings whose runs all failed are excluded.
     """
     groups: dict[tuple[tuple[int, ...], tuple[int, ...], float], list[Trial]] = {}
     for trial in retrained:

@@ -6,24 +6,33 @@ and `retrain/` with one folder for each network that was trained, `worker.log`, 
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
+import os
+import platform
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ecg_shock.files import write_text
+import numpy as np
+
+from ecg_shock.data.datasets import SYNTHETIC, Parts
+from ecg_shock.data.windows import WindowSet
+from ecg_shock.files import commit, versions, write_text
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.search.consensus import Candidate, Setting, candidates
 from ecg_shock.search.study import Study
 from ecg_shock.search.supervisor import WorkerError, supervise
 from ecg_shock.search.trials import Trial, dashed, read_trial, read_trials, write_trial
-from ecg_shock.training.trainer import TrainingConfig
+from ecg_shock.training.trainer import TrainingConfig, digest
 
 Phase = Literal["search", "retrain"]
 LOG_FILE = "worker.log"
+RUN_FILE = "run.json"
 CHOICE_FILE = "choice.json"
 MAX_CONSECUTIVE_FAILURES = 10
 
@@ -47,6 +56,82 @@ class Job:
     name: str
     spec: CnnSpec
     config: TrainingConfig
+
+
+def keep_run(study: Study, parts: Parts, folder: Path) -> None:
+    """Write `run.json`, what must be known to repeat a run, or add this start to the one found.
+
+    Parameters
+    ----------
+    study : Study
+        What is about to run.
+    parts : Parts
+        The study's windows. Of the test patients only the names and the counts are written.
+    folder : Path
+        The run folder.
+
+    Raises
+    ------
+    ValueError
+        If the folder's run was begun with other windows, or its `run.json` is damaged.
+    """
+    file = folder / RUN_FILE
+    used = (parts.train, parts.validation)
+    found = digest(*(array for part in used for array in (part.ecg, part.aha_class, part.patient)))
+    starts: list[Any] = []
+    if file.is_file():
+        try:
+            run = json.loads(file.read_text(encoding="utf-8"))
+            begun_with, starts = str(run["data_digest"]), list(run["starts"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} is damaged ({type(error).__name__}: {error}); "
+                "restore it from a copy, or choose another folder with --out"
+            ) from error
+        if begun_with != found:
+            raise ValueError(
+                f"{folder} was begun with other windows: their digest was {begun_with[:12]}…, now it is "
+                f"{found[:12]}…. The recordings, manifests, label policy or preprocessing have changed since; "
+                "go back to those, or choose another folder with --out."
+            )
+    start = {
+        "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": versions(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+    }
+    run = {
+        "study": study.name,
+        "synthetic": study.synthetic,
+        "seeds": {
+            "search": study.search.seed,
+            "trials": study.training.seed,
+            "consensus": [study.training.seed + index for index in range(study.consensus.seeds)],
+        },
+        "data_digest": found,
+        "parts": {name: _summary(getattr(parts, name), study) for name in ("train", "validation", "test")},
+        "starts": [*starts, start],
+    }
+    write_text(file, json.dumps(run, indent=2))
+
+
+def supplemented(part: WindowSet, study: Study) -> np.ndarray:
+    """Say which windows are synthetic ones that `data.supplement` added to those of patients.
+
+    Parameters
+    ----------
+    part : WindowSet
+        Windows of the study.
+    study : Study
+        If all its windows are synthetic, none of them was added.
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        Shape (n_windows,).
+    """
+    return (part.database == SYNTHETIC) & (not study.synthetic)
 
 
 def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, ...]:
@@ -118,55 +203,44 @@ def retrain(
     data_dir: Path,
     on_message: Callable[[dict[str, Any]], None],
 ) -> tuple[Trial, ...]:
-    """Train each candidate again with every learning rate and seed, or those that are missing.
+    """Train each candidate again with every learning rate and seed, or those that are missing, as `search` does.
 
     Parameters
     ----------
-    study : Study
-        What `folder` was made for.
     chosen : tuple of Candidate
         One network for each depth, from the trials in `folder`.
-    folder : Path
-        The run folder.
-    data_dir : Path
-        Folder of the recordings.
-    on_message : callable
-        Called with each message of the working process, see `ecg_shock.search.worker`.
+    study, folder, data_dir, on_message
+        As `search` takes them.
 
     Returns
     -------
     tuple of Trial
         All retrained networks, failed ones included.
-
-    Raises
-    ------
-    WorkerError
-        If the process cannot work, or too many trainings fail in a row.
-    KeyboardInterrupt
-        After Ctrl-C; the same call goes on.
     """
-    folders = [folder / "retrain" / job.name for job in retraining_jobs(study, chosen)]
-    if any(read_trial(job) is None for job in folders):
+    if len(retrained(study, chosen, folder)) < len(retraining_jobs(study, chosen)):
         _work("retrain", study, folder, data_dir, on_message)
-    found = (read_trial(job) for job in folders)
+    return retrained(study, chosen, folder)
+
+
+def retrained(study: Study, chosen: tuple[Candidate, ...], folder: Path) -> tuple[Trial, ...]:
+    """Read the candidates that have been trained again.
+
+    Parameters
+    ----------
+    study, chosen, folder
+        As `retrain` takes them.
+
+    Returns
+    -------
+    tuple of Trial
+        In the order of `retraining_jobs`, failed ones included.
+    """
+    found = (read_trial(folder / "retrain" / job.name) for job in retraining_jobs(study, chosen))
     return tuple(trial for trial in found if trial is not None)
 
 
 def study_candidates(study: Study, folder: Path) -> tuple[Candidate, ...]:
-    """Find the candidates of the trials that a run folder holds.
-
-    Parameters
-    ----------
-    study : Study
-        Says how.
-    folder : Path
-        The run folder.
-
-    Returns
-    -------
-    tuple of Candidate
-        One for each depth, by depth.
-    """
+    """Find the candidates, one for each depth, of the trials that a run folder holds."""
     return candidates(read_trials(folder / "search"), study.consensus, step=study.space.step)
 
 
@@ -213,6 +287,23 @@ def write_choice(
     write_text(folder / CHOICE_FILE, json.dumps(content, indent=2))
 
 
+def _summary(part: WindowSet, study: Study) -> dict[str, Any]:
+    def count(classes: np.ndarray) -> dict[str, int]:
+        return dict(sorted(Counter(classes.tolist()).items()))
+
+    added = supplemented(part, study)
+    summary: dict[str, Any] = {
+        "patients": sorted(set(part.patient[~added].tolist())),
+        "windows": count(part.aha_class[~added]),
+    }
+    if added.any():
+        summary["supplement"] = {
+            "synthetic_patients": len(set(part.patient[added].tolist())),
+            "windows": count(part.aha_class[added]),
+        }
+    return summary
+
+
 def _work(
     phase: Phase, study: Study, folder: Path, data_dir: Path, on_message: Callable[[dict[str, Any]], None]
 ) -> None:
@@ -229,15 +320,13 @@ def _work(
                 study.search.trials,
             )
         if message["kind"] == "broken":
-            raise WorkerError(
-                f"{message['error']}; mend the cause and run the same command again: it goes on from here"
-            )
+            raise WorkerError(f"{message['error']}; fix the cause and run the same command again: it goes on from here")
         if message["kind"] == "end":
             failures = failures + 1 if message["error"] else 0
         if failures == MAX_CONSECUTIVE_FAILURES:
             raise WorkerError(
                 f"{failures} trainings in a row failed, the last one with {message['error']!r}; see error.txt in "
-                f"{folder / phase}. Mend the cause and run the same command again: it goes on after them."
+                f"{folder / phase}. Fix the cause and run the same command again: it goes on after them."
             )
 
     def give_up(name: str, reason: str) -> None:

@@ -110,7 +110,7 @@ class Study(BaseModel):
         """Whether the databases are synthetic, so that the results say nothing about patients.
 
         Synthetic windows that `data.supplement` adds to the train part of real ones do not make a study synthetic:
-        it is judged on patients.
+        it is evaluated on patients.
         """
         return SYNTHETIC in self.data.databases
 
@@ -256,5 +256,5 @@ def _find_study(name_or_path: str | Path) -> Path:
 
 
 def _as_toml(study: Study) -> dict[str, Any]:
-    # TOML has no null: a field that is not set is left out.
+    # TOML has no null: a field that is not set is not written.
     return study.model_dump(mode="json", exclude_none=True)

@@ -1,4 +1,4 @@
-"""The ledger of a search: every network that was trained, as rows, a table and a plot."""
+"""The ledger of a search: every network that was trained, as rows and a table."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ecg_shock.files import write_text
+from ecg_shock.files import explain, write_text
 
 RESULT_FILE = "result.json"
 LEARNING_RATE_DIGITS = 3
-PLOT_SIZE_INCHES = (8.0, 5.0)
-PLOT_DPI = 120
 COLUMNS = ("#", "N", "filters", "kernels", "params", "MMACs", "BAC %", "Se %", "Sp %", "loss", "epoch", "s")
 
 
@@ -93,9 +91,22 @@ def read_trial(folder: Path) -> Trial | None:
     -------
     Trial or None
         None while the trial has not ended.
+
+    Raises
+    ------
+    ValueError
+        If the result is damaged; the message names the file and what to do.
     """
     file = folder / RESULT_FILE
-    return Trial.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return Trial.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise ValueError(
+            f"{file} is damaged ({'; '.join(explain(error))}); delete it and run the same command again: "
+            "that trial is trained again"
+        ) from error
 
 
 def read_trials(folder: Path) -> tuple[Trial, ...]:
@@ -124,7 +135,7 @@ def rank(trials: Iterable[Trial]) -> list[Trial]:
     Parameters
     ----------
     trials : iterable of Trial
-        Failed ones are left out.
+        Failed ones are excluded.
 
     Returns
     -------
@@ -216,83 +227,16 @@ def table(trials: Sequence[Trial], *, title: str, rows: int = 10) -> Table:
     return laid_out
 
 
-def plot(file: Path, trials: Sequence[Trial], *, title: str) -> None:
-    """Draw balanced accuracy against the number of parameters, one colour a depth, as PNG.
-
-    Parameters
-    ----------
-    file : Path
-        Where to write.
-    trials : sequence of Trial
-        Failed ones are left out.
-    title : str
-        Printed above.
-    """
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=PLOT_SIZE_INCHES, layout="constrained")
-    axes = figure.add_subplot()
-    ranked = rank(trials)
-    depths = sorted({trial.depth for trial in ranked})
-    colours = colormaps["viridis_r"]
-    for place, depth in enumerate(depths):
-        chosen = [trial for trial in ranked if trial.depth == depth]
-        axes.scatter(
-            [trial.parameters for trial in chosen],
-            [100 * trial.balanced_accuracy for trial in chosen],
-            color=colours((place + 0.5) / len(depths)),
-            label=f"N = {depth}  ({len(chosen)})",
-            edgecolor="black",
-            linewidth=0.4,
-        )
-    axes.set(xscale="log", xlabel="trainable parameters", ylabel="validation balanced accuracy (%)", title=title)
-    axes.grid(alpha=0.3)
-    if depths:
-        axes.legend(title="blocks (trials)")
-    figure.savefig(file, dpi=PLOT_DPI)
-
-
 def dashed(values: Sequence[int]) -> str:
-    """Write the values of all blocks in a row, as in `20-15-15-10-5`.
-
-    Parameters
-    ----------
-    values : sequence of int
-        One for each block.
-
-    Returns
-    -------
-    str
-    """
+    """Write the values of all blocks in a row, as in `20-15-15-10-5`."""
     return "-".join(str(value) for value in values)
 
 
 def spaced(values: Sequence[int]) -> str:
-    """Write the values of all blocks in a row that a narrow table can wrap.
-
-    Parameters
-    ----------
-    values : sequence of int
-        One for each block.
-
-    Returns
-    -------
-    str
-    """
+    """Write the values of all blocks in a row that a narrow table can wrap."""
     return " ".join(str(value) for value in values)
 
 
-def percent(share: float) -> str:
-    """Write a share of 1 as percent with two decimals.
-
-    Parameters
-    ----------
-    share : float
-        Between 0 and 1.
-
-    Returns
-    -------
-    str
-    """
-    return f"{100 * share:.2f}"
+def percent(proportion: float) -> str:
+    """Write a proportion, from 0 to 1, as percent with two decimals."""
+    return f"{100 * proportion:.2f}"

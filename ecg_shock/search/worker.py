@@ -15,6 +15,7 @@ the tuner's own training loop, which needs tensorboard, copies its callbacks and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -25,15 +26,14 @@ from typing import Any
 
 import keras_tuner
 
-from ecg_shock.data.datasets import load_parts
 from ecg_shock.files import write_text
 from ecg_shock.models.cnn import CnnSpec
-from ecg_shock.search.runner import Job, retraining_jobs, study_candidates
+from ecg_shock.search.runner import retraining_jobs, study_candidates
 from ecg_shock.search.study import STUDY_FILE, Study, read_study
 from ecg_shock.search.supervisor import DONE, RECYCLE
 from ecg_shock.search.trials import Trial, read_trial, write_trial
-from ecg_shock.training.fold import examples
-from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig, train
+from ecg_shock.training.fold import TrainingFold
+from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig
 
 OBJECTIVE = "val_balanced_accuracy"
 # Keras Tuner stops at 20 draws in a row that it has had already; we insist this many times over.
@@ -93,8 +93,7 @@ class Trainer:
     """
 
     def __init__(self, study: Study, data_dir: Path, supervisor: Supervisor) -> None:
-        parts = load_parts(study.data, data_dir)
-        self._training, self._validation = examples(parts.train, study.training.groups), examples(parts.validation)
+        self._fold = TrainingFold.load(study.data, data_dir)
         self._supervisor = supervisor
         self._left = study.search.trials_per_process
 
@@ -150,14 +149,13 @@ class Trainer:
             self._supervisor.stop_if_asked()
 
         try:
-            result = train(spec, self._training, self._validation, config, folder, on_epoch=on_epoch)
-            best = result.history[result.best_epoch - 1]
+            result = self._fold.train(spec, config, folder, on_epoch=on_epoch)
             outcome: dict[str, Any] = {
-                "balanced_accuracy": result.best_balanced_accuracy,
-                "sensitivity": best.sensitivity,
-                "specificity": best.specificity,
-                "loss": result.best_loss,
-                "best_epoch": result.best_epoch,
+                "balanced_accuracy": result.best.balanced_accuracy,
+                "sensitivity": result.best.sensitivity,
+                "specificity": result.best.specificity,
+                "loss": result.best.validation_loss,
+                "best_epoch": result.best.epoch,
                 "seconds": round(sum(log.seconds for log in result.history), 2),
             }
         except (OSError, MemoryError):
@@ -285,6 +283,12 @@ def search(study: Study, folder: Path, trainer: Trainer, supervisor: Supervisor)
     tuner = Tuner(study, folder, trainer)
     try:
         tuner.search()
+        for trial in tuner.oracle.trials.values():
+            # Keras Tuner has it as ended, but its result was damaged and deleted.
+            if read_trial(Path(tuner.get_trial_dir(trial.trial_id))) is None:
+                trainer.recycle_if_worn()
+                with contextlib.suppress(keras_tuner.errors.FailedTrialError):
+                    tuner.run_trial(trial)
     except Broken as broken:
         raise broken.args[0] from None
     drawn = len(tuner.oracle.trials)
@@ -294,14 +298,11 @@ def search(study: Study, folder: Path, trainer: Trainer, supervisor: Supervisor)
 
 def retrain(study: Study, folder: Path, trainer: Trainer) -> None:
     """Train the candidates again that have not been."""
-    left: list[Job] = [
-        job
-        for job in retraining_jobs(study, study_candidates(study, folder))
-        if read_trial(folder / "retrain" / job.name) is None
-    ]
-    for job in left:
-        trainer.recycle_if_worn()
-        trainer.run(job.name, folder / "retrain" / job.name, job.spec, job.config)
+    for job in retraining_jobs(study, study_candidates(study, folder)):
+        place = folder / "retrain" / job.name
+        if read_trial(place) is None:
+            trainer.recycle_if_worn()
+            trainer.run(job.name, place, job.spec, job.config)
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ class Checkpoint:
     model : list of numpy.ndarray
         All variables of the model, the states of its dropout seeds with them.
     best : list of numpy.ndarray
-        All variables of the model as it was judged best so far, its averaged weights among them.
+        All variables of the model at its best epoch so far, its averaged weights among them.
     optimizer : list of numpy.ndarray
         All variables of the optimiser.
     sampler : dict of str to numpy.ndarray

@@ -38,8 +38,7 @@ class DrawSummary:
         τ = √(mean ‖g‖²) / mean ‖g‖ over all windows: the root of what importance sampling could gain at most.
     effective_batch : float or None
         The batch that uniform sampling would need for the same variance of the mean gradient. None, like `gain`,
-        where a number is not finite, and where chance made an estimate of a variance negative. It supposes draws that
-        are independent, which those of a stratified batch are not.
+        where a number is not finite, and where chance made an estimate of a variance negative.
     """
 
     drawn: dict[str, float]

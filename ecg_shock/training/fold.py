@@ -1,18 +1,195 @@
-"""The two ends of a training: windows become examples, and the best epoch becomes a bundle with its card."""
+"""The way of a training: load the windows of a fold, train on them, and save the best epoch as a bundle."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from ecg_shock.data.datasets import SYNTHETIC, DataConfig, Parts, shockable
+from ecg_shock.data.datasets import SYNTHETIC, DataConfig, Parts, load_parts, shockable
 from ecg_shock.data.windows import WindowSet
+from ecg_shock.files import explain
 from ecg_shock.models.bundle import Bundle, write_bundle
+from ecg_shock.models.card import Card, Patients, ValidationScore
 from ecg_shock.models.cnn import CnnSpec
-from ecg_shock.training.trainer import ORIGIN_NAME, THRESHOLD, Examples, Groups, TrainingConfig, TrainingResult
+from ecg_shock.training.trainer import (
+    ORIGIN_NAME,
+    THRESHOLD,
+    EpochLog,
+    Examples,
+    Groups,
+    TrainingConfig,
+    TrainingResult,
+    train,
+)
+
+
+@dataclass(frozen=True)
+class TrainingFold:
+    """One fold of a split: its windows, and what is trained on them.
+
+    Parameters
+    ----------
+    data : DataConfig
+        What the windows were made of.
+    parts : Parts
+        The windows; of the test patients only the names are used.
+    """
+
+    data: DataConfig
+    parts: Parts
+
+    @classmethod
+    def load(cls, data: DataConfig, folder: Path | None = None) -> TrainingFold:
+        """Load the windows of a fold.
+
+        Parameters
+        ----------
+        data : DataConfig
+            Databases, split, fold and windows.
+        folder : pathlib.Path, optional
+            Folder of the recordings.
+
+        Returns
+        -------
+        TrainingFold
+        """
+        return cls(data, load_parts(data, folder))
+
+    def train(
+        self,
+        spec: CnnSpec,
+        config: TrainingConfig,
+        folder: Path,
+        *,
+        on_epoch: Callable[[EpochLog], None] | None = None,
+    ) -> TrainingResult:
+        """Train a network on the train patients, and choose the epoch on the validation patients.
+
+        Parameters
+        ----------
+        spec : CnnSpec
+            The network.
+        config : TrainingConfig
+            How it is trained.
+        folder : pathlib.Path
+            Its own folder; a training that was interrupted there goes on.
+        on_epoch : callable, optional
+            Called with the `EpochLog` of each epoch, after its state is on disk.
+
+        Returns
+        -------
+        TrainingResult
+        """
+        training, validation = examples(self.parts.train, config.groups), examples(self.parts.validation)
+        return train(spec, training, validation, config, folder, on_epoch=on_epoch)
+
+    def write_bundle(self, folder: Path, name: str, result: TrainingResult, *, selection: str) -> Bundle:
+        """Write the best epoch of a training as a bundle that says what it has seen.
+
+        Parameters
+        ----------
+        folder : pathlib.Path
+            The bundle's folder.
+        name : str
+            Name of the model on its card.
+        result : TrainingResult
+            A training on this fold.
+        selection : str
+            How the network and its training were chosen, and with which patients.
+
+        Returns
+        -------
+        Bundle
+        """
+        synthetic = SYNTHETIC in self.data.databases
+        origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
+        known = Patients(
+            *(tuple(patients(part)) for part in (self.parts.train, self.parts.validation, self.parts.test))
+        )
+        card = Card(
+            name=name + (" (synthetic data: says nothing about patients)" if synthetic else ""),
+            synthetic=synthetic,
+            protocol="weights fitted on the train patients, the epoch chosen on the validation patients",
+            selection=selection,
+            commit=origin["commit"] or "not a checkout",
+            data=self.data,
+            training=result.config.model_dump(mode="json", exclude_none=True),
+            validation=ValidationScore(
+                epoch=result.best.epoch,
+                balanced_accuracy=result.best.balanced_accuracy,
+                sensitivity=result.best.sensitivity,
+                specificity=result.best.specificity,
+                windows=len(self.parts.validation),
+                patients=len(known.validation),
+            ),
+            patients=known,
+            synthetic_windows=int((self.parts.train.database == SYNTHETIC).sum()),
+            versions=origin["versions"],
+        )
+        return write_bundle(
+            folder,
+            result.load_model(),
+            spec=result.spec,
+            preprocessing=self.data.preprocessing,
+            threshold=THRESHOLD,
+            card=card.to_toml(),
+        )
+
+
+def training_of(bundle: Bundle) -> TrainingConfig:
+    """Return the settings that a bundle was trained with.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Of this version, or of an older one whose settings there still are.
+
+    Returns
+    -------
+    TrainingConfig
+
+    Raises
+    ------
+    ValueError
+        If its card does not say, or names a setting that was removed.
+    """
+    try:
+        return TrainingConfig.model_validate(bundle.card.training)
+    except ValidationError as error:
+        raise ValueError(
+            f"{bundle.folder} cannot be trained again: {'; '.join(explain(error, TrainingConfig))}"
+        ) from error
+
+
+def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
+    """Say how network and training were chosen, and whether test patients had a part in that.
+
+    Parameters
+    ----------
+    base : Bundle or None
+        The model whose network and training are repeated, if there is one.
+    tested : collection of str
+        The patients that the new model is to be tested on.
+
+    Returns
+    -------
+    str
+        A line for the card.
+    """
+    if base is None:
+        return "network and training were given, not searched"
+    shared = len(base.card.patients.seen.intersection(tested))
+    if not shared:
+        return f"network and training are those of {base.name}, chosen without the test patients"
+    return (
+        f"network and training are those of {base.name}, which was chosen with {shared} of this fold's {len(tested)} "
+        "test patients among those it trained or selected on: the result is optimistic by that choice"
+    )
 
 
 def examples(windows: WindowSet, groups: Groups = "rhythm") -> Examples:
@@ -22,27 +199,27 @@ def examples(windows: WindowSet, groups: Groups = "rhythm") -> Examples:
     ----------
     windows : WindowSet
         Windows of the clear classes.
-    groups : {"rhythm", "rhythm-database", "rhythm-patient"}
-        Which windows samplers take together: those of one AHA class, or of one AHA class in one database or patient.
+    groups : {"rhythm", "rhythm-patient"}
+        Which windows samplers take together: those of one AHA class, or of one AHA class in one patient.
 
     Returns
     -------
     ecg_shock.training.trainer.Examples
     """
-    names = [windows.aha_class]
-    if groups != "rhythm":
-        names.append(windows.database if groups == "rhythm-database" else windows.patient)
-    _, codes = np.unique(["\t".join(parts) for parts in zip(*names, strict=True)], return_inverse=True)
+    names = windows.aha_class
+    if groups == "rhythm-patient":
+        names = np.array(["\t".join(pair) for pair in zip(windows.aha_class, windows.patient, strict=True)])
+    _, codes = np.unique(names, return_inverse=True)
     return Examples(ecg=windows.ecg, shockable=shockable(windows), rhythm=windows.aha_class, groups=codes)
 
 
 def patients(windows: WindowSet) -> list[str]:
-    """Name the patients of windows; made-up ones only if there are no others.
+    """Name the patients of windows; synthetic ones only if there are no others.
 
     Parameters
     ----------
     windows : WindowSet
-        A part of a run.
+        Windows of one role: train, validation or test.
 
     Returns
     -------
@@ -51,68 +228,3 @@ def patients(windows: WindowSet) -> list[str]:
     """
     real = windows.database != SYNTHETIC
     return sorted(set(windows.patient[real if real.any() else ~real].tolist()))
-
-
-def ship(
-    folder: Path,
-    name: str,
-    result: TrainingResult,
-    *,
-    spec: CnnSpec,
-    data: DataConfig,
-    training: TrainingConfig,
-    parts: Parts,
-    selection: str,
-) -> Bundle:
-    """Write the best epoch of a training as a bundle that says what it has seen.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The bundle's folder.
-    name : str
-        Name of the model on its card.
-    result : TrainingResult
-        The training.
-    spec, data, training : CnnSpec, DataConfig, TrainingConfig
-        What was trained, on what, and how.
-    parts : Parts
-        The windows; of the test part only the patients' names are used.
-    selection : str
-        How the network and its training were chosen, and with which patients: what a reader of the results must know.
-
-    Returns
-    -------
-    Bundle
-    """
-    synthetic = SYNTHETIC in data.databases
-    best = result.history[result.best_epoch - 1]
-    origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
-    card: dict[str, Any] = {
-        "name": name + (" (synthetic data: says nothing about patients)" if synthetic else ""),
-        "synthetic": synthetic,
-        "protocol": "weights fitted on the train patients, the epoch chosen on the validation patients",
-        "selection": selection,
-        "commit": origin["commit"] or "not a checkout",
-        "data": data.model_dump(mode="json", exclude_none=True),
-        "training": training.model_dump(mode="json", exclude_none=True),
-        "validation": {
-            "epoch": best.epoch,
-            "balanced_accuracy": best.balanced_accuracy,
-            "sensitivity": best.sensitivity,
-            "specificity": best.specificity,
-            "windows": len(parts.validation),
-            "patients": len(patients(parts.validation)),
-        },
-        "patients": {job: patients(getattr(parts, job)) for job in ("train", "validation", "test")},
-        "synthetic_windows": int((parts.train.database == SYNTHETIC).sum()),
-        "versions": origin["versions"],
-    }
-    return write_bundle(
-        folder,
-        result.load_model(),
-        spec=spec,
-        preprocessing=data.preprocessing,
-        threshold=THRESHOLD,
-        card=card,
-    )

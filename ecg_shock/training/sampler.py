@@ -22,8 +22,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-SAMPLERS = ("uniform", "class", "instance", "ras", "obs")
-BIASED = ("obs",)  # its batches minimise another objective than the mean loss, and no weight mends that
+SAMPLERS = ("uniform", "class", "ras", "obs")
+BIASED = ("obs",)  # its batches minimise another objective than the mean loss, and no weight corrects that
 DEFAULT_FLOOR = 0.1  # weights stay below 1 / DEFAULT_FLOOR
 MIN_FLOOR = 1e-6  # rarer windows fall between the random numbers of a draw
 # Ours, since the papers give none. Dropout makes a score noisy, so a new one is averaged with the old;
@@ -61,52 +61,15 @@ def gradient_scores(
     numpy.ndarray
         Scores, float64, same shape.
 
-    References
-    ----------
-    .. [1] Katharopoulos, Fleuret, arXiv:1803.00942, 2018
-
     Examples
     --------
     >>> gradient_scores(np.zeros(1), np.array([3.0]), np.array([True]), np.ones(1))
     array([1.])
     """
-    with np.errstate(invalid="ignore"):  # features that overflowed have a score of NaN, which samplers pass over
-        return error_scores(logits, squared_norms, shockable, class_weights) * np.sqrt(1.0 + squared_norms)
-
-
-def error_scores(
-    logits: np.ndarray, squared_norms: np.ndarray, shockable: np.ndarray, class_weights: np.ndarray
-) -> np.ndarray:
-    """Give each window's weighted error c |q − y|, the derivative of its loss with respect to the logit.
-
-    Cheaper than `gradient_scores`, which it is a part of: the features play no part.
-
-    Parameters
-    ----------
-    logits : numpy.ndarray
-        The network's output before the sigmoid.
-    squared_norms : numpy.ndarray
-        Not used; both scores are called alike.
-    shockable : numpy.ndarray of bool
-        The label y; same shape as `logits`.
-    class_weights : numpy.ndarray
-        The weight c of each window's class in the objective; same shape.
-
-    Returns
-    -------
-    numpy.ndarray
-        Scores, float64, same shape.
-
-    Examples
-    --------
-    >>> error_scores(np.zeros(1), np.array([3.0]), np.array([True]), np.ones(1))
-    array([0.5])
-    """
     towards_label = np.where(shockable, logits, -logits).astype(np.float64)
-    return class_weights * np.exp(-np.logaddexp(0.0, towards_label))  # |q − y| without overflow
-
-
-SCORES = {"gradient": gradient_scores, "error": error_scores}
+    error = class_weights * np.exp(-np.logaddexp(0.0, towards_label))  # c |q − y| without overflow
+    with np.errstate(invalid="ignore"):  # features that overflowed have a score of NaN, which samplers ignore
+        return error * np.sqrt(1.0 + squared_norms)
 
 
 def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, floor: float) -> np.ndarray:
@@ -114,11 +77,10 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 
     Parameters
     ----------
-    name : {"uniform", "class", "instance", "ras", "obs"}
+    name : {"uniform", "class", "ras", "obs"}
         - "uniform": 1/N.
         - "class": a group with probability proportional to its number of windows times the root-mean-square of its
           scores, which is the optimum for windows drawn uniformly inside a group [2]_.
-        - "instance": proportional to the score.
         - "ras": two levels, first a group with probability proportional to its number of windows times its *mean*
           score, then a window of the group proportional to its score.
         - "obs": falls exponentially with the rank of the score, by a factor of 100 from the largest to the smallest
@@ -150,14 +112,8 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 
     - the regularisation is the mixture with the uniform distribution;
     - the group's factor is the mean norm. Gopal's root-mean-square [2]_ is right only when windows are drawn uniformly
-      inside a group; with the mean norm the two levels multiply to p ∝ score, which is the least-variance optimum. So
-      "ras" and "instance" are one distribution of given scores, and differ in how a `Sampler` keeps the scores.
-
-    References
-    ----------
-    .. [1] Rojas-Domínguez et al., Soft Computing 27:13237, 2023, doi:10.1007/s00500-022-07131-7
-    .. [2] Gopal, "Adaptive Sampling for SGD by Exploiting Side Information", ICML 2016
-    .. [4] Loshchilov, Hutter, arXiv:1511.06343, 2015
+      inside a group; with the mean norm the two levels multiply to p ∝ score, which is the least-variance optimum.
+      Groups then matter only for what a `Sampler` believes of windows that it has not visited for long.
 
     Examples
     --------
@@ -199,7 +155,7 @@ def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
 
     Parameters
     ----------
-    name : {"uniform", "class", "instance", "ras"}
+    name : {"uniform", "class", "ras"}
         How to draw, without a floor.
     scores : numpy.ndarray
         Norm of each window's gradient, shape (N,), not negative.
@@ -209,12 +165,8 @@ def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
     Returns
     -------
     float
-        τ ≥ 1: √(mean s²) / mean s for "ras" and "instance", as in [1]_; √(mean s²) over the mean of the groups'
+        τ ≥ 1: √(mean s²) / mean s for "ras", as in [1]_; √(mean s²) over the mean of the groups'
         root-mean-squares for "class"; 1 for "uniform", and where all scores are zero or one is not finite.
-
-    References
-    ----------
-    .. [1] Katharopoulos, Fleuret, arXiv:1803.00942, 2018
 
     Examples
     --------
@@ -234,29 +186,23 @@ class Sampler:
     """Draw windows for the next batches, and learn from their scores.
 
     "uniform" goes through all windows in random order, shuffles again and goes on, so that each window comes once
-    in N draws and a batch may hold the end of one round and the start of the next; its weights are 1, unless it is
-    stratified. Every other sampler draws with replacement from `sampling_distribution`. The *gate* keeps it to what
-    "uniform" does while the moving average of the gain (`gain`) is under 1.2: as long as all windows are alike there is
-    nothing to choose. "obs" has no gate, since it knows no gain.
+    in N draws and a batch may hold the end of one round and the start of the next; its weights are 1. Every other
+    sampler draws with replacement from `sampling_distribution`. The *gate* keeps it to what "uniform" does while the
+    moving average of the gain (`gain`) is under 1.2: as long as all windows are alike there is nothing to choose.
+    "obs" has no gate, since it has no gain.
 
     What is known of a window is the moving root-mean-square of its scores: dropout makes its gradient a random one,
     and the best p is proportional to √E‖g‖². The longer ago its last score, the more the mean of its group counts
-    instead, half after five epochs' worth of draws, and the more the next score counts. "instance" knows no groups:
-    the mean is that of all windows.
+    instead, half after five epochs' worth of draws, and the more the next score counts.
 
     Parameters
     ----------
-    name : {"uniform", "class", "instance", "ras", "obs"}
+    name : {"uniform", "class", "ras", "obs"}
         How to draw.
     groups : array_like
         The group of each window, integers of shape (N,), such as its AHA class.
     floor : float
         Share of the uniform distribution, from 1e-6 to 1; weights are at most 1/floor.
-    stratified : bool
-        Give each batch a fixed number of windows of each group, as near as can be to the group's probability times
-        the batch size and at least one: every batch sees each group. It takes the chance out of the first level of the
-        draw, and the weights stay exact. In batches of few windows a group, rounding raises weights, and with them
-        the variance, beyond the bounds that the floor sets: use batches of several times the number of groups.
     gate : float
         Gain from which on scores count; 1 is always.
     seed : int
@@ -265,8 +211,7 @@ class Sampler:
     Raises
     ------
     ValueError
-        If the name is unknown, the floor or the gate out of range, there is no window, the groups are not integers, or
-        "obs" is to be stratified.
+        If the name is unknown, the floor or the gate out of range, there is no window, or the groups are not integers.
 
     Examples
     --------
@@ -281,7 +226,6 @@ class Sampler:
         groups: np.ndarray,
         *,
         floor: float = DEFAULT_FLOOR,
-        stratified: bool = False,
         gate: float = GATE,
         seed: int = 0,
     ) -> None:
@@ -289,21 +233,16 @@ class Sampler:
             raise ValueError(f"floor is {floor!r}; it must be from {MIN_FLOOR:g}, or windows are never drawn, to 1")
         if not 1 <= gate < np.inf:
             raise ValueError(f"gate is {gate!r}; it must be 1 (always open) or above")
-        if stratified and name in BIASED:
-            raise ValueError(f"sampler is {name!r}, which ranks all windows together and cannot be stratified")
         self.name = name
         self.floor = floor
-        self.stratified = stratified
         self.gate = gate
         groups = np.asarray(groups)
         self._p = sampling_distribution(name, np.ones(groups.shape), groups, floor)  # refuses what are no groups
-        _, self._strata = np.unique(groups, return_inverse=True)
-        self._groups = np.zeros_like(self._strata) if name == "instance" else self._strata
+        _, self._groups = np.unique(groups, return_inverse=True)
         self._sizes = np.bincount(self._groups)
-        self._by_stratum = np.argsort(self._strata, kind="stable")
         self._rng = np.random.default_rng(seed)
-        self._scores = np.zeros(self._strata.size)
-        self._ages = np.full(self._strata.size, np.inf)  # epochs' worth of draws since the score was learned
+        self._scores = np.zeros(self._groups.size)
+        self._ages = np.full(self._groups.size, np.inf)  # epochs' worth of draws since the score was learned
         self._gain = 1.0
         self._round: np.ndarray = np.empty(0, dtype=np.int64)  # what is left of the current shuffled round
 
@@ -324,7 +263,7 @@ class Sampler:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """The distribution that the next draw uses, shape (N,); that of a stratified one before its rounding."""
+        """The distribution that the next draw uses, shape (N,)."""
         return self._p.copy() if self.is_open else np.full(self._p.size, 1.0 / self._p.size)
 
     def draw(self, shape: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -342,15 +281,8 @@ class Sampler:
         weights : numpy.ndarray of float64
             1/(N p) of each; a batch's loss is the sum of the weighted losses divided by the batch size, not by the
             sum of the weights, which would be biased. For "obs", 1.
-
-        Raises
-        ------
-        ValueError
-            If a stratified batch is smaller than the number of groups.
         """
         shape = shape if isinstance(shape, tuple) else (shape,)
-        if self.stratified:
-            return self._draw_stratified(shape)
         if not self.is_open:
             return self._draw_round(shape), np.ones(shape)
         indices = self._rng.choice(self._p.size, size=shape, p=self._p)
@@ -362,7 +294,7 @@ class Sampler:
         """Learn the scores of windows that were visited.
 
         The square of each visited window's score moves half-way to the mean square of its new scores, or further the
-        older it is; all others grow older by these draws. Scores that are not finite are passed over.
+        older it is; all others grow older by these draws. Scores that are not finite are ignored.
 
         Parameters
         ----------
@@ -386,7 +318,7 @@ class Sampler:
     def rescore(self, scores: np.ndarray) -> None:
         """Learn a score of every window, as `update` does, and set the gain to what is then known.
 
-        Scores that are not finite are passed over.
+        Scores that are not finite are ignored.
 
         Parameters
         ----------
@@ -471,42 +403,6 @@ class Sampler:
     def _draw_round(self, shape: tuple[int, ...]) -> np.ndarray:
         count = int(np.prod(shape))
         while self._round.size < count:
-            self._round = np.concatenate([self._round, self._rng.permutation(self._strata.size)])
+            self._round = np.concatenate([self._round, self._rng.permutation(self._groups.size)])
         indices, self._round = self._round[:count].reshape(shape), self._round[count:]
         return indices
-
-    def _draw_stratified(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        p = self.probabilities
-        batch = shape[-1]
-        stratum_p = np.bincount(self._strata, weights=p)
-        counts = _apportion(stratum_p, batch)
-        strata = np.repeat(np.arange(counts.size), counts)  # the stratum of each place in a batch
-
-        # Windows sorted by stratum, each as wide as it is likely within it, so that a stratum's stretch is 1 long and
-        # a place's draw falls within it.
-        within = p / stratum_p[self._strata]
-        ends = np.cumsum(within[self._by_stratum])
-        last = np.cumsum(np.bincount(self._strata)) - 1
-        first = np.concatenate([[0], last[:-1] + 1])
-        bottom = np.concatenate([[0.0], ends[last[:-1]]])
-        place = bottom[strata] + self._rng.random(shape) * (ends[last] - bottom)[strata]
-        drawn = np.clip(np.searchsorted(ends, place, side="right"), first[strata], last[strata])
-        indices = self._by_stratum[drawn]
-        return indices, batch / (p.size * counts[strata] * within[indices])
-
-
-def _apportion(shares: np.ndarray, places: int) -> np.ndarray:
-    """Divide places by shares that sum to 1: at least one each, else as near as can be."""
-    if places < shares.size:
-        raise ValueError(
-            f"a stratified batch of {places} windows cannot hold one of each of {shares.size} groups; "
-            "use larger batches, or coarser groups"
-        )
-    counts = np.maximum(1, np.floor(shares * places)).astype(np.int64)
-    while (missing := places - counts.sum()) != 0:
-        surplus = counts - shares * places
-        if missing > 0:
-            counts[np.argmin(surplus)] += 1
-        else:
-            counts[np.argmax(np.where(counts > 1, surplus, -np.inf))] -= 1
-    return counts

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,8 @@ from ecg_shock.files import commit, flatten, versions, write_text
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
 from ecg_shock.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ecg_shock.training.draws import Draws, DrawSummary
-from ecg_shock.training.sampler import BIASED, DEFAULT_FLOOR, MIN_FLOOR, SCORES, Sampler, gradient_scores
+from ecg_shock.training.sampler import BIASED, DEFAULT_FLOOR, MIN_FLOOR, Sampler, gradient_scores
+from ecg_shock.training.steps import compile_inference, compile_train_steps
 
 if TYPE_CHECKING:
     import keras
@@ -29,17 +30,18 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_NAME = "checkpoint.npz"
 HISTORY_NAME = "history.json"
 ORIGIN_NAME = "origin.json"
-CHECKPOINT_FORMAT = 3  # to be raised with any change after which an old run would go on differently
+CHECKPOINT_FORMAT = 4  # to be raised with any change after which an old run would go on differently
 THRESHOLD = 0.5  # of the probability, where balanced accuracy is measured while training
 # Steps of one call into TensorFlow: fewer spend time on calls, more let an adaptive sampler's scores grow old.
 STEPS_PER_CALL = 8
-# Windows of one forward pass without gradients: larger chunks fall out of the processor's cache.
-INFERENCE_CHUNK = 256
-# Which windows a sampler takes together: those of one AHA class, or of one AHA class in one database or patient.
-Groups = Literal["rhythm", "rhythm-database", "rhythm-patient"]
-MAX_LEARNING_RATE_FACTOR = 4.0  # ours
+# Which windows a sampler takes together: those of one AHA class, or of one AHA class in one patient.
+Groups = Literal["rhythm", "rhythm-patient"]
 # A longer run begins like a shorter one, so these may be raised when a folder is trained further.
 RAISABLE = ("epochs", "patience")
+# Settings of older versions that none of their trainings was better with. A card or study that has one at the value
+# that is left of it is still read; any other value would train something else than it says.
+REMOVED_SETTINGS = {"score": "gradient", "stratified": False, "scale_learning_rate": False}
+REMOVED_VALUES = {"sampler": "instance", "groups": "rhythm-database"}
 
 
 class TrainingConfig(BaseModel):
@@ -48,40 +50,29 @@ class TrainingConfig(BaseModel):
     Parameters
     ----------
     epochs : int
-        Epochs at most; the paper's 400.
+        Largest number of epochs; the paper's is 400.
     batch_size : int
-        Windows a step, at least 2.
+        Windows in a step, at least 2.
     learning_rate : float
-        Of Adam.
+        Learning rate of Adam.
     averaged_epochs : float
-        Judge, choose and keep a moving average of the weights over the last so many epochs (time constant), which
-        jumps less from epoch to epoch than the weights that training goes on with; 0 for those.
-    sampler : {"uniform", "class", "instance", "ras", "obs"}
+        Evaluate, choose and keep a moving average of the weights over the last so many epochs (time constant), which
+        jumps less from epoch to epoch than the weights that training goes on with; 0 takes those weights themselves.
+    sampler : {"uniform", "class", "ras", "obs"}
         How windows are drawn, see `ecg_shock.training.sampler`.
-    score : {"gradient", "error"}
-        What a sampler knows a window by: the norm of its loss gradient with respect to the last layer, or the part
-        of it that needs no features, the weighted error c |q − y|.
-    groups : {"rhythm", "rhythm-database", "rhythm-patient"}
-        Which windows a sampler takes together: those of one AHA class, or of one AHA class in one database or patient.
-    stratified : bool
-        Give every batch a fixed number of windows of each group, at least one: let a batch be several times the number
-        of groups.
+    groups : {"rhythm", "rhythm-patient"}
+        Which windows a sampler takes together: those of one AHA class, or of one AHA class in one patient.
     balanced : bool
         Give both classes the same weight in the loss, N/(2 N_class) a window, instead of every window: then the
         objective fits the balanced accuracy that the epoch is chosen by.
     patience : int or None
         Stop after so many epochs without a better one; None never stops early.
     floor : float
-        Share of uniform sampling in all samplers; importance weights are at most 1/floor, unless `stratified` rounds
-        them up.
+        Share of uniform sampling in all samplers; importance weights are at most 1/floor.
     rescore_every : int
         Epochs between two forward passes over all training windows that renew the scores.
-    scale_learning_rate : bool
-        While scores decide what is drawn, multiply the learning rate by the root of what the last epoch's effective
-        batch is to `batch_size`, at least 1 and at most 4: a gradient that varies less bears larger steps. Not with
-        `stratified`, whose effective batch is not known.
     seed : int
-        Of the initial weights, the dropout and the sampler.
+        Seed of the initial weights, the dropout and the sampler.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -90,24 +81,26 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(default=128, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     averaged_epochs: float = Field(default=0.25, ge=0)
-    sampler: Literal["uniform", "class", "instance", "ras", "obs"] = (
-        "uniform"  # none earned it: tuning/results/sampling
-    )
-    score: Literal["gradient", "error"] = "gradient"
+    sampler: Literal["uniform", "class", "ras", "obs"] = "uniform"  # none earned it: tuning/results/sampling
     groups: Groups = "rhythm"
-    stratified: bool = False
     balanced: bool = True
     patience: int | None = Field(default=None, ge=1)
     floor: float = Field(default=DEFAULT_FLOOR, ge=MIN_FLOOR, le=1)
     rescore_every: int = Field(default=10, ge=1)
-    scale_learning_rate: bool = False
     seed: int = Field(default=0, ge=0)
 
-    @model_validator(mode="after")
-    def _knows_its_effective_batch(self) -> TrainingConfig:
-        if self.scale_learning_rate and self.stratified:
-            raise ValueError("scale_learning_rate takes the effective batch, which stratified draws do not tell")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_removed_settings(cls, settings: Any) -> Any:
+        if not isinstance(settings, Mapping):
+            return settings
+        for name, kept in REMOVED_SETTINGS.items():
+            if settings.get(name, kept) != kept:
+                raise ValueError(f"{name} = {settings[name]!r} was removed; only {kept!r}, its default, can be read")
+        for name, removed in REMOVED_VALUES.items():
+            if settings.get(name) == removed:
+                raise ValueError(f"{name} = {removed!r} was removed; choose another value")
+        return {name: value for name, value in settings.items() if name not in REMOVED_SETTINGS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +148,7 @@ class Examples:
             raise ValueError(f"groups has type {self.groups.dtype}; it must be integer")
         bad = np.flatnonzero(~np.isfinite(self.ecg).all(axis=1))
         if bad.size:
-            raise ValueError(f"{bad.size} windows hold samples that are not finite, first {bad[0]}; leave them out")
+            raise ValueError(f"{bad.size} windows hold samples that are not finite, first {bad[0]}; exclude them")
 
 
 @dataclass(frozen=True)
@@ -179,11 +172,11 @@ class EpochLog:
     largest_weight : float
         Largest importance weight.
     gain : float or None
-        τ, how much importance sampling by the epoch's gradients could gain at most (`samplers.gain`).
+        τ, how much importance sampling by the epoch's gradients could gain at most (`sampler.gain`).
     effective_batch : float or None
         The batch that uniform sampling would need for the same variance of the mean gradient. Like `gain` it is
-        estimated from the epoch's own draws and concerns the gradient of the last layer; None for a biased sampler
-        and for stratified batches, of which the estimate does not hold, and where chance made a variance negative.
+        estimated from the epoch's own draws and concerns the gradient of the last layer; None for a biased sampler,
+        and where chance made a variance negative.
     seconds : float
         Wall-clock time; not compared, since it never repeats.
     """
@@ -208,25 +201,37 @@ class TrainingResult:
 
     Parameters
     ----------
-    history : tuple of EpochLog
-        Every epoch in order.
-    best_epoch : int
-        The epoch of the highest validation balanced accuracy; of equal ones that of the lowest validation loss.
-    best_balanced_accuracy, best_loss : float
-        Balanced accuracy and loss on the validation windows after that epoch.
     folder : pathlib.Path
         Where the checkpoint and the history lie.
+    spec : CnnSpec
+        The network.
+    config : TrainingConfig
+        How it was trained.
+    history : tuple of EpochLog
+        Every epoch in order.
     """
 
-    history: tuple[EpochLog, ...]
-    best_epoch: int
-    best_balanced_accuracy: float
-    best_loss: float
     folder: Path
+    spec: CnnSpec
+    config: TrainingConfig
+    history: tuple[EpochLog, ...]
+
+    @property
+    def best(self) -> EpochLog:
+        """The epoch of the highest balanced accuracy; of equal ones that of the lowest validation loss."""
+        return best_of(self.history)
 
     def load_model(self) -> keras.Model:
-        """Build the network with the weights of the best epoch."""
-        return load_best_model(self.folder)
+        """Build the network with the weights of the best epoch.
+
+        Returns
+        -------
+        keras.Model
+            Windows in mV, shape (batch, samples, 1), to the probability of shockable, shape (batch, 1).
+        """
+        model = build_model(self.spec)
+        _assign(model.variables, load_checkpoint(self.folder / CHECKPOINT_NAME).best)
+        return model
 
 
 class DivergedError(ValueError):
@@ -272,7 +277,7 @@ def train(
         If a part has one class only or windows of another length than the network, or if the folder holds a run of
         another network, configuration or data (more epochs or patience are allowed), or a damaged checkpoint.
     DivergedError
-        If a loss is not finite. The folder keeps the epochs before, the best among them (`load_best_model`).
+        If a loss is not finite. The folder keeps the epochs before (`read_result`).
 
     Notes
     -----
@@ -283,7 +288,7 @@ def train(
     (`balanced`), w the importance weight. Scores come from the batch's own forward pass, and every `rescore_every`
     epochs, the first included, from a forward pass over all windows; both with dropout at work, as in the gradient.
 
-    After each epoch the moving average of the weights is judged (`averaged_epochs`), and the best one kept.
+    After each epoch the moving average of the weights is evaluated (`averaged_epochs`), and the best one kept.
     """
     folder = Path(folder)
     for name, part in (("training", training), ("validation", validation)):
@@ -295,7 +300,7 @@ def train(
     if checkpoint is None:
         _write_origin(folder)
     if _is_finished(history, config):
-        return _result(history, folder)
+        return TrainingResult(folder, spec, config, tuple(history))
 
     model = build_model(spec, seed=config.seed)
     batches = math.ceil(len(training.ecg) / config.batch_size)
@@ -306,9 +311,7 @@ def train(
         ema_momentum=math.exp(-1.0 / (config.averaged_epochs * batches)) if averaged else 0.0,
     )
     optimizer.build(model.trainable_variables)
-    sampler = Sampler(
-        config.sampler, training.groups, floor=config.floor, stratified=config.stratified, seed=config.seed
-    )
+    sampler = Sampler(config.sampler, training.groups, floor=config.floor, seed=config.seed)
     best_variables: list[np.ndarray] = []
     if checkpoint is not None:
         best_variables = checkpoint.best
@@ -316,20 +319,16 @@ def train(
         _assign(optimizer.variables, checkpoint.optimizer)
         sampler.restore(checkpoint.sampler)
 
-    score = SCORES[config.score]
     class_weights = _class_weights(training.shockable, config.balanced)
-    train_steps = _compile_train_steps(model, optimizer, training)
-    infer, infer_with_dropout = _compile_inference(model), _compile_inference(model, dropout=True)
+    train_steps = compile_train_steps(model, optimizer, training.ecg, training.shockable)
+    infer, infer_with_dropout = compile_inference(model), compile_inference(model, dropout=True)
 
     while not _is_finished(history, config):
         started = time.perf_counter()
         epoch = len(history) + 1
         if sampler.learns and (epoch - 1) % config.rescore_every == 0:
-            sampler.rescore(score(*infer_with_dropout(training.ecg), training.shockable, class_weights))
+            sampler.rescore(gradient_scores(*infer_with_dropout(training.ecg), training.shockable, class_weights))
         losses: list[float] = []
-        if config.scale_learning_rate:
-            factor = _learning_rate_factor(history, config.batch_size) if sampler.is_open else 1.0
-            optimizer.learning_rate = config.learning_rate * factor
         draws = Draws(training.rhythm)
         for first in range(0, batches, STEPS_PER_CALL):
             steps = min(STEPS_PER_CALL, batches - first)
@@ -339,24 +338,23 @@ def train(
             if not np.isfinite(step_losses).all():
                 raise _diverged(epoch, step_losses, history, config, folder)
             losses.extend(step_losses)
-            shockable = training.shockable[indices]
-            gradients = gradient_scores(logits, squared_norms, shockable, drawn_class_weights)
-            draws.add(indices, weights, gradients, squared_sums)
+            scores = gradient_scores(logits, squared_norms, training.shockable[indices], drawn_class_weights)
+            draws.add(indices, weights, scores, squared_sums)
             if sampler.learns:
-                sampler.update(indices, score(logits, squared_norms, shockable, drawn_class_weights))
+                sampler.update(indices, scores)
         variables = _values(model.variables)
         if averaged:
             optimizer.finalize_variable_values(model.trainable_variables)
-        judged = _values(model.variables)
+        averages = _values(model.variables)
         logits, _ = infer(validation.ecg)
         _assign(model.variables, variables)
-        log = _judge(epoch, losses, draws.summary(), logits, validation.shockable, config, started)
+        log = _log(epoch, losses, draws.summary(), logits, validation.shockable, config, started)
         if not math.isfinite(log.validation_loss):
             raise _diverged(epoch, log.validation_loss, history, config, folder)
 
         history.append(log)
         if best_of(history) is log:
-            best_variables = judged
+            best_variables = averages
         save_checkpoint(
             folder / CHECKPOINT_NAME,
             Checkpoint(
@@ -372,33 +370,44 @@ def train(
         if on_epoch is not None:
             on_epoch(log)
 
-    return _result(history, folder)
+    return TrainingResult(folder, spec, config, tuple(history))
 
 
-def load_best_model(folder: Path) -> keras.Model:
-    """Build the network of a training folder with the weights of its best epoch.
+def read_result(folder: Path) -> TrainingResult:
+    """Read what a training came to, finished or not, from its folder.
 
     Parameters
     ----------
     folder : pathlib.Path
-        A folder that `train` wrote, finished or not.
+        A folder that `train` wrote.
 
     Returns
     -------
-    keras.Model
-        Windows in mV, shape (batch, samples, 1), to the probability of shockable, shape (batch, 1).
+    TrainingResult
 
     Raises
     ------
     FileNotFoundError
         If the folder holds no checkpoint.
     ValueError
-        If the checkpoint is damaged.
+        If the checkpoint is damaged, or of another version of this package.
     """
-    checkpoint = load_checkpoint(Path(folder) / CHECKPOINT_NAME)
-    model = build_model(CnnSpec(**checkpoint.run["network"]))
-    _assign(model.variables, checkpoint.best)
-    return model
+    path = Path(folder) / CHECKPOINT_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, and with it the trained weights; delete {folder} to train again")
+    checkpoint = load_checkpoint(path)
+    found = checkpoint.run.get("format")
+    if found != CHECKPOINT_FORMAT:
+        raise ValueError(
+            f"{path} has format {found}, and this version reads {CHECKPOINT_FORMAT}: it was written by another "
+            f"version of this package. Use that one, or delete {folder} to train again"
+        )
+    return TrainingResult(
+        folder=Path(folder),
+        spec=CnnSpec(**checkpoint.run["network"]),
+        config=TrainingConfig.model_validate(checkpoint.run["config"]),
+        history=tuple(EpochLog(**epoch) for epoch in checkpoint.history),
+    )
 
 
 def best_of(history: Sequence[EpochLog]) -> EpochLog:
@@ -416,116 +425,6 @@ def _resume(folder: Path, run: dict[str, Any]) -> tuple[Checkpoint | None, list[
     _write_history(folder, history)  # a kill may have come between the checkpoint and its history
     logger.info("%s holds %d epochs", folder, len(history))
     return checkpoint, history
-
-
-def _learning_rate_factor(history: Sequence[EpochLog], batch_size: int) -> float:
-    effective = history[-1].effective_batch if history else None
-    return 1.0 if effective is None else min(max(1.0, math.sqrt(effective / batch_size)), MAX_LEARNING_RATE_FACTOR)
-
-
-def _result(history: Sequence[EpochLog], folder: Path) -> TrainingResult:
-    best = best_of(history)
-    return TrainingResult(
-        history=tuple(history),
-        best_epoch=best.epoch,
-        best_balanced_accuracy=best.balanced_accuracy,
-        best_loss=best.validation_loss,
-        folder=folder,
-    )
-
-
-def _compile_train_steps(
-    model: keras.Model, optimizer: keras.Optimizer, training: Examples
-) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Return a function that trains on several batches in one call.
-
-    It takes indices and weights, shape (steps, batch), and returns each step's loss, shape (steps,), each drawn
-    window's logit and squared norm of the pooled features, shape (steps, batch), and ‖Σ w g‖² of each batch, shape
-    (steps,), with g the gradient with respect to the last layer.
-    """
-    import tensorflow as tf
-
-    # The whole part lies in memory as one tensor, and each step gathers its windows inside TensorFlow.
-    ecg = tf.constant(training.ecg[..., np.newaxis])
-    target = tf.constant(training.shockable, dtype=tf.float32)
-    last_layer = _last_layer(model)
-    variables = model.trainable_variables
-    shape = (None, None)
-
-    # XLA makes this network many times slower on CPUs.
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.int64), tf.TensorSpec(shape, tf.float32)], jit_compile=False)
-    def run_steps(indices: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        steps = tf.shape(indices)[0]
-        losses = tf.TensorArray(tf.float32, steps)
-        all_logits = tf.TensorArray(tf.float32, steps)
-        all_norms = tf.TensorArray(tf.float32, steps)
-        all_sums = tf.TensorArray(tf.float32, steps)
-        for step in tf.range(steps):
-            drawn = indices[step]
-            labels = tf.gather(target, drawn)
-            with tf.GradientTape() as tape:
-                logits, features = last_layer(tf.gather(ecg, drawn), training=True)
-                cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-                # Divided by the batch size: by the sum of the weights it would be biased.
-                loss = tf.reduce_mean(weights[step] * cross_entropy)
-            optimizer.apply(tape.gradient(loss, variables), variables)
-            losses = losses.write(step, loss)
-            all_logits = all_logits.write(step, logits)
-            all_norms = all_norms.write(step, tf.reduce_sum(tf.square(features), axis=1))
-            error = weights[step] * (tf.sigmoid(logits) - labels)
-            summed = tf.linalg.matvec(features, error, transpose_a=True)
-            all_sums = all_sums.write(step, tf.reduce_sum(tf.square(summed)) + tf.square(tf.reduce_sum(error)))
-        return losses.stack(), all_logits.stack(), all_norms.stack(), all_sums.stack()
-
-    def train_steps(indices: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        outputs = run_steps(tf.constant(indices, tf.int64), tf.constant(weights, tf.float32))
-        losses, logits, squared_norms, squared_sums = (output.numpy() for output in outputs)
-        return losses, logits, squared_norms, squared_sums
-
-    return train_steps
-
-
-def _compile_inference(
-    model: keras.Model, *, dropout: bool = False
-) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return a function from windows (N, n) to logits and squared norms of the pooled features, each (N,)."""
-    import tensorflow as tf
-
-    last_layer = _last_layer(model)
-
-    @tf.function(input_signature=[tf.TensorSpec((None, model.input_shape[1], 1))], jit_compile=False)
-    def run(ecg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        chunks = -(-tf.shape(ecg)[0] // INFERENCE_CHUNK)
-        all_logits = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=(None,))
-        all_norms = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=(None,))
-        for chunk in tf.range(chunks):
-            windows = ecg[chunk * INFERENCE_CHUNK : (chunk + 1) * INFERENCE_CHUNK]
-            logits, features = last_layer(windows, training=dropout)
-            all_logits = all_logits.write(chunk, logits)
-            all_norms = all_norms.write(chunk, tf.reduce_sum(tf.square(features), axis=1))
-        return all_logits.concat(), all_norms.concat()
-
-    def infer(ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, squared_norms = run(tf.constant(ecg[..., np.newaxis]))
-        return logits.numpy(), squared_norms.numpy()
-
-    return infer
-
-
-def _last_layer(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
-    """Return a function from windows (batch, n, 1) to logits, shape (batch,), and pooled features (batch, filters)."""
-    import tensorflow as tf
-
-    pooled = import_keras().Model(model.input, model.get_layer("global_pool").output)
-    dense = model.get_layer("shockable")
-
-    def last_layer(windows: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        features = pooled(windows, training=training)
-        # The cross-entropy of a logit stays exact where that of a rounded probability does not.
-        logits = tf.squeeze(tf.matmul(features, dense.kernel) + dense.bias, axis=1)
-        return logits, features
-
-    return last_layer
 
 
 def _check_part(name: str, part: Examples, spec: CnnSpec) -> None:
@@ -550,7 +449,7 @@ def _class_weights(shockable: np.ndarray, balanced: bool) -> np.ndarray:
     return (len(shockable) / (2.0 * counts))[shockable.astype(int)]
 
 
-def _judge(
+def _log(
     epoch: int,
     losses: Sequence[float],
     draws: DrawSummary,
@@ -574,7 +473,7 @@ def _judge(
         kish=draws.kish,
         largest_weight=draws.largest_weight,
         gain=None if config.sampler in BIASED else draws.gain,
-        effective_batch=None if config.sampler in BIASED or config.stratified else draws.effective_batch,
+        effective_batch=None if config.sampler in BIASED else draws.effective_batch,
         seconds=time.perf_counter() - started,
     )
 
@@ -605,17 +504,34 @@ def _describe_run(spec: CnnSpec, training: Examples, validation: Examples, confi
         "format": CHECKPOINT_FORMAT,
         "network": asdict(spec),
         "config": config.model_dump(),
-        "data": {"training": _digest(training), "validation": _digest(validation)},
+        "data": {"training": _describe_data(training), "validation": _describe_data(validation)},
     }
     return json.loads(json.dumps(run))
 
 
-def _digest(part: Examples) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for array in (part.ecg, part.shockable, part.groups.astype(np.int64)):
-        digest.update(np.ascontiguousarray(array).data)
-    digest.update("\n".join(part.rhythm.tolist()).encode())
-    return {"windows": len(part.ecg), "shockable": int(part.shockable.sum()), "sha256": digest.hexdigest()}
+def digest(*arrays: np.ndarray) -> str:
+    """Hash what a network is trained and selected on.
+
+    Parameters
+    ----------
+    *arrays : numpy.ndarray
+        Numbers, or names, in the order in which they are used.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    sha = hashlib.sha256()
+    for array in arrays:
+        names = array.dtype.kind == "U"
+        sha.update("\n".join(array.tolist()).encode() if names else np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def _describe_data(part: Examples) -> dict[str, Any]:
+    found = digest(part.ecg, part.shockable, part.groups.astype(np.int64), part.rhythm)
+    return {"windows": len(part.ecg), "shockable": int(part.shockable.sum()), "sha256": found}
 
 
 def _check_same_run(stored: dict[str, Any], current: dict[str, Any], folder: Path) -> None:

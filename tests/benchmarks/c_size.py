@@ -70,7 +70,7 @@ def bare_litert(bundle: Bundle, window: np.ndarray) -> Callable[[], float]:
 
 def measure(name: str, bundle: Bundle, folder: Path) -> None:
     """Print one line for each kind of weights."""
-    weights = [tuple(layer.get_weights()) for layer in bundle.load_keras().layers if layer.get_weights()]
+    weights = bundle.load_keras().get_weights()
     window = np.random.default_rng(0).normal(0, 0.5, bundle.spec.input_samples).astype(np.float32)
     litert_us = bare_litert(bundle, window)
     programs = {}

@@ -12,7 +12,9 @@ from typer.testing import CliRunner, Result
 from ecg_shock.commands.app import app
 from ecg_shock.data.datasets import DataConfig, load_parts
 from ecg_shock.export import export as library
-from ecg_shock.export.export import ExportResult, Flip, Rescoring, check_export
+from ecg_shock.export.export import ExportResult
+from ecg_shock.export.rescoring import Flip, Rescoring
+from ecg_shock.export.sidecar import check_export
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.models.bundle import Bundle, load_bundle, write_bundle
 

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from ecg_shock.commands.app import app
 from ecg_shock.data.datasets import DataConfig, load_parts
-from ecg_shock.evaluation.evaluation_set import find_bundles, predict_databases, predict_test_part
+from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.models.bundle import load_bundle
-from ecg_shock.training.fold import patients
+from ecg_shock.training.fold import patients, training_of
 
 RUN = ["--databases", "synthetic", "--filters", "4,4", "--kernels", "10,10", "--epochs", "2", "--balanced"]
 
@@ -39,8 +39,8 @@ def test_train_writes_a_bundle_that_names_its_patients(run_folder: Path) -> None
     bundle = load_bundle(run_folder / "fold-1" / "bundle")
     parts = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=1))
     for job in ("train", "validation", "test"):
-        assert bundle.card["patients"][job] == sorted(set(getattr(parts, job).patient))
-    assert bundle.card["synthetic"] is True
+        assert list(getattr(bundle.card.patients, job)) == sorted(set(getattr(parts, job).patient))
+    assert bundle.card.synthetic is True
     assert "synthetic" in (bundle.folder / "CARD.md").read_text(encoding="utf-8")
     assert (run_folder / "fold-1" / "history.png").stat().st_size > 1000
     history = json.loads((run_folder / "fold-1" / "history.json").read_text(encoding="utf-8"))
@@ -70,13 +70,26 @@ def test_like_keeps_what_is_not_changed(run_folder: Path, tmp_path: Path) -> Non
     assert (spec.filters, spec.kernels, spec.padding, spec.dropout) == ((5, 5), (10, 10), "valid", 0.1)
 
 
+def test_patience_of_zero_is_never(run_folder: Path, tmp_path: Path) -> None:
+    """--patience 0 resets what --like takes over, and a negative one is refused."""
+    for patience, expected in ((["--patience", "1"], 1), ([], 1), (["--patience", "0"], None)):
+        like = tmp_path / "fold-0" / "bundle" if (tmp_path / "fold-0").exists() else run_folder / "fold-0" / "bundle"
+        options = ["train", "--like", str(like), "--epochs", "2", *patience, "--out", str(tmp_path)]
+        done = CliRunner().invoke(app, options)
+        assert done.exit_code == 0, done.output
+        assert training_of(load_bundle(tmp_path / "fold-0" / "bundle")).patience == expected
+    refused = CliRunner().invoke(app, ["train", "--patience", "-1"])
+    assert refused.exit_code == 1
+    assert "error: patience = -1: " in refused.output
+
+
 @pytest.mark.parametrize("table", ["data", "training", "patients"])
 def test_bundle_that_does_not_say_what_it_has_seen(run_folder: Path, table: str) -> None:
     """Without its card's data, training and patients a model is not judged and not repeated."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
-    card = {key: value for key, value in bundle.card.items() if key != table}
+    card = {key: value for key, value in bundle.raw_card.items() if key != table}
     with pytest.raises(ValueError, match=rf"has no \[card.{table}\]"):
-        predict_test_part(replace(bundle, card=card), durations_s=[5.0])
+        EvaluationSet((replace(bundle, raw_card=card),))
 
 
 def test_validate_pools_the_folds_own_test_patients(run_folder: Path, tmp_path: Path) -> None:
@@ -100,13 +113,13 @@ def test_validate_refuses_patients_that_the_model_has_seen(run_folder: Path) -> 
     """Judging all synthetic windows would test the model on its own training patients."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
     with pytest.raises(ValueError, match=r"synthetic/p0.*has seen them"):
-        predict_databases(bundle, ["synthetic"], durations_s=[5.0])
+        EvaluationSet((bundle,), ("synthetic",)).predictions([5.0])
 
 
 def test_prediction_is_the_keras_models(run_folder: Path) -> None:
     """What is judged, on LiteRT, is what was trained, in Keras."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
-    found = predict_test_part(bundle, durations_s=[5.0])
+    found = EvaluationSet((bundle,)).predictions([5.0])
     test = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=0)).test
     expected = np.asarray(bundle.load_keras()(test.ecg[..., np.newaxis]))[:, 0]
     np.testing.assert_allclose(found.probability, expected, atol=1e-6)
@@ -151,20 +164,19 @@ def test_card_says_whether_test_patients_had_a_part_in_the_choice(run_folder: Pa
     """Fold 1 tests patients that took part in the choice of a network on fold 0, and the card says so."""
     like = run_folder / "fold-0" / "bundle"
     given = load_bundle(like)
-    assert given.card["selection"] == "network and training were given, not searched"
+    assert given.card.selection == "network and training were given, not searched"
     for fold, expected in (("0", "chosen without the test patients"), ("1", "the result is optimistic")):
         done = CliRunner().invoke(app, ["train", "--like", str(like), "--fold", fold, "--out", str(tmp_path)])
         assert done.exit_code == 0, done.output
         card = load_bundle(tmp_path / f"fold-{fold}" / "bundle").card
-        assert expected in card["selection"]
-    used = set(given.card["patients"]["train"]) | set(given.card["patients"]["validation"])
-    shared = len(used & set(card["patients"]["test"]))
+        assert expected in card.selection
+    shared = len({*given.card.patients.train, *given.card.patients.validation} & {*card.patients.test})
     assert shared > 0
-    assert f"with {shared} of this fold's {len(card['patients']['test'])} test patients" in card["selection"]
+    assert f"with {shared} of this fold's {len(card.patients.test)} test patients" in card.selection
 
 
-def test_made_up_patients_are_not_counted_with_real_ones(tmp_path: Path) -> None:
-    """A part of real and synthetic windows names its real patients only; a synthetic part names the made-up ones."""
+def test_synthetic_patients_are_not_counted_with_real_ones(tmp_path: Path) -> None:
+    """A part of real and synthetic windows names its real patients only; a synthetic part names the synthetic ones."""
     parts = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1"))
     assert patients(parts.train) == sorted(set(parts.train.patient))
     mixed = dataclasses.replace(parts.train, database=np.where(np.arange(len(parts.train)) < 5, "vfdb", "synthetic"))
@@ -180,11 +192,11 @@ def test_test_results_can_be_recorded_on_the_card(run_folder: Path, tmp_path: Pa
     assert done.exit_code == 0, done.output
     after = load_bundle(folder)
     assert after.digests == before.digests
-    assert {key: value for key, value in after.card.items() if key != "test"} == before.card
+    assert {key: value for key, value in after.raw_card.items() if key != "test"} == before.raw_card
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     at_5_s = next(p for p in report["performances"] if p["duration_s"] == 5)
     for rate in (at_5_s["sensitivity"], at_5_s["specificity"]):
-        assert f"({rate['count']}/{rate['windows']} windows, {rate['patients']} patients" in after.card["test"]["5 s"]
+        assert f"({rate['count']}/{rate['windows']} windows, {rate['patients']} patients" in after.card.test["5 s"]
     assert "## test" in (folder / "CARD.md").read_text(encoding="utf-8")
     refused = CliRunner().invoke(app, ["validate", str(run_folder), "--record", "--out", str(tmp_path / "no")])
     assert refused.exit_code == 1

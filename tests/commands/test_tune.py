@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ def test_help_does_not_load_tensorflow():
     """`python -m ecg_shock.tune --help` explains itself, and neither it nor reading a study loads TensorFlow."""
     script = (
         "import runpy, sys\n"
-        "import ecg_shock.search.study, ecg_shock.search.runner, ecg_shock.search.record\n"
+        "import ecg_shock.search.study, ecg_shock.search.runner\n"
         "sys.argv = ['tune', '--help']\n"
         "try:\n"
         "    runpy.run_module('ecg_shock.tune', run_name='__main__')\n"
@@ -93,7 +92,7 @@ def test_missing_recordings_are_named(tmp_path: Path):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """While another run works in the folder nothing in it is touched, and the error says what to do."""
-    monkeypatch.setattr("ecg_shock.data.datasets.load_parts", lambda data, folder: None)
+    monkeypatch.setattr("ecg_shock.training.fold.load_parts", lambda data, folder: None)
     folder = tmp_path / "a [b]"
     folder.mkdir()
     with locked(folder):
@@ -109,32 +108,12 @@ def test_ctrl_c_says_that_the_same_command_goes_on(monkeypatch: pytest.MonkeyPat
     def load_parts(data: object, folder: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ecg_shock.data.datasets.load_parts", load_parts)
+    monkeypatch.setattr("ecg_shock.training.fold.load_parts", load_parts)
     done = CliRunner().invoke(app, ["tune"])
     assert (done.exit_code, done.stderr) == (130, "stopped; the same command goes on from here\n")
 
 
-def test_chosen_network_becomes_a_bundle_whatever_its_groups(part_of, tmp_path: Path):
-    """The end of a search finds its retraining again, with the groups that it was trained with."""
-    from ecg_shock.models import CnnSpec
-    from ecg_shock.search.runner import Job
-    from ecg_shock.training.fold import examples
-    from ecg_shock.training.trainer import train
-
-    def both(patients: dict[str, int]) -> WindowSet:
-        part = part_of(patients)
-        return replace(part, aha_class=np.resize(["coarse_vf", "asystole"], len(part)))
-
-    study = read_study("quickstart", {"training.groups": "rhythm-patient", "training.epochs": 1})
-    parts = Parts(both({"synthetic/1": 4, "synthetic/2": 4}), both({"synthetic/3": 2}), both({"synthetic/4": 2}))
-    job = Job("a", CnnSpec(filters=(2,), kernels=(5,)), study.training)
-    training = examples(parts.train, study.training.groups)
-    assert np.unique(training.groups).size == 4
-    train(job.spec, training, examples(parts.validation), job.config, tmp_path / "retrain" / "a")
-    assert (tune._write_bundle(study, parts, job, tmp_path) / "bundle.toml").is_file()
-
-
-def test_made_up_windows_are_not_counted_as_patients(
+def test_synthetic_windows_are_not_counted_as_patients(
     part_of, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     """Synthetic windows added to real ones are counted apart, and their patients are not named."""
@@ -155,3 +134,14 @@ def test_made_up_windows_are_not_counted_as_patients(
     told = capsys.readouterr().out
     assert told.count("5 (1)") == 2
     assert "train: synthetic/7\n" in told
+
+
+def test_damaged_result_is_named(tmp_path: Path):
+    """A result that a power cut left empty is named, with what to do."""
+    place = tmp_path / "run" / "search" / "trial_0"
+    place.mkdir(parents=True)
+    (place / "result.json").write_text("")
+    done = CliRunner().invoke(app, ["tune", "--trials", "1", "--out", str(tmp_path / "run")])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"error: {place / 'result.json'} is damaged (invalid JSON")
+    assert done.stderr.endswith("delete it and run the same command again: that trial is trained again\n")

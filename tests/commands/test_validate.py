@@ -48,7 +48,7 @@ def test_report_is_what_the_function_finds(path: Path, tmp_path: Path) -> None:
     assert "180/200" in done.stdout
     assert "190/200" in done.stdout
     assert "≥ 200 bpm" in done.stdout
-    assert "Judged: other.csv, SHA-256" in done.stdout
+    assert "Evaluated: other.csv, SHA-256" in done.stdout
 
 
 def test_threshold_reaches_the_predictions(path: Path, tmp_path: Path) -> None:

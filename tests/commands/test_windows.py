@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from typer.testing import CliRunner
 
 from ecg_shock.commands.app import app
-from ecg_shock.commands.windows import LARGE_BOX_MV, LARGE_BOX_S, SHEET_COLUMNS, draw_sheet
 from ecg_shock.data.datasets import SYNTHETIC_PATIENTS, SYNTHETIC_SEED, DataConfig, load_windows
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet
@@ -111,51 +108,3 @@ def test_sheet_is_written(synthetic: WindowSet, tmp_path: Path) -> None:
     output = run("synthetic", "--sheet", tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert f"sheet: {tmp_path / 'sheet.png'}" in output.replace("\n", "")
-
-
-def test_sheet_shows_the_windows_it_names(synthetic: WindowSet) -> None:
-    """Record and start above each curve lead to the very samples below, and every class has a row."""
-    axes = draw_sheet(synthetic, seed=3).axes
-    shown = set()
-    for one in axes:
-        place, _, rest = one.get_title(loc="left").partition(" @ ")
-        record, start_s = place.removeprefix("synthetic/"), float(rest.split()[0])
-        near = np.abs(synthetic.start_s - start_s) < 0.051
-        (index,) = np.flatnonzero((synthetic.record == record) & near)
-        np.testing.assert_array_equal(one.lines[0].get_ydata(), synthetic.ecg[index])
-        shown.add(str(synthetic.aha_class[index]))
-    assert shown == set(AHA_CLASSES)
-    assert len(axes) == SHEET_COLUMNS * len(AHA_CLASSES)
-
-
-def test_sheet_has_one_scale(synthetic: WindowSet) -> None:
-    """A large box is square in every row, as on ECG paper."""
-    figure = draw_sheet(synthetic, seed=0)
-    width, height = figure.get_size_inches()
-
-    def box(axes: Axes) -> tuple[float, float]:
-        place = axes.get_position()
-        per_s = place.width * width / np.ptp(axes.get_xlim())
-        per_mv = place.height * height / np.ptp(axes.get_ylim())
-        return per_s * LARGE_BOX_S, per_mv * LARGE_BOX_MV
-
-    sides = np.array([box(axes) for axes in figure.axes])
-    np.testing.assert_allclose(sides, sides[0, 0], rtol=1e-9)
-
-
-def test_sheet_shows_different_patients(synthetic: WindowSet) -> None:
-    """As long as there are enough patients, none comes twice; another seed shows others."""
-
-    def records(seed: int) -> list[str]:
-        return [axes.get_title(loc="left").split(" @ ")[0] for axes in draw_sheet(synthetic, seed).axes]
-
-    first = records(0)
-    for row in range(len(AHA_CLASSES)):
-        assert len(set(first[row * SHEET_COLUMNS : (row + 1) * SHEET_COLUMNS])) == SHEET_COLUMNS
-    assert records(0) == first != records(1)
-
-
-def test_sheet_of_nothing_is_refused(synthetic: WindowSet) -> None:
-    """Without windows there is nothing to draw."""
-    with pytest.raises(ValueError, match="no windows to draw"):
-        draw_sheet(synthetic.select(np.zeros(len(synthetic), dtype=bool)), seed=0)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ecg_shock.data import splits
 from ecg_shock.data.manifests import load_manifest
-from ecg_shock.data.splits import Fold, load_split, propose_groups
+from ecg_shock.data.splits import Fold, load_split
 from ecg_shock.data.synthetic import synthetic_recordings
 
 
@@ -106,19 +105,3 @@ def test_split_of_ones_own_is_read_by_its_path(tmp_path: Path) -> None:
     assert [sorted(fold.test) for fold in load_split(str(path))] == [["a/1"], ["a/2", "a/3"], ["a/4"]]
     with pytest.raises(FileNotFoundError, match="other"):
         load_split(str(tmp_path / "other.toml"))
-
-
-def test_proposed_groups_spread_every_class(rng: np.random.Generator) -> None:
-    """Of 40 patients with rare classes among them, every group gets about a fifth of each class's patients."""
-    counts = {
-        f"x/{k:02}": np.where(rng.random(4) < (1, 0.5, 0.25, 0.15), rng.integers(1, 300, 4), 0) for k in range(40)
-    }
-    groups = propose_groups(counts, 5, seed=3)
-    assert sorted(p for group in groups for p in group) == sorted(counts)
-    for c in range(4):
-        having = [sum(counts[p][c] > 0 for p in group) for group in groups]
-        assert max(having) - min(having) <= 2
-        assert min(having) >= 1
-    assert propose_groups(counts, 5, seed=3) == groups
-    assert propose_groups(dict(reversed(counts.items())), 5, seed=3) == groups
-    assert propose_groups(counts, 5, seed=4) != groups

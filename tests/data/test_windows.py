@@ -50,10 +50,10 @@ def sine(hz: float, peak_to_peak_mv: float, seconds: float = 30.0, fs: float = 2
     return peak_to_peak_mv / 2 * np.sin(2 * np.pi * hz * np.arange(round(seconds * fs)) / fs)
 
 
-def left_out(windows: WindowSet) -> dict[str, float]:
+def excluded(windows: WindowSet) -> dict[str, float]:
     """Sum the seconds left out by reason."""
     seconds: dict[str, float] = defaultdict(float)
-    for entry in windows.left_out:
+    for entry in windows.excluded:
         seconds[entry.reason] += entry.seconds
     return dict(seconds)
 
@@ -61,10 +61,10 @@ def left_out(windows: WindowSet) -> dict[str, float]:
 def check(windows: WindowSet, recording: Recording, guard_s: float) -> None:
     """Check everything that holds of any windows of a recording."""
     length = windows.window_s
-    assert sum(left_out(windows).values()) + length * (windows.lead == recording.leads[0]).sum() == pytest.approx(
+    assert sum(excluded(windows).values()) + length * (windows.lead == recording.leads[0]).sum() == pytest.approx(
         recording.duration_s, abs=1e-6
     )
-    assert all(seconds > 0 for seconds in left_out(windows).values())
+    assert all(seconds > 0 for seconds in excluded(windows).values())
     spans = []  # neighbours of one rhythm are one episode
     for episode in recording.episodes:
         if spans and spans[-1][2] == episode.rhythm and spans[-1][1] == episode.start_s:
@@ -158,7 +158,7 @@ def test_guard_keeps_away_from_changes_but_not_from_the_ends() -> None:
     windows = cut_windows(recording, 4.0, guard_s=1.0)
     assert windows.start_s.tolist() == [0, 4, 11, 15, 19, 23]
     assert windows.rhythm.tolist() == ["normal_sinus"] * 2 + ["vf"] * 4
-    assert left_out(windows) == {"within the guard, or shorter than a window": pytest.approx(3.0)}
+    assert excluded(windows) == {"within the guard, or shorter than a window": pytest.approx(3.0)}
 
 
 def test_neighbours_of_one_rhythm_are_one_episode() -> None:
@@ -177,7 +177,7 @@ def test_what_is_left_out_is_counted_by_reason() -> None:
     windows = cut_windows(recording, 5.0)
     # The window that begins less than a second after the invalid sample, which disturbs the filter, would go too.
     assert windows.start_s.tolist() == [20, 25, 30, 35, 45]
-    assert left_out(windows) == pytest.approx({"labelled noise": 10, "no label": 20, "invalid samples": 5})
+    assert excluded(windows) == pytest.approx({"labelled noise": 10, "no label": 20, "invalid samples": 5})
     signal[round(44.5 * 250)] = np.nan
     assert cut_windows(record(signal, (20, 50, "vf")), 5.0).start_s.tolist() == [20, 25, 30, 35]
 
@@ -189,7 +189,7 @@ def test_nothing_usable_gives_an_empty_set() -> None:
     full = cut_windows(record(sine(5, 1), (0, 30, "vf")), 5.0)
     joined = concatenate([empty, full])
     np.testing.assert_array_equal(joined.ecg, full.ecg)
-    assert joined.left_out == empty.left_out
+    assert joined.excluded == empty.excluded
 
 
 @pytest.mark.parametrize(("peak_to_peak_mv", "expected"), [(0.3, "coarse_vf"), (0.15, "fine_vf")])
@@ -218,7 +218,7 @@ def test_vt_without_a_period_is_left_out(rng: np.random.Generator) -> None:
     """What has no rate is neither rapid nor other VT."""
     windows = cut_windows(record(rng.normal(size=7500), (0, 30, "vt")), 5.0)
     assert len(windows) == 0
-    assert left_out(windows) == {"VT without a measurable rate": pytest.approx(30)}
+    assert excluded(windows) == {"VT without a measurable rate": pytest.approx(30)}
     assert np.isnan(rate_bpm(np.zeros(625)))
 
 
@@ -228,7 +228,7 @@ def test_only_small_asystole_is_asystole() -> None:
     windows = cut_windows(record(signal, (0, 30, "asystole")), 5.0)
     assert windows.start_s.tolist() == [0, 5, 10]
     assert set(windows.aha_class) == {"asystole"}
-    assert left_out(windows) == {"labelled asystole, but over 0.1 mV": pytest.approx(15)}
+    assert excluded(windows) == {"labelled asystole, but over 0.1 mV": pytest.approx(15)}
 
 
 def test_amplitude_is_the_median_second() -> None:
@@ -267,7 +267,7 @@ def test_organised_needs_beats_that_are_not_too_fast() -> None:
     nearest = [t for t in expected if any(t - 3 <= b <= t for b in slow) and t + 2 <= 14.6 + 3]
     assert windows.start_s.tolist() == [t for t in nearest if t + 2 <= 14.6]
     assert set(windows.aha_class) == {"other_nonshockable"}
-    reasons = left_out(windows)
+    reasons = excluded(windows)
     assert reasons["rhythm not named, and fast enough for VT"] >= 6
     assert reasons["rhythm not named, and no beats annotated"] >= 6
 

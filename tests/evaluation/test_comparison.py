@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from ecg_shock.evaluation.comparison import Difference, compare, mcnemar
-from ecg_shock.evaluation.metrics import judge
+from ecg_shock.evaluation.metrics import evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.rhythms import INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
@@ -70,7 +70,7 @@ def test_counts_are_what_a_loop_counts(pair: tuple[Predictions, Predictions]) ->
     for difference in found.values():
         assert difference.difference == pytest.approx(difference.second - difference.first)
     assert found["BAC"].p_value is None
-    performances = [judge(predictions).performances[0] for predictions in pair]
+    performances = [evaluate(predictions).performances[0] for predictions in pair]
     assert [found["BAC"].first, found["BAC"].second] == pytest.approx(
         [performance.balanced_accuracy.observed for performance in performances]
     )

@@ -9,8 +9,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from ecg_shock.evaluation.confidence import bootstrap_limit, cluster_limit, design_effect, lower_limit, upper_limit
+from ecg_shock.evaluation.confidence import (
+    bootstrap_limit,
+    cluster_limit,
+    design_effect,
+    lower_limit,
+    poisson_upper_limit,
+    upper_limit,
+)
 
 # Limits that manufacturers print, all of them titled "90 % one-sided": the first set is what 95 % two-sided gives
 # (alpha = .025 on one side), the second what 95 % one-sided gives. None reproduces with alpha = .10.
@@ -35,10 +43,9 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("alpha", "k", "n", "printed"), PUBLISHED)
 def test_published_limits(alpha: float, k: int, n: int, printed: str) -> None:
-    """The limits that manufacturers publish come out to the printed digits, one-sided and two-sided alike."""
+    """The limits that manufacturers publish come out to the printed digits."""
     decimals = len(printed.split(".")[1])
     assert f"{100 * lower_limit(k, n, alpha):.{decimals}f}" == printed
-    assert lower_limit(k, n, 2 * alpha, sided="two") == lower_limit(k, n, alpha)
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (1, 9), (5, 9), (8, 9), (40, 50), (199, 200)])
@@ -69,11 +76,10 @@ def test_limits_at_the_ends(n: int) -> None:
         ((-1, 2), "k is -1"),
         ((1, 2, 0.0), "alpha is 0.0"),
         ((1, 2, 90), "alpha is 90"),
-        ((1, 2, 0.1, "both"), "sided is 'both'"),
     ],
 )
 def test_impossible_arguments(limit: Callable[..., float], arguments: tuple, match: str) -> None:
-    """Impossible counts and unknown options are named."""
+    """Impossible counts and error probabilities are named."""
     with pytest.raises(ValueError, match=match):
         limit(*arguments)
 
@@ -275,3 +281,19 @@ def test_cluster_limit_holds_as_often_as_it_says(spread: float, rng: np.random.G
         correct = rng.binomial(windows, rng.beta(share * spread, (1 - share) * spread, size=50))
         below.append(cluster_limit(correct, windows) <= share)
     assert 0.86 <= np.mean(below) <= 0.94
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 300])
+@pytest.mark.parametrize("alpha", [0.025, 0.1])
+def test_poisson_limit_leaves_alpha_below(count: int, alpha: float) -> None:
+    """At the limit as few are as likely as alpha; of none it is the logarithm of 1 / alpha."""
+    assert stats.poisson.cdf(count, poisson_upper_limit(count, alpha)) == pytest.approx(alpha)
+    if not count:
+        assert poisson_upper_limit(0, alpha) == pytest.approx(-np.log(alpha))
+
+
+@pytest.mark.parametrize(("count", "alpha"), [(-1, 0.1), (0, 0.0), (0, 1.0), (3, float("nan"))])
+def test_poisson_limit_refuses(count: int, alpha: float) -> None:
+    """What is no count, and what is no probability."""
+    with pytest.raises(ValueError, match="allowed are 0 and more"):
+        poisson_upper_limit(count, alpha)

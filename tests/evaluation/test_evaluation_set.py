@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 import tomli_w
 
 from ecg_shock.data.datasets import DataConfig, load_windows
+from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import LabelPolicy, WindowSet
-from ecg_shock.evaluation.evaluation_set import describe, find_bundles, measure, predict_bundles, predict_test_part
-from ecg_shock.evaluation.metrics import judge
+from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure
+from ecg_shock.evaluation.metrics import evaluate
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
-from ecg_shock.models.bundle import FORMAT, KERAS_NAME, LITERT_NAME, load_bundle
+from ecg_shock.models.bundle import FORMAT, KERAS_NAME, LITERT_NAME, Bundle, load_bundle
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import Preprocessing
 
@@ -40,7 +42,7 @@ def write(
             "commit": "c" * 40,
             "data": config.model_dump(mode="json", exclude_none=True),
             "training": TRAINING,
-            "patients": {},
+            "patients": {"train": [], "validation": [], "test": []},
             **(card or {}),
         },
         **changes,
@@ -52,7 +54,7 @@ def test_folds_of_one_model_are_found_in_order(tmp_path: Path) -> None:
     """Folds may come in any folders; only the fold, name and commit differ."""
     for fold, place in ((2, "fold-a"), (0, "fold-b"), (1, "fold-c")):
         write(tmp_path / place / "bundle", fold, card={"commit": str(fold)})
-    assert [bundle.card["data"]["fold"] for bundle in find_bundles(tmp_path)] == [0, 1, 2]
+    assert [bundle.card.data.fold for bundle in find_bundles(tmp_path)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -129,16 +131,67 @@ def test_measurements_say_what_the_labels_say(recordings_dir: Path) -> None:
 def test_other_limits_include_the_one_that_was_used(recordings_dir: Path) -> None:
     """For the shipped model's own test patients, the rows at 150 bpm and 0.2 mV are the AHA rows themselves."""
     bundle = load_bundle(DEFAULT_BUNDLE)
-    (performance,) = judge(predict_test_part(bundle, recordings_dir, [5.0])).performances
+    (performance,) = evaluate(EvaluationSet((bundle,), folder=recordings_dir).predictions([5.0])).performances
     rows = {row.aha_class: row for row in performance.aha}
     same = [label.row for label in performance.by_label if label.limit in (150.0, 0.2)]
     assert same == [rows["rapid_vt"], rows["coarse_vf"]]
     assert len(performance.by_label) == 10
 
 
-def test_several_bundles_judge_no_other_database(tmp_path: Path) -> None:
+def test_several_bundles_predict_no_other_database(tmp_path: Path) -> None:
     """Databases are for one bundle: folds together would each see all their windows."""
     write(tmp_path / "a", 0)
     bundle = load_bundle(tmp_path / "a")
-    with pytest.raises(ValueError, match="there are 2 bundles; give the one to judge on vfdb, cudb"):
-        predict_bundles([bundle, bundle], ["vfdb", "cudb"])
+    with pytest.raises(ValueError, match="there are 2 bundles; give the one to evaluate on vfdb, cudb"):
+        EvaluationSet((bundle, bundle), ("vfdb", "cudb"))
+    with pytest.raises(ValueError, match="there is no bundle"):
+        EvaluationSet(())
+
+
+def test_records_are_those_of_the_fold(synthetic_bundle: Callable[..., Bundle]) -> None:
+    """Test and validation patients are those of the split; of two folds each record is listed and read once."""
+    split = load_split("synthetic-v1")
+    bundles = tuple(synthetic_bundle(fold) for fold in (0, 1))
+    for fold, one in EvaluationSet(bundles).by_fold.items():
+        for subset in ("validation", "test"):
+            assert {record.patient for record in one.records(subset)} == getattr(split[fold], subset)
+    both = EvaluationSet(bundles)
+    records = (*both.records(), *both.records("validation"))
+    assert {record.patient for record in records} == split[0].test | split[1].test | split[1].validation
+    read = [recording.name for recording in both.recordings(records)]
+    assert sorted(read) == sorted({record.name for record in records})
+    with pytest.raises(ValueError, match='allowed are "test" and "validation"'):
+        both.records("train")
+
+
+def test_seen_patients_are_refused(synthetic_bundle: Callable[..., Bundle]) -> None:
+    """Neither windows nor records of a patient that was trained on or selected with are handed out."""
+    for subset in ("train", "validation"):
+        bundle = synthetic_bundle(0)
+        patient = sorted(load_split("synthetic-v1")[0].test)[0]
+        patients = {**bundle.raw_card["patients"], subset: [patient]}
+        bundle = replace(bundle, raw_card={**bundle.raw_card, "patients": patients})
+        for evaluation in (EvaluationSet((bundle,)), EvaluationSet((bundle,), ("synthetic",))):
+            with pytest.raises(ValueError, match=f"{patient}.* are tested, but"):
+                evaluation.windows(5.0)
+            with pytest.raises(ValueError, match=f"{patient}.* are tested, but"):
+                evaluation.records()
+    with pytest.raises(ValueError, match=r"has no \[card.data\]"):
+        EvaluationSet((replace(bundle, raw_card={}),))
+
+
+def test_missing_database_is_said(tmp_path: Path) -> None:
+    """The name of the folder, and what to run; and nothing can be chosen on its validation patients."""
+    evaluation = EvaluationSet((load_bundle(DEFAULT_BUNDLE),), folder=tmp_path)
+    assert not evaluation.has_validation()
+    with pytest.raises(FileNotFoundError, match="ecg-shock fetch vfdb"):
+        next(evaluation.recordings(evaluation.records()))
+
+
+def test_training_windows_are_of_one_fold(synthetic_bundle: Callable[..., Bundle]) -> None:
+    """They are those that the fold's own model was trained on; several folds have none in common."""
+    evaluation = EvaluationSet((synthetic_bundle(0), synthetic_bundle(1)))
+    with pytest.raises(ValueError, match="there are 2 folds"):
+        evaluation.training(5.0)
+    windows = evaluation.by_fold[1].training(5.0)
+    assert set(windows.patient.tolist()) <= load_split("synthetic-v1")[1].train

@@ -14,14 +14,14 @@ from ecg_shock.evaluation.evaluation_set import DURATIONS_S
 from ecg_shock.evaluation.metrics import (
     AHA_GOALS,
     COARSE_VF_MV,
-    MOST_ERRORS,
+    MAX_PATIENTS_NAMED,
     RAPID_VT_BPM,
     AhaRow,
-    judge,
+    evaluate,
     sensitivity_to_labels,
 )
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE, is_shockable
+from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 
 def windows_of(predictions: Predictions) -> list[dict]:
@@ -32,7 +32,7 @@ def windows_of(predictions: Predictions) -> list[dict]:
     for window in windows:
         aha_class = window["aha_class"]
         window["group"] = (
-            "intermediate" if aha_class in INTERMEDIATE else "shockable" if is_shockable(aha_class) else "nonshockable"
+            "intermediate" if aha_class in INTERMEDIATE else "shockable" if aha_class in SHOCKABLE else "nonshockable"
         )
         window["count"] = window["shock"] != (window["group"] == "nonshockable")
     return windows
@@ -42,7 +42,7 @@ def test_rows_are_what_a_loop_counts(make_predictions: Callable[..., Predictions
     """Windows, patients, counts, shares, limits and patient means of all seven classes, window by window."""
     predictions = make_predictions(600)
     windows = windows_of(predictions)
-    performance = judge(predictions).performances[0]
+    performance = evaluate(predictions).performances[0]
     assert [row.aha_class for row in performance.aha] == list(AHA_CLASSES)
     for row in performance.aha:
         mine = [window for window in windows if window["aha_class"] == row.aha_class]
@@ -65,7 +65,7 @@ def test_rows_are_what_a_loop_counts(make_predictions: Callable[..., Predictions
 def test_pooled_figures_leave_intermediate_windows_out(make_predictions: Callable[..., Predictions]) -> None:
     """TP, FN, TN, FP and what follows from them come from a loop, and fine VF and other VT do not change them."""
     predictions = make_predictions(600)
-    performance = judge(predictions).performances[0]
+    performance = evaluate(predictions).performances[0]
     cells = Counter(
         (window["group"], window["shock"]) for window in windows_of(predictions) if window["group"] != "intermediate"
     )
@@ -80,7 +80,7 @@ def test_pooled_figures_leave_intermediate_windows_out(make_predictions: Callabl
     assert performance.false_positive_rate_upper_limit == upper_limit(fp, fp + tn)
 
     clear = predictions.select(~np.isin(predictions.aha_class, INTERMEDIATE))
-    without = judge(clear).performances[0]
+    without = evaluate(clear).performances[0]
     assert 0 < without.windows < performance.windows
     for name in ("sensitivity", "specificity", "balanced_accuracy", "tp", "fn", "tn", "fp", "ppv"):
         assert getattr(without, name) == getattr(performance, name)
@@ -90,7 +90,7 @@ def test_pooled_figures_leave_intermediate_windows_out(make_predictions: Callabl
 def test_groups_hold_every_window_once(make_predictions: Callable[..., Predictions], name: str) -> None:
     """Databases and rhythms are what a loop counts, none is missing, and together they hold all windows."""
     predictions = make_predictions(600)
-    performance = judge(predictions).performances[0]
+    performance = evaluate(predictions).performances[0]
     expected: defaultdict[tuple, list] = defaultdict(list)
     for window in windows_of(predictions):
         expected[window[name], window["group"]].append((window["patient"], window["count"]))
@@ -105,16 +105,16 @@ def test_groups_hold_every_window_once(make_predictions: Callable[..., Predictio
 def test_durations_stay_apart(make_predictions: Callable[..., Predictions]) -> None:
     """Each duration is judged as if it had come alone, the shortest first."""
     parts = {duration: make_predictions(60, duration) for duration in DURATIONS_S}
-    together = judge(Predictions.concatenate(list(parts.values())[::-1]))
+    together = evaluate(Predictions.concatenate(list(parts.values())[::-1]))
     assert [performance.duration_s for performance in together.performances] == list(DURATIONS_S)
     for performance in together.performances:
-        assert judge(parts[performance.duration_s]).performances == (performance,)
+        assert evaluate(parts[performance.duration_s]).performances == (performance,)
 
 
 def predictions_of(aha_class: str, rhythm: str, right: int, wrong: int) -> Predictions:
     """Build windows of one class, each of its own patient."""
     n = right + wrong
-    shock = (np.arange(n) < right) == is_shockable(aha_class)
+    shock = (np.arange(n) < right) == (aha_class in SHOCKABLE)
     names = np.array([f"p{i}" for i in range(n)])
     return Predictions(
         database=np.full(n, "vfdb"),
@@ -133,7 +133,7 @@ def predictions_of(aha_class: str, rhythm: str, right: int, wrong: int) -> Predi
 
 def row_of(predictions: Predictions, aha_class: str) -> AhaRow:
     """Judge predictions of one duration, and give one class's row."""
-    return next(row for row in judge(predictions).performances[0].aha if row.aha_class == aha_class)
+    return next(row for row in evaluate(predictions).performances[0].aha if row.aha_class == aha_class)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_goals_are_those_of_the_aha() -> None:
 
 def test_absent_classes_have_rows_without_figures() -> None:
     """With VF alone, the other classes are there, empty and unjudged, and what needs both groups is None."""
-    performance = judge(predictions_of("coarse_vf", "vf", 250, 3)).performances[0]
+    performance = evaluate(predictions_of("coarse_vf", "vf", 250, 3)).performances[0]
     for row in performance.aha[1:]:
         assert row.rate.windows == row.rate.patients == 0
         assert row.rate.observed is row.rate.lower_limit is row.rate.patient_limit is None
@@ -191,13 +191,13 @@ def test_no_predictions() -> None:
     """There is nothing to judge in no predictions."""
     nothing = predictions_of("coarse_vf", "vf", 1, 0).select(np.array([False]))
     with pytest.raises(ValueError, match="no predictions"):
-        judge(nothing)
+        evaluate(nothing)
 
 
 def test_synthetic_windows_mark_the_validation(make_predictions: Callable[..., Predictions]) -> None:
     """A single synthetic database marks everything; recordings alone mark nothing."""
-    assert judge(make_predictions(40, databases=("vfdb", "synthetic"))).synthetic
-    assert not judge(make_predictions(40)).synthetic
+    assert evaluate(make_predictions(40, databases=("vfdb", "synthetic"))).synthetic
+    assert not evaluate(make_predictions(40)).synthetic
 
 
 def test_most_errors_names_the_worst_patients(make_predictions: Callable[..., Predictions]) -> None:
@@ -209,11 +209,11 @@ def test_most_errors_names_the_worst_patients(make_predictions: Callable[..., Pr
             wrong[str(patient), "shockable"] += 1
         if aha_class in NONSHOCKABLE and shock:
             wrong[str(patient), "nonshockable"] += 1
-    (performance,) = judge(predictions).performances
+    (performance,) = evaluate(predictions).performances
     found = [(row.name, row.group, row.windows - row.count) for row in performance.most_errors]
-    assert len(found) == MOST_ERRORS < len(wrong)
+    assert len(found) == MAX_PATIENTS_NAMED < len(wrong)
     assert all(wrong[name, group] == errors for name, group, errors in found)
-    assert [errors for *_, errors in found] == sorted(wrong.values(), reverse=True)[:MOST_ERRORS]
+    assert [errors for *_, errors in found] == sorted(wrong.values(), reverse=True)[:MAX_PATIENTS_NAMED]
 
 
 def measured(predictions: Predictions, rng: np.random.Generator) -> Predictions:
@@ -233,7 +233,7 @@ def test_rows_at_other_limits_are_those_of_other_labels(
 ) -> None:
     """Each row is the AHA row of predictions that were labelled with that limit, one window at a time."""
     predictions = measured(make_predictions(900), rng)
-    (performance,) = judge(predictions).performances
+    (performance,) = evaluate(predictions).performances
     limits = [(label.row.aha_class, label.measured, label.limit) for label in performance.by_label]
     assert limits == [("rapid_vt", "rate_bpm", bpm) for bpm in (140, 150, 160, 180, 200)] + [
         ("coarse_vf", "amplitude_mv", mv) for mv in (0.1, 0.15, 0.2, 0.25, 0.3)
@@ -272,12 +272,12 @@ def test_overlapping_windows_are_counted() -> None:
     """Windows that slide by 1 s overlap, but for the first of each record, and leads of one time do; neighbours not."""
     windows = dataclasses.replace(predictions_of("coarse_vf", "vf", 6, 0), patient=np.full(6, "p"))
     sliding = dataclasses.replace(windows, record=np.array(list("aaabbb")), start_s=np.array([2.0, 0, 1, 7, 8, 30]))
-    assert judge(sliding).performances[0].overlapping == 3
+    assert evaluate(sliding).performances[0].overlapping == 3
     side_by_side = dataclasses.replace(windows, record=np.full(6, "a"), start_s=np.arange(6) * 4.9999)
-    assert judge(side_by_side).performances[0].overlapping == 0
+    assert evaluate(side_by_side).performances[0].overlapping == 0
     leads = dataclasses.replace(side_by_side, lead=np.array(list("uvwxyz")))
-    assert judge(leads).performances[0].overlapping == 0
-    assert judge(dataclasses.replace(leads, start_s=np.full(6, 3.0))).performances[0].overlapping == 5
+    assert evaluate(leads).performances[0].overlapping == 0
+    assert evaluate(dataclasses.replace(leads, start_s=np.full(6, 3.0))).performances[0].overlapping == 5
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_overlapping_windows_make_no_verdict(step_s: float, leads: int, verdict:
 def test_verdicts_are_at_the_level_of_the_goals(alpha: float) -> None:
     """38 of 50 do not reach the AHA's limit for rapid VT, whatever level other limits are asked for at."""
     windows = predictions_of("rapid_vt", "vt", 38, 12)
-    (found,) = (row for row in judge(windows, alpha=alpha).performances[0].aha if row.aha_class == "rapid_vt")
+    (found,) = (row for row in evaluate(windows, alpha=alpha).performances[0].aha if row.aha_class == "rapid_vt")
     assert found.verdict == "does not meet"
     assert found.rate.lower_limit == pytest.approx(lower_limit(38, 50, alpha))
 

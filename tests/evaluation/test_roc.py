@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from ecg_shock.evaluation.confidence import bootstrap_limit
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.evaluation.roc import reliability, roc
+from ecg_shock.evaluation.roc import BINS, reliability, roc
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
 
@@ -181,10 +181,10 @@ def test_one_patient_leaves_no_limit(make_predictions: Callable[..., Predictions
 def test_bins_are_what_a_loop_counts(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> None:
     """Windows, patients, shares, means and limits of each bin, window by window; the edges belong above."""
     predictions = overlapping(make_predictions(500), rng)
-    found = reliability(predictions, bins=5)
-    expected: list[list[tuple[float, bool, str]]] = [[] for _ in range(5)]
+    found = reliability(predictions)
+    expected: list[list[tuple[float, bool, str]]] = [[] for _ in range(BINS)]
     for window in clear_windows(predictions):
-        expected[next(i for i in range(4, -1, -1) if window[0] >= found.edges[i])].append(window)
+        expected[next(i for i in reversed(range(BINS)) if window[0] >= found.edges[i])].append(window)
     for i, windows in enumerate(expected):
         assert found.windows[i] == len(windows)
         assert found.patients[i] == len({patient for *_, patient in windows})
@@ -238,10 +238,8 @@ def test_what_has_no_curve(compute: Callable, make_predictions: Callable[..., Pr
         compute(predictions, alpha=1)
 
 
-def test_what_else_is_refused(make_predictions: Callable[..., Predictions]) -> None:
-    """A curve of one group alone, and a single bin."""
+def test_a_curve_needs_both_groups(make_predictions: Callable[..., Predictions]) -> None:
+    """A curve of one group alone is refused."""
     predictions = make_predictions(60)
     with pytest.raises(ValueError, match="shockable and nonshockable"):
         roc(predictions.select(np.isin(predictions.aha_class, SHOCKABLE)))
-    with pytest.raises(ValueError, match="bins is 1"):
-        reliability(predictions, bins=1)

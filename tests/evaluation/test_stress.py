@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +18,11 @@ from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet, concatenate, cut_windows
 from ecg_shock.evaluation.confidence import bootstrap_limit
-from ecg_shock.evaluation.evaluation_set import recordings_of
 from ecg_shock.evaluation.stress import (
     Stress,
     StressPoint,
-    check_unseen,
+    StressTest,
     standard_stresses,
-    stress_test,
     sub_sample,
 )
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
@@ -43,6 +41,17 @@ def made_up() -> tuple[tuple[Recording, ...], WindowSet]:
 def advisor() -> Advisor:
     """Load the model that comes with the package."""
     return Advisor()
+
+
+def stress_test(
+    advisor: Advisor, recordings: Iterable[Recording], windows: WindowSet, stresses: Sequence[Stress], **options: Any
+) -> tuple[StressPoint, ...]:
+    """Test windows of clear classes, at most so many of each group, on all recordings."""
+    seed = options.get("seed", 0)
+    test = StressTest(advisor, sub_sample(windows, options.get("at_most"), seed), stresses, seed=seed)
+    for recording in recordings:
+        test.add(recording)
+    return test.points()
 
 
 def run(advisor: Advisor, stresses: tuple[Stress, ...], **options: Any) -> tuple[StressPoint, ...]:
@@ -236,20 +245,6 @@ def test_draw_is_of_patients_and_classes() -> None:
         sub_sample(windows, 0, 7)
 
 
-def test_patients_that_the_model_has_seen_are_refused(advisor: Advisor) -> None:
-    """Of a bundle every training and validation patient is refused; those of its test part are not."""
-    _, windows = made_up()
-    bundle = advisor.bundle
-    for job in ("train", "validation"):
-        patient = bundle.card["patients"][job][0]
-        seen = replace(windows, patient=np.where(np.arange(len(windows)) == 9, patient, windows.patient))
-        with pytest.raises(ValueError, match=patient):
-            stress_test(bundle, (), seen, ())
-    check_unseen(bundle, replace(windows, patient=np.full(len(windows), bundle.card["patients"]["test"][0])))
-    with pytest.raises(ValueError, match=r"has no \[card.data\]"):
-        check_unseen(replace(bundle, card={}), windows)
-
-
 def test_what_is_missing_is_named(advisor: Advisor) -> None:
     """No window, a recording that is not given, one without the lead, and one too short are told apart."""
     recordings, windows = made_up()
@@ -278,28 +273,24 @@ def test_leads_are_judged_by_themselves(advisor: Advisor) -> None:
     assert point.sensitivity.count == alone.sensitivity.count
 
 
-def test_progress_is_told_once_a_recording(advisor: Advisor) -> None:
-    """Recordings without a window do not count."""
+def test_recordings_without_a_window_change_nothing(advisor: Advisor) -> None:
+    """Neither does a recording that is given twice."""
     recordings, windows = made_up()
     stranger = Recording(np.zeros((1250, 1)), FS, ("I",), "stranger", episodes=(Episode(0, 5, "vf"),))
-    calls: list[int] = []
-    stress_test(advisor, iter((stranger, *recordings)), windows, (), at_most=1, on_recording=lambda: calls.append(1))
-    assert len(calls) == len(recordings)
+    expected = stress_test(advisor, recordings, windows, (), at_most=1)
+    assert stress_test(advisor, (stranger, *recordings, recordings[0]), windows, (), at_most=1) == expected
 
 
 @pytest.mark.recordings
 def test_real_recordings_from_end_to_end(advisor: Advisor, recordings_dir: Path) -> None:
     """All stresses on two records: little muscle noise changes little, and much of it is refused."""
-
-    def labelled() -> Iterator[WindowSet]:
-        for database, record in (("vfdb", "418"), ("mitdb", "219")):  # validation patients of the shipped model
-            manifest = load_manifest(database)
-            recording = read_labelled(record, manifest, recordings_dir / database)
-            yield cut_windows(recording, 5.0, guard_s=manifest.guard_s)
-
-    windows = concatenate(labelled())
+    recordings, windows = [], []
+    for database, record in (("vfdb", "418"), ("mitdb", "219")):  # validation patients of the shipped model
+        manifest = load_manifest(database)
+        recordings.append(read_labelled(record, manifest, recordings_dir / database))
+        windows.append(cut_windows(recordings[-1], 5.0, guard_s=manifest.guard_s))
     stresses = standard_stresses(recordings_dir)
-    points = stress_test(advisor, recordings_of(windows, recordings_dir), windows, stresses, at_most=8)
+    points = stress_test(advisor, recordings, concatenate(windows), stresses, at_most=8)
     assert [(p.stress, p.level) for p in points[1:]] == [(s.stress, s.level) for s in stresses]
     assert len({(p.sensitivity.windows, p.specificity.windows) for p in points}) == 1
     by_name = {(p.stress, p.level): p for p in points}

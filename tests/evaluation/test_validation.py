@@ -12,7 +12,7 @@ import pytest
 
 import ecg_shock
 from ecg_shock.evaluation import evaluation_set as protocol
-from ecg_shock.evaluation.metrics import Model, judge
+from ecg_shock.evaluation.metrics import Model, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 
 
@@ -24,7 +24,7 @@ def test_predictions_and_their_file_give_the_same_figures(
     path = tmp_path / "other.csv"
     predictions.write_csv(path)
     from_file, given = ecg_shock.validate(str(path), seed=3), ecg_shock.validate(predictions, seed=3)
-    assert from_file.performances == given.performances == judge(predictions, seed=3).performances
+    assert from_file.performances == given.performances == evaluate(predictions, seed=3).performances
     assert given.source == ""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert from_file.source == f"other.csv, SHA-256 {digest[:12]}; shock advised as its column shock says"
@@ -57,16 +57,19 @@ def test_a_folder_is_a_model(
     model = Model("m", "m", "public-v1", 0, "0" * 64, "", 10, 0.5, "")
     asked: list[Any] = []
 
-    def predict_bundles(*arguments: Any) -> Predictions:
-        asked.append(arguments)
-        return predictions
+    class Asked:
+        def __init__(self, *arguments: Any) -> None:
+            asked.append(arguments)
+
+        def predictions(self) -> Predictions:
+            return predictions
 
     monkeypatch.setattr(protocol, "find_bundles", lambda folder: (f"bundle of {folder}",))
     monkeypatch.setattr(protocol, "describe", lambda bundle: model)
-    monkeypatch.setattr(protocol, "predict_bundles", predict_bundles)
+    monkeypatch.setattr(protocol, "EvaluationSet", Asked)
     found = ecg_shock.validate(tmp_path, databases=["cudb"], data="there")
-    assert asked == [((f"bundle of {tmp_path}",), ["cudb"], Path("there"))]
-    assert (found.models, found.performances) == ((model,), judge(predictions).performances)
+    assert asked == [((f"bundle of {tmp_path}",), ("cudb",), Path("there"))]
+    assert (found.models, found.performances) == ((model,), evaluate(predictions).performances)
 
 
 def test_options_of_other_kinds_are_refused(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:

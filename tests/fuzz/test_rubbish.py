@@ -14,25 +14,10 @@ FS = 250.0
 DRAWS = 500
 LENGTHS_S = (2.0, 5.0, 10.0)
 SCANS, SCAN_S = 10, 30.0
-VOCABULARY = [
-    "Not",
-    "a",
-    "medical",
-    "device.",
-    "Whatever",
-    "is",
-    "fed",
-    "to",
-    "the",
-    "package,",
-    "it",
-    "answers;",
-    "(n_samples,",
-    "n_leads)",
-    "0.25",
-    "=",
-    "mV",
-]
+VOCABULARY = (
+    *("Not", "a", "medical", "device.", "Whatever", "is", "fed", "to", "the", "package,", "it", "answers;"),
+    *("(n_samples,", "n_leads)", "0.25", "=", "mV"),
+)
 
 Family = Callable[[np.random.Generator, int, int], np.ndarray]
 

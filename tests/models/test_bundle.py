@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.models.bundle import Bundle, load_bundle, write_bundle
 from ecg_shock.preprocessing import Preprocessing
@@ -58,7 +59,7 @@ def test_bundle_comes_back_as_it_was_written(written: Path) -> None:
     """Network, filter, threshold and card survive, also from a path that is text."""
     bundle = load_bundle(str(written))
     assert (bundle.spec, bundle.preprocessing, bundle.threshold) == (SPEC, PREPROCESSING, 0.4)
-    assert bundle.card == CARD
+    assert bundle.raw_card == CARD
     assert sorted(file.name for file in written.iterdir()) == ["CARD.md", "bundle.toml", "model.keras", "model.tflite"]
     assert bundle.read_litert() == (written / "model.tflite").read_bytes()
 
@@ -255,5 +256,47 @@ def test_hostile_card_keeps_its_layout(tmp_path: Path) -> None:
     assert [line for line in lines if line.startswith("#")] == [lines[0], "## results"]
     assert sum(line.startswith("- ") for line in lines) == 2 + 4
     assert not any("<" in line for line in lines)
-    assert load_bundle(tmp_path).card == card
+    assert load_bundle(tmp_path).raw_card == card
     assert tomllib.loads((tmp_path / "bundle.toml").read_text(encoding="utf-8"))["card"] == card
+
+
+SEEN = {
+    "data": {"databases": ["vfdb"], "fold": 2},
+    "training": {"epochs": 3},
+    "patients": {"train": ["vfdb/418"], "validation": ["vfdb/419"], "test": []},
+}
+
+
+def test_card_is_typed_and_comes_back(copy: Path) -> None:
+    """What a card says is read by name, what it does not say has a default, and writing it gives the same table."""
+    bundle = replace(load_bundle(copy), raw_card={**SEEN, "name": "one", "synthetic_windows": 7, "foreign": [1]})
+    card = bundle.card
+    assert (card.name, card.data.fold, card.training, card.synthetic_windows) == ("one", 2, {"epochs": 3}, 7)
+    assert (card.selection, card.validation, card.test) == ("", None, None)
+    assert card.patients.seen == {"vfdb/418", "vfdb/419"}
+    assert replace(bundle, raw_card=card.to_toml()).card == card
+    given = load_bundle(DEFAULT_BUNDLE)
+    rewritten = given.card.to_toml()
+    assert {key: rewritten[key] for key in given.raw_card if key != "data"} == {
+        key: value for key, value in given.raw_card.items() if key != "data"
+    }
+    assert rewritten["data"].items() >= given.raw_card["data"].items()
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ({}, r"has no \[card\.data\], \[card\.training\], \[card\.patients\]; it does not say"),
+        ({**SEEN, "patients": {"train": [], "test": []}}, r"card\.patients\.validation is missing"),
+        ({**SEEN, "data": {"fold": -1}}, r"card\.data\.fold = -1: input should be greater than or equal to 0"),
+    ],
+)
+def test_card_that_does_not_say_is_refused_when_it_is_asked_for(
+    written: Path, card: dict[str, Any], message: str
+) -> None:
+    """A model with a foreign card has a name and weights, and its card names the file and what is missing."""
+    bundle = replace(load_bundle(written), raw_card=card)
+    assert (bundle.name, bundle.synthetic) == ("", False)
+    assert bundle.read_litert()
+    with pytest.raises(ValueError, match=rf"bundle\.toml.*{message}"):
+        _ = bundle.card

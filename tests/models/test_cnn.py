@@ -126,7 +126,7 @@ def test_weights_of_one_length_load_into_another(rng):
 def test_importing_the_description_does_not_load_keras():
     """Specifications, training configurations and samplers can be used without TensorFlow in memory."""
     code = (
-        "import sys, ecg_shock.models, ecg_shock.training.trainer, ecg_shock.training.plots; "
+        "import sys, ecg_shock.models, ecg_shock.training.trainer, ecg_shock.plots; "
         "ecg_shock.models.CnnSpec((5,), (5,)).macs(); "
         "sys.exit(any(m in sys.modules for m in ('keras', 'tensorflow', 'matplotlib')))"
     )

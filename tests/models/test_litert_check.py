@@ -1,4 +1,4 @@
-"""A LiteRT model is held against its network before LiteRT sees it."""
+"""A LiteRT model is checked against its network before LiteRT sees it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_an_operator_that_reads_nothing_is_refused(content: bytes, spec: CnnSpec
         assert struct.unpack_from("<i", content, start)[0] == operator.Inputs(0)
         for place in range(operator.InputsLength()):
             if number == graph.OperatorsLength() - 2 and place == 2:
-                continue  # the bias of the last layer may be left out
+                continue  # the bias of the last layer may be missing
             for index in (-1, last, 74, 2**31 - 1):
                 with pytest.raises(ValueError, match=rf"operator {number}, [A-Z_0-9]+, reads what was not written"):
                     check_graph(changed(content, start + 4 * place, "<i", index), spec)

@@ -1,4 +1,4 @@
-"""The report says what was judged, shows every error, and takes names for what they are: text."""
+"""The report says what was evaluated, shows every error, and takes names for what they are: text."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecg_shock.data.windows import LeftOut
+from ecg_shock.data.windows import Excluded
 from ecg_shock.evaluation.comparison import compare
-from ecg_shock.evaluation.metrics import AHA_GOALS, Model, Rate, judge
+from ecg_shock.evaluation.confidence import Proportion
+from ecg_shock.evaluation.metrics import AHA_GOALS, Model, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import reliability, roc
 from ecg_shock.evaluation.stress import StressPoint
-from ecg_shock.report import charts, tables
+from ecg_shock.report import figures, tables
 from ecg_shock.report import html as report
-from ecg_shock.report.charts import PatientDot, Series, clock, line_chart, paper, patient_chart, share_axis
-from ecg_shock.report.html import ReportContent, Strip, write_report
+from ecg_shock.report.first_screen import weaknesses
+from ecg_shock.report.gallery import Strip, paper
+from ecg_shock.report.html import ReportContent, write_report
 from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS, NONSHOCKABLE, SHOCKABLE
 
 VOID = {"meta", "link", "br", "input", "img"}
@@ -34,9 +36,10 @@ HOSTILE = (
     "</script></style></svg><script>alert(1)</script>",
     "{{ 7 * 7 }}{% raw %}",
     "' onmouseover='alert(1)",
+    r"$\frac{1}$ #0a559f",
     "a\x00b\u202egnp\u2066\ufeff\ud800",
 )
-RATE = Rate(windows=10, patients=3, count=9, observed=0.9, lower_limit=0.6, patient_limit=0.5, macro_average=0.9)
+RATE = Proportion(windows=10, patients=3, count=9, observed=0.9, lower_limit=0.6, patient_limit=0.5, macro_average=0.9)
 MODEL = Model("a model", "fold-0/bundle", "public-v1", 0, "ab" * 32, "cd" * 20, 1234, 0.5, "Chosen by hand.")
 
 
@@ -144,7 +147,7 @@ def windows(rows: list[tuple[str, str, bool, float]]) -> Predictions:
 def test_first_table_is_what_was_counted(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Windows, patients and shares of each class are those of a plain count; the verdict follows from its own row."""
     predictions = make_predictions(1500)
-    page = write(tmp_path, ReportContent(judge(predictions), predictions))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions))
     header, *rows = page.table("AHA classes, windows of 5 s")
     assert header[:2] == ["Class and measure", "Verdict"]
     for aha_class, cells in zip(AHA_CLASSES, rows, strict=True):
@@ -173,7 +176,7 @@ def test_every_error_is_in_the_gallery(tmp_path: Path, make_predictions: Callabl
         asked.append(row)
         return sine(row) if row % 2 else None
 
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, strips=strips))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, strips=strips))
     wrong = errors_of(predictions, 5.0)
     assert sorted(asked) == wrong
     entries = [(attributes, text) for attributes, text in page.all("li") if "data-kind" in attributes]
@@ -195,9 +198,9 @@ def test_gallery_is_cut_and_says_so(
     tmp_path: Path, make_predictions: Callable[..., Predictions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many errors the worst are shown, and the text says how many there are."""
-    monkeypatch.setattr(report, "MOST_STRIPS", 7)
+    monkeypatch.setattr(report, "MAX_STRIPS", 7)
     predictions = make_predictions(300)
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, strips=sine))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, strips=sine))
     assert sum("data-kind" in attributes for attributes, _ in page.all("li")) == 7
     assert f"the 7 worst of {len(errors_of(predictions, 5.0))} are shown" in page.text
 
@@ -210,7 +213,7 @@ def test_full_gallery_is_small(
     assert len(errors_of(predictions, 5.0)) > 500
     ecg = rng.normal(0, 1, 7 * 360)
     page = write(
-        tmp_path, ReportContent(judge(predictions), predictions, strips=lambda row: Strip(ecg, 360.0, float(row)))
+        tmp_path, ReportContent(evaluate(predictions), predictions, strips=lambda row: Strip(ecg, 360.0, float(row)))
     )
     assert sum("data-kind" in attributes for attributes, _ in page.all("li")) == 500
     assert (tmp_path / "report.html").stat().st_size < 10e6
@@ -226,15 +229,15 @@ def content_of_names(predictions: Predictions, names: tuple[str, ...]) -> Report
     )
     model = replace(MODEL, name=name, folder=name, split=name, sha256=name, commit=name, selection=name)
     return ReportContent(
-        judge(predictions, models=(model,)),
+        evaluate(predictions, models=(model,)),
         predictions,
-        baselines={name: judge(predictions), name + "!": judge(predictions.select(np.arange(n) < n // 2))},
+        baselines={name: evaluate(predictions), name + "!": evaluate(predictions.select(np.arange(n) < n // 2))},
         comparisons={name: compare(predictions, predictions)[0]},
         stress=[StressPoint(name, name, value, RATE, RATE, 0) for value in (1.0, 2.0)],
         stress_note=name,
         baselines_note=name,
         strips=sine,
-        left_out=[LeftOut(name, name, name, 10.0)],
+        excluded=[Excluded(name, name, name, 10.0)],
         provenance={name: name, "more": {name: name}},
         notes=[name],
     )
@@ -249,7 +252,7 @@ def test_names_are_text(tmp_path: Path, make_predictions: Callable[..., Predicti
     attributes = [{key for _, found, _ in p.elements for key in found} for p in (page, innocent)]
     assert attributes[0] == attributes[1]
     assert len(page.all("script")) == len(page.all("style")) == 1
-    for name in HOSTILE[:5]:
+    for name in HOSTILE[:6]:
         assert name in page.text
         assert any(name in (value or "") for _, found, _ in page.elements for value in found.values())
     written = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -260,7 +263,7 @@ def test_names_are_text(tmp_path: Path, make_predictions: Callable[..., Predicti
 def test_nothing_is_loaded(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """The policy forbids everything but the one script, whose digest is right, and nothing points outside."""
     predictions = make_predictions(300)
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, strips=sine))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, strips=sine))
     policy = next(a["content"] or "" for a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     digest = base64.b64encode(hashlib.sha256(page.all("script")[0][1].encode()).digest()).decode()
@@ -272,17 +275,17 @@ def test_nothing_is_loaded(tmp_path: Path, make_predictions: Callable[..., Predi
     assert not re.search(r"url\(|@import", page.all("style")[0][1])
 
 
-def test_what_is_empty_is_left_out_and_said(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+def test_what_is_empty_is_missing_and_said(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Each optional field brings its section, and without it a sentence that it was not done."""
     predictions = make_predictions(300)
-    validation = judge(predictions)
+    validation = evaluate(predictions)
     fields: dict[str, tuple[str, Any, str]] = {
         "baselines": ("baselines", {"another": validation}, "No other algorithm"),
         "stress": ("stress", [StressPoint("noise", "6 dB", 6.0, RATE, RATE, 1)], "No stress test was done"),
         "strips": ("gallery", sine, "The ECG of the errors is not shown"),
-        "left_out": (
-            "left-out",
-            [LeftOut("db", "r", "labelled noise", 12.0)],
+        "excluded": (
+            "excluded",
+            [Excluded("db", "r", "labelled noise", 12.0)],
             "is in no window, and why, was not given",
         ),
         "provenance": ("provenance", {"Command": "ecg-shock validate"}, "come from was not given"),
@@ -298,16 +301,16 @@ def test_what_is_empty_is_left_out_and_said(tmp_path: Path, make_predictions: Ca
             assert (sentence in page.text) == (name != given)
 
 
-def test_seconds_left_out_are_summed(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+def test_excluded_seconds_are_summed(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Reasons are rows, databases columns, the largest reason first, and sums are theirs."""
     predictions = make_predictions(50)
-    left_out = [
-        LeftOut("a", "1", "noise", 10.0),
-        LeftOut("b", "1", "guard", 400.0),
-        LeftOut("a", "2", "noise", 20.0),
-        LeftOut("a", "2", "guard", 5.0),
+    excluded = [
+        Excluded("a", "1", "noise", 10.0),
+        Excluded("b", "1", "guard", 400.0),
+        Excluded("a", "2", "noise", 20.0),
+        Excluded("a", "2", "guard", 5.0),
     ]
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, left_out=left_out))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, excluded=excluded))
     assert page.table("Seconds in no window") == [
         ["Reason", "a", "b", "All"],
         ["guard", "5", "400", "405"],
@@ -317,14 +320,14 @@ def test_seconds_left_out_are_summed(tmp_path: Path, make_predictions: Callable[
 
 
 def test_other_windows_are_no_comparison(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """An algorithm that was judged on other windows, or other durations, is named as such."""
+    """An algorithm that was evaluated on other windows, or other durations, is named as such."""
     predictions = make_predictions(300)
     half = predictions.select(np.arange(300) < 150)
     longer = replace(predictions, duration_s=np.full(300, 8.0))
-    baselines = {"same": judge(predictions), "half": judge(half), "longer": judge(longer)}
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, baselines=baselines))
-    assert "half was judged on other windows" in page.text
-    assert "longer was not judged on windows of 5 s" in page.text
+    baselines = {"same": evaluate(predictions), "half": evaluate(half), "longer": evaluate(longer)}
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, baselines=baselines))
+    assert "half was evaluated on other windows" in page.text
+    assert "longer was not evaluated on windows of 5 s" in page.text
     assert "same was" not in page.text
     assert [row[0] for row in page.table("Observed, and lower limit")[1:]] == ["this algorithm", "same", "half"]
 
@@ -336,8 +339,8 @@ def test_weakest_points_are_the_gravest() -> None:
     rows += [("q", "other_nonshockable", True, 0.8)] * 3 + [("p1", "other_nonshockable", True, 0.8)]
     rows += [(f"p{i % 20}", "other_nonshockable", False, 0.1) for i in range(300)]
     predictions = windows(rows)
-    (performance,) = judge(predictions).performances
-    first, second, third = report._weaknesses(performance, predictions)
+    (performance,) = evaluate(predictions).performances
+    first, second, third = weaknesses(performance, predictions)
     assert first.startswith("Coarse VF does not meet its goal: 160 of 220 windows of 20 patients are advised a shock")
     assert "Observed 72.7 % where more than 90 %" in first
     assert second.startswith("Too few windows")
@@ -351,9 +354,9 @@ def test_verdict_that_hangs_on_independence_is_called_weak() -> None:
     rows = [("bad", "coarse_vf", False, 0.1)] * 20
     rows += [(f"p{i % 3}", "coarse_vf", True, 0.9) for i in range(380)]
     rows += [(f"p{i % 3}", "normal_sinus", False, 0.1) for i in range(400)]
-    (performance,) = judge(windows(rows)).performances
+    (performance,) = evaluate(windows(rows)).performances
     assert performance.aha[0].verdict == "meets"
-    found = " ".join(report._weaknesses(performance, windows(rows)))
+    found = " ".join(weaknesses(performance, windows(rows)))
     assert "Coarse VF meets its goal only if windows of one patient count as independent" in found
     assert "20 of the 20 missed shocks are of one patient, bad" in found
 
@@ -362,7 +365,7 @@ def test_curves_are_those_of_the_predictions(tmp_path: Path, make_predictions: C
     """Area, limit and bins are what `roc` and `reliability` give for the headline windows, rounded down."""
     headline = make_predictions(400, 5.0)
     predictions = Predictions.concatenate([make_predictions(300, 3.0), headline])
-    page = write(tmp_path, ReportContent(judge(predictions), predictions))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions))
     found, bins = roc(headline), reliability(headline)
     area, limit = (f"{int(10000 * share) / 10000:.4f}" for share in (found.auc, found.auc_limit))
     assert f"Area under the ROC curve: {area}, lower limit {limit} (90 % one-sided)" in page.text
@@ -372,26 +375,46 @@ def test_curves_are_those_of_the_predictions(tmp_path: Path, make_predictions: C
     ]
 
 
+def drawn_points(markup: str) -> list[tuple[str, np.ndarray]]:
+    """Return the style and the points of each line and band of a chart, in the units of its axes."""
+    page = Page(markup)
+    labels = [text.split()[0] for _, text in page.all("text") if re.fullmatch(r"[\d.]+( dB)?", text)]
+    paths = []
+    for attributes, _ in page.all("path"):
+        points = np.reshape(re.findall(r"-?[\d.]+", attributes["d"] or ""), (-1, 2)).astype(float)
+        if "clip-path" in attributes:
+            paths.append((attributes["style"] or "", points))
+        elif "style" not in attributes:  # a band, which is drawn from the lower edge of the chart
+            paths.append(("band", points + (0, figures.HEIGHT)))
+    grid = [points for style, points in paths if "var(--rule)" in style]
+    ticks = [(line, float(label)) for line, label in zip(grid, labels, strict=True)]
+    scales = [
+        np.polyfit(*np.transpose([(line[0, i], value) for line, value in ticks if np.ptp(line[:, i]) == 0]), 1)
+        for i in (0, 1)
+    ]
+    return [
+        (style, np.stack([np.polyval(scale, points[:, i]) for i, scale in enumerate(scales)], axis=1))
+        for style, points in paths
+    ]
+
+
 def test_roc_is_drawn_through_its_points(make_predictions: Callable[..., Predictions]) -> None:
-    """From 0 on, the line has every rate with its highest sensitivity, and the band its edges at its own rates."""
+    """The line begins at 0 and passes through every point of the curve, within a tenth of a pixel."""
     found = roc(make_predictions(300))
-    series = report._roc_series(found)
-    assert (series.x[0], series.y[0]) == (0, 0)
-    series = replace(series, **{axis: np.asarray(getattr(series, axis))[1:] for axis in ("x", "y", "low", "high")})
-    for rate in np.unique(found.false_positive_rate):
-        best = found.sensitivity[found.false_positive_rate == rate].max()
-        assert np.asarray(series.y)[series.x == rate] == pytest.approx(best)
-    at = np.isin(series.x, found.band_rate)
-    np.testing.assert_allclose(np.asarray(series.low)[at], found.band_lower)
-    np.testing.assert_allclose(np.asarray(series.high)[at], found.band_upper)
-    assert (np.diff(series.x) > 0).all()
+    lines = drawn_points(str(figures.roc_figure(found, 0.1, 0.9)))
+    (curve,) = (points for style, points in lines if "stroke:var(--first)" in style and "fill:none" in style)
+    assert curve[0] == pytest.approx((0, 0), abs=0.1)
+    for point in zip(100 * found.false_positive_rate, 100 * found.sensitivity, strict=True):
+        start, step = curve[:-1], np.diff(curve, axis=0)
+        along = np.clip(((point - start) * step).sum(axis=1) / np.maximum((step**2).sum(axis=1), 1e-12), 0, 1)
+        assert np.hypot(*(start + along[:, np.newaxis] * step - point).T).min() < 0.1
 
 
 def test_decisions_alone_are_reported(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Without probabilities there are no curves, which is said, and errors go by patient, record and time."""
     predictions = make_predictions(300)
     predictions = replace(predictions, probability=np.full(300, np.nan), start_s=predictions.start_s[::-1])
-    validation = judge(predictions)
+    validation = evaluate(predictions)
     rows = report.shown_errors(validation, predictions)
     page = write(tmp_path, ReportContent(validation, predictions, strips=sine))
     assert "curves" not in {attributes["id"] for attributes, _ in page.all("section")}
@@ -415,7 +438,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     other = replace(predictions, shock=np.zeros(400, dtype=bool))
     (comparison,) = compare(other, predictions)
     content = ReportContent(
-        judge(predictions), predictions, baselines={"never": judge(other)}, comparisons={"never": comparison}
+        evaluate(predictions), predictions, baselines={"never": evaluate(other)}, comparisons={"never": comparison}
     )
     page = write(tmp_path, content)
     ((name, se, se_p, sp, sp_p, accuracy),) = page.table("This algorithm less the other")[1:]
@@ -431,9 +454,9 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     assert "has the higher balanced accuracy" not in page.text
     right = replace(predictions, shock=missed)
     (comparison,) = compare(right, predictions)
-    content = replace(content, baselines={"<b>": judge(right)}, comparisons={"<b>": comparison})
+    content = replace(content, baselines={"<b>": evaluate(right)}, comparisons={"<b>": comparison})
     verdict = next(text for a, text in write(tmp_path, content).all("section") if a["id"] == "verdict")
-    mine = judge(predictions).performances[0].balanced_accuracy.observed
+    mine = evaluate(predictions).performances[0].balanced_accuracy.observed
     assert mine is not None
     assert (
         "<b> has the higher balanced accuracy on the same windows: 100.0 %, this algorithm "
@@ -449,7 +472,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
 def test_one_group_alone_has_no_curves(tmp_path: Path, only: str) -> None:
     """Where shockable or nonshockable windows are missing the report is written, without curves."""
     predictions = windows([(f"p{i % 5}", only, i % 4 == 0, (i % 10) / 10) for i in range(40)])
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, strips=sine))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, strips=sine))
     assert "curves" not in {attributes["id"] for attributes, _ in page.all("section")}
 
 
@@ -471,7 +494,7 @@ def drawn(markup: str) -> list[np.ndarray]:
 def test_strip_is_drawn_to_scale(fs: float) -> None:
     """A sine is found on the paper where 25 mm/s and 10 mm/mV put it, whatever its rate."""
     times = np.arange(round(5 * fs)) / fs
-    (row,) = paper(0.8 * np.sin(2 * np.pi * 2 * times) + 7.0, fs, 10.0, (10.0, 15.0))
+    (row,) = paper(Strip(0.8 * np.sin(2 * np.pi * 2 * times) + 7.0, fs, 10.0), (10.0, 15.0))
     attributes = Page(row).all("svg")[0][0]
     assert (attributes["width"], attributes["height"], attributes["viewbox"]) == ("125mm", "20mm", "0 0 1250 200")
     (points,) = drawn(row)
@@ -485,17 +508,17 @@ def test_gaps_and_infinities_are_not_drawn() -> None:
     """Where nothing was recorded the line breaks, and a strip of nothing is empty paper."""
     ecg = np.zeros(625)
     ecg[100:120], ecg[300], ecg[400:410] = np.nan, np.inf, -np.inf
-    (row,) = paper(ecg, 125.0, 0.0, (0.0, 5.0))
+    (row,) = paper(Strip(ecg, 125.0, 0.0), (0.0, 5.0))
     assert [len(piece) for piece in drawn(row)] == [100, 180, 99, 215]
-    (row,) = paper(np.full(625, np.nan), 125.0, 0.0, (0.0, 5.0))
+    (row,) = paper(Strip(np.full(625, np.nan), 125.0, 0.0), (0.0, 5.0))
     assert drawn(row) == []
-    (row,) = paper(np.zeros(1), 250.0, 0.0, (0.0, 5.0))
+    (row,) = paper(Strip(np.zeros(1), 250.0, 0.0), (0.0, 5.0))
     assert [len(piece) for piece in drawn(row)] == [1]
 
 
 def test_long_and_large_strips_are_broken_and_cut() -> None:
     """Longer than 7 s goes on in the next row; beyond 3 mV is cut, which the strip says."""
-    rows = paper(np.where(np.arange(4000) == 500, 9.0, 0.0), 250.0, 60.0, (61.0, 75.0))
+    rows = paper(Strip(np.where(np.arange(4000) == 500, 9.0, 0.0), 250.0, 60.0), (61.0, 75.0))
     assert [Page(row).all("svg")[0][0]["width"] for row in rows] == ["175mm", "175mm", "50mm"]
     assert sum(len(piece) for row in rows for piece in drawn(row)) == 2000 + 2  # each break is in both rows
     assert all(piece[:, 1].min() >= 0 and piece[:, 1].max() <= 600 for row in rows for piece in drawn(row))
@@ -506,75 +529,84 @@ def test_long_and_large_strips_are_broken_and_cut() -> None:
 
 
 def test_every_patient_has_a_dot() -> None:
-    """Dots stand at their shares, with areas as their windows, and the worst are named."""
-    dots = [PatientDot(f"p{i}", 100 if i else 25, (100 if i else 25) - (i % 3)) for i in range(40)]
-    page = Page(patient_chart("title", [("shockable", dots), ("nonshockable", [])]))
-    circles = page.all("circle")
-    assert len(circles) == 40
-    assert {float(a["r"] or "") for a, _ in circles} == {charts.LARGEST_DOT, round(charts.LARGEST_DOT / 2, 1)}
-    assert len({a["cx"] for a, _ in circles}) == 3
+    """Dots stand at their proportions, each tells its patient, and the worst are named."""
+    rows = [(f"p{i}", "coarse_vf", j >= i % 3, 0.9) for i in range(40) for j in range(100 if i else 25)]
+    markup = figures.patients_figure(windows([*rows, ("$\\frac$", "asystole", False, 0.1)]))
+    page = Page(str(markup))
+    dots = page.all("use")
+    told = [text for _, text in page.all("title")]
+    assert len(dots) == len(told) == 41
+    assert len({attributes["x"] for attributes, _ in dots}) == 3
+    assert {"p0: right in 25 of 25 windows", "p11: right in 98 of 100 windows"} <= set(told)
+    assert "$\\frac$: right in 1 of 1 windows" in told
     texts = [text for _, text in page.all("text")]
     assert f"shockable: {sum(i % 3 == 0 for i in range(40))} of 40 patients without an error" in texts
-    assert "nonshockable: no windows" in texts
     assert "p11 2/100 wrong" in texts
+    assert "nonshockable: no windows" in str(figures.patients_figure(windows(rows)))
+
+
+def test_many_patients_are_small() -> None:
+    """A thousand patients take no more than 250 bytes each."""
+    rows = [(f"p{i}", "normal_sinus", j < i % 7, 0.1) for i in range(1000) for j in range(1 + i % 40)]
+    assert len(figures.patients_figure(windows(rows))) < 250_000
 
 
 def test_dots_cover_no_other() -> None:
-    """Patients with equal shares stand beside each other while there is room."""
-    dots = [PatientDot(f"p{i}", 10 + 30 * i, 10 + 30 * i) for i in range(9)]
-    circles = [a for a, _ in Page(patient_chart("title", [("shockable", dots)])).all("circle")]
-    placed = [tuple(float(a[key] or "") for key in ("cx", "cy", "r")) for a in circles]
-    for index, (x, y, r) in enumerate(placed):
-        for other_x, other_y, other_r in placed[:index]:
-            assert math.hypot(x - other_x, y - other_y) >= r + other_r - 0.2  # each is rounded to 0.1
+    """Patients with equal proportions stand beside each other while there is room."""
+    placed = np.empty((0, 3))
+    for radius in np.linspace(6.5, 2.0, 9):
+        placed = np.vstack([placed, (300.0, figures._free_y(300.0, radius, placed, 100.0, 60.0), radius)])
+    for index, (_, y, radius) in enumerate(placed):
+        assert (abs(placed[:index, 1] - y) >= placed[:index, 2] + radius - 1e-9).all()
 
 
 def test_stress_is_drawn_down_to_the_limit(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Points stand in the order of their values; the band ends at the limit by patient, and is none without one."""
     rates = [
-        Rate(100, 9, count, count / 100, (count - 5) / 100, None if count == 70 else (count - 20) / 100, 0.5)
+        Proportion(100, 9, count, count / 100, (count - 5) / 100, None if count == 70 else (count - 20) / 100, 0.5)
         for count in (90, 70, 80)
     ]
     stress = [
         StressPoint("noise", f"{v:g} dB", v, rate, RATE, 4) for v, rate in zip((24.0, 0.0, 12.0), rates, strict=True)
     ]
     predictions = make_predictions(100)
-    page = write(tmp_path, ReportContent(judge(predictions), predictions, stress=stress))
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, stress=stress))
     rows = page.table("Stress tests")[1:]
     assert [row[1:5] for row in rows] == [
         ["0 dB", "70/100", "70.0", "–"],
         ["12 dB", "80/100", "80.0", "60.0"],
         ["24 dB", "90/100", "90.0", "70.0"],
     ]
-    chart = Page(report._stress_charts(stress)[0][1])
-    band = [tuple(map(float, pair.split(","))) for pair in (chart.all("polygon")[0][0]["points"] or "").split()]
-    ticks = {text: float(a["y"] or "") - 4 for a, text in chart.all("text") if a.get("class") == "tick end"}
-    ends = min(ticks, key=float), max(ticks, key=float)
-    per_cent = [
-        float(ends[0]) + (ticks[ends[0]] - y) / (ticks[ends[0]] - ticks[ends[1]]) * (float(ends[1]) - float(ends[0]))
-        for _, y in band
-    ]
-    assert per_cent == pytest.approx([80, 90, 70, 60], abs=0.1)
-    assert [x for x, _ in band] == sorted(x for x, _ in band[:2]) + sorted((x for x, _ in band[:2]), reverse=True)
+    order = np.argsort([point.value for point in stress])
+    ordered = [stress[i] for i in order]
+    chart = figures.rates_figure(
+        "Se and Sp under noise",
+        "noise",
+        [point.value for point in ordered],
+        [point.level for point in ordered],
+        [point.sensitivity for point in ordered],
+        [point.specificity for point in ordered],
+    )
+    assert str(chart) in (tmp_path / "report.html").read_text(encoding="utf-8")
+    band = next(points for style, points in drawn_points(str(chart)) if style == "band")
+    assert {tuple(point) for point in np.round(band).tolist()} == {(12, 60), (12, 80), (24, 70), (24, 90)}
 
 
-def test_bands_break_where_there_is_no_limit() -> None:
-    """A point without limits parts the band instead of being bridged."""
-    nan = math.nan
-    series = Series("Se", [0, 1, 2, 3, 4], [0.5] * 5, [0.4, 0.4, nan, 0.4, 0.4], [0.6, 0.6, nan, 0.6, 0.6])
-    polygons = Page(line_chart("t", share_axis("x", 0, 4), share_axis("y"), [series])).all("polygon")
-    assert [len((attributes["points"] or "").split()) for attributes, _ in polygons] == [4, 4]
-
-
-def test_clock_carries() -> None:
-    """Tenths that round up carry into seconds, minutes and hours."""
-    assert [clock(s) for s in (0, 59.96, 3599.99, 7325.5)] == ["0:00:00.0", "0:01:00.0", "1:00:00.0", "2:02:05.5"]
+def test_identifiers_are_unique(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+    """No two elements of all charts share one, and each reference within the page finds its element."""
+    predictions = Predictions.concatenate([make_predictions(200, duration_s) for duration_s in (3.0, 5.0)])
+    stress = [StressPoint(name, "l", value, RATE, RATE, 0) for name in "ab" for value in (1.0, 2.0)]
+    page = write(tmp_path, ReportContent(evaluate(predictions), predictions, stress=stress, strips=sine))
+    found = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
+    assert len(found) == len(set(found)) > 30
+    written = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert set(re.findall(r'(?:url\(|href=")#([\w-]+)', written)) <= set(found)
 
 
 def test_equal_contents_make_equal_files(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """No time, no random number: a report can be compared byte for byte, and nothing else is left in its folder."""
     predictions = make_predictions(200)
-    content = ReportContent(judge(predictions, models=(MODEL,)), predictions, strips=sine)
+    content = ReportContent(evaluate(predictions, models=(MODEL,)), predictions, strips=sine)
     for name in ("a.html", "b.html"):
         write_report(tmp_path / name, content)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
@@ -582,19 +614,19 @@ def test_equal_contents_make_equal_files(tmp_path: Path, make_predictions: Calla
 
 
 def test_synthetic_is_said(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """Figures of made-up signals are marked on the first screen."""
+    """Figures of simulated signals are marked on the first screen."""
     for databases, marked in ((("synthetic",), True), (("vfdb",), False)):
         predictions = make_predictions(100, databases=databases)
-        page = write(tmp_path, ReportContent(judge(predictions), predictions))
-        assert ("synthetic: made-up signals" in page.all("header")[0][1]) == marked
+        page = write(tmp_path, ReportContent(evaluate(predictions), predictions))
+        assert ("synthetic: simulated signals" in page.all("header")[0][1]) == marked
         assert "Not a claim of conformity with any standard." in page.all("header")[0][1]
 
 
 def test_evidence_is_no_more_than_is_known(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """Of predictions that others gave nothing is claimed of what they left out; patients are counted in both."""
+    """Of predictions that others gave nothing is claimed of what they excluded; patients are counted in both."""
     predictions = make_predictions(300)
     for models in ((), (MODEL,)):
-        page = write(tmp_path, ReportContent(judge(predictions, models=models), predictions))
+        page = write(tmp_path, ReportContent(evaluate(predictions, models=models), predictions))
         evidence = next(text for attributes, text in page.all("section") if attributes["id"] == "evidence")
         assert ("hold no chest compressions" in evidence) == bool(models)
         assert ("for those to say who gave the predictions" in evidence) == (not models)
@@ -603,13 +635,13 @@ def test_evidence_is_no_more_than_is_known(tmp_path: Path, make_predictions: Cal
 
 
 def test_other_predictions_are_refused(make_predictions: Callable[..., Predictions]) -> None:
-    """Predictions that were not judged, and stresses that cannot be drawn, are errors that say so."""
+    """Predictions that were not evaluated, and stresses that cannot be drawn, are errors that say so."""
     predictions = make_predictions(100)
-    with pytest.raises(ValueError, match=r"give the predictions that `judge` was given"):
-        ReportContent(judge(predictions), make_predictions(99))
+    with pytest.raises(ValueError, match=r"give the predictions that `evaluate` was given"):
+        ReportContent(evaluate(predictions), make_predictions(99))
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match="any finite number"):
-            ReportContent(judge(predictions), predictions, stress=[StressPoint("s", "l", value, RATE, RATE, 0)])
+            ReportContent(evaluate(predictions), predictions, stress=[StressPoint("s", "l", value, RATE, RATE, 0)])
 
 
 @pytest.mark.parametrize(
@@ -641,7 +673,7 @@ def luminance(colour: str) -> float:
 def test_colours_can_be_read(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
     """Text stands out from its ground by WCAG AA, 4.5 to 1, and lines by 3 to 1, in the light and in the dark."""
     predictions = make_predictions(100)
-    style = write(tmp_path, ReportContent(judge(predictions), predictions)).all("style")[0][1]
+    style = write(tmp_path, ReportContent(evaluate(predictions), predictions)).all("style")[0][1]
     schemes = [
         dict(re.findall(r"--(\w+): #([0-9a-f]+)", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)
     ]
@@ -658,11 +690,11 @@ def test_colours_can_be_read(tmp_path: Path, make_predictions: Callable[..., Pre
                 assert (light + 0.05) / (dark + 0.05) >= least, (ink, ground)
 
 
-def test_other_advice_than_was_judged_is_refused(make_predictions: Callable[..., Predictions]) -> None:
+def test_other_advice_than_was_evaluated_is_refused(make_predictions: Callable[..., Predictions]) -> None:
     """As many windows with other advice would show other errors than the verdict counts."""
     predictions = make_predictions(100)
-    with pytest.raises(ValueError, match="give the predictions that `judge` was given"):
-        ReportContent(judge(predictions), replace(predictions, shock=~predictions.shock))
+    with pytest.raises(ValueError, match="give the predictions that `evaluate` was given"):
+        ReportContent(evaluate(predictions), replace(predictions, shock=~predictions.shock))
 
 
 def test_what_windows_are_worth_is_shown(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
@@ -672,7 +704,7 @@ def test_what_windows_are_worth_is_shown(tmp_path: Path, make_predictions: Calla
     rate = np.where(vt, np.where(predictions.aha_class == "rapid_vt", 190.0, 120.0), np.nan)
     amplitude = np.where(vf, np.where(predictions.aha_class == "coarse_vf", 0.5, 0.12), np.nan)
     crowded = replace(predictions, start_s=np.arange(200.0), rate_bpm=rate, amplitude_mv=amplitude)
-    validation = judge(crowded)
+    validation = evaluate(crowded)
     page = write(tmp_path, ReportContent(validation, crowded))
     (performance,) = validation.performances
     assert performance.overlapping > 0

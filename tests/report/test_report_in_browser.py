@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecg_shock.data.windows import LeftOut
-from ecg_shock.evaluation.metrics import Rate, judge
+from ecg_shock.data.windows import Excluded
+from ecg_shock.evaluation.confidence import Proportion
+from ecg_shock.evaluation.metrics import evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import StressPoint
-from ecg_shock.report.html import ReportContent, Strip, write_report
+from ecg_shock.report.gallery import Strip
+from ecg_shock.report.html import ReportContent, write_report
 
 ANSWER_WITHIN_S = 60.0
 KEYS = {"Tab": 9, "ArrowDown": 40}  # their Windows codes, by which Chromium knows them
@@ -155,7 +157,7 @@ HOSTILE = (
     "patient/10",
     "patient/9",
 )
-RATE = Rate(windows=10, patients=3, count=9, observed=0.9, lower_limit=0.6, patient_limit=0.5, macro_average=0.9)
+RATE = Proportion(windows=10, patients=3, count=9, observed=0.9, lower_limit=0.6, patient_limit=0.5, macro_average=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +184,7 @@ def content(make_predictions: Callable[..., Predictions]) -> ReportContent:
         lead=names,
         fold=np.zeros(n, dtype=int),
     )
-    validation = judge(predictions)
+    validation = evaluate(predictions)
     name = HOSTILE[3]
     return ReportContent(
         validation,
@@ -190,7 +192,7 @@ def content(make_predictions: Callable[..., Predictions]) -> ReportContent:
         baselines={HOSTILE[1]: validation, name: validation},
         stress=[StressPoint(name, HOSTILE[0], value, RATE, RATE, 0) for value in (1.0, 2.0)],
         strips=lambda row: Strip(np.sin(np.arange(1750) / 20), 250.0, float(predictions.start_s[row]) - 1),
-        left_out=[LeftOut(HOSTILE[2], name, HOSTILE[0], 10.0)],
+        excluded=[Excluded(HOSTILE[2], name, HOSTILE[0], 10.0)],
         provenance={name: {name: name}, HOSTILE[2]: HOSTILE[1]},
     )
 

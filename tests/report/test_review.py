@@ -8,8 +8,9 @@ import json
 import re
 import shutil
 import sys
+import weakref
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,14 +26,14 @@ from ecg_shock.data.manifests import load_manifest, resource_dir
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.evaluation.detectors import DETECTORS, SVM_NAME, baseline_predictions
-from ecg_shock.evaluation.evaluation_set import left_out
-from ecg_shock.evaluation.events import whole_records
+from ecg_shock.evaluation.baselines import SVM_NAME, baseline_predictions
+from ecg_shock.evaluation.detectors import DETECTORS
+from ecg_shock.evaluation.evaluation_set import EvaluationSet, Record
 from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.whole_records import RecordScans
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import TOML_NAME, load_bundle
-from ecg_shock.report import review as review_module
-from ecg_shock.report.charts import paper
+from ecg_shock.report.gallery import Strip, paper
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 if sys.version_info >= (3, 11):
@@ -99,7 +100,7 @@ def bundle_of(folder: Path, data: DataConfig, name: str = "made up") -> Path:
 
 def drawn(ecg: np.ndarray, fs: float, start_s: float, window: tuple[float, float]) -> list[str]:
     """Return the traces that samples make on paper."""
-    return [re.findall(r'd="([^"]*)" class="trace"', str(row))[0] for row in paper(ecg, fs, start_s, window)]
+    return [re.findall(r'd="([^"]*)" class="trace"', str(row))[0] for row in paper(Strip(ecg, fs, start_s), window)]
 
 
 def wrong(predictions: Predictions) -> np.ndarray:
@@ -136,7 +137,7 @@ def test_everything_is_written_and_nothing_is_loaded(review: Path, page: str) ->
     assert sorted(p.name for p in review.iterdir()) == ["predictions.csv", "report.html", "report.json", "report.md"]
     assert "default-src 'none'" in page
     assert not re.findall(r'(?:src|href|action)="(?!#|data:)', page)
-    assert not re.search(r"url\(|@import", page)
+    assert not re.search(r"url\((?!#)|@import", page)
     assert HOSTILE not in page
     assert "&lt;img src=x" in page
     assert page.count("<script") == 1
@@ -208,16 +209,19 @@ def test_seconds_left_out_add_up(review: Path, page: str) -> None:
 
 def test_whole_records_are_those_of_the_test_patients(review: Path, page: str) -> None:
     """The JSON holds what scans of the same patients give, and the page their sums."""
-    bundle = load_bundle(review.parent)
-    found = whole_records([bundle])
+    evaluation = EvaluationSet((load_bundle(review.parent),))
+    scans = RecordScans(evaluation)
+    for recording in evaluation.recordings(scans.records):
+        scans.add(recording)
+    found = scans.figures()
     document = json.loads((review / "report.json").read_text(encoding="utf-8"))["whole_records"]
     assert document == json.loads(json.dumps(asdict(found)))
     assert {record["patient"] for record in document["records"]} == load_split("synthetic-v1")[0].test
     tables = Tables(page).tables
-    at = "{k} of {n}".format(**document["alarm_rule"])
+    at = "{k} of {n}".format(**document["choices"][0]["rule"])
     rows = tables[f"Whole records: false alarms in nonshockable time, alarm at {at} windows"]
     false = sum(len(record["false_alarms"]) for record in document["records"])
-    assert [row[3] for row in rows[1:]] == [str(false)] * 2
+    assert [row[3] for row in rows[1:]] == [str(false)] * 2 + [str(found.fixed.false_alarms)]
     assert len(tables.get("False alarms", [[]])) - 1 == false
     assert "Whole records: other alarm rules" in (review / "report.md").read_text(encoding="utf-8")
 
@@ -251,6 +255,30 @@ def test_quick_leaves_out_and_says_so(tmp_path: Path, cache: Path, monkeypatch: 
     assert (model / "validation" / "report.html").read_text(encoding="utf-8") == page
 
 
+def test_each_recording_is_read_once_and_held_alone(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the tested and the validation patients, for the gallery, stress and whole records together."""
+    monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
+    read: list[str] = []
+    alive: list[weakref.ref[Recording]] = []
+
+    def counted(self: EvaluationSet, records: Iterable[Record]) -> Iterator[Recording]:
+        names = {record.name for record in records}
+        for recording in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED):
+            if recording.name in names:
+                assert sum(one() is not None for one in alive) <= 1
+                read.append(recording.patient)
+                alive.append(weakref.ref(recording))
+                yield recording
+
+    monkeypatch.setattr(EvaluationSet, "recordings", counted)
+    validate(bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",))), "--data", tmp_path)
+    fold = load_split("synthetic-v1")[0]
+    assert len(read) == len(set(read))
+    assert set(read) == fold.test | fold.validation
+
+
 def test_missing_recordings_are_said(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where windows come from the cache and their recordings are gone, the report is made without what needs them."""
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
@@ -258,12 +286,14 @@ def test_missing_recordings_are_said(tmp_path: Path, cache: Path, monkeypatch: p
     def gone(*_: object) -> Iterator[Recording]:
         raise FileNotFoundError("gone")
 
-    monkeypatch.setattr(review_module, "recordings_of", gone)
+    monkeypatch.setattr(EvaluationSet, "recordings", gone)
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--data", tmp_path)
     page = (model / "validation" / "report.html").read_text(encoding="utf-8")
     assert "The recordings were not there, to show the ECG of the errors." in page
     assert "The recordings were not there to be disturbed." in page
+    assert "The recordings were not there to be scanned whole." in page
+    assert 'id="whole"' not in page
     assert 'id="gallery"' not in page
     assert 'id="stress"' not in page
     assert 'id="baselines"' in page
@@ -279,11 +309,11 @@ def test_folds_are_pooled(tmp_path: Path, cache: Path, monkeypatch: pytest.Monke
     predictions = Predictions.read_csv(tmp_path / "out" / "predictions.csv")
     assert set(predictions.fold.tolist()) == {0, 1}
     assert page.count('<li data-kind="') == len(wrong(predictions))
-    assert "was judged on other windows" not in page
+    assert "was evaluated on other windows" not in page
     assert "windows of 5 s of fold 0, with its model alone" in page
     split = load_split("synthetic-v1")
-    both = [load_bundle(tmp_path / f"fold-{fold}" / "bundle") for fold in (0, 1)]
-    records = {f"synthetic/{entry.record}" for entry in left_out(both, duration_s=5.0)}
+    both = EvaluationSet(tuple(load_bundle(tmp_path / f"fold-{fold}" / "bundle") for fold in (0, 1)))
+    records = {f"synthetic/{entry.record}" for entry in both.excluded(5.0)}
     assert records == split[0].test | split[1].test
 
 

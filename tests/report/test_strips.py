@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ecg_shock.data.recordings import Recording
-from ecg_shock.evaluation.evaluation_set import predict_test_part, recordings_of
+from ecg_shock.evaluation.evaluation_set import EvaluationSet
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE, Advisor
 from ecg_shock.models.bundle import load_bundle
 from ecg_shock.preprocessing import preprocess
+from ecg_shock.report.html import Strip
 from ecg_shock.report.strips import strips_of
 
 
@@ -54,12 +53,9 @@ def test_strips_are_the_samples_around_their_windows(rng: np.random.Generator, a
     """One second on each side as far as the recording goes, of the window's own lead, gaps and all."""
     first, second = record(rng, "x", 250.0, 30.0), record(rng, "y", 360.0, 21.0)
     predictions = windows([("x", "a", 10.0, 5.0), ("x", "b", 0.0, 5.0), ("y", "a", 16.0, 5.0), ("z", "a", 0.0, 5.0)])
-    seen = []
-    strips = strips_of(
-        predictions, [2, 0, 1, 3], {0: advisor}, [first, second], on_recording=lambda: seen.append(len(seen))
-    )
-    assert seen == [0, 1]
-    assert sorted(strips) == [0, 1, 2]  # nothing was given of z
+    strips, others = (strips_of(made, predictions, [2, 0, 1, 3], {0: advisor}) for made in (first, second))
+    assert (sorted(strips), sorted(others)) == ([0, 1], [2])  # nothing was given of z
+    strips |= others
     for row, recording, lead, start_s, end_s in ((0, first, 0, 9, 16), (1, first, 1, 0, 6), (2, second, 0, 15, 21)):
         strip = strips[row]
         fs = int(recording.fs)
@@ -72,7 +68,7 @@ def test_probability_goes_along_the_recording(rng: np.random.Generator, advisor:
     """Each is that of the window which ends there, cut from the recording filtered as a whole, half a second apart."""
     recording = record(rng, "x", 250.0, 30.0)
     predictions = windows([("x", "a", 10.0, 5.0), ("x", "a", 25.0, 4.0)])
-    strips = strips_of(predictions, [0, 1], {0: advisor}, [recording])
+    strips = strips_of(recording, predictions, [0, 1], {0: advisor})
     filtered = preprocess(recording.signal[:, 0], 250.0, advisor.bundle.preprocessing)
     for row, samples, ends in ((0, 625, (9.0, 16.0)), (1, 500, (24.0, 30.0))):
         times, values = strips[row].probability_at_s, strips[row].probability
@@ -89,40 +85,25 @@ def test_each_fold_has_its_model(rng: np.random.Generator, advisor: Advisor) -> 
     """Windows go to the model of their fold; a lead that is not there is named."""
     recording = record(rng, "x", 250.0, 20.0)
     with pytest.raises(KeyError):
-        strips_of(windows([("x", "a", 5.0, 5.0)], fold=3), [0], {0: advisor}, [recording])
-    assert strips_of(windows([("x", "a", 5.0, 5.0)], fold=3), [0], {3: advisor}, [recording])
+        strips_of(recording, windows([("x", "a", 5.0, 5.0)], fold=3), [0], {0: advisor})
+    assert strips_of(recording, windows([("x", "a", 5.0, 5.0)], fold=3), [0], {3: advisor})
     with pytest.raises(ValueError, match="db/x has no lead 'c'"):
-        strips_of(windows([("x", "c", 5.0, 5.0)]), [0], {0: advisor}, [recording])
-
-
-def test_one_recording_is_held_at_a_time(rng: np.random.Generator, advisor: Advisor) -> None:
-    """The next recording is asked for only when the strips of the one before are cut."""
-    cut: list[str] = []
-
-    def recordings() -> Iterator[Recording]:
-        for name in ("x", "y"):
-            assert len(cut) == ("x", "y").index(name)
-            yield record(rng, name, 250.0, 20.0)
-
-    predictions = windows([("y", "a", 5.0, 5.0), ("x", "a", 5.0, 5.0)])
-    strips_of(predictions, [0, 1], {0: advisor}, recordings(), on_recording=lambda: cut.append(""))
-    assert len(cut) == 2
+        strips_of(recording, windows([("x", "c", 5.0, 5.0)]), [0], {0: advisor})
 
 
 @pytest.mark.recordings
-def test_judged_probability_is_found_again(recordings_dir: Path) -> None:
-    """Of real test windows the probability at the end of each is exactly the one that was judged."""
-    bundle = load_bundle(DEFAULT_BUNDLE)
-    predictions = predict_test_part(bundle, recordings_dir, [5.0])
+def test_predicted_probability_is_found_again(recordings_dir: Path) -> None:
+    """Of real test windows the probability at the end of each is exactly the one that was evaluated."""
+    evaluation = EvaluationSet((load_bundle(DEFAULT_BUNDLE),), folder=recordings_dir)
+    predictions = evaluation.predictions([5.0])
     predictions = predictions.select(np.isin(predictions.record, ["cu03", "615"]))
     rows = list(range(0, len(predictions), 7))
-    strips = strips_of(predictions, rows, {0: Advisor(bundle)}, recordings_of(predictions, recordings_dir))
+    strips: dict[int, Strip] = {}
+    for recording in evaluation.recordings(r for r in evaluation.records() if r.name in ("cu03", "615")):
+        strips |= strips_of(recording, predictions, rows, evaluation.advisors)
     assert sorted(strips) == rows
     for row, strip in strips.items():
         assert strip.probability_at_s is not None
         assert strip.probability is not None
         at_end = np.isclose(strip.probability_at_s, predictions.start_s[row] + 5.0)
         assert strip.probability[at_end].tolist() == [predictions.probability[row]]
-    other = replace(predictions, record=np.full(len(predictions), "nowhere"))
-    with pytest.raises(FileNotFoundError):
-        strips_of(other, rows, {0: Advisor(bundle)}, recordings_of(other, recordings_dir))

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
-from ecg_shock.evaluation.metrics import Model, Validation, judge
+from ecg_shock.evaluation.metrics import Model, Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.report.tables import DISCLAIMER, NETWORK_NOTE, to_dict, to_json, to_markdown, to_rich
 
@@ -54,7 +54,7 @@ def measured(predictions: Predictions) -> Predictions:
 @pytest.fixture
 def validation(make_predictions: Callable[..., Predictions]) -> Validation:
     """Judge random predictions at two durations."""
-    return judge(Predictions.concatenate([make_predictions(400, duration) for duration in (3.0, 5.0)]))
+    return evaluate(Predictions.concatenate([make_predictions(400, duration) for duration in (3.0, 5.0)]))
 
 
 def test_json_holds_everything_under_stable_keys(validation: Validation) -> None:
@@ -152,19 +152,19 @@ def test_every_output_says_how_sure_and_for_whom(validation: Validation) -> None
 
 def test_every_output_of_synthetic_windows_says_so(make_predictions: Callable[..., Predictions]) -> None:
     """Each table's title is marked, and so are the notes and the JSON."""
-    synthetic = judge(make_predictions(100, databases=("synthetic",)))
+    synthetic = evaluate(make_predictions(100, databases=("synthetic",)))
     assert to_dict(synthetic)["synthetic"] is True
     headings = [line for line in to_markdown(synthetic).split("\n") if line.startswith("#")]
     assert len(headings) == 7
     assert all(heading.endswith("(synthetic)") for heading in headings)
-    assert to_markdown(synthetic).startswith("- synthetic: made-up signals")
+    assert to_markdown(synthetic).startswith("- synthetic: simulated signals")
     assert terminal(synthetic, 120).count("(synthetic)") == 7
 
 
 def test_hostile_names_stay_text(make_predictions: Callable[..., Predictions]) -> None:
     """Markup, pipes, tags, escapes and control characters in a database's name come out as they would be typed."""
     shown = HOSTILE.replace("\x1b", "\\u001b").replace("\n", "\\u000a").replace("\u202e", "\\u202e")
-    hostile = judge(make_predictions(100, databases=(HOSTILE, "vfdb")))
+    hostile = evaluate(make_predictions(100, databases=(HOSTILE, "vfdb")))
     rows = markdown_cells(to_markdown(hostile))
     assert sum(row[0] == shown for row in rows) == 3
     assert {len(row) for row in rows} == {5, 6, 8, 9, 10}
@@ -185,7 +185,7 @@ def test_models_are_named_everywhere(make_predictions: Callable[..., Predictions
         Model(f"fold {k}", f"fold-{k}/bundle", "public-v1", k, digest, f"{commit}-dirty", 4321, 0.5, "Chosen <b>so</b>")
         for k in (0, 1)
     )
-    found = judge(make_predictions(100), models=models)
+    found = evaluate(make_predictions(100), models=models)
     document = json.loads(to_json(found))
     assert [model["fold"] for model in document["models"]] == [0, 1]
     assert set(document["models"][0]) == {
@@ -210,11 +210,11 @@ def test_terminal_details_the_headline_duration(make_predictions: Callable[..., 
     """Databases and rhythms are shown at 5 s, or else at the longest; the AHA classes at all durations."""
     durations = (3.0, 5.0, 8.0)
     parts = [make_predictions(50, duration) for duration in durations]
-    with_headline = terminal(judge(Predictions.concatenate(parts)), 120)
+    with_headline = terminal(evaluate(Predictions.concatenate(parts)), 120)
     assert "By database, windows of 5 s" in with_headline
     assert with_headline.count("By database") == 1
     assert all(f"AHA classes (and goals), windows of {d:g} s" in with_headline for d in durations)
-    assert "By rhythm, windows of 8 s" in terminal(judge(Predictions.concatenate(parts[::2])), 120)
+    assert "By rhythm, windows of 8 s" in terminal(evaluate(Predictions.concatenate(parts[::2])), 120)
 
 
 def test_shares_are_rounded_against_the_algorithm() -> None:
@@ -226,20 +226,20 @@ def test_shares_are_rounded_against_the_algorithm() -> None:
         *(np.full(n, "mitdb"), names, np.full(n, "ECG"), names, np.arange(n) * 5.0, np.full(n, 5.0)),
         *(np.full(n, "paced"), np.full(n, "other_nonshockable"), shock * 1.0, shock, np.zeros(n, int)),
     )
-    rows = markdown_cells(to_markdown(judge(predictions)))
+    rows = markdown_cells(to_markdown(evaluate(predictions)))
     pooled = next(row for row in rows if row[1] == "Sp")
     assert pooled[:5] == ["5 s", "Sp", "50", "2204/2205", "99.9"]
     counts = next(row for row in rows if row[:5] == ["5 s", "0", "0", "2204", "1"])
     assert counts[5:] == ["– of 0", "99.9 of 2205", "0.0 of 1", "0.1 of 2205", "0.2"]
     exact = predictions.select(np.arange(n) < 1000)
-    rows = markdown_cells(to_markdown(judge(exact)))
+    rows = markdown_cells(to_markdown(evaluate(exact)))
     assert next(row[4] for row in rows if row[1] == "Sp") == "99.9"
 
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_classes_at_other_limits_are_shown(make_predictions: Callable[..., Predictions], width: int) -> None:
     """Every limit has its row with the figures of the JSON, in Markdown and within the terminal's width."""
-    found = judge(measured(make_predictions(900)))
+    found = evaluate(measured(make_predictions(900)))
     rows = markdown_cells(to_markdown(found))
     (performance,) = to_dict(found)["performances"]
     assert len(performance["by_label"]) == 10
@@ -252,24 +252,24 @@ def test_classes_at_other_limits_are_shown(make_predictions: Callable[..., Predi
         assert row[2:4] == [str(rate["patients"]), f"{rate['count']}/{rate['windows']}"]
         assert row[-1] == label["row"]["verdict"]
         assert any(limit in line and row[3] in line for line in text.split("\n"))
-    assert "left out" not in to_markdown(found)
+    assert "excluded" not in to_markdown(found)
 
 
 def test_what_was_not_measured_is_said(make_predictions: Callable[..., Predictions]) -> None:
-    """Without rates or amplitudes the rows are left out and that is said; without VT and VF there is nothing to say."""
+    """Without rates or amplitudes the rows are missing and that is said; without VT and VF there is nothing to say."""
     predictions = make_predictions(300)
-    for text in (to_markdown(judge(predictions)), terminal(judge(predictions), 200)):
+    for text in (to_markdown(evaluate(predictions)), terminal(evaluate(predictions), 200)):
         text = text.replace("\\_", "_")
-        assert "Rapid VT from other rates on is left out: it takes the rate_bpm" in text
-        assert "Coarse VF above other limits is left out: it takes the amplitude_mv" in text
+        assert "Rapid VT from other rates on is excluded: it takes the rate_bpm" in text
+        assert "Coarse VF above other limits is excluded: it takes the amplitude_mv" in text
         assert "with other limits" not in text
     calm = predictions.select(~np.isin(predictions.rhythm, ["vt", "vf"]))
-    assert "left out" not in to_markdown(judge(calm))
+    assert "excluded" not in to_markdown(evaluate(calm))
 
 
 def test_design_effect_is_printed(make_predictions: Callable[..., Predictions]) -> None:
     """Design effect and windows by design effect of each class, and of Se and Sp, are those of the JSON."""
-    found = judge(make_predictions(2000))
+    found = evaluate(make_predictions(2000))
     rows = markdown_cells(to_markdown(found))
     (performance,) = found.performances
     for row in performance.aha:
@@ -294,18 +294,18 @@ def test_source_and_overlaps_are_told(make_predictions: Callable[..., Prediction
     """Where the predictions came from stands first, as text, and windows that overlap are counted."""
     predictions = make_predictions(50)
     closer = dataclasses.replace(predictions, start_s=predictions.start_s * 0.01)
-    found = judge(closer, source=f"{HOSTILE}.csv")
+    found = evaluate(closer, source=f"{HOSTILE}.csv")
     shown = HOSTILE.replace("\x1b", "\\u001b").replace("\n", "\\u000a").replace("\u202e", "\\u202e")
-    assert f"Judged: {shown}.csv." in terminal(found, 400)
+    assert f"Evaluated: {shown}.csv." in terminal(found, 400)
     assert "<script>" not in MarkdownIt("commonmark").render(to_markdown(found))
     assert f"{found.performances[0].overlapping} of 50 windows of 5 s begin before" in to_markdown(found)
     assert found.performances[0].overlapping > 10
-    assert "begin before" not in to_markdown(judge(predictions))
+    assert "begin before" not in to_markdown(evaluate(predictions))
 
 
 def test_terminal_of_a_million_windows_is_80_wide(make_predictions: Callable[..., Predictions]) -> None:
     """Counts of seven digits still fit 80 columns."""
-    found = judge(measured(make_predictions(400)))
+    found = evaluate(measured(make_predictions(400)))
     (performance,) = found.performances
     many = dataclasses.replace(performance.specificity, windows=1_234_567, count=1_200_000, patients=12_345)
     wide = dataclasses.replace(performance, specificity=many, sensitivity=many, tp=10**6, fn=10**6, tn=10**6, fp=10**6)

@@ -14,6 +14,7 @@ from ecg_shock.data.windows import WindowSet
 from ecg_shock.search import worker
 from ecg_shock.search.study import Study
 from ecg_shock.search.trials import read_trials
+from ecg_shock.training import fold
 from ecg_shock.training.trainer import EpochLog, TrainingResult
 
 # Keras Tuner calls threading.currentThread, which Python has renamed.
@@ -64,7 +65,7 @@ def make_part(patient: str) -> WindowSet:
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Search in `tmp_path` with a stand-in for training, and return what the supervisor heard."""
     parts = Parts(make_part("a"), make_part("b"), make_part("c"))
-    monkeypatch.setattr(worker, "load_parts", lambda data, folder: parts)
+    monkeypatch.setattr(fold, "load_parts", lambda data, folder: parts)
 
     def _search(
         study: Study, fails=lambda spec: False, interrupt_at: int | None = None, interruption: type = KeyboardInterrupt
@@ -81,9 +82,9 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             sampling = {"drawn": {"asystole": 1.0}, "kish": 64.0, "largest_weight": 1.0, "gain": 1.0}
             log = EpochLog(1, 0.5, 0.4, 0.8, 1.0, 0.9, **sampling, effective_batch=64.0, seconds=1.5)
             on_epoch(log)
-            return TrainingResult((log,), 1, 0.9, 0.4, folder)
+            return TrainingResult(folder, spec, config, (log,))
 
-        monkeypatch.setattr(worker, "train", train)
+        monkeypatch.setattr(fold, "train", train)
         listener = Listener()
         worker.search(study, tmp_path, worker.Trainer(study, tmp_path, listener), listener)
         return listener.heard
@@ -176,6 +177,15 @@ def test_a_kill_between_two_files_loses_no_trial(search, tmp_path: Path):
     search(make_study(4))
     assert drawn(tmp_path) == expected
     assert json.loads(books.read_text())["end_order"] == ["0", "1", "2", "3"]
+
+
+def test_a_deleted_result_is_trained_again(search, tmp_path: Path):
+    """Of a search that has ended, the trial whose result was deleted is trained again, and no other."""
+    search(make_study(3))
+    expected = read_trials(tmp_path / "search")
+    (tmp_path / "search" / "trial_1" / "result.json").unlink()
+    assert [trial for kind, trial in search(make_study(3)) if kind == "begin"] == ["trial_1"]
+    assert read_trials(tmp_path / "search") == expected
 
 
 def test_a_worn_process_hands_over(search, tmp_path: Path):

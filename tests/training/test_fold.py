@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ecg_shock.data.datasets import DataConfig, Parts
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.training.fold import examples
-from ecg_shock.training.trainer import TrainingConfig
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE
+from ecg_shock.models import CnnSpec
+from ecg_shock.models.bundle import load_bundle
+from ecg_shock.training.fold import TrainingFold, examples, training_of
+from ecg_shock.training.trainer import TrainingConfig, read_result
 
 # Two databases may name a rhythm alike, and a patient may have two rhythms.
 ROWS = [
@@ -40,11 +46,9 @@ def windows(rng):
     )
 
 
-@pytest.mark.parametrize(
-    ("groups", "columns"), [("rhythm", [2]), ("rhythm-database", [2, 0]), ("rhythm-patient", [2, 1])]
-)
+@pytest.mark.parametrize(("groups", "columns"), [("rhythm", [2]), ("rhythm-patient", [2, 1])])
 def test_windows_are_taken_together_by_what_they_share(windows, groups, columns):
-    """Two windows are of one group just when they share the rhythm, and with it the database or the patient."""
+    """Two windows are of one group just when they share the rhythm, and with it the patient."""
     made = examples(windows, groups)
     for i, one in enumerate(ROWS):
         for j, other in enumerate(ROWS):
@@ -58,8 +62,8 @@ def test_every_choice_of_groups_is_known(windows):
     """The default is the configuration's, and each of its choices makes other groups."""
     default = examples(windows).groups
     np.testing.assert_array_equal(default, examples(windows, TrainingConfig().groups).groups)
-    counts = [np.unique(examples(windows, g).groups).size for g in ("rhythm", "rhythm-database", "rhythm-patient")]
-    assert counts == [4, 6, 7]
+    counts = [np.unique(examples(windows, g).groups).size for g in ("rhythm", "rhythm-patient")]
+    assert counts == [4, 7]
 
 
 def test_groups_are_the_same_in_any_order(windows):
@@ -68,3 +72,34 @@ def test_groups_are_the_same_in_any_order(windows):
     order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
     again = examples(windows.select(order), "rhythm-patient")
     np.testing.assert_array_equal(again.groups, made.groups[order])
+
+
+def test_best_epoch_becomes_a_bundle_that_says_what_it_has_seen(windows, tmp_path):
+    """A training that is read again gives a bundle with its network, settings, result and patients on the card."""
+    data = DataConfig(databases=("vfdb",), window_s=2.0)
+    fold = TrainingFold(data, Parts(*(windows.select(np.array(rows)) for rows in ([0, 1, 3, 4], [2, 6], [5]))))
+    config = TrainingConfig(epochs=2, batch_size=4, sampler="ras", groups="rhythm-patient", patience=1)
+    spec = CnnSpec(filters=(2,), kernels=(5,), input_samples=250)
+    trained = fold.train(spec, config, tmp_path / "run")
+    bundle = fold.write_bundle(tmp_path / "bundle", "small", read_result(tmp_path / "run"), selection="by hand")
+    ecg = windows.ecg[..., np.newaxis]
+    np.testing.assert_array_equal(bundle.load_keras()(ecg), trained.load_model()(ecg))
+    assert (bundle.spec, bundle.card.data, training_of(bundle)) == (spec, data, config)
+    assert (bundle.name, bundle.card.selection) == ("small", "by hand")
+    assert bundle.card.patients.validation == ("cudb:1",)
+    assert bundle.card.patients.test == ("mitdb:9",)
+    best = trained.history[bundle.card.validation.epoch - 1]
+    assert best == trained.best
+    assert bundle.card.validation.balanced_accuracy == best.balanced_accuracy
+    assert (bundle.card.validation.windows, bundle.card.validation.patients) == (2, 1)
+
+
+def test_model_that_comes_with_the_package_can_be_trained_again():
+    """Its card names no setting that was removed; one that does says which."""
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    assert training_of(bundle).sampler == "ras"
+    old = {**bundle.raw_card["training"], "score": "gradient", "stratified": False}
+    assert training_of(replace(bundle, raw_card={**bundle.raw_card, "training": old})) == training_of(bundle)
+    old["stratified"] = True
+    with pytest.raises(ValueError, match="cannot be trained again: stratified = True was removed"):
+        training_of(replace(bundle, raw_card={**bundle.raw_card, "training": old}))

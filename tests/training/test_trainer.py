@@ -1,4 +1,4 @@
-"""Tests of ecg_shock.training.trainer and ecg_shock.training.plots."""
+"""Tests of ecg_shock.training.trainer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import subprocess
 import sys
 
 import keras
-import matplotlib.pyplot
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from ecg_shock.models import CnnSpec, build_model
-from ecg_shock.training import trainer
-from ecg_shock.training.checkpoint import load_checkpoint
-from ecg_shock.training.plots import plot_history
+from ecg_shock.training.checkpoint import load_checkpoint, save_checkpoint
 from ecg_shock.training.sampler import Sampler
 from ecg_shock.training.trainer import (
     DivergedError,
@@ -25,7 +22,7 @@ from ecg_shock.training.trainer import (
     Examples,
     TrainingConfig,
     best_of,
-    load_best_model,
+    read_result,
     train,
 )
 
@@ -142,7 +139,7 @@ def last_layers_gradients(spec, part, class_weights):
     return error[:, np.newaxis] * np.column_stack([features, np.ones(len(error))])
 
 
-@pytest.mark.parametrize("sampler", ["uniform", "class", "instance", "ras", "obs"])
+@pytest.mark.parametrize("sampler", ["uniform", "class", "ras", "obs"])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_history_says_how_windows_were_drawn(tmp_path, draws, sampler, balanced):
     """Shares, Kish's size, gain and effective batch of a network that stands still equal a count batch by batch."""
@@ -179,41 +176,22 @@ def test_history_says_how_windows_were_drawn(tmp_path, draws, sampler, balanced)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("score", ["gradient", "error"])
-def test_sampler_learns_the_score_that_was_asked_for(tmp_path, monkeypatch, score, balanced):
-    """A sampler is told the gradient's norm of a network that stands still, or its part by the bias alone."""
+def test_sampler_learns_the_norms_of_the_gradients(tmp_path, monkeypatch, balanced):
+    """A sampler is told the gradient's norm of every window of a network that stands still."""
     everything, visited = [], []
     rescore, update = Sampler.rescore, Sampler.update
     monkeypatch.setattr(Sampler, "rescore", lambda self, scores: (everything.append(scores), rescore(self, scores)))
     monkeypatch.setattr(Sampler, "update", lambda self, *told: (visited.append(told), update(self, *told)))
-    train(STILL, LOUD, VALIDATION, config(epochs=3, score=score, balanced=balanced, learning_rate=1e-12), tmp_path)
+    train(STILL, LOUD, VALIDATION, config(epochs=3, balanced=balanced, learning_rate=1e-12), tmp_path)
     y = LOUD.shockable
     class_weights = np.where(y, 90 / (2 * y.sum()), 90 / (2 * (~y).sum())) if balanced else np.ones(90)
     gradients = last_layers_gradients(STILL, LOUD, class_weights)
-    expected = np.linalg.norm(gradients, axis=1) if score == "gradient" else np.abs(gradients[:, -1])
+    expected = np.linalg.norm(gradients, axis=1)
     assert (len(everything), len(visited)) == (2, 3)  # all windows before the first epoch and the third
     for scores in everything:
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-12)
     for indices, scores in visited:
         np.testing.assert_allclose(scores, expected[indices], rtol=1e-4, atol=1e-12)
-
-
-@pytest.mark.parametrize("sampler", ["uniform", "class", "instance", "ras"])
-def test_every_stratified_batch_sees_each_group(tmp_path, draws, sampler):
-    """With one group for each rhythm of each patient, every batch of a training holds a window of each."""
-    train(SPEC, PATIENTS, VALIDATION, config(epochs=2, sampler=sampler, stratified=True), tmp_path)
-    assert np.unique(PATIENTS.groups).size == 18
-    batches = np.concatenate([indices for indices, _ in draws])
-    assert batches.shape == (6, 32)
-    for batch in batches:
-        np.testing.assert_array_equal(np.unique(PATIENTS.groups[batch]), np.unique(PATIENTS.groups))
-
-
-def test_stratified_batches_tell_no_effective_batch(tmp_path):
-    """The estimate supposes independent draws, so stratified ones have none; the rest of the history is there."""
-    history = train(SPEC, PATIENTS, VALIDATION, config(epochs=2, stratified=True), tmp_path).history
-    assert [log.effective_batch for log in history] == [None, None]
-    assert all(log.gain >= 1.0 and log.kish > 1.0 for log in history)
 
 
 def test_scores_of_all_windows_have_dropout_at_work(tmp_path, monkeypatch):
@@ -229,45 +207,6 @@ def test_scores_of_all_windows_have_dropout_at_work(tmp_path, monkeypatch):
         assert (np.abs(first - second) > 0.01 * first).any() == differ
 
 
-@pytest.fixture
-def rates(monkeypatch):
-    """Return the optimiser's learning rate in each call of steps."""
-    kept = []
-    compile_steps = trainer._compile_train_steps
-
-    def compile_and_keep(model, optimizer, training):
-        steps = compile_steps(model, optimizer, training)
-        return lambda *drawn: (kept.append(float(optimizer.learning_rate)), steps(*drawn))[1]
-
-    monkeypatch.setattr(trainer, "_compile_train_steps", compile_and_keep)
-    return kept
-
-
-def test_learning_rate_follows_the_effective_batch(tmp_path, rates, monkeypatch):
-    """Each epoch's rate is the root of the last one's effective batch to the batch, at least 1 and at most 4 times."""
-    told = iter([2.0 * 32, 0.3 * 32, None, 100.0 * 32, 1.0])
-    judge = trainer._judge
-    monkeypatch.setattr(trainer, "_judge", lambda *a: dataclasses.replace(judge(*a), effective_batch=next(told)))
-    train(SPEC, LOUD, VALIDATION, config(scale_learning_rate=True, learning_rate=0.001), tmp_path)
-    np.testing.assert_allclose(rates, 0.001 * np.array([1.0, np.sqrt(2.0), 1.0, 1.0, 4.0]), rtol=1e-6)
-
-
-def test_learning_rate_is_its_own_while_scores_decide_nothing(tmp_path, rates, monkeypatch):
-    """A gate that closes before an epoch takes the larger steps with it."""
-    monkeypatch.setattr(Sampler, "is_open", property(lambda self: len(rates) != 2))
-    judge = trainer._judge
-    monkeypatch.setattr(trainer, "_judge", lambda *a: dataclasses.replace(judge(*a), effective_batch=4.0 * 32))
-    settings = config(epochs=4, scale_learning_rate=True, learning_rate=0.001)
-    train(SPEC, LOUD, VALIDATION, settings, tmp_path)
-    np.testing.assert_allclose(rates, [0.001, 0.002, 0.001, 0.002], rtol=1e-6)
-
-
-def test_stratified_batches_hold_as_many_windows_as_groups(tmp_path):
-    """Batches too small to hold a window of each group are refused with both numbers."""
-    with pytest.raises(ValueError, match="batch of 16 windows cannot hold one of each of 18 groups"):
-        train(SPEC, PATIENTS, VALIDATION, config(batch_size=16, stratified=True), tmp_path)
-
-
 def test_result_is_that_of_the_best_weights(tmp_path):
     """The model that is loaded has the best balanced accuracy and loss of the history, computed again by Keras."""
     seen = []
@@ -279,15 +218,13 @@ def test_result_is_that_of_the_best_weights(tmp_path):
     y = VALIDATION.shockable
     balanced_accuracy = (np.mean(probability[y] >= 0.5) + np.mean(probability[~y] < 0.5)) / 2
     loss = -np.mean(np.log(np.where(y, probability, 1 - probability)))
-    assert result.best_balanced_accuracy == pytest.approx(balanced_accuracy, abs=1e-12)
-    assert result.best_loss == pytest.approx(loss, rel=1e-5)
-    assert result.best_balanced_accuracy == max(e.balanced_accuracy for e in result.history) > 0.5
-    best = result.history[result.best_epoch - 1]
-    assert (best.balanced_accuracy, best.validation_loss) == (result.best_balanced_accuracy, result.best_loss)
+    assert result.best.balanced_accuracy == pytest.approx(balanced_accuracy, abs=1e-12)
+    assert result.best.validation_loss == pytest.approx(loss, rel=1e-5)
+    assert result.best.balanced_accuracy == max(e.balanced_accuracy for e in result.history) > 0.5
 
     written = json.loads((tmp_path / "history.json").read_text())
     assert tuple(EpochLog(**e) for e in written["epochs"]) == result.history
-    assert written["best_epoch"] == result.best_epoch
+    assert written["best_epoch"] == result.best.epoch
 
 
 def test_best_epoch_prefers_lower_loss_among_equals():
@@ -306,11 +243,8 @@ def test_best_epoch_prefers_lower_loss_among_equals():
         {"sampler": "uniform"},
         {"sampler": "uniform", "averaged_epochs": 0.0},
         {"sampler": "class"},
-        {"sampler": "instance", "score": "error"},
         {"sampler": "ras"},
-        {"sampler": "ras", "stratified": True},
         {"sampler": "obs"},
-        {"sampler": "ras", "scale_learning_rate": True},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
@@ -329,7 +263,7 @@ def test_interrupted_run_equals_an_uninterrupted_one(tmp_path, changes):
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("sampler", ["uniform", "class", "instance", "ras", "obs"])
+@pytest.mark.parametrize("sampler", ["uniform", "class", "ras", "obs"])
 def test_seed_decides_everything(tmp_path, sampler):
     """Two runs with one seed agree bit for bit; another seed draws other windows."""
     for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
@@ -340,9 +274,8 @@ def test_seed_decides_everything(tmp_path, sampler):
 
 
 KILLED_RUN = """
-import importlib.util, json, os, signal, sys
+import importlib.util, os, signal, sys
 from pathlib import Path
-from ecg_shock.training import checkpoint
 from ecg_shock.training import sampler as samplers
 from ecg_shock.training import trainer
 
@@ -362,40 +295,52 @@ def kill_at_call(owner, name, call):
 if sys.argv[3] == "in the middle of an epoch":
     kill_at_call(samplers.Sampler, "update", 8)  # the second of three steps of the third epoch
 else:
-    kill_at_call(checkpoint.os, "fsync", 4)  # history.json on resuming, checkpoint and history, then a checkpoint
+    kill_at_call(os, "fsync", 4)  # history.json on resuming, checkpoint and history, then a checkpoint
 trainer.STEPS_PER_CALL = 1
-changes = json.loads(sys.argv[4])
-trainer.train(test.SPEC, test.PATIENTS, test.VALIDATION, test.config(seed=7, **changes), Path(sys.argv[2]))
+trainer.train(test.SPEC, test.PATIENTS, test.VALIDATION, test.config(seed=7), Path(sys.argv[2]))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-@pytest.mark.parametrize("stratified", [False, True])
-def test_killed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, stratified):
+def test_killed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     """A process killed in mid-epoch, and the next while it writes its checkpoint, change nothing in the end."""
     monkeypatch.setattr("ecg_shock.training.trainer.STEPS_PER_CALL", 1)
-    changes = {"stratified": stratified}
-    whole = train(SPEC, PATIENTS, VALIDATION, config(seed=7, **changes), tmp_path / "whole")
+    whole = train(SPEC, PATIENTS, VALIDATION, config(seed=7), tmp_path / "whole")
     assert max(log.largest_weight for log in whole.history[2:]) > 1.5  # scores decide what is drawn after the kill
 
     killed = tmp_path / "killed"
     for moment, epochs in (("in the middle of an epoch", 2), ("while writing", 3)):
-        command = [sys.executable, "-c", KILLED_RUN, __file__, str(killed), moment, json.dumps(changes)]
+        command = [sys.executable, "-c", KILLED_RUN, __file__, str(killed), moment]
         process = subprocess.run(command, check=False, capture_output=True, text=True)
         assert process.returncode == -signal.SIGKILL, process.stderr
         assert len(load_checkpoint(killed / "checkpoint.npz").history) == epochs
-    (torn,) = killed.glob("checkpoint.npz.*.tmp")
-    train(SPEC, PATIENTS, VALIDATION, config(seed=7, **changes), killed)
+    (torn,) = killed.glob(".checkpoint.npz.*.tmp")
+    train(SPEC, PATIENTS, VALIDATION, config(seed=7), killed)
     assert_same_state(tmp_path / "whole", killed)
-    assert sorted(p.name for p in killed.iterdir()) == ["checkpoint.npz", torn.name, "history.json", "origin.json"]
+    assert sorted(p.name for p in killed.iterdir()) == [torn.name, "checkpoint.npz", "history.json", "origin.json"]
 
 
 def test_finished_run_returns_at_once(tmp_path, monkeypatch):
-    """A finished folder gives the same result again without building a network."""
+    """A finished folder gives the same result again without building a network, also to who only reads it."""
     result = train(SPEC, TRAINING, VALIDATION, config(epochs=2), tmp_path)
     monkeypatch.setattr("ecg_shock.training.trainer.build_model", None)
     assert train(SPEC, TRAINING, VALIDATION, config(epochs=2), tmp_path) == result
+    assert read_result(tmp_path) == result
+
+
+def test_result_that_cannot_be_read_is_named(tmp_path):
+    """A folder without a checkpoint, and a checkpoint of another version, are named with what to do."""
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.npz is missing.*delete .* to train again"):
+        read_result(tmp_path)
+    train(SPEC, TRAINING, VALIDATION, config(epochs=1), tmp_path)
+    path = tmp_path / "checkpoint.npz"
+    checkpoint = load_checkpoint(path)
+    save_checkpoint(path, dataclasses.replace(checkpoint, run=checkpoint.run | {"format": 3}))
+    with pytest.raises(ValueError, match=r"checkpoint\.npz has format 3, and this version reads 4"):
+        read_result(tmp_path)
+    with pytest.raises(ValueError, match="format: 3 in the folder, 4 now"):
+        train(SPEC, TRAINING, VALIDATION, config(epochs=1), tmp_path)
 
 
 def test_raised_epochs_go_on_as_if_they_had_been_asked_for_first(tmp_path):
@@ -426,8 +371,8 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path):
         ((SPEC, regrouped, VALIDATION, same), "data.training.sha256"),
         ((SPEC, renamed, VALIDATION, same), "data.training.sha256"),
         (
-            (SPEC, TRAINING, VALIDATION, config(epochs=2, patience=2, stratified=True)),
-            "config.stratified: False .* True",
+            (SPEC, TRAINING, VALIDATION, config(epochs=2, patience=2, sampler="class")),
+            "config.sampler: 'ras' .* 'class'",
         ),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -464,7 +409,7 @@ def test_divergence_stops_and_keeps_the_best(tmp_path, monkeypatch):
         with pytest.raises(DivergedError, match=r"epoch 3 .*not finite.*keeps epoch [12] \(balanced accuracy"):
             train(SPEC, TRAINING, VALIDATION, config(), tmp_path / "a", on_epoch=count)
     assert len(json.loads((tmp_path / "a" / "history.json").read_text())["epochs"]) == 2
-    assert np.isfinite(load_best_model(tmp_path / "a").predict(VALIDATION.ecg, verbose=0)).all()
+    assert np.isfinite(read_result(tmp_path / "a").load_model().predict(VALIDATION.ecg, verbose=0)).all()
 
     train(SPEC, TRAINING, VALIDATION, config(), tmp_path / "a")
     train(SPEC, TRAINING, VALIDATION, config(), tmp_path / "b")
@@ -536,13 +481,16 @@ def test_wrong_examples_are_refused(change, message):
         {"learning_rate": float("nan")},
         {"averaged_epochs": -1},
         {"sampler": "RAS"},
-        {"score": "loss"},
+        {"sampler": "instance"},
+        {"score": "error"},
         {"groups": "patient"},
+        {"groups": "rhythm-database"},
         {"groups": None},
         {"patience": 0},
         {"floor": 0},
         {"floor": 1.1},
-        {"stratified": True, "scale_learning_rate": True},
+        {"stratified": True},
+        {"scale_learning_rate": True},
         {"rescore_every": 0},
         {"seed": -1},
         {"epoch": 5},
@@ -554,25 +502,22 @@ def test_wrong_configurations_are_refused(change):
         TrainingConfig(**change)
 
 
+def test_removed_settings_are_read_at_their_default_alone():
+    """A card or study of an older version is read where it names what is still done, and refused where it does not."""
+    old = {"score": "gradient", "stratified": False, "scale_learning_rate": False, "sampler": "ras", "epochs": 7}
+    assert TrainingConfig.model_validate(old) == TrainingConfig(sampler="ras", epochs=7)
+    changes = {"stratified": True, "score": "error", "scale_learning_rate": True, "sampler": "instance"}
+    for name, value in (changes | {"groups": "rhythm-database"}).items():
+        with pytest.raises(ValidationError, match=f"{name} = {value!r} was removed"):
+            TrainingConfig.model_validate(old | {name: value})
+
+
 def test_groups_are_the_rhythms_unless_given():
     """Without groups the windows of one rhythm are one; given ones are kept as they are."""
     for i, j in np.ndindex(90, 90):
         assert (TRAINING.groups[i] == TRAINING.groups[j]) == (TRAINING.rhythm[i] == TRAINING.rhythm[j])
     groups = np.arange(90) - 100
     np.testing.assert_array_equal(Examples(LOUD.ecg, LOUD.shockable, LOUD.rhythm, groups).groups, groups)
-
-
-def test_history_is_drawn(tmp_path):
-    """A long history and one of a single epoch are drawn, leaving pyplot without a figure; an empty one is refused."""
-    history = [epoch_log(i, loss=1 / i, validation_loss=1.1 / i, effective_batch=30.0 + i) for i in range(1, 30)]
-    unknown = [epoch_log(i, gain=None, effective_batch=None) for i in range(1, 4)]  # of a biased sampler
-    for name, part in (("long.png", history), ("one.svg", history[:1]), ("biased.png", unknown)):
-        plot_history(part, tmp_path / name)
-        assert (tmp_path / name).stat().st_size > 5000
-    assert matplotlib.pyplot.get_fignums() == []
-    with pytest.raises(ValueError, match="empty"):
-        plot_history([], tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
 
 
 def test_origin_is_that_of_the_first_epoch(tmp_path):

@@ -1,4 +1,6 @@
-"""Race the samplers on real windows: `python tests/benchmarks/sampling.py`, some hours on two cores.
+"""Race the samplers on real windows: `python tuning/results/sampling/race.py`, some hours on two cores.
+
+The results beside this file hold variants that have been removed since; a new run writes into a folder of its own.
 
 The published network on public-v1, fold 0: 61 patients to train on, 22 to measure with; the test patients are not
 looked at. Two objectives, the databases' own class prior and the balanced one. Stages:
@@ -9,13 +11,12 @@ looked at. Two objectives, the databases' own class prior and the balanced one. 
 2. *race*: each sampler at its own best, and ras at uniform's best, with ten other seeds. A seed sets the initial
    weights.
 3. *long*: uniform and ras of the race on the balanced objective for three times as long, two seeds.
-4. *variants* of ras at its best, on the balanced objective, two seeds: another score, other laws, no average. Laws
-   that the package does not offer are in this file.
-5. *confirmed*: the variant that stood out there, with all seeds; it is judged by those that it was not chosen by.
-6. *fresh*: ras at uniform's best setting, the only line of the race whose median came to twice as fast, against uniform
-   with twenty seeds that nothing was chosen by, and two variants that cost nothing. Whether ras is the default hangs on
+4. *variants* of ras at its best, on the balanced objective, two seeds: other laws, no average. Laws that the package
+   does not offer are in this file.
+5. *fresh*: ras at uniform's best setting, the only line of the race whose median came to twice as fast, against uniform
+   with twenty seeds that nothing was chosen by, and a variant that costs nothing. Whether ras is the default hangs on
    ras as it is in this stage: a median of at least 2, and an interval from more than 1.3 on.
-7. *variance*: the variance that one draw's gradient has, of the whole network, along one training.
+6. *variance*: the variance that one draw's gradient has, of the whole network, along one training.
 
 A run's curve is the mean of the last three epochs' balanced accuracy. Levels are uniform's own final one (mean over
 seeds of the last five epochs) and that less half a point and one point. The speed-up of a seed is the number of
@@ -27,7 +28,7 @@ not counted as gradient evaluations; they are in the seconds.
 Each run is kept in the folder; the same command goes on where it was stopped. Run on an idle machine: as many runs as
 there are cores go on at once, one thread each.
 
-So that an answer does not hang on one choice of setting, every sampler is also held against uniform at the same
+So that an answer does not hang on one choice of setting, every sampler is also compared with uniform at the same
 setting, over the whole grid of the first stage: balanced accuracy, and the training loss, the objective with dropout,
 which the weighted batches estimate without bias ("obs" does not, and has none).
 """
@@ -55,7 +56,7 @@ from rich.progress import Progress
 from ecg_shock.files import locked
 from ecg_shock.training.sampler import Sampler
 
-SAMPLERS = ("uniform", "class", "instance", "ras", "obs")
+SAMPLERS = ("uniform", "class", "ras", "obs")
 OBJECTIVES = ("prior", "balanced")
 BATCHES = (8, 16, 32)
 RATES = (1e-3, 3e-3)
@@ -63,8 +64,7 @@ CHOICE_SEEDS = (100, 101)
 SEEDS = tuple(range(10))
 VARIANT_SEEDS = SEEDS[:2]
 FRESH_SEEDS = tuple(range(10, 30))
-FRESH_VARIANTS = ("", "score error", "floor from 0.5 to 0.02")
-CONFIRMED = "stratified"  # the speed-up to uniform's final was the largest, on the seeds of the variants
+FRESH_VARIANTS = ("", "floor from 0.5 to 0.02")
 EPOCHS = 20
 LONG_EPOCHS, LONG_SEEDS = 3 * EPOCHS, SEEDS[:2]
 SMOOTHED = 3  # epochs of the running mean
@@ -74,9 +74,6 @@ BOOTSTRAPS = 10_000
 INTERVAL = (5.0, 95.0)
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
-    "score error": {"score": "error"},
-    "stratified": {"stratified": True},
-    "scaled learning rate": {"scale_learning_rate": True},
     "not averaged": {"averaged_epochs": 0.0},
     "floor from 0.5 to 0.02": {"floor": 0.5},
     "uniform for five epochs": {},
@@ -87,7 +84,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 VARIANCE_EPOCHS = (1, 2, 3, 5, 10, EPOCHS)
 MASKS = 4  # of dropout, for each window's gradient; the first half makes the laws that the second half measures
-RESULTS = Path(__file__).parents[2] / "tuning" / "results" / "sampling"
 
 
 @dataclass(frozen=True)
@@ -206,7 +202,7 @@ def use_law(law: type[Sampler], training: Any, class_weights: np.ndarray, work: 
 
     (work / trainer.CHECKPOINT_NAME).unlink(missing_ok=True)  # it does not hold what these laws count
     trainer.Sampler = law  # type: ignore[misc]
-    compile_inference = trainer._compile_inference
+    compile_inference = trainer.compile_inference
 
     def compile_and_keep(model: Any, *, dropout: bool = False) -> Any:
         infer = compile_inference(model, dropout=dropout)
@@ -216,7 +212,7 @@ def use_law(law: type[Sampler], training: Any, class_weights: np.ndarray, work: 
             )
         return infer
 
-    trainer._compile_inference = compile_and_keep
+    trainer.compile_inference = compile_and_keep
 
 
 def train_one(folder: Path, run: Run, work: Path) -> None:
@@ -342,12 +338,6 @@ def race_runs(objective: str, sampler: str, setting: tuple[int, float], variant:
     return [Run(objective, sampler, setting[0], setting[1], seed, variant) for seed in seeds]
 
 
-def confirming_runs(setting: tuple[int, float]) -> list[Run]:
-    """Return the runs of the variant that stood out, with the seeds that it was not chosen by."""
-    seeds = [seed for seed in SEEDS if seed not in VARIANT_SEEDS]
-    return [Run("balanced", "ras", setting[0], setting[1], seed, CONFIRMED) for seed in seeds]
-
-
 def fresh_runs(setting: tuple[int, float]) -> list[list[Run]]:
     """Return the lines of the stage with fresh seeds: uniform, then ras and its variants, at one setting."""
     lines = [("uniform", ""), *(("ras", variant) for variant in FRESH_VARIANTS)]
@@ -367,7 +357,7 @@ def spending(folder: Path, runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]
 
 
 def compare(folder: Path, runs: list[Run], uniform_runs: list[Run]) -> dict[str, Any]:
-    """Hold a line of the race against uniform, with the same seeds."""
+    """Compare a line of the race with uniform, with the same seeds."""
     uniform_runs = [uniform for uniform in uniform_runs if uniform.seed in {run.seed for run in runs}]
     uniform, other = accuracies(folder, uniform_runs), accuracies(folder, runs)
     spent, clock = spending(folder, runs)
@@ -396,9 +386,9 @@ def gradient_norms(model: Any, training: Any, class_weights: np.ndarray) -> tupl
     """Return norms of each window's loss gradient under dropout, shape (masks, N), and the mean gradient."""
     import tensorflow as tf
 
-    from ecg_shock.training.trainer import INFERENCE_CHUNK, _last_layer
+    from ecg_shock.training.steps import INFERENCE_CHUNK, last_layer_of
 
-    last_layer = _last_layer(model)
+    last_layer = last_layer_of(model)
     variables = model.trainable_variables
 
     def one(window: Any) -> Any:
@@ -430,8 +420,9 @@ def measure_variance(folder: Path, run: Run, work: Path) -> None:
     from ecg_shock.files import atomic_writer
     from ecg_shock.models import CnnSpec, build_model
     from ecg_shock.training.checkpoint import load_checkpoint
-    from ecg_shock.training.sampler import Sampler, error_scores, gradient_scores, sampling_distribution
-    from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig, _compile_inference, train
+    from ecg_shock.training.sampler import Sampler, gradient_scores, sampling_distribution
+    from ecg_shock.training.steps import compile_inference
+    from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig, train
 
     training, validation = parts()
     spec = CnnSpec(filters=(20, 15, 15, 10, 5), kernels=(10,) * 5)
@@ -460,9 +451,8 @@ def measure_variance(folder: Path, run: Run, work: Path) -> None:
             np.sqrt(np.mean(by_mask[: MASKS // 2] ** 2, axis=0)),
             np.mean(by_mask[MASKS // 2 :] ** 2, axis=0),
         )
-        logits, squared = _compile_inference(model, dropout=True)(training.ecg)
+        logits, squared = compile_inference(model, dropout=True)(training.ecg)
         last = gradient_scores(logits, squared, training.shockable, class_weights)
-        error = error_scores(logits, squared, training.shockable, class_weights)
         kept = Sampler(config.sampler, training.groups, floor=config.floor)
         kept.restore(checkpoint.sampler)
         n = len(norms)
@@ -482,10 +472,8 @@ def measure_variance(folder: Path, run: Run, work: Path) -> None:
                 "optimum by the measured norms": float(np.mean(np.sqrt(squares)) ** 2 - mean @ mean) / uniform,
                 "ras, exact norms": variance(law("ras", norms, config.floor)) / uniform,
                 "ras, fresh last-layer norm": variance(law("ras", last, config.floor)) / uniform,
-                "ras, fresh error": variance(law("ras", error, config.floor)) / uniform,
                 "ras, as it drew": variance(kept.probabilities) / uniform,
                 "rank correlation of last-layer norm": float(spearmanr(last, squares).statistic),
-                "rank correlation of the error": float(spearmanr(error, squares).statistic),
             }
         )
 
@@ -560,7 +548,7 @@ def table(lines: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def grid(folder: Path, objective: str, sampler: str) -> dict[str, Any]:
-    """Hold a sampler against uniform at every setting of the grid, pair by pair of runs with one seed."""
+    """Compare a sampler with uniform at every setting of the grid, pair by pair of runs with one seed."""
     areas, ratios, ups, loss_ups = [], [], [], []
     for batch, rate in product(BATCHES, RATES):
         ours, uniform = ([Run(objective, s, batch, rate, seed) for seed in CHOICE_SEEDS] for s in (sampler, "uniform"))
@@ -594,7 +582,6 @@ def write_results(
     grids: list[dict[str, Any]],
     long: list[dict[str, Any]],
     variants: list[dict[str, Any]],
-    confirmed: list[dict[str, Any]],
     fresh: list[dict[str, Any]],
     variance: dict[str, list[dict[str, float]]],
 ) -> None:
@@ -614,7 +601,7 @@ def write_results(
         "epochs": EPOCHS,
     }
     tables = {"choice": choice, "race": race, "grid": grids, "long": long, "variants": variants}
-    tables |= {"confirmed": confirmed, "fresh": fresh, "variance": variance}
+    tables |= {"fresh": fresh, "variance": variance}
     text = json.dumps(facts | tables, indent=1)
     (results / "race.json").write_text(text + "\n", encoding="utf-8")
 
@@ -635,8 +622,9 @@ def write_results(
     report = [
         "# How fast the samplers learn",
         "",
-        f"Printed by `python tests/benchmarks/sampling.py`, whose head says how: the published network on public-v1, "
-        f"fold 0, {len(training.ecg):,} windows of {people[0]} patients to train on and {len(validation.ecg):,} of "
+        "Printed by `python tuning/results/sampling/race.py`, whose head says how: the published network on "
+        f"public-v1, fold 0, {len(training.ecg):,} windows of {people[0]} patients to train on and "
+        f"{len(validation.ecg):,} of "
         f"{people[1]} to measure with, {EPOCHS} epochs, {len(SEEDS)} seeds. Medians over the seeds with 90 % bootstrap "
         "intervals. Speed-ups are ratios of gradient evaluations, and *by the clock* of seconds, to uniform's final "
         "balanced accuracy at uniform's best setting. *Best epoch* is what a training keeps. The intervals are of the "
@@ -664,12 +652,6 @@ def write_results(
         "The first row is ras as it is. A few seeds say little: a variant that pays has to stand out.",
         "",
         *table(variants),
-        "",
-        f"## The variant that stood out, {len(SEEDS) - len(VARIANT_SEEDS)} seeds that it was not chosen by",
-        "",
-        "The second row is ras as it is, with the same seeds.",
-        "",
-        *table(confirmed),
         "",
         f"## At uniform's best setting, {len(FRESH_SEEDS)} seeds that nothing was chosen by",
         "",
@@ -712,7 +694,9 @@ def main() -> None:
     """Run what is missing, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/sampling"), help="where runs are kept")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are written")
+    parser.add_argument(
+        "--results", type=Path, default=Path("runs/sampling/results"), help="where the results are written"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)  # one run, as JSON, in a process of its own
     parser.add_argument("--variance", action="store_true", help=argparse.SUPPRESS)  # along that run
     arguments = parser.parse_args()
@@ -744,9 +728,6 @@ def main() -> None:
     uniform = {o: race_runs(o, "uniform", best[o, "uniform"]) for o in OBJECTIVES}
     as_it_is = race_runs("balanced", "ras", best["balanced", "ras"])[: len(VARIANT_SEEDS)]
 
-    confirming = confirming_runs(best["balanced", "ras"])
-    plain = race_runs("balanced", "ras", best["balanced", "ras"])[len(VARIANT_SEEDS) :]
-    confirmed = [confirming, plain]
     fresh = fresh_runs(best["balanced", "uniform"])
 
     def write(done: list[list[Run]]) -> None:
@@ -758,7 +739,6 @@ def main() -> None:
             grids=[grid(folder, o, s) for o, s in product(OBJECTIVES, SAMPLERS) if s != "uniform"],
             long=[compare(folder, runs, long[0]) for runs in long],
             variants=[compare(folder, runs, uniform["balanced"]) for runs in (as_it_is, *done)],
-            confirmed=[compare(folder, runs, uniform["balanced"]) for runs in confirmed if done],
             fresh=[compare(folder, runs, fresh[0]) for runs in fresh if done],
             variance={
                 o: json.loads((folder / f"{variance_name(run)}.json").read_text("utf-8"))
@@ -767,7 +747,7 @@ def main() -> None:
             },
         )
         write_curves(
-            [run for runs in lines + long + done + (confirmed + fresh if done else []) for run in runs],
+            [run for runs in lines + long + done + (fresh if done else []) for run in runs],
             folder,
             arguments.results / "curves.csv",
         )
@@ -778,7 +758,6 @@ def main() -> None:
         plot(folder, objective, settings, arguments.results / f"{objective}.png")
     write([])  # the main result does not wait for the variants
     do_all(folder, "variants", [run for by_seed in zip(*variants, strict=True) for run in by_seed])
-    do_all(folder, "confirmed", confirming)
     do_all(folder, "fresh", [run for by_seed in zip(*fresh, strict=True) for run in by_seed])
     write(variants)
     do_all(folder, "variance", list(measured.values()), variance=True)

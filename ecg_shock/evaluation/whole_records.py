@@ -1,0 +1,250 @@
+"""Whole records of the tested patients, with an alarm rule that was chosen without them.
+
+Fold by fold the rule is chosen on the validation patients of the fold's own model, see `choose_rule`, and only its test
+patients are evaluated with it. The default of `ecg_shock.AlarmRule`, fixed for all folds, is given beside: it was
+chosen once on the validation patients of fold 0 of public-v1, who are the test patients of fold 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ecg_shock.data.recordings import Recording
+from ecg_shock.evaluation.confidence import ALPHA
+from ecg_shock.evaluation.evaluation_set import EvaluationSet, Record
+from ecg_shock.evaluation.events import (
+    HEADLINE_MIN_S,
+    TOLERANCE_S,
+    EventFigures,
+    RecordEvents,
+    episode_events,
+    event_figures,
+)
+from ecg_shock.evaluation.reference import reference_segments
+from ecg_shock.inference.scanning import scan, with_rule
+from ecg_shock.inference.streaming import AlarmRule
+from ecg_shock.models.bundle import data_config
+from ecg_shock.preprocessing import FS
+
+# In the order of the windows that they look back on: of equals the first is chosen, which is on and off the soonest.
+RULES = (AlarmRule(1, 1), AlarmRule(2, 3), AlarmRule(3, 5), AlarmRule(5, 8), AlarmRule(8, 10))
+DEFAULT_RULE = AlarmRule()
+MAX_LOSS_PERCENT = 1  # points of event sensitivity that fewer false alarms may cost
+
+
+@dataclass(frozen=True)
+class RuleChoice:
+    """The alarm rule of a fold, and what it was chosen from.
+
+    Parameters
+    ----------
+    fold : int
+        Of the model, whose validation patients they are.
+    rule : AlarmRule
+        With which the tested patients of the fold are evaluated.
+    decided : bool
+        Whether the criterion chose it. If not, the validation patients have no event of `HEADLINE_MIN_S` and more, or
+        their recordings were not there, and `rule` is the default.
+    patients, records : int
+        Of the validation, that were scanned.
+    by_rule : tuple of (AlarmRule, EventFigures)
+        All of `RULES` on these records; empty if there were none.
+    """
+
+    fold: int
+    rule: AlarmRule
+    decided: bool
+    patients: int
+    records: int
+    by_rule: tuple[tuple[AlarmRule, EventFigures], ...]
+
+
+@dataclass(frozen=True)
+class WholeRecords:
+    """The figures of whole records, and how they were found.
+
+    Parameters
+    ----------
+    choices : tuple of RuleChoice
+        The alarm rule of each fold.
+    fixed_rule : AlarmRule
+        The default rule; its figures are in `by_rule`.
+    window_s, step_s : float
+        Length of the windows, and from one to the next, in seconds.
+    figures : EventFigures
+        Of all records, each with the rule of its fold.
+    by_database, by_patient : tuple of EventFigures
+        The same, in order of appearance.
+    by_rule : tuple of (AlarmRule, EventFigures)
+        Of all records, for each of `RULES`, fixed for all folds.
+    records : tuple of RecordEvents
+        One by one, each with the rule of its fold.
+    too_short : tuple of str
+        Records that are shorter than a window, as ``"database/record"``; they are in no figure.
+    alpha : float
+        Error probability of all limits, one-sided.
+    part, tolerance_s, headline_least_s : str, float, float
+        Whose records they are, `TOLERANCE_S` and `HEADLINE_MIN_S`, for whoever reads the figures.
+    """
+
+    choices: tuple[RuleChoice, ...]
+    fixed_rule: AlarmRule
+    window_s: float
+    step_s: float
+    figures: EventFigures
+    by_database: tuple[EventFigures, ...]
+    by_patient: tuple[EventFigures, ...]
+    by_rule: tuple[tuple[AlarmRule, EventFigures], ...]
+    records: tuple[RecordEvents, ...]
+    too_short: tuple[str, ...] = ()
+    alpha: float = ALPHA
+    part: str = "test"
+    tolerance_s: float = TOLERANCE_S
+    headline_least_s: float = HEADLINE_MIN_S
+
+    @property
+    def fixed(self) -> EventFigures:
+        """Figures of all records with `fixed_rule`."""
+        return dict(self.by_rule)[self.fixed_rule]
+
+    def alarm_s(self, rule: AlarmRule) -> float:
+        """Return how many seconds as many whole windows cover as a rule asks for, if they follow each other."""
+        return self.window_s + (rule.k - 1) * self.step_s
+
+
+def choose_rule(by_rule: Iterable[tuple[AlarmRule, EventFigures]]) -> AlarmRule | None:
+    """Choose the rule with the fewest false alarms an hour among those that miss hardly more events than the best.
+
+    Parameters
+    ----------
+    by_rule : iterable of (AlarmRule, EventFigures)
+        Of the same records, none of which is to be tested.
+
+    Returns
+    -------
+    AlarmRule or None
+        Of the rules whose sensitivity for events of `HEADLINE_MIN_S` and more is within `MAX_LOSS_PERCENT` points of
+        the best; the first of equals. None if there is no such event.
+    """
+    candidates = list(by_rule)
+    most = max((figures.headline.count for _, figures in candidates), default=0)
+    # All rules have the same events and the same hours, so that whole numbers compare without rounding.
+    allowed = [
+        (rule, figures)
+        for rule, figures in candidates
+        if figures.headline.windows
+        and 100 * (most - figures.headline.count) <= MAX_LOSS_PERCENT * figures.headline.windows
+    ]
+    return min(allowed, key=lambda one: one[1].false_alarms)[0] if allowed else None
+
+
+class RecordScans:
+    """Whole records, scanned one at a time by the models of an evaluation set, with all rules.
+
+    Parameters
+    ----------
+    evaluation : EvaluationSet
+        The models and their patients.
+
+    Attributes
+    ----------
+    records : tuple of Record
+        Those to add: of the tested patients, and of the validation patients where their databases are there.
+    """
+
+    def __init__(self, evaluation: EvaluationSet) -> None:
+        self._evaluation = evaluation
+        subsets = ("test", "validation") if evaluation.has_validation() else ("test",)
+        of_folds = {
+            (fold, subset): one.records(subset) for fold, one in evaluation.by_fold.items() for subset in subsets
+        }
+        self.records: tuple[Record, ...] = tuple(
+            dict.fromkeys(record for records in of_folds.values() for record in records)
+        )
+        # No patient is in both subsets of a fold: whoever was selected with is refused in the test.
+        self._patients = {key: {record.patient for record in records} for key, records in of_folds.items()}
+        self._events: dict[tuple[int, str], dict[AlarmRule, list[RecordEvents]]] = {
+            (fold, subset): {rule: [] for rule in RULES}
+            for fold in evaluation.by_fold
+            for subset in ("test", "validation")
+        }
+        self._too_short: list[str] = []
+        self._window_s = self._step_s = 0.0
+
+    def add(self, recording: Recording) -> None:
+        """Scan a recording, on the first lead, with the model of each fold that tests or validates on its patient.
+
+        Parameters
+        ----------
+        recording : Recording
+            With labels; windows have the model's own length.
+        """
+        for (fold, subset), patients in self._patients.items():
+            if recording.patient not in patients:
+                continue
+            advisor = self._evaluation.advisors[fold]
+            if recording.duration_s < advisor.bundle.spec.input_samples / FS:
+                if subset == "test":
+                    self._too_short.append(f"{recording.database}/{recording.name}")
+                continue
+            config = data_config(advisor.bundle)
+            scanned = scan(recording, model=advisor)
+            self._window_s, self._step_s = scanned.window_s, scanned.step_s
+            segments = reference_segments(
+                recording, scanned.window_s, scanned.step_s, preprocessing=config.preprocessing, policy=config.labels
+            )
+            for rule, found in self._events[fold, subset].items():
+                found.append(episode_events(with_rule(scanned, rule), recording, segments, policy=config.labels))
+
+    def figures(self) -> WholeRecords:
+        """Choose the rule of each fold, and pool the tested records.
+
+        Returns
+        -------
+        WholeRecords
+
+        Raises
+        ------
+        ValueError
+            If no tested record is as long as a window.
+        """
+        choices = []
+        records: list[RecordEvents] = []
+        fixed: dict[AlarmRule, list[RecordEvents]] = {rule: [] for rule in RULES}
+        for fold, advisor in self._evaluation.advisors.items():
+            validation, tested = self._events[fold, "validation"], self._events[fold, "test"]
+            scanned = validation[DEFAULT_RULE]
+            by_rule = tuple((rule, event_figures(found)) for rule, found in validation.items()) if scanned else ()
+            rule = choose_rule(by_rule)
+            choice = RuleChoice(
+                fold=data_config(advisor.bundle).fold,
+                rule=rule or DEFAULT_RULE,
+                decided=rule is not None,
+                patients=len({record.patient for record in scanned}),
+                records=len(scanned),
+                by_rule=by_rule,
+            )
+            choices.append(choice)
+            records += tested[choice.rule]
+            for fixed_rule, found in tested.items():
+                fixed[fixed_rule] += found
+        if not records:
+            raise ValueError("there is no record of a window and more; give databases that hold some.")
+
+        def grouped(attribute: str) -> tuple[EventFigures, ...]:
+            names = dict.fromkeys(getattr(record, attribute) for record in records)
+            return tuple(event_figures([r for r in records if getattr(r, attribute) == name], name) for name in names)
+
+        return WholeRecords(
+            choices=tuple(choices),
+            fixed_rule=DEFAULT_RULE,
+            window_s=self._window_s,
+            step_s=self._step_s,
+            figures=event_figures(records),
+            by_database=grouped("database"),
+            by_patient=grouped("patient"),
+            by_rule=tuple((rule, event_figures(found)) for rule, found in fixed.items()),
+            records=tuple(records),
+            too_short=tuple(self._too_short),
+        )

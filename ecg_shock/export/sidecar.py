@@ -1,0 +1,389 @@
+"""The JSON beside an exported network: all that a device needs to know, and what must come out for given samples.
+
+It has the network's name with ``.json`` after it. It says how samples become the network's input, from which logit on a
+shock is advised, where the network comes from, and how it did on the validation subset.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ecg_shock.data.synthetic import synthetic_recordings
+from ecg_shock.export.c_code import DEFAULT_STEP
+from ecg_shock.export.rescoring import Rescoring, limits_of
+from ecg_shock.export.runtimes import INT8_MAX, INT8_MIN, ONNX_PACKAGES, RUNTIMES, CCode, Runtime, Tensor, find_version
+from ecg_shock.files import explain, sha256, versions
+from ecg_shock.models.bundle import KERAS_NAME, LITERT_NAME, Bundle, logit_of
+from ecg_shock.preprocessing import (
+    FS,
+    GAP_S,
+    GRID_MV,
+    MAX_MV,
+    RESAMPLER_DELAY_SAMPLES,
+    WARM_UP_S,
+    Preprocessing,
+    preprocess,
+    rate_ratio,
+    resampler_taps,
+)
+
+# What exceeds it is clipped; a wider range has coarser steps. Whether it fits a model, the re-scoring says.
+INT8_RANGE_MV = 3.0
+INT8_STEP_MV = INT8_RANGE_MV / -INT8_MIN
+INT8_ENDS_MV = (INT8_MIN * INT8_STEP_MV, INT8_MAX * INT8_STEP_MV)
+
+DEVICE_RATES_HZ = (125, 250, 360, 500, 1000)
+GOLDEN_SEED = 1  # training windows may be of seed 0
+GOLDEN_KINDS = ("normal_sinus", "atrial_fibrillation", "asystole", "coarse_vf", "rapid_vt")
+GOLDEN_MISSING_S = ((0.0, 0.02), (3.0, 3.2))
+GOLDEN_MV_DIGITS, GOLDEN_FILTERED_DIGITS = 3, 6  # 1 µV, as a converter gives it; 1 nV
+GOLDEN_TOLERANCE = 1e-5  # of filtered mV, and of what a float model gives
+GOLDEN_STREAM_TOLERANCE = 1e-3  # of the logit of C code, which filters in single precision
+
+STEPS = (
+    f"The network takes a window of one lead in mV at {FS:g} Hz that has gone through these steps, all of them causal.",
+    f"1. An invalid sample (lead off, saturated, beyond {MAX_MV:g} mV) is replaced by the last valid one. Until the "
+    "first valid sample comes, the signal is 0.",
+    f"2. The value of the first valid sample is subtracted from all. After {GAP_S:g} s and more without a valid sample "
+    "the next one takes the value that was held: what is subtracted changes by the difference.",
+    f"3. Resample to {FS:g} Hz: insert up - 1 zeros after each sample, filter with the taps (FIR), and keep every "
+    "down-th result from the first on. Taps of other rates are computed by the package.",
+    "4. Filter with the second-order sections in their order. A row is b0 b1 b2 a0 a1 a2; all states begin with 0. A "
+    "mains notch, if any, is the last section.",
+    "5. If grid_mv is a number, round to its multiples.",
+    "6. The window is the last samples that came out. For an int8 input divide by scale, round to nearest, add "
+    "zero_point, and clip to -128 to 127.",
+    "Not included: the rule by which a strip is unusable (flat, saturated, noisy, out of range, mostly missing, or "
+    "after a fault that the filter still rings with) and no shock is advised whatever the network says; see "
+    "ecg_shock.inference.quality.",
+)
+
+
+class _Table(BaseModel):
+    """A table of the sidecar: its keys in the order in which they are written, those with a default as needed."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Origin(_Table):
+    """The bundle that the network was made of."""
+
+    name: str
+    commit: str
+    synthetic: bool
+    sha256: dict[str, str]
+
+
+class CFiles(_Table):
+    """The C code beside the generated header, and the sampling rate in Hz that it is for."""
+
+    fs: float
+    weights: Literal["float", "int8"]
+    sha256: dict[str, str]
+
+
+class Decision(_Table):
+    """The smallest logit that advises a shock; of int8 also as it is stored."""
+
+    rule: str
+    threshold: float
+    threshold_logit: float
+    threshold_stored: int | None = None
+
+
+class Input(_Table):
+    """The network's input: a `Tensor` with its rate in Hz, its units, and of int8 the range in mV."""
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+    fs: float
+    units: str
+    range_mv: tuple[float, float] | None = None
+
+
+class Rate(_Table):
+    """How a sampling rate becomes the network's."""
+
+    up: int
+    down: int
+    taps: list[float]
+
+
+class Resampler(_Table):
+    """The resampler's delay in seconds, and its taps for usual rates in Hz."""
+
+    delay_s: float
+    rates_hz: dict[str, Rate]
+
+
+class Filter(_Table):
+    """How samples become the network's input."""
+
+    steps: tuple[str, ...]
+    parameters: dict[str, Any]
+    sos: list[list[float]]
+    grid_mv: float | None
+    resampler: Resampler
+
+
+class Golden(_Table):
+    """A synthetic strip, and what becomes of it on the way to probability and decision."""
+
+    name: str
+    synthetic: bool
+    fs: float
+    window: str
+    logit: float
+    probability: float
+    shock: bool
+    stored_logit: int | None = None
+    stored_probability: int | None = None
+    stored_window: list[int] | None = None
+    preprocessed_mv: list[float]
+    raw_mv: list[float | None]
+
+
+class Sidecar(_Table):
+    """The whole content of a sidecar."""
+
+    format: Literal[1]
+    notice: str
+    kind: Literal["litert", "litert-int8", "onnx", "c", "c-int8"]
+    file: str
+    sha256: str
+    bytes: int
+    c: CFiles | None = None
+    bundle: Origin
+    classes: tuple[str, str]
+    decision: Decision
+    input: Input
+    outputs: tuple[Tensor, Tensor]
+    kernels: str = ""
+    preprocessing: Filter
+    golden: tuple[Golden, ...]
+    rescoring: dict[str, Any]  # subset, limits, and the fields of `Rescoring`
+    versions: dict[str, str]
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return the path of the sidecar of an exported network."""
+    return path.with_name(f"{path.name}.json")
+
+
+def write_sidecar(
+    path: Path, to: Any, bundle: Bundle, exported: Runtime, rescoring: Rescoring, *, code: list[Path], fs: float
+) -> Path:
+    """Describe an exported network in the file beside it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The network's file.
+    to : {"litert", "litert-int8", "onnx", "c", "c-int8"}
+        Its format.
+    bundle : Bundle
+        What it was made of.
+    exported : Runtime
+        The network, loaded from its file.
+    rescoring : Rescoring
+        How it does.
+    code : list of pathlib.Path
+        The files of C code beside `path`; none for the other formats.
+    fs : float
+        Sampling rate of the golden samples in Hz; of C that of the device.
+
+    Returns
+    -------
+    pathlib.Path
+        The sidecar.
+    """
+    ecg: dict[str, Any] = {**asdict(exported.input), "fs": FS, "units": "mV"}
+    optional: dict[str, Any] = {}
+    if code:
+        digests = {file.name: sha256(file) for file in code}
+        optional["c"] = CFiles(fs=fs, weights="int8" if to == "c-int8" else "float", sha256=digests)
+    if exported.input.dtype == "int8":
+        ecg["range_mv"] = INT8_ENDS_MV
+        optional["kernels"] = "LiteRT reference, equal to TFLite Micro"
+    packages = {name: found for name in ONNX_PACKAGES if to == "onnx" and (found := find_version(name))}
+    sidecar = Sidecar(
+        format=1,
+        notice="Not a medical device, and not a claim of conformity with any standard.",
+        kind=to,
+        file=path.name,
+        sha256=sha256(path),
+        bytes=path.stat().st_size,
+        bundle=Origin(
+            name=bundle.name,
+            commit=bundle.card.commit,
+            synthetic=bundle.synthetic,
+            sha256={name: bundle.digests[name] for name in (KERAS_NAME, LITERT_NAME)},
+        ),
+        classes=("nonshockable", "shockable"),
+        decision=_decision(bundle.threshold, exported),
+        input=Input.model_validate(ecg),
+        outputs=(exported.logit, exported.probability),
+        preprocessing=Filter(
+            steps=STEPS,
+            parameters=bundle.preprocessing.to_dict(),
+            sos=bundle.preprocessing.sos.tolist(),
+            grid_mv=GRID_MV if bundle.preprocessing.grid else None,
+            resampler=Resampler(
+                delay_s=RESAMPLER_DELAY_SAMPLES / FS, rates_hz={f"{rate}": _rate(rate) for rate in DEVICE_RATES_HZ}
+            ),
+        ),
+        golden=_golden(bundle, exported, fs),
+        rescoring={"part": "validation", "kept_within": limits_of(to), **asdict(rescoring)},
+        versions={**versions(), **packages},
+    ).model_copy(update=optional)
+    written = sidecar_of(path)
+    written.write_text(_json(sidecar.model_dump(exclude_unset=True)) + "\n", encoding="utf-8")
+    return written
+
+
+def check_export(path: Path) -> None:
+    """Check an exported network against its sidecar: digest, preprocessing and golden vectors.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The network's file; the sidecar lies beside it.
+
+    Raises
+    ------
+    ValueError
+        If the file is not the one that the sidecar describes, or something else comes out of the golden samples.
+    FileNotFoundError
+        If one of the two is missing.
+    """
+    try:
+        sidecar = Sidecar.model_validate_json(sidecar_of(path).read_bytes())
+        preprocessing = Preprocessing(**sidecar.preprocessing.parameters)
+    except ValidationError as error:
+        raise ValueError(f"{sidecar_of(path)} cannot be read as a sidecar: {'; '.join(explain(error))}") from error
+    except TypeError as error:
+        raise ValueError(f"{sidecar_of(path)} cannot be read as a sidecar: {error}") from error
+    digests = {path.name: sidecar.sha256, **(sidecar.c.sha256 if sidecar.c else {})}
+    for name, wanted in digests.items():
+        file = path.with_name(Path(name).name)
+        found = sha256(file)
+        if found != wanted:
+            raise ValueError(
+                f"{file} has SHA-256 {found}, but its sidecar says {wanted}: it was changed or damaged. Export again."
+            )
+    exported = RUNTIMES[sidecar.kind](path)
+    for vector in sidecar.golden:
+        _check_golden(path, exported, preprocessing, vector)
+
+
+def _check_golden(path: Path, exported: Runtime, preprocessing: Preprocessing, vector: Golden) -> None:
+    raw = np.array(vector.raw_mv, dtype=np.float64)  # None becomes NaN
+    filtered = preprocess(raw, vector.fs, preprocessing)
+    stored = exported.run(np.array([vector.preprocessed_mv[-exported.input.shape[1] :]]))
+    wanted = [vector.logit, vector.probability]
+    outputs = [exported.logit.read(stored[0]).item(), exported.probability.read(stored[1]).item()]
+    streamed = exported.stream(raw) if isinstance(exported, CCode) else vector.logit
+    # int8 has steps far above the tolerance, so that nothing but the same step passes.
+    if (
+        not np.allclose(filtered, vector.preprocessed_mv, rtol=0, atol=GOLDEN_TOLERANCE)
+        or not np.allclose(outputs, wanted, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE)
+        or not np.isclose(streamed, vector.logit, rtol=GOLDEN_STREAM_TOLERANCE, atol=GOLDEN_STREAM_TOLERANCE)
+    ):
+        raise ValueError(
+            f"{path} gives logit and probability {outputs} for its golden vector {vector.name!r} and logit {streamed} "
+            f"from its raw samples, or filters it otherwise; its sidecar says {wanted}. Export again with this version "
+            "of the package."
+        )
+
+
+def _decision(threshold: float, exported: Runtime) -> Decision:
+    logit, rule = logit_of(threshold), "a shock is advised if logit >= threshold_logit"
+    if exported.logit.dtype != "int8":
+        return Decision(rule=rule, threshold=threshold, threshold_logit=logit)
+    # 128, which nothing reaches, for a network whose every logit is below the threshold.
+    below = int(np.sum(exported.logit.read(np.arange(INT8_MIN, INT8_MAX + 1)) < logit))
+    return Decision(
+        rule=f"{rule}, which is: the stored logit >= threshold_stored",
+        threshold=threshold,
+        threshold_logit=logit,
+        threshold_stored=INT8_MIN + below,
+    )
+
+
+def _rate(fs: float) -> Rate:
+    up, down = rate_ratio(fs)
+    return Rate(up=up, down=down, taps=resampler_taps(up, down).tolist())
+
+
+def _golden(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golden, ...]:
+    """Simulate strips, and say what becomes of them on the way to probability and decision."""
+    n = bundle.spec.input_samples
+    samples = _golden_samples(n, fs)
+    every = 1 if fs >= FS else 2  # recordings are simulated at 125 Hz and more
+    recording = next(iter(synthetic_recordings(1, GOLDEN_SEED, fs=every * fs)))
+    first = {episode.code: round(episode.start_s * recording.fs) for episode in recording.episodes}
+    strips = {
+        kind: recording.signal[first[kind] :: every, 0][:samples].round(GOLDEN_MV_DIGITS) for kind in GOLDEN_KINDS
+    }
+    missing = strips[GOLDEN_KINDS[0]].copy()
+    for first_s, last_s in GOLDEN_MISSING_S:
+        missing[round(first_s * fs) : round(last_s * fs)] = np.nan
+    strips[f"{GOLDEN_KINDS[0]}, invalid samples"] = missing
+
+    vectors = []
+    for name, raw in strips.items():
+        filtered = preprocess(raw, fs, bundle.preprocessing).round(GOLDEN_FILTERED_DIGITS)
+        logit, probability = exported.run(filtered[np.newaxis, -n:])
+        stored = {}
+        if exported.input.dtype == "int8":
+            window = exported.input.store(filtered[-n:]).tolist()
+            stored = {"stored_logit": logit.item(), "stored_probability": probability.item(), "stored_window": window}
+        value = exported.logit.read(logit).item()
+        vectors.append(
+            Golden(
+                name=name,
+                synthetic=True,
+                fs=fs,
+                window=f"the last {n} of preprocessed_mv",
+                logit=value,
+                probability=exported.probability.read(probability).item(),
+                shock=value >= logit_of(bundle.threshold),
+                preprocessed_mv=filtered.tolist(),
+                raw_mv=[None if math.isnan(mv) else mv for mv in raw.tolist()],
+            ).model_copy(update=stored)
+        )
+    return tuple(vectors)
+
+
+def _golden_samples(n: int, fs: float) -> int:
+    """Count raw samples with which a window of n samples ends just when C code advises, after a warm-up at least."""
+    up, down = rate_ratio(fs)
+    for filtered in count(n + round(WARM_UP_S * FS), DEFAULT_STEP):
+        samples = filtered * down // up
+        if math.ceil(Fraction(samples * up, down)) == filtered:  # not so where one sample completes two at 125 Hz
+            break
+    return samples
+
+
+def _json(value: Any, indent: str = "") -> str:
+    """Write JSON for people: an entry a line, and lists of numbers on one."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        entries = ",\n".join(f"{inner}{json.dumps(key)}: {_json(entry, inner)}" for key, entry in value.items())
+        return f"{{\n{entries}\n{indent}}}"
+    if isinstance(value, (list, tuple)) and any(isinstance(entry, (dict, list, str)) for entry in value):
+        return "[\n" + ",\n".join(f"{inner}{_json(entry, inner)}" for entry in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False)

@@ -1,0 +1,373 @@
+"""Every picture that a command writes, drawn by matplotlib: a training, a search, windows, and a scan.
+
+matplotlib is imported where it is used, and only its object interface is, which leaves pyplot's global state and any
+window of the caller's alone. Each function returns a figure; ``savefig`` writes it in the format of the file's suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ecg_shock.data.lead import Lead
+from ecg_shock.inference.scan_files import clock
+from ecg_shock.inference.scanning import Scan
+from ecg_shock.preprocessing import FS
+from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS, INTERMEDIATE, SHOCKABLE
+from ecg_shock.search.trials import Trial, rank
+from ecg_shock.training.trainer import THRESHOLD, EpochLog, best_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ecg_shock.data.windows import WindowSet
+
+# ECG paper: the usual speed and gain, and its small and large squares.
+PAPER_MM_PER_S, PAPER_MM_PER_MV = 25.0, 10.0
+SMALL_MM, LARGE_MM = 1, 5
+PAPER_COLOUR, SMALL_BOX_COLOUR, LARGE_BOX_COLOUR = "#fffaf8", "#fbe0dc", "#f0b4ac"
+LARGE_BOX_S, LARGE_BOX_MV = LARGE_MM / PAPER_MM_PER_S, LARGE_MM / PAPER_MM_PER_MV
+KIND_COLOURS = {"shockable": "#b3261e", "nonshockable": "#1b6e3c", "intermediate": "#5f6368"}
+
+SHEET_COLUMNS = 4
+INCHES_PER_S = 0.75
+MARGIN_IN, GAP_IN, HEADING_IN, TITLE_IN = 0.25, 0.16, 0.24, 0.2
+MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV = 0.5, 3.0  # of a row; the rare larger complexes are cut off
+
+SCAN_COLUMNS = 3000  # of the picture of a whole recording; each shows the range of what lies in it
+SHORT_S, LONG_S = 90.0, 7200.0  # up to the one a recording is drawn once, in seconds; from the other on in hours
+MAX_ONSETS = 5  # of the episodes that are drawn large
+BEFORE_ONSET_S, AFTER_ONSET_S = 10.0, 20.0
+ECG_COLOUR, EPISODE_COLOUR, UNUSABLE_COLOUR = "#202124", "#b3261e", "#9aa0a6"
+RARE_PERCENT = 0.5  # of the columns: what only so many reach is shown, but at most as large as all the rest
+
+
+def draw_history(history: Sequence[EpochLog]) -> Figure:
+    """Draw what an epoch came to and how its windows were drawn, by epoch, with the best epoch marked.
+
+    From above: the losses; sensitivity, specificity and balanced accuracy; the batch that uniform sampling would need
+    for the same variance, and Kish's size of a batch; the largest importance weight, and what importance sampling could
+    gain at most; the proportion of each rhythm among the windows drawn.
+
+    Parameters
+    ----------
+    history : sequence of EpochLog
+        At least one epoch.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no epoch.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+
+    if not history:
+        raise ValueError("history is empty; train at least one epoch")
+    best = best_of(history)
+    epochs = [e.epoch for e in history]
+    marker = "o" if len(history) == 1 else None  # a line of one point cannot be seen
+
+    figure = Figure(figsize=(8, 13), dpi=120, layout="constrained")
+    losses, rates, sizes, weights, shares = figure.subplots(5, 1, sharex=True)
+    losses.plot(epochs, [e.loss for e in history], marker=marker, label="training, with dropout")
+    losses.plot(epochs, [e.validation_loss for e in history], marker=marker, label="validation")
+    losses.set_yscale("log")
+    losses.set_ylabel("Loss")
+
+    rates.plot(epochs, [100 * e.sensitivity for e in history], marker=marker, lw=1, label="sensitivity")
+    rates.plot(epochs, [100 * e.specificity for e in history], marker=marker, lw=1, label="specificity")
+    rates.plot(
+        epochs, [100 * e.balanced_accuracy for e in history], marker=marker, color="black", label="balanced accuracy"
+    )
+    # The first epochs may be anywhere; what matters lies close to 100 %.
+    settled = history[len(history) // 4 :]
+    rates.set_ylim(max(0.0, 100 * min(min(e.sensitivity, e.specificity) for e in settled) - 2), 100.5)
+    rates.set_ylabel(f"Validation at threshold {THRESHOLD} (%)")
+
+    effective = [np.nan if e.effective_batch is None else e.effective_batch for e in history]
+    sizes.plot(epochs, effective, marker=marker, label="effective: uniform batch of the same variance")
+    sizes.plot(epochs, [e.kish for e in history], marker=marker, label="Kish's size")
+    sizes.set_yscale("log", base=2)
+    sizes.yaxis.set_major_formatter(ScalarFormatter())
+    sizes.yaxis.set_minor_formatter(NullFormatter())
+    sizes.set_ylabel("Windows a batch")
+
+    weights.plot(epochs, [e.largest_weight for e in history], marker=marker, label="largest weight")
+    gains = [np.nan if e.gain is None else e.gain for e in history]
+    weights.plot(epochs, gains, marker=marker, label="τ: root of the largest gain in second moment")
+    weights.set_ylabel("Weight, gain")
+    weights.set_ylim(bottom=0)
+
+    for name in history[0].drawn:
+        shares.plot(epochs, [100 * e.drawn[name] for e in history], marker=marker, label=name.replace("_", " "))
+    shares.set_ylabel("Share of the draws (%)")
+    shares.set_ylim(bottom=0)
+    shares.set_xlabel("Epoch")
+    shares.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    for axes in (losses, rates, sizes, weights, shares):
+        axes.axvline(best.epoch, color="gray", ls="--", lw=1)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="best", fontsize="small")
+    losses.set_title(
+        f"Best epoch {best.epoch}: balanced accuracy {100 * best.balanced_accuracy:.2f} %, "
+        f"loss {best.validation_loss:.4g}"
+    )
+    return figure
+
+
+def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
+    """Draw balanced accuracy against the number of parameters, one colour for each depth.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        Failed ones are excluded.
+    title : str
+        Printed above.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 5.0), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    ranked = rank(trials)
+    depths = sorted({trial.depth for trial in ranked})
+    colours = colormaps["viridis_r"]
+    for place, depth in enumerate(depths):
+        chosen = [trial for trial in ranked if trial.depth == depth]
+        axes.scatter(
+            [trial.parameters for trial in chosen],
+            [100 * trial.balanced_accuracy for trial in chosen],
+            color=colours((place + 0.5) / len(depths)),
+            label=f"N = {depth}  ({len(chosen)})",
+            edgecolor="black",
+            linewidth=0.4,
+        )
+    axes.set(xscale="log", xlabel="trainable parameters", ylabel="validation balanced accuracy (%)", title=title)
+    axes.grid(alpha=0.3)
+    if depths:
+        axes.legend(title="blocks (trials)")
+    return figure
+
+
+def draw_sheet(found: WindowSet, seed: int) -> Figure:
+    """Draw windows of every AHA class on ECG paper, all on one scale.
+
+    Parameters
+    ----------
+    found : WindowSet
+        What to draw from.
+    seed : int
+        Of the choice. Windows of different patients come first.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A row for each class that has windows.
+
+    Raises
+    ------
+    ValueError
+        If there is no window at all.
+    """
+    from matplotlib.figure import Figure
+
+    if not len(found):
+        raise ValueError("there are no windows to draw; choose other databases or another length.")
+    rng = np.random.default_rng(seed)
+    chosen = {name: _choose(found, name, rng) for name in AHA_CLASSES if name in found.aha_class}
+    ranges = {name: _half_range_mv(found.ecg[indices]) for name, indices in chosen.items()}
+    # One scale for all: a large box is square, and a row is as high as it needs.
+    inches_per_mv = INCHES_PER_S * LARGE_BOX_S / LARGE_BOX_MV
+    heights = {name: 2 * half * inches_per_mv for name, half in ranges.items()}
+    window_width = found.window_s * INCHES_PER_S
+    width = SHEET_COLUMNS * (window_width + MARGIN_IN) + MARGIN_IN
+    height = sum(heights.values()) + len(heights) * (GAP_IN + HEADING_IN + TITLE_IN) + HEADING_IN + 2 * MARGIN_IN
+    figure = Figure(figsize=(width, height), dpi=150)
+    y = height - MARGIN_IN - HEADING_IN
+    caption = (
+        f"{found.window_s:g}-s windows by AHA class · {', '.join(dict.fromkeys(found.database.tolist()))} · "
+        f"filtered · large box {LARGE_BOX_S:g} s × {LARGE_BOX_MV:g} mV · seed {seed}"
+    )
+    figure.text(MARGIN_IN / width, y / height, caption, fontsize=12)
+    for name, indices in chosen.items():
+        y -= GAP_IN + HEADING_IN
+        figure.text(
+            MARGIN_IN / width,
+            y / height,
+            _heading(found, name),
+            fontsize=11,
+            fontweight="bold",
+            color=KIND_COLOURS[_kind(name)],
+        )
+        y -= TITLE_IN + heights[name]
+        for column, index in enumerate(indices):
+            x = MARGIN_IN + column * (window_width + MARGIN_IN)
+            axes = figure.add_axes((x / width, y / height, window_width / width, heights[name] / height))
+            _draw_window(axes, found, int(index), ranges[name])
+    return figure
+
+
+def _choose(found: WindowSet, aha_class: str, rng: np.random.Generator) -> np.ndarray:
+    """Pick windows at random, of different patients as far as there are enough."""
+    order = rng.permutation(np.flatnonzero(found.aha_class == aha_class))
+    first_of_patient = np.sort(np.unique(found.patient[order], return_index=True)[1])
+    return np.concatenate([order[first_of_patient], np.delete(order, first_of_patient)])[:SHEET_COLUMNS]
+
+
+def _half_range_mv(ecg: np.ndarray) -> float:
+    """Round up to large boxes what a row needs on either side of zero."""
+    needed = np.ceil(np.abs(ecg).max() / LARGE_BOX_MV) * LARGE_BOX_MV
+    return float(np.clip(needed, MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV))
+
+
+def _draw_window(axes: Axes, found: WindowSet, index: int, half_range_mv: float) -> None:
+    ecg = found.ecg[index]
+    _draw_paper(axes, found.window_s, half_range_mv)
+    axes.plot(np.arange(len(ecg)) / FS, ecg, color="black", linewidth=0.8)
+    where = f"{found.database[index]}/{found.record[index]} @ {found.start_s[index]:.1f} s"
+    rhythm = str(found.rhythm[index])
+    axes.set_title(f"{where}  {found.lead[index]}  {rhythm.replace('_', ' ')}", fontsize=8, loc="left", pad=2.5)
+
+
+def _draw_paper(axes: Axes, length_s: float, half_range_mv: float) -> None:
+    """Draw the squares of ECG paper and set the limits to so many seconds, and mV on either side of zero."""
+    axes.set(xlim=(0, length_s), ylim=(-half_range_mv, half_range_mv), xticks=[], yticks=[], facecolor=PAPER_COLOUR)
+    for step_mm, colour, width in ((SMALL_MM, SMALL_BOX_COLOUR, 0.3), (LARGE_MM, LARGE_BOX_COLOUR, 0.6)):
+        at_s = np.arange(0, length_s, step_mm / PAPER_MM_PER_S)
+        at_mv = np.arange(-half_range_mv, half_range_mv, step_mm / PAPER_MM_PER_MV)
+        axes.vlines(at_s, -half_range_mv, half_range_mv, colors=colour, linewidths=width)
+        axes.hlines(at_mv, 0, length_s, colors=colour, linewidths=width)
+    for spine in axes.spines.values():
+        spine.set(color=LARGE_BOX_COLOUR)
+
+
+def _heading(found: WindowSet, aha_class: str) -> str:
+    mask = found.aha_class == aha_class
+    patients = len(np.unique(found.patient[mask]))
+    return f"{AHA_LABELS[aha_class]}: {_kind(aha_class)}, {int(mask.sum()):,} windows, {patients} patients"
+
+
+def _kind(aha_class: str) -> str:
+    return "shockable" if aha_class in SHOCKABLE else "intermediate" if aha_class in INTERMEDIATE else "nonshockable"
+
+
+def draw_scan(scan: Scan, lead: Lead) -> Figure:
+    """Draw the whole recording with probability and episodes, and the first onsets large.
+
+    Parameters
+    ----------
+    scan : Scan
+        What was found.
+    lead : Lead
+        The lead that was scanned.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    large = () if scan.duration_s <= SHORT_S else scan.episodes[:MAX_ONSETS]
+    rows = 2 + len(large)
+    figure = Figure(figsize=(14, 2.2 + 1.9 * rows), dpi=110, layout="constrained")
+    axes = figure.subplots(rows, 1, gridspec_kw={"height_ratios": [2, 1.4] + [1.6] * len(large)})
+    whole, probability = axes[0], axes[1]
+
+    unit_s, unit = _unit(scan.duration_s)
+    middle_s, low, high = _envelope(lead)
+    if np.isfinite(low).any():
+        whole.set_ylim(*_limits(low, high))
+    whole.fill_between(middle_s / unit_s, low, high, color=ECG_COLOUR, lw=0.4)
+    whole.set_ylabel(f"{lead.lead} (mV)")
+    _draw_probability(probability, scan, unit_s)
+    probability.set_xlabel(f"Time ({unit})")
+    for ax in (whole, probability):
+        _shade(ax, scan, unit_s)
+        ax.set_xlim(0, scan.duration_s / unit_s)
+    for ax, episode in zip(axes[2:], large, strict=True):
+        first_s = max(0.0, episode.onset_s - BEFORE_ONSET_S)
+        last_s = min(scan.duration_s, episode.onset_s + AFTER_ONSET_S)
+        first, last = round(first_s * scan.fs), round(last_s * scan.fs)
+        ax.plot(np.arange(first, last) / scan.fs, lead.read(first, last), color=ECG_COLOUR, lw=0.7)
+        beside = ax.twinx()
+        _draw_probability(beside, scan, 1.0)
+        _shade(ax, scan, 1.0)
+        ax.set_xlim(first_s, last_s)
+        ax.set_ylabel("mV")
+        ax.set_title(f"onset at {clock(episode.onset_s)}, alarm at {clock(episode.alarm_s)}", loc="left", fontsize=9)
+    axes[-1].set_xlabel(f"Time ({unit})" if not large else "Time (s)")
+    count = len(scan.episodes)
+    shown = f", the first {len(large)} below" if 0 < len(large) < count else ""
+    figure.suptitle(
+        f"{scan.name}: {count} episode{'' if count == 1 else 's'} of shockable rhythm{shown}; "
+        f"{scan.window_s:g}-s windows every {scan.step_s:g} s, alarm at {scan.alarm_rule.k} of {scan.alarm_rule.n}"
+    )
+    return figure
+
+
+def _unit(duration_s: float) -> tuple[float, str]:
+    if duration_s > LONG_S:
+        return 3600.0, "h"
+    return (60.0, "min") if duration_s > SHORT_S else (1.0, "s")
+
+
+def _envelope(lead: Lead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return time in seconds, and the lowest and highest value in mV, of each column of the picture; NaN if none."""
+    columns = min(SCAN_COLUMNS, lead.n_samples)
+    edges = np.arange(columns + 1) * lead.n_samples // columns
+    low, high = np.full(columns, np.nan), np.full(columns, np.nan)
+    for first, piece in _numbered(lead):
+        inside = slice(np.searchsorted(edges, first, "right") - 1, np.searchsorted(edges, first + len(piece), "left"))
+        starts = np.maximum(edges[inside], first) - first
+        low[inside] = np.fmin(low[inside], np.fmin.reduceat(piece, starts))
+        high[inside] = np.fmax(high[inside], np.fmax.reduceat(piece, starts))
+    return (edges[:-1] + edges[1:]) / 2 / lead.fs, low, high
+
+
+def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
+    """Return the range in mV that is drawn: all of it, but for artefacts that would leave the ECG less than half."""
+    bottom = float(np.nanpercentile(low, RARE_PERCENT))
+    top = float(np.nanpercentile(high, 100 - RARE_PERCENT))
+    span = top - bottom
+    bottom, top = max(float(np.nanmin(low)), bottom - span / 2), min(float(np.nanmax(high)), top + span / 2)
+    margin = max(0.1 * span, 0.05)
+    return bottom - margin, top + margin
+
+
+def _numbered(lead: Lead) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the pieces of a lead, each with the number of its first sample."""
+    first = 0
+    for piece in lead.pieces():
+        yield first, piece
+        first += len(piece)
+
+
+def _draw_probability(ax: Axes, scan: Scan, unit_s: float) -> None:
+    """Draw the probability around each window's middle, its threshold, and the windows that are unusable."""
+    middle = (scan.start_s + scan.window_s / 2) / unit_s
+    half_step = scan.step_s / 2 / unit_s
+    around = np.stack([middle - half_step, middle + half_step], axis=1).ravel()
+    ax.plot(around, np.repeat(scan.probability, 2), color=EPISODE_COLOUR, lw=0.8, alpha=0.8)
+    ax.plot(middle[~scan.usable], np.zeros((~scan.usable).sum()), ".", color=UNUSABLE_COLOUR, ms=3)
+    ax.axhline(scan.threshold, color=EPISODE_COLOUR, lw=0.6, ls=":")
+    ax.set_ylim(-0.04, 1.04)
+    ax.set_ylabel("P(shockable)")
+
+
+def _shade(ax: Axes, scan: Scan, unit_s: float) -> None:
+    for episode in scan.episodes:
+        ax.axvspan(episode.onset_s / unit_s, episode.end_s / unit_s, color=EPISODE_COLOUR, alpha=0.15, lw=0)

@@ -1,0 +1,366 @@
+"""Charts of the report: drawn by matplotlib as SVG with text as text, to stand in the page itself.
+
+They take colours and fonts from the page, so that they follow its light and dark mode. Names come from files of
+others; matplotlib and ElementTree both escape them, and none is read as mathematics.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import numpy as np
+from markupsafe import Markup
+
+from ecg_shock.evaluation.confidence import Proportion
+from ecg_shock.evaluation.metrics import AhaRow
+from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.roc import Reliability, Roc
+from ecg_shock.report.formats import printable
+from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 440, 300  # of a chart, in pixels at its natural size
+LEFT, RIGHT, TOP, BOTTOM = 52, 24, 14, 44  # margins for ticks and labels
+MIN_TICK_GAP = 38  # between the middles of two labels below an axis
+MAX_TICK_CHARACTERS = 10
+MAX_LEFT_END = 0.9  # of an axis of proportions: a narrower one makes little differences look large
+ZOOM = 0.2  # the corner of the ROC in which an AED works
+
+ROW_HEIGHT = 150  # of a row of patients
+MIN_DOT, MAX_DOT = 4.0, 13.0  # diameter of a patient's dot
+MAX_LABELS = 5  # patients who are named in a row
+MAX_LABEL_CHARACTERS = 24
+LABEL_PX = 6.6  # room for one character
+
+INK, SOFT, RULE, PAGE, FIRST, SECOND = "#191c20", "#51585f", "#d4d8dc", "#ffffff", "#0a559f", "#9a4a00"
+# In the page each colour is the variable of report.css that stands for it.
+VARIABLES = {
+    **{INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)"},
+    **{PAGE: "var(--page)", FIRST: "var(--first)", SECOND: "var(--second)"},
+}
+STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "text.color": INK,
+    "font.size": 12,
+    "axes.labelsize": 12,
+    "axes.labelcolor": SOFT,
+    "axes.labelpad": 6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
+    **{
+        f"{axis}tick.{name}": value
+        for axis in "xy"
+        for name, value in (("labelcolor", SOFT), ("major.size", 0), ("major.pad", 6))
+    },
+    "grid.color": RULE,
+    "grid.linewidth": 1,
+    "lines.linewidth": 2,
+    "lines.solid_capstyle": "butt",
+    "lines.markersize": 8,
+    "lines.markeredgecolor": PAGE,
+    "legend.frameon": False,
+}
+Draw = Callable[["Axes"], Mapping[str, str] | None]
+
+
+def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zoomed: bool = False) -> Markup:
+    """Draw the ROC curve with its band, and the advice as it was given.
+
+    Parameters
+    ----------
+    found : Roc
+        The curve.
+    false_positive_rate, sensitivity : float
+        Of the advice, proportions.
+    zoomed : bool
+        Draw only the corner in which an AED works.
+    """
+
+    def draw(axes: Axes) -> None:
+        if not zoomed:
+            axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=":")
+        axes.fill_between(found.band_rate, found.band_lower, found.band_upper, color=FIRST, alpha=0.18, lw=0)
+        curve = [0, *found.false_positive_rate], [0, *found.sensitivity]
+        axes.plot(*curve, color=FIRST, label="by probability")
+        axes.plot(false_positive_rate, sensitivity, "s", color=SECOND, clip_on=zoomed, label="as advised")
+        _proportions(axes, "x", "nonshockable windows advised a shock (1 - Sp)", 0.0, ZOOM if zoomed else 1.0)
+        _proportions(axes, "y", "shockable windows advised a shock (Se)", 1 - ZOOM if zoomed else 0.0)
+        axes.legend(loc="lower right")
+
+    return _svg(f"ROC curve, the corner up to {100 * ZOOM:g} %" if zoomed else "ROC curve", draw)
+
+
+def reliability_figure(bins: Reliability) -> Markup:
+    """Draw the proportion of windows that are shockable against the probability.
+
+    Parameters
+    ----------
+    bins : Reliability
+        With limits that are NaN where there are none.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=":")
+        axes.fill_between(bins.probability, bins.lower, bins.upper, color=FIRST, alpha=0.18, lw=0)
+        axes.plot(bins.probability, bins.share, "o-", color=FIRST, clip_on=False)
+        _proportions(axes, "x", "probability of shockable")
+        _proportions(axes, "y", "windows that are shockable")
+
+    return _svg("Reliability", draw)
+
+
+def rates_figure(
+    title: str,
+    label: str,
+    values: Sequence[float],
+    names: Sequence[str],
+    se: Sequence[Proportion],
+    sp: Sequence[Proportion],
+) -> Markup:
+    """Draw sensitivity and specificity over values of one thing, with bands down to their limits by patient.
+
+    Parameters
+    ----------
+    title : str
+        Read out in place of the picture; no other chart of the page may have it.
+    label : str
+        What the values are of.
+    values : sequence of float
+        Finite and increasing, at least one.
+    names : sequence of str
+        What the values are called.
+    se, sp : sequence of Proportion
+        At the values.
+    """
+
+    def draw(axes: Axes) -> None:
+        lowest = MAX_LEFT_END
+        for measure, rates, colour, line in (("Se", se, FIRST, "o-"), ("Sp", sp, SECOND, "s--")):
+            observed = np.array([rate.observed for rate in rates], dtype=float)
+            limits = np.array([rate.patient_limit for rate in rates], dtype=float)
+            axes.fill_between(values, limits, observed, color=colour, alpha=0.18, lw=0)
+            axes.plot(values, observed, line, color=colour, clip_on=False, label=measure)
+            lowest = min([lowest, *(value for value in (*observed, *limits) if math.isfinite(value))])
+        _proportions(axes, "y", "windows with the right advice", math.floor(lowest * 10 + 1e-9) / 10)
+        low, high = (values[0], values[-1]) if values[0] < values[-1] else (values[0] - 1, values[0] + 1)
+        ticks: dict[float, str] = {}
+        for value, name in zip(values, names, strict=True):
+            if not ticks or (value - max(ticks)) / (high - low) * (WIDTH - LEFT - RIGHT) >= MIN_TICK_GAP:
+                ticks[value] = _shortened(name, MAX_TICK_CHARACTERS)
+        axes.set(xlim=(low, high), xlabel=printable(label))
+        axes.set_xticks(list(ticks), list(ticks.values()))
+        axes.legend(loc="lower left")
+
+    return _svg(title, draw)
+
+
+def patients_figure(predictions: Predictions) -> Markup:
+    """Draw a dot for each patient: its place is the proportion of right advice, its area the number of windows.
+
+    Dots stand beside each other as far as there is room. Each tells its patient where a pointer rests on it, and the
+    worst are named.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Of one duration.
+    """
+    rows = []
+    for name, classes, right in (
+        ("shockable", SHOCKABLE, predictions.shock),
+        ("nonshockable", NONSHOCKABLE, ~predictions.shock),
+    ):
+        member = np.isin(predictions.aha_class, classes)
+        patients, patient = np.unique(predictions.patient[member], return_inverse=True)
+        windows = np.bincount(patient, minlength=len(patients))
+        wrong = np.bincount(patient, ~right[member], minlength=len(patients)).astype(int)
+        rows.append((name, patients.tolist(), windows, wrong))
+    most = max((int(windows.max()) for _, patients, windows, _ in rows if patients), default=1)
+    height = TOP + ROW_HEIGHT * len(rows) + BOTTOM
+
+    def draw(axes: Axes) -> dict[str, str]:
+        # In pixels, so that dots and names can keep clear of each other.
+        (left, right), told = (0, WIDTH - LEFT - RIGHT), {}
+        axes.set(xlim=(left, right), ylim=(height - BOTTOM, TOP), yticks=[])
+        axes.set_xticks(np.linspace(left, right, 6), [f"{tick:g}" for tick in range(0, 101, 20)])
+        axes.set_xlabel("windows with the right advice, %")
+        for row, ((name, patients, windows, wrong), colour) in enumerate(zip(rows, (FIRST, SECOND), strict=True)):
+            top = TOP + ROW_HEIGHT * row
+            fine = f"{int((wrong == 0).sum())} of {len(patients)} patients without an error"
+            axes.text(left, top + 10, f"{name}: {fine if patients else 'no windows'}")
+            placed = np.empty((0, 3))
+            for i in np.argsort(-windows, kind="stable"):
+                diameter = max(MIN_DOT, round(2 * MAX_DOT * math.sqrt(windows[i] / most)) / 2)
+                x = right * (1 - wrong[i] / windows[i])
+                y = _free_y(x, diameter / 2, placed, top + ROW_HEIGHT / 2 + 8, ROW_HEIGHT / 2 - 20)
+                placed = np.vstack([placed, (x, y, diameter / 2)])
+                told[f"{name}-{i}"] = f"{patients[i]}: right in {windows[i] - wrong[i]} of {windows[i]} windows"
+                (dot,) = axes.plot(x, y, "o", color=colour, alpha=0.85, markersize=diameter, clip_on=False)
+                dot.set_gid(f"{name}-{i}")
+            at = dict(zip(np.argsort(-windows, kind="stable").tolist(), placed.tolist(), strict=True))
+            worst = sorted((i for i in at if wrong[i]), key=lambda i: (-wrong[i], i))[:MAX_LABELS]
+            names = [f"{_shortened(patients[i], MAX_LABEL_CHARACTERS)} {wrong[i]}/{windows[i]} wrong" for i in worst]
+            _name_dots(axes, names, [at[i] for i in worst], placed)
+        return told
+
+    margins = (LEFT / 2, LEFT / 2 + RIGHT, TOP, BOTTOM)
+    return _svg("Patients by their proportion of right advice", draw, height=height, margins=margins)
+
+
+def goal_figure(title: str, row: AhaRow, low: float) -> Markup:
+    """Draw one class against its goal: the observed proportion, its two limits, and what each has to reach.
+
+    Parameters
+    ----------
+    title : str
+        Read out in place of the picture; no other chart of the page may have it.
+    row : AhaRow
+        With windows.
+    low : float
+        Left end of the axis, a proportion; the right end is 100 %.
+    """
+    width, height, margin = 150, 34, 6
+
+    def at_x(share: float) -> float:
+        return margin + (max(share, low) - low) / (1 - low) * (width - 2 * margin)
+
+    def draw(axes: Axes) -> None:
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        axes.set_axis_off()
+        axes.plot([margin, width - margin], [17, 17], color=RULE, lw=1, clip_on=False)
+        rate, goal = row.rate, row.goal
+        if goal.observed is not None and goal.limit is not None:
+            axes.plot([at_x(goal.observed)] * 2, [3, 13], color=INK, lw=1.5, clip_on=False)
+            axes.plot([at_x(goal.limit)] * 2, [21, 31], color=INK, lw=1.5, ls=(0, (2, 1.3)), clip_on=False)
+        if rate.observed is None or rate.lower_limit is None:
+            return
+        limits = [limit for limit in (rate.lower_limit, rate.patient_limit) if limit is not None]
+        axes.plot([at_x(min(limits)), at_x(rate.observed)], [17, 17], color=FIRST, clip_on=False)
+        axes.plot([at_x(rate.lower_limit)] * 2, [12, 22], color=FIRST, clip_on=False)
+        if rate.patient_limit is not None:
+            x = at_x(rate.patient_limit)
+            axes.plot([x - 4, x, x - 4], [12, 17, 22], color=FIRST, lw=1.25, clip_on=False)
+        axes.plot(at_x(rate.observed), 17, "o", color=FIRST, clip_on=False)
+
+    return _svg(title, draw, width=width, height=height, margins=(0, 0, 0, 0))
+
+
+def _proportions(axes: Axes, side: str, label: str, low: float = 0.0, high: float = 1.0) -> None:
+    """Make an axis one of proportions, with ticks in per cent."""
+    ticks = np.linspace(low, high, 6)
+    axes.set(**{f"{side}lim": (low, high), f"{side}label": f"{label}, %"})
+    axes.set(**{f"{side}ticks": ticks, f"{side}ticklabels": [f"{100 * tick:.3g}" for tick in ticks]})
+
+
+def _free_y(x: float, radius: float, placed: np.ndarray, middle: float, reach: float) -> float:
+    """Find the height nearest to the middle where a dot covers no other, or else where it covers least."""
+    near = placed[abs(placed[:, 0] - x) < radius + placed[:, 2]]
+    heights = middle + np.array([offset for step in range(int(reach) + 1) for offset in (step, -step)])
+    gaps = np.hypot(near[:, 0] - x, near[:, 1] - heights[:, np.newaxis]) - radius - near[:, 2]
+    return float(heights[np.argmax(np.minimum(gaps.min(axis=1, initial=0.0), 0.0))])
+
+
+def _name_dots(axes: Axes, names: Sequence[str], dots: Sequence[Sequence[float]], placed: np.ndarray) -> None:
+    """Write names beside their dots, as near as they cover nothing; one without room is not written."""
+    taken = [(x - r, y - r, x + r, y + r) for x, y, r in placed]
+    for name, (x, y, _) in zip(names, dots, strict=True):
+        width, gap = LABEL_PX * len(name), MAX_DOT / 2 + 3
+        on_left = x - width - 2 * gap > 0
+        edge = x - gap if on_left else x + gap
+        left = edge - width if on_left else edge
+        for offset in sorted(range(-ROW_HEIGHT // 2, ROW_HEIGHT // 2), key=abs):
+            box = (left, y + offset - 6, left + width, y + offset + 6)
+            if not any(
+                box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
+            ):
+                taken.append(box)
+                axes.plot([x, edge], [y, y + offset], color=SOFT, lw=0.75, clip_on=False)
+                axes.text(edge, y + offset + 4, name, color=SOFT, ha="right" if on_left else "left")
+                break
+
+
+def _shortened(text: str, most: int) -> str:
+    text = printable(text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _svg(
+    title: str,
+    draw: Draw,
+    *,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+    margins: tuple[float, float, float, float] = (LEFT, RIGHT, TOP, BOTTOM),
+) -> Markup:
+    """Draw on axes in the page's style; what `draw` returns are tooltips by the ``gid`` of what they belong to."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    left, right, top, bottom = margins
+    written = io.BytesIO()
+    # Titles differ, so that no two charts have an identifier in common, and equal charts are written equally.
+    with style.context(["default", {**STYLE, "svg.hashsalt": printable(title)}]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has other fonts
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+        axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height))
+        for patch in (figure.patch, axes.patch):
+            patch.set_visible(False)
+        tooltips = draw(axes) or {}
+        figure.savefig(written, format="svg")
+    root = ElementTree.fromstring(written.getvalue())
+    _fit_to_page(root, tooltips)
+    root.attrib = {
+        "viewBox": f"0 0 {width:g} {height:g}",
+        "width": f"{width:g}",
+        "class": "chart",
+        "role": "img",
+        "aria-label": printable(title),
+    }
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree has escaped it
+
+
+def _fit_to_page(root: ElementTree.Element, tooltips: Mapping[str, str]) -> None:
+    """Take out what a file of its own needs, and let the page's style sheet give colours and fonts."""
+    parents = [(parent, child) for parent in root.iter() for child in parent]
+    for parent, child in parents:
+        # matplotlib's style sheet would hold for the whole page.
+        if child.tag.endswith(("metadata", "style")):
+            parent.remove(child)
+    used = set(re.findall(r"[\"(]#(\w+)", ElementTree.tostring(root, encoding="unicode")))
+    for element in list(root.iter()):
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        identifier = attributes.pop("id", "")
+        if identifier in used:
+            attributes["id"] = identifier
+        for name in attributes.keys() & {"d", "x", "y", "transform"}:
+            rounded = re.sub(r"-?\d+\.\d+", lambda found: f"{round(float(found[0]), 1):g}", attributes[name])
+            attributes[name] = " ".join(rounded.split())
+        if attributes.get("transform", "").startswith("rotate(-0 "):
+            del attributes["transform"]
+        if "style" in attributes:
+            attributes["style"] = _page_style(attributes["style"])
+        element.attrib = attributes
+        element.tail = None
+        if element.tag != "text":
+            element.text = None
+        if identifier in tooltips:
+            told = ElementTree.Element("title")
+            told.text = printable(tooltips[identifier])
+            element.insert(0, told)
+
+
+def _page_style(style: str) -> str:
+    rules = [rule.strip() for rule in style.split(";") if rule.strip() and not rule.strip().startswith("font-family")]
+    coloured = (re.sub(r"#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), rule) for rule in rules)
+    return ";".join(coloured).replace(": ", ":")

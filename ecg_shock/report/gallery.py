@@ -1,0 +1,299 @@
+"""The gallery of errors: every window with wrong advice as ECG on paper, worst first.
+
+A page holds hundreds of strips, which is why they keep a path of their own to SVG: whole numbers, one after the other,
+on one sheet of paper that all strips share. Every text and attribute goes through `tag`, which escapes it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.inference.scan_files import clock
+from ecg_shock.plots import LARGE_MM, PAPER_MM_PER_MV, PAPER_MM_PER_S, SMALL_MM
+from ecg_shock.report.formats import class_name, printable
+from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
+
+MISSED, FALSE = "missed shock", "false shock"
+
+UNITS_PER_MM = 10  # so that 0.01 mV is one unit, and 1/125 s two
+ROW_S = 7.0  # 175 mm, which fits between the margins of A4
+STRIP_FS = 125.0  # the network's own rate; a trace needs no more
+MIN_MV, MAX_MV = 1.0, 3.0  # half the height of a strip
+GRID = "paper"  # its name in the page
+TRACE_MM = 12  # height of the probability below a strip
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Raw ECG around a window, as the gallery shows it.
+
+    Parameters
+    ----------
+    ecg : numpy.ndarray
+        Shape (n_samples,), float, mV, not filtered; NaN where the recorder had no valid sample.
+    fs : float
+        Sampling rate in Hz.
+    start_s : float
+        Time of the first sample in seconds of the recording.
+    probability_at_s, probability : numpy.ndarray or None
+        Shape (n_times,): seconds of the recording, and the probability of *shockable* at them.
+
+    Raises
+    ------
+    ValueError
+        If a shape, the rate or the start is not allowed.
+    """
+
+    ecg: np.ndarray
+    fs: float
+    start_s: float
+    probability_at_s: np.ndarray | None = None
+    probability: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.ecg) != 1 or not np.size(self.ecg):
+            raise ValueError(f"ecg has shape {np.shape(self.ecg)}; allowed is (n_samples,), one sample or more")
+        if not (math.isfinite(self.fs) and self.fs > 0):
+            raise ValueError(f"fs is {self.fs!r}; allowed is anything above 0 Hz")
+        if not math.isfinite(self.start_s):
+            raise ValueError(f"start_s is {self.start_s!r}; allowed is any time in seconds")
+        times, values = self.probability_at_s, self.probability
+        alike = times.shape == values.shape if times is not None and values is not None else times is values
+        if not alike:
+            raise ValueError("probability_at_s and probability must be given together, with one shape")
+
+
+def wrong_advice(predictions: Predictions) -> dict[str, np.ndarray]:
+    """Find the windows with wrong advice.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Of any duration.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        `MISSED` and `FALSE`, each with a mask of shape (n_windows,), bool.
+    """
+    return {
+        MISSED: np.isin(predictions.aha_class, SHOCKABLE) & ~predictions.shock,
+        FALSE: np.isin(predictions.aha_class, NONSHOCKABLE) & predictions.shock,
+    }
+
+
+def worst_first(predictions: Predictions) -> list[int]:
+    """Order the windows with wrong advice by how far the probability is from right.
+
+    Without probabilities they go by patient, record and time.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Of one duration.
+
+    Returns
+    -------
+    list of int
+        Their rows.
+    """
+    wrong = wrong_advice(predictions)
+    rows = np.flatnonzero(wrong[MISSED] | wrong[FALSE])
+    keys = [predictions.start_s, predictions.record, predictions.database]
+    if predictions.has_probability:
+        keys.append(-np.where(wrong[MISSED], 1 - predictions.probability, predictions.probability))
+    else:
+        keys.append(predictions.patient)
+    return rows[np.lexsort([key[rows] for key in keys])].tolist()
+
+
+def entry(predictions: Predictions, row: int, strip: Strip | None, threshold: float | None) -> dict[str, Any]:
+    """Prepare one entry of the gallery for the template.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        With the window.
+    row : int
+        Which of them it is.
+    strip : Strip or None
+        The ECG around it.
+    threshold : float or None
+        Drawn with the probability.
+    """
+    start_s, duration_s = float(predictions.start_s[row]), float(predictions.duration_s[row])
+    names = {name: str(getattr(predictions, name)[row]) for name in ("database", "record", "lead", "patient", "rhythm")}
+    return {
+        **names,
+        "rhythm": names["rhythm"].replace("_", " "),
+        "kind": FALSE if predictions.shock[row] else MISSED,
+        "aha_class": class_name(str(predictions.aha_class[row])),
+        "start_s": start_s,
+        "when": clock(start_s),
+        "window": f"{start_s:.2f} to {start_s + duration_s:.2f} s",
+        "probability": f"{predictions.probability[row]:.4f}" if predictions.has_probability else "",
+        "rows": () if strip is None else paper(strip, (start_s, start_s + duration_s), threshold),
+    }
+
+
+def paper(strip: Strip, window: tuple[float, float], threshold: float | None = None) -> tuple[Markup, ...]:
+    """Draw ECG on paper, 25 mm/s and 10 mm/mV, in rows of at most 7 s.
+
+    Parameters
+    ----------
+    strip : Strip
+        The ECG; it is centred on its median and cut 3 mV from there, and what is faster than 125 Hz is thinned out.
+    window : tuple of float
+        Start and end of what was evaluated, in seconds of the recording.
+    threshold : float, optional
+        Drawn with the probability.
+
+    Returns
+    -------
+    tuple of Markup
+        One SVG a row, its size in mm.
+    """
+    ecg = np.asarray(strip.ecg, dtype=float)
+    at_s, mv = _thinned(np.where(np.isfinite(ecg), ecg, np.nan), strip.fs)
+    finite = mv[np.isfinite(mv)]
+    mv = mv - (np.median(finite) if finite.size else 0.0)
+    reach = float(np.max(np.abs(mv[np.isfinite(mv)]), initial=0.0))
+    step = LARGE_MM / PAPER_MM_PER_MV
+    half_mv = min(max(math.ceil(reach / step) * step, MIN_MV), MAX_MV)
+    y = np.round((half_mv - np.clip(mv, -half_mv, half_mv)) * PAPER_MM_PER_MV * UNITS_PER_MM)
+    length_s = len(ecg) / strip.fs
+    rows = []
+    for row in range(max(1, math.ceil(length_s / ROW_S - 1e-9))):
+        first_s = row * ROW_S
+        picked = (at_s >= first_s) & (at_s <= first_s + ROW_S)
+        x = np.round((at_s[picked] - first_s) * PAPER_MM_PER_S * UNITS_PER_MM)
+        rows.append(
+            _paper_row(
+                _path(x, y[picked]),
+                half_mv,
+                min(ROW_S, length_s - first_s),
+                strip,
+                strip.start_s + first_s,
+                window,
+                threshold,
+                reach > half_mv,
+            )
+        )
+    return tuple(rows)
+
+
+def paper_grid() -> Markup:
+    """Draw the squares of ECG paper, 1 and 5 mm, once for all strips of a page, which cut out what they need."""
+    width = round(ROW_S * PAPER_MM_PER_S) * UNITS_PER_MM
+    height = round(2 * MAX_MV * PAPER_MM_PER_MV) * UNITS_PER_MM
+
+    def lines(step_mm: int) -> str:
+        step = step_mm * UNITS_PER_MM
+        upright = "".join(f"M{x} 0v{height}" for x in range(0, width + 1, step))
+        return upright + "".join(f"M0 {y}h{width}" for y in range(0, height + 1, step))
+
+    sheet = tag("rect", width=width, height=height, class_="sheet")
+    squares = (tag("path", d=lines(mm), class_=name) for mm, name in ((SMALL_MM, "fine"), (LARGE_MM, "coarse")))
+    return tag("g", sheet, *squares, id=GRID)
+
+
+def tag(name: str, *children: str, **attributes: object) -> Markup:
+    """Build an element whose text and attributes are escaped.
+
+    Parameters
+    ----------
+    name : str
+        Of the element.
+    *children : str
+        Text, or elements built by this function, which are taken as they are.
+    **attributes : object
+        An underscore stands for a hyphen, and one at the end for none.
+
+    Examples
+    --------
+    >>> print(tag("text", "<b>", class_="tick"))
+    <text class="tick">&lt;b&gt;</text>
+    """
+    written = (
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), printable(str(value)))
+        for key, value in attributes.items()
+    )
+    inner = (child if isinstance(child, Markup) else escape(printable(child)) for child in children)
+    return Markup("<{0}{1}>{2}</{0}>").format(name, Markup("").join(written), Markup("").join(inner))
+
+
+def _paper_row(
+    path: str,
+    half_mv: float,
+    length_s: float,
+    strip: Strip,
+    start_s: float,
+    window: tuple[float, float],
+    threshold: float | None,
+    cut: bool,
+) -> Markup:
+    has_probability = strip.probability is not None
+    width = math.ceil(length_s * PAPER_MM_PER_S) * UNITS_PER_MM
+    paper_height = round(2 * half_mv * PAPER_MM_PER_MV) * UNITS_PER_MM
+    height = paper_height + (TRACE_MM * UNITS_PER_MM if has_probability else 0)
+
+    def at_x(time_s: float) -> int:
+        return round((time_s - start_s) * PAPER_MM_PER_S * UNITS_PER_MM)
+
+    parts = [tag("use", href=f"#{GRID}")]
+    if has_probability:
+        parts.append(tag("rect", y=paper_height, width=width, height=height - paper_height, class_="below"))
+    parts += [tag("path", d=f"M{at_x(edge)} 0V{height}", class_="edge") for edge in window if 0 <= at_x(edge) <= width]
+    parts.append(tag("path", d=path, class_="trace"))
+    note = f"{clock(start_s)}" + (f"  cut at {half_mv:g} mV" if cut else "")
+    parts.append(tag("text", note, x=8, y=paper_height - 8, class_="time"))
+    if strip.probability_at_s is not None and strip.probability is not None:
+        times, values = strip.probability_at_s, strip.probability
+        shown = (times >= start_s) & (times <= start_s + length_s) & np.isfinite(values)
+        floor, tall = height - 10, (TRACE_MM - 2) * UNITS_PER_MM
+        points = [(at_x(t), floor - round(tall * float(p))) for t, p in zip(times[shown], values[shown], strict=True)]
+        parts.append(tag("path", d=f"M0 {floor}H{width}", class_="grid"))
+        if threshold is not None:
+            parts.append(tag("path", d=f"M0 {floor - round(tall * threshold)}H{width}", class_="edge"))
+        parts.append(tag("polyline", points=" ".join(f"{x},{y}" for x, y in points), class_="probability"))
+        parts.append(tag("text", "p", x=8, y=paper_height + 32, class_="time"))
+    told = f"ECG from {clock(start_s)}, {length_s:.1f} s"
+    return tag(
+        "svg",
+        *parts,
+        width=f"{width / UNITS_PER_MM:g}mm",
+        height=f"{height / UNITS_PER_MM:g}mm",
+        viewBox=f"0 0 {width} {height}",
+        class_="paper",
+        role="img",
+        aria_label=told,
+    )
+
+
+def _thinned(ecg: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return times and values at no more than `STRIP_FS`; a mean over the new step keeps what is faster out."""
+    times = np.arange(len(ecg)) / fs
+    if fs <= STRIP_FS or len(ecg) < 2:
+        return times, ecg
+    at = np.arange(int(times[-1] * STRIP_FS) + 1) / STRIP_FS
+    width = max(1, round(fs / STRIP_FS))
+    before = (width - 1) // 2
+    padded = np.pad(ecg, (before, width - 1 - before), mode="edge")
+    smooth = np.convolve(padded, np.full(width, 1 / width), mode="valid")
+    return at, np.interp(at, times + (width - 1 - 2 * before) / (2 * fs), smooth)
+
+
+def _path(x: np.ndarray, y: np.ndarray) -> str:
+    """Write points as whole steps from one to the next; a gap begins anew."""
+    pieces = []
+    for run in np.ma.clump_unmasked(np.ma.masked_invalid(y)):
+        xs, ys = x[run].astype(int), y[run].astype(int)
+        steps = zip(np.diff(xs).tolist(), np.diff(ys).tolist(), strict=True)
+        pieces.append(f"M{xs[0]} {ys[0]}l" + " ".join(f"{dx}{'' if dy < 0 else ' '}{dy}" for dx, dy in steps))
+    return "".join(piece.removesuffix("l") for piece in pieces)

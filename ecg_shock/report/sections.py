@@ -1,0 +1,222 @@
+"""Sections of the page that no other output has: curves, other algorithms, stress, and what is in no window."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from ecg_shock.data.windows import Excluded
+from ecg_shock.evaluation.comparison import Comparison, Difference
+from ecg_shock.evaluation.metrics import Performance, Validation
+from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.roc import reliability, roc
+from ecg_shock.evaluation.stress import StressPoint
+from ecg_shock.report.figures import rates_figure, reliability_figure, roc_figure
+from ecg_shock.report.first_screen import SYMBOLS
+from ecg_shock.report.formats import NONE, Table, class_name, points, rounded_down
+from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
+
+MIN_P = 1e-4  # smaller ones are not written out
+
+
+def curves_section(predictions: Predictions, performance: Performance, validation: Validation) -> dict[str, Any]:
+    """Draw ROC and reliability of the windows of one duration, or give nothing where there are none."""
+    if no_curves(predictions):
+        return {}
+    alpha, resamples, seed = validation.alpha, validation.resamples, validation.seed
+    found = roc(predictions, alpha=alpha, resamples=resamples, seed=seed)
+    bins = reliability(predictions, alpha=alpha, resamples=resamples, seed=seed)
+    advised = 1 - (performance.specificity.observed or 0.0), performance.sensitivity.observed or 0.0
+    return {
+        "roc": roc_figure(found, *advised),
+        "zoom": roc_figure(found, *advised, zoomed=True),
+        "reliability": reliability_figure(bins),
+        "area": f"{math.floor(1e4 * found.auc) / 1e4:.4f}",
+        "area_limit": "" if math.isnan(found.auc_limit) else f"{math.floor(1e4 * found.auc_limit) / 1e4:.4f}",
+        "resamples": resamples,
+        "level": f"{100 * (1 - alpha):g} % two-sided",
+        "bins": Table(
+            f"Reliability by the probability, in {len(bins.windows)} bins",
+            ("Mean probability", "Patients", "Windows", "Shockable", "Lower limit", "Upper limit"),
+            tuple(
+                (
+                    f"{100 * bins.probability[i]:.1f}",
+                    str(bins.patients[i]),
+                    str(bins.windows[i]),
+                    f"{100 * bins.share[i]:.1f}",
+                    *(NONE if math.isnan(edge) else f"{100 * edge:.1f}" for edge in (bins.lower[i], bins.upper[i])),
+                )
+                for i in np.flatnonzero(bins.windows)
+            ),
+        ),
+    }
+
+
+def no_curves(predictions: Predictions) -> str:
+    """Say why there is no ROC curve and no reliability, or nothing if there are."""
+    if not predictions.has_probability:
+        return "the algorithm gave its decisions, and no probabilities"
+    if not all(np.isin(predictions.aha_class, group).any() for group in (SHOCKABLE, NONSHOCKABLE)):
+        return "they take shockable and nonshockable windows"
+    return ""
+
+
+def durations_figure(performances: Sequence[Performance]) -> Markup:
+    """Draw Se and Sp by the length of the window."""
+    durations = [performance.duration_s for performance in performances]
+    return rates_figure(
+        "Se and Sp by the length of the window",
+        "window, s",
+        durations,
+        [f"{duration_s:g}" for duration_s in durations],
+        [performance.sensitivity for performance in performances],
+        [performance.specificity for performance in performances],
+    )
+
+
+def baseline_section(
+    performance: Performance, baselines: Mapping[str, Validation], comparisons: Mapping[str, Comparison]
+) -> dict[str, Any]:
+    """Set algorithms side by side at the headline duration, and name those that were evaluated on other windows."""
+    performances: dict[str, Performance | None] = {"this algorithm": performance}
+    for name, validation in baselines.items():
+        at = {other.duration_s: other for other in validation.performances}
+        performances[name] = at.get(performance.duration_s)
+    pooled, by_class, notes = [], [], []
+    for name, other in performances.items():
+        if other is None:
+            notes.append(f"{name} was not evaluated on windows of {performance.duration_s:g} s.")
+            continue
+        if [row.rate.windows for row in other.aha] != [row.rate.windows for row in performance.aha]:
+            notes.append(f"{name} was evaluated on other windows: its classes have other numbers of them.")
+        pooled.append(
+            (
+                name,
+                *(
+                    f"{rounded_down(found.observed)}\n({rounded_down(found.patient_limit)})"
+                    for found in (other.sensitivity, other.specificity, other.balanced_accuracy)
+                ),
+            )
+        )
+        by_class.append(
+            (
+                name,
+                *(
+                    f"{rounded_down(row.rate.observed)}\n{SYMBOLS[row.verdict]} {row.verdict}"
+                    for row in other.aha
+                    if row.goal.observed is not None
+                ),
+            )
+        )
+    goals = [class_name(row.aha_class) for row in performance.aha if row.goal.observed is not None]
+    header = ("Algorithm", "Se\n(by patient)", "Sp\n(by patient)", "BAC\n(by patient)")
+    tables = [
+        Table("Observed, and lower limit by patient", header, tuple(pooled)),
+        *([_differences(comparisons)] if comparisons else []),
+        Table("Observed, and verdict by AHA class", ("Algorithm", *goals), tuple(by_class)),
+    ]
+    note = "".join(
+        f"Differences are in points of per cent, above 0 where this algorithm is better, with "
+        f"{100 * (1 - comparison.alpha):g} % two-sided limits from {comparison.resamples} resamples of the patients, "
+        "each with what both algorithms said. McNemar's p takes windows as independent, and is too small where a "
+        "patient has many."
+        for comparison in list(comparisons.values())[:1]
+    )
+    return {"tables": tables, "warnings": notes, "note": note}
+
+
+def stress_section(stress: Sequence[StressPoint]) -> dict[str, Any]:
+    """Draw each stress of several degrees, and lay all of them out."""
+    by_stress = {
+        name: sorted((point for point in stress if point.stress == name), key=lambda point: point.value)
+        for name in dict.fromkeys(point.stress for point in stress)
+    }
+    figures = [
+        (
+            name,
+            rates_figure(
+                f"Se and Sp under {name}",
+                name,
+                [point.value for point in found],
+                [point.level for point in found],
+                [point.sensitivity for point in found],
+                [point.specificity for point in found],
+            ),
+        )
+        for name, found in by_stress.items()
+        if len(found) > 1
+    ]
+    return {"figures": figures, "table": _stress_table(by_stress)}
+
+
+def excluded_table(excluded: Sequence[Excluded]) -> Table:
+    """Lay out how many seconds of each database are in no window, by reason, the largest first."""
+    databases = list(dict.fromkeys(entry.database for entry in excluded))
+    seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for entry in excluded:
+        seconds[entry.reason][entry.database] += entry.seconds
+    by_size = sorted(seconds.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    rows = [
+        (reason, *(f"{found.get(name, 0.0):.0f}" for name in databases), f"{sum(found.values()):.0f}")
+        for reason, found in by_size
+    ]
+    totals = [sum(found.get(name, 0.0) for found in seconds.values()) for name in databases]
+    rows.append(("all reasons", *(f"{total:.0f}" for total in totals), f"{sum(totals):.0f}"))
+    return Table("Seconds in no window", ("Reason", *databases, "All"), tuple(rows))
+
+
+def _differences(comparisons: Mapping[str, Comparison]) -> Table:
+    """Lay out by how much this algorithm is better than each other one."""
+    rows = []
+    for name, comparison in comparisons.items():
+        found = {difference.measure: difference for difference in comparison.differences}
+        se, sp, accuracy = (found.get(measure) for measure in ("Se", "Sp", "BAC"))
+        rows.append((name, _difference(se), _p_value(se), _difference(sp), _p_value(sp), _difference(accuracy)))
+    header = (
+        *("Algorithm", "Se, points\n(by patient)", "Se,\nMcNemar's p"),
+        *("Sp, points\n(by patient)", "Sp,\nMcNemar's p", "BAC, points\n(by patient)"),
+    )
+    return Table("This algorithm less the other, with limits", header, tuple(rows))
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return NONE
+    text = points(found.difference)
+    if found.lower_limit is None or found.upper_limit is None:
+        return text
+    return f"{text}\n({points(found.lower_limit)} to {points(found.upper_limit)})"
+
+
+def _p_value(found: Difference | None) -> str:
+    if found is None or found.p_value is None:
+        return NONE
+    return "< 0.0001" if found.p_value < MIN_P else f"{found.p_value:.4f}"
+
+
+def _stress_table(by_stress: Mapping[str, Sequence[StressPoint]]) -> Table:
+    rows = tuple(
+        (
+            name,
+            point.level,
+            *(
+                text
+                for rate in (point.sensitivity, point.specificity)
+                for text in (
+                    f"{rate.count}/{rate.windows}",
+                    rounded_down(rate.observed),
+                    rounded_down(rate.patient_limit),
+                )
+            ),
+            str(point.unusable),
+        )
+        for name, found in by_stress.items()
+        for point in found
+    )
+    header = ("Stress", "Level", "Shockable", "Se", "Limit", "Nonshockable", "Sp", "Limit", "Unusable")
+    return Table("Stress tests", header, rows)

@@ -1,0 +1,111 @@
+"""What training computes in TensorFlow: batches of steps, and forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecg_shock.models.cnn import import_keras
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+# Windows of one forward pass without gradients: larger chunks fall out of the processor's cache.
+INFERENCE_CHUNK = 256
+
+
+def compile_train_steps(
+    model: keras.Model, optimizer: keras.Optimizer, ecg: np.ndarray, shockable: np.ndarray
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Return a function that trains on several batches of these windows, shape (N, n), in one call.
+
+    It takes indices and weights, shape (steps, batch), and returns each step's loss, shape (steps,), each drawn
+    window's logit and squared norm of the pooled features, shape (steps, batch), and ‖Σ w g‖² of each batch, shape
+    (steps,), with g the gradient with respect to the last layer.
+    """
+    import tensorflow as tf
+
+    # All windows lie in memory as one tensor, and each step gathers its windows inside TensorFlow.
+    windows = tf.constant(ecg[..., np.newaxis])
+    target = tf.constant(shockable, dtype=tf.float32)
+    last_layer = last_layer_of(model)
+    variables = model.trainable_variables
+    shape = (None, None)
+
+    # XLA makes this network many times slower on CPUs.
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.int64), tf.TensorSpec(shape, tf.float32)], jit_compile=False)
+    def run_steps(indices: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        steps = tf.shape(indices)[0]
+        losses = tf.TensorArray(tf.float32, steps)
+        all_logits = tf.TensorArray(tf.float32, steps)
+        all_norms = tf.TensorArray(tf.float32, steps)
+        all_sums = tf.TensorArray(tf.float32, steps)
+        for step in tf.range(steps):
+            drawn = indices[step]
+            labels = tf.gather(target, drawn)
+            with tf.GradientTape() as tape:
+                logits, features = last_layer(tf.gather(windows, drawn), training=True)
+                cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+                # Divided by the batch size: by the sum of the weights it would be biased.
+                loss = tf.reduce_mean(weights[step] * cross_entropy)
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            losses = losses.write(step, loss)
+            all_logits = all_logits.write(step, logits)
+            all_norms = all_norms.write(step, tf.reduce_sum(tf.square(features), axis=1))
+            error = weights[step] * (tf.sigmoid(logits) - labels)
+            summed = tf.linalg.matvec(features, error, transpose_a=True)
+            all_sums = all_sums.write(step, tf.reduce_sum(tf.square(summed)) + tf.square(tf.reduce_sum(error)))
+        return losses.stack(), all_logits.stack(), all_norms.stack(), all_sums.stack()
+
+    def train_steps(indices: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        outputs = run_steps(tf.constant(indices, tf.int64), tf.constant(weights, tf.float32))
+        losses, logits, squared_norms, squared_sums = (output.numpy() for output in outputs)
+        return losses, logits, squared_norms, squared_sums
+
+    return train_steps
+
+
+def compile_inference(
+    model: keras.Model, *, dropout: bool = False
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return a function from windows (N, n) to logits and squared norms of the pooled features, each (N,)."""
+    import tensorflow as tf
+
+    last_layer = last_layer_of(model)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, model.input_shape[1], 1))], jit_compile=False)
+    def run(ecg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        chunks = -(-tf.shape(ecg)[0] // INFERENCE_CHUNK)
+        all_logits = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=(None,))
+        all_norms = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=(None,))
+        for chunk in tf.range(chunks):
+            windows = ecg[chunk * INFERENCE_CHUNK : (chunk + 1) * INFERENCE_CHUNK]
+            logits, features = last_layer(windows, training=dropout)
+            all_logits = all_logits.write(chunk, logits)
+            all_norms = all_norms.write(chunk, tf.reduce_sum(tf.square(features), axis=1))
+        return all_logits.concat(), all_norms.concat()
+
+    def infer(ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, squared_norms = run(tf.constant(ecg[..., np.newaxis]))
+        return logits.numpy(), squared_norms.numpy()
+
+    return infer
+
+
+def last_layer_of(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
+    """Return a function from windows (batch, n, 1) to logits, shape (batch,), and pooled features (batch, filters)."""
+    import tensorflow as tf
+
+    pooled = import_keras().Model(model.input, model.get_layer("global_pool").output)
+    dense = model.get_layer("shockable")
+
+    def last_layer(windows: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        features = pooled(windows, training=training)
+        # The cross-entropy of a logit stays exact where that of a rounded probability does not.
+        logits = tf.squeeze(tf.matmul(features, dense.kernel) + dense.bias, axis=1)
+        return logits, features
+
+    return last_layer

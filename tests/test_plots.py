@@ -1,0 +1,176 @@
+"""The pictures show what they were given: windows by their names, one scale of paper, and every range of a scan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.image import imread
+
+from ecg_shock import Recording, scan
+from ecg_shock.data import lead as pieces
+from ecg_shock.data.datasets import DataConfig, load_windows
+from ecg_shock.data.lead import open_lead
+from ecg_shock.data.windows import WindowSet
+from ecg_shock.plots import (
+    LARGE_BOX_MV,
+    LARGE_BOX_S,
+    SCAN_COLUMNS,
+    SHEET_COLUMNS,
+    _envelope,
+    _limits,
+    draw_history,
+    draw_scan,
+    draw_sheet,
+    draw_trials,
+)
+from ecg_shock.rhythms import AHA_CLASSES
+from ecg_shock.search.trials import Trial
+from ecg_shock.training.trainer import EpochLog
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> WindowSet:
+    """Load the embedded synthetic windows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECG_SHOCK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return load_windows(DataConfig(databases=("synthetic",)))
+
+
+def epoch_log(epoch: int, **changes: float | None) -> EpochLog:
+    """Return an epoch's outcome."""
+    measured = {"loss": 1 / epoch, "validation_loss": 1.1 / epoch, "kish": 20.0, "largest_weight": 3.0, "seconds": 0.1}
+    found = {"sensitivity": 0.5, "specificity": 0.9, "balanced_accuracy": 0.7, "gain": 1.5, "effective_batch": 40.0}
+    return EpochLog(epoch=epoch, drawn={"coarse_vf": 0.4, "normal_sinus": 0.6}, **(measured | found | changes))
+
+
+def test_history_is_drawn(tmp_path: Path) -> None:
+    """A long history and one of a single epoch are drawn, leaving pyplot without a figure; an empty one is refused."""
+    history = [epoch_log(i, effective_batch=30.0 + i) for i in range(1, 30)]
+    unknown = [epoch_log(i, gain=None, effective_batch=None) for i in range(1, 4)]  # of a biased sampler
+    for name, part in (("long.png", history), ("one.svg", history[:1]), ("biased.png", unknown)):
+        draw_history(part).savefig(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 5000
+    assert matplotlib.pyplot.get_fignums() == []
+    with pytest.raises(ValueError, match="empty"):
+        draw_history([])
+
+
+@pytest.mark.parametrize("shown", [slice(None), slice(2, None)])
+def test_trials_are_drawn(tmp_path: Path, shown: slice) -> None:
+    """The plot is an image with content, also when all trials failed."""
+    common = {"learning_rate": 1e-3, "seed": 0, "macs": 1000, "kernels": (5,)}
+    trials = [
+        Trial(name="0", filters=(5,), parameters=61, balanced_accuracy=0.9, **common),
+        Trial(name="1", filters=(5, 5), parameters=161, balanced_accuracy=0.95, **common),
+        Trial(name="3", filters=(50,), parameters=351, error="died, badly", **common),
+    ]
+    draw_trials(trials[shown], title="study").savefig(tmp_path / "trials.png")
+    assert imread(tmp_path / "trials.png").std() > 0.01
+
+
+def test_sheet_shows_the_windows_it_names(synthetic: WindowSet) -> None:
+    """Record and start above each curve lead to the very samples below, and every class has a row."""
+    axes = draw_sheet(synthetic, seed=3).axes
+    shown = set()
+    for one in axes:
+        place, _, rest = one.get_title(loc="left").partition(" @ ")
+        record, start_s = place.removeprefix("synthetic/"), float(rest.split()[0])
+        near = np.abs(synthetic.start_s - start_s) < 0.051
+        (index,) = np.flatnonzero((synthetic.record == record) & near)
+        np.testing.assert_array_equal(one.lines[0].get_ydata(), synthetic.ecg[index])
+        shown.add(str(synthetic.aha_class[index]))
+    assert shown == set(AHA_CLASSES)
+    assert len(axes) == SHEET_COLUMNS * len(AHA_CLASSES)
+
+
+def test_sheet_has_one_scale(synthetic: WindowSet) -> None:
+    """A large box is square in every row, as on ECG paper."""
+    figure = draw_sheet(synthetic, seed=0)
+    width, height = figure.get_size_inches()
+
+    def box(axes: Axes) -> tuple[float, float]:
+        place = axes.get_position()
+        per_s = place.width * width / np.ptp(axes.get_xlim())
+        per_mv = place.height * height / np.ptp(axes.get_ylim())
+        return per_s * LARGE_BOX_S, per_mv * LARGE_BOX_MV
+
+    sides = np.array([box(axes) for axes in figure.axes])
+    np.testing.assert_allclose(sides, sides[0, 0], rtol=1e-9)
+
+
+def test_sheet_shows_different_patients(synthetic: WindowSet) -> None:
+    """As long as there are enough patients, none comes twice; another seed shows others."""
+
+    def records(seed: int) -> list[str]:
+        return [axes.get_title(loc="left").split(" @ ")[0] for axes in draw_sheet(synthetic, seed).axes]
+
+    first = records(0)
+    for row in range(len(AHA_CLASSES)):
+        assert len(set(first[row * SHEET_COLUMNS : (row + 1) * SHEET_COLUMNS])) == SHEET_COLUMNS
+    assert records(0) == first != records(1)
+
+
+def test_sheet_of_nothing_is_refused(synthetic: WindowSet) -> None:
+    """Without windows there is nothing to draw."""
+    with pytest.raises(ValueError, match="no windows to draw"):
+        draw_sheet(synthetic.select(np.zeros(len(synthetic), dtype=bool)), seed=0)
+
+
+@pytest.mark.parametrize("n_samples", [5, SCAN_COLUMNS - 1, SCAN_COLUMNS, 3 * SCAN_COLUMNS + 17])
+def test_envelope_is_the_range_of_each_column(rng, monkeypatch: pytest.MonkeyPatch, n_samples: int) -> None:
+    """Against a plain loop, with invalid samples, and pieces that end within columns."""
+    monkeypatch.setattr(pieces, "PIECE_S", 7.0)
+    signal = rng.normal(size=(n_samples, 1)).astype(np.float32)
+    signal[n_samples // 3 : n_samples // 2] = np.nan
+    middle_s, low, high = _envelope(open_lead(Recording(signal, 10.0, ("II",))))
+    columns = min(SCAN_COLUMNS, n_samples)
+    for i in range(columns):
+        inside = signal[i * n_samples // columns : (i + 1) * n_samples // columns, 0]
+        inside = inside[np.isfinite(inside)]
+        if len(inside):
+            assert (low[i], high[i]) == (inside.min(), inside.max())
+        else:
+            assert np.isnan([low[i], high[i]]).all()
+    assert (np.diff(middle_s) > 0).all()
+
+
+@pytest.mark.parametrize("seconds", [8.0, 300.0, 9000.0])
+def test_picture_of_a_short_and_a_long_recording(tmp_path: Path, seconds: float) -> None:
+    """It is drawn, also where not a single sample is valid."""
+    for signal in (np.sin(np.arange(round(125 * seconds)) / 4), np.full(round(125 * seconds), np.nan)):
+        recording = Recording(signal[:, None], 125.0, ("II",), name="made")
+        draw_scan(scan(recording, step_s=5.0), open_lead(recording)).savefig(tmp_path / "made.png")
+        assert imread(tmp_path / "made.png").std() > 0.05
+
+
+def test_a_single_window_is_seen(tmp_path: Path) -> None:
+    """Another probability of a recording's only window is another picture."""
+    recording = Recording(np.sin(np.arange(625) / 4)[:, None], 125.0, ("II",), name="made")
+    result = scan(recording)
+    pictures = []
+    for probability in (0.2, 0.9):
+        figure = draw_scan(replace(result, probability=np.array([probability])), open_lead(recording))
+        figure.savefig(tmp_path / "made.png")
+        pictures.append(imread(tmp_path / "made.png"))
+    assert pictures[0].shape == pictures[1].shape
+    assert (pictures[0] != pictures[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("rare", "expected"),
+    [
+        (1.5, (-1.2, 1.7)),  # as the QRS complexes of a few seconds are: all is drawn
+        (1e30, (-1.2, 2.2)),  # the 2 mV of the ECG are half, but for the margins
+        (np.nan, (-1.2, 1.2)),
+    ],
+)
+def test_rare_peaks_are_drawn_and_artefacts_are_cut(rare: float, expected: tuple[float, float]) -> None:
+    """Two columns of 3,000 reach further than all others."""
+    high = np.ones(3000)
+    high[[7, 800]] = rare
+    assert _limits(-np.ones(3000), high) == pytest.approx(expected)
