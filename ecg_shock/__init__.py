@@ -1,4 +1,4 @@
-"""Shock advice from an ECG: train, search, judge by the AHA goals, and run anywhere.
+"""Shock advice from an ECG: train, search, evaluate by the AHA goals, and run anywhere.
 
 TensorFlow is loaded only by what trains: `import ecg_shock` and `predict` do without it.
 """

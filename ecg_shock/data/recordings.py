@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "\u00b5V": 1e-3, "\u03bcV": 1e-3, "V": 1e3}
 
 # WFDB signal formats of a fixed size (https://wfdb.io/spec/signal-files.html), so that a header's claim
-# can be held against the size of the file before anything is allocated.
+# can be compared with the size of the file before anything is allocated.
 WFDB_BYTES_PER_SAMPLE = {"80": 1.0, "212": 1.5, "16": 2.0, "24": 3.0, "32": 4.0}
 WFDB_CHECKSUM_MODULUS = 2**16  # the header stores the sum of all samples in 16 bits
 WFDB_HEADER_MAX_BYTES = 2**20  # real headers have a few kB
@@ -40,7 +40,7 @@ WHAT_TO_DO = "Compare it with its source, and copy or download it again."
 
 @dataclass(frozen=True)
 class Episode:
-    """A labelled stretch of a recording.
+    """A labelled segment of a recording.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Recording:
         The WFDB record name (or file name), the database it belongs to, and the patient that splits keep
         apart.
     episodes : tuple of Episode
-        Labelled stretches in order of time; empty where nothing is labelled.
+        Labelled segments in order of time; empty where nothing is labelled.
     beats_s : numpy.ndarray
         Times of the annotated beats in seconds, shape (n_beats,).
     beat_codes : tuple of str
@@ -158,12 +158,13 @@ class Recording:
         outside = f"a strip from {start_s:g} s of {length_s:g} s is not within the recording, of {self.duration_s:g} s"
         if not (math.isfinite(start_s) and math.isfinite(length_s)):
             raise ValueError(outside)
-        first, last = round(start_s * self.fs), round((start_s + length_s) * self.fs)
-        if not 0 <= first < last <= len(self.signal):
+        first, samples = round(start_s * self.fs), round(length_s * self.fs)
+        if first < 0 or samples < 1 or round((start_s + length_s) * self.fs) > len(self.signal):
             raise ValueError(outside)
+        first = max(min(first, len(self.signal) - samples), 0)  # both rounded up, a strip would end after the recording
         column = self.leads.index(lead)
         return Recording(
-            signal=self.signal[first:last, column : column + 1],
+            signal=self.signal[first : first + samples, column : column + 1],
             fs=self.fs,
             leads=(lead,),
             name=self.name,
@@ -186,14 +187,14 @@ def read_record(
     ============  ========================================================================================
     WFDB          A record with its header beside it: the path of the record without suffix, of its
                   ``.hea``, its ``.dat`` or, as in the PhysioNet challenges, its ``.mat``.
-    EDF, EDF+     ``.edf``; annotations are left out.
+    EDF, EDF+     ``.edf``; annotations are ignored.
     CSV           ``.csv``, ``.tsv`` or ``.txt``: a column a lead, a row of names on top or none, separated by
                   comma, semicolon or tab, decimal point, an empty cell or ``nan`` for a missing sample.
     NumPy         ``.npy``: shape (n_samples,) or (n_samples, n_leads).
     ============  ========================================================================================
 
     Of a WFDB record or an EDF file the channels in V, mV or µV are kept. What its header says of sizes and
-    checksums is held against the data, and what does not agree is refused rather than repaired.
+    checksums is checked against the data, and what does not agree is refused rather than repaired.
 
     Parameters
     ----------
@@ -479,7 +480,7 @@ def _read_edf(path: Path, fs: float | None, units: str | None, leads: Sequence[s
         rates = [float(signal.sampling_frequency) for signal in edf.signals]
         ranges = np.array([[*signal.physical_range, *signal.digital_range] for signal in edf.signals])
     if not continuous:
-        raise ValueError(f"{path} is a discontinuous EDF+ file; save its continuous stretches one by one")
+        raise ValueError(f"{path} is a discontinuous EDF+ file; save its continuous segments one by one")
     if not np.isfinite(ranges).all():
         raise ValueError(f"{path} has the physical and digital ranges {ranges.tolist()}. {WHAT_TO_DO}")
     chosen = _choose_voltage_leads(path, names, found_units, leads)

@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ShockableEpisode:
-    """A stretch of shockable rhythm that the windows of a recording add up to.
+    """A segment of shockable rhythm that the windows of a recording add up to.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Scan:
     reason : numpy.ndarray
         Shape (n_windows,), strings: why a window is unusable, or empty.
     shock, alarm : numpy.ndarray
-        Shape (n_windows,), whether the window advises a shock, and whether there is an alarm when it is judged.
+        Shape (n_windows,), whether the window advises a shock, and whether there is an alarm once it is classified.
     episodes : tuple of ShockableEpisode
         In order of time, apart from each other.
     source : str
@@ -139,7 +139,7 @@ def scan(
     Notes
     -----
     - The recording is filtered as a whole, as in training and validation, so that the advice on a window is what
-      `ecg-shock validate` judges, and what a `Stream` gives.
+      `ecg-shock validate` evaluates, and what a `Stream` gives.
     - An episode lasts from the first window that advises a shock to the last one, of those which the alarm counted. A
       window stands for its middle: it turns when about half of it is another rhythm. So onset and end are half a step
       before the middle of the first and after the middle of the last, or the ends of the recording for its first and
@@ -263,19 +263,19 @@ def _episodes(
     windows: Windows | Scan,
     duration_s: float,
 ) -> tuple[ShockableEpisode, ...]:
-    """Join the windows that each stretch of alarm counted."""
+    """Join the windows that each segment of alarm counted."""
     shocks = np.flatnonzero(shock)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], alarm, [False]])))
-    stretches: list[list[int]] = []
+    segments: list[list[int]] = []
     for raised, over in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
         first = int(shocks[np.searchsorted(shocks, raised - rule.n + 1)])
         last = int(shocks[np.searchsorted(shocks, over) - 1])
-        if stretches and first <= stretches[-1][1] + 1:  # it shares windows with the one before, or follows at once
-            stretches[-1][1] = last
+        if segments and first <= segments[-1][1] + 1:  # it shares windows with the one before, or follows at once
+            segments[-1][1] = last
         else:
-            stretches.append([first, last, raised])
+            segments.append([first, last, raised])
     episodes = []
-    for first, last, raised in stretches:
+    for first, last, raised in segments:
         counted = probability[first : last + 1]
         middle_s = start_s + windows.window_s / 2
         episodes.append(

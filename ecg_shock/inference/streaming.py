@@ -17,7 +17,7 @@ from ecg_shock.models.bundle import Bundle
 from ecg_shock.preprocessing import FS, GAP_S, MAX_MV, MAX_WINDOW_S, MIN_WINDOW_S, Preprocessor, rate_ratio
 
 DEFAULT_STEP_S = 1.0
-BATCH = 4_500_000  # samples of the windows that are judged at once, an hour of 5-s windows at 250 Hz a second apart
+BATCH = 4_500_000  # samples of the windows that are classified at once, an hour of 5-s windows at 250 Hz a second apart
 
 # How far the times given with the samples may be from their count before the stream is set right: times of packets
 # jitter by some hundredths of a second.
@@ -62,7 +62,7 @@ class AlarmRule:
             raise ValueError(f"an alarm at {self.k} of {self.n} windows is not possible; 1 <= k <= n is needed.")
 
     def on(self, shock: np.ndarray) -> np.ndarray:
-        """Say for each window whether there is an alarm when it is judged.
+        """Say for each window whether there is an alarm once it is classified.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class StreamAdvice:
     ----------
     start_s, end_s : float
         Where the window lies, in seconds from the first sample of the stream, with what the clock filled in and without
-        what it left out, if the stream was given times.
+        what it dropped, if the stream was given times.
     advice : Advice
         For this window alone; `usable` is False where it is mostly missing, flat, saturated, noise or out of range.
     alarm : bool
@@ -281,7 +281,7 @@ class Stream:
         at_s : float, optional
             What the clock of the device (not the time of arrival) said at the first of these samples, in seconds from
             any start. Where it runs ahead of the samples by more than 0.1 s, samples were lost, and invalid ones take
-            their place; where it stays behind by more, the surplus samples are left out. So a stream keeps time over
+            their place; where it stays behind by more, the surplus samples are dropped. So a stream keeps time over
             lost packets and over a sampling rate that is a little off.
 
         Returns

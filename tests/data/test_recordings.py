@@ -354,6 +354,17 @@ def test_npy_with_numbers_of_any_size(tmp_path: Path) -> None:
     assert np.isnan(read_record(tmp_path / "r.npy", fs=250, units="V").signal[:, 0]).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("fs", [249.97, 250.0, 333.33, 360.1])
+def test_strip_has_its_length_wherever_it_begins(fs: float) -> None:
+    """Also at odd rates and times a strip has as many samples as its length asks for, up to the very end."""
+    recording = Recording(np.arange(round(30 * fs), dtype=np.float64)[:, None], fs=fs, leads=("II",))
+    for length_s in (2.0, 3.3, 10.0):
+        for start_s in (0.0, 0.7, 1.003, 12.3456, recording.duration_s - length_s):
+            signal = recording.strip(start_s, length_s).signal[:, 0]
+            assert len(signal) == round(length_s * fs)
+            assert abs(signal[0] - start_s * fs) <= 1
+
+
 @pytest.mark.parametrize(("start_s", "length_s"), [(np.nan, 5), (np.inf, 5), (0, np.inf), (-1, 5), (6, 5), (0, 0)])
 def test_strip_outside_the_recording(start_s: float, length_s: float) -> None:
     """Whatever is not a stretch of the recording is one ValueError that names its length."""
