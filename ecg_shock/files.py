@@ -29,15 +29,7 @@ GIT_TIMEOUT_S = 10
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Open a file that replaces `path` only when it is complete and on disk.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file to write; until the end of the `with` block it stays as it was.
-
-    Yields
-    ------
-    file object
-        Open for writing bytes.
+    Until the end of the `with` block `path` stays as it was.
     """
     # Each process has a temporary file of its own, so that two that write the same file never mix their bytes.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -54,30 +46,14 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 def write_text(path: Path, text: str) -> None:
     """Replace the text of a file at once: a process that is killed leaves the old text or the new one.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file to write.
-    text : str
-        Its whole content, written as UTF-8 with the line ends that it has.
+    The text is written as UTF-8 with the line ends that it has.
     """
     with atomic_writer(path) as file:
         file.write(text.encode())
 
 
 def sha256(path: Path) -> str:
-    """Compute the SHA-256 of a file of any size.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file to read.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-    """
+    """Return the SHA-256 of a file of any size, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(READ_BYTES):
@@ -88,22 +64,10 @@ def sha256(path: Path) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file to read.
-
-    Returns
-    -------
-    dict
-        Its content.
-
     Raises
     ------
     ValueError
         If the file is not UTF-8 text or not TOML; the message names it.
-    OSError
-        If it cannot be read.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -119,19 +83,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Name every value of nested mappings by its dotted key.
-
-    Parameters
-    ----------
-    content : mapping of str
-        With other mappings among its values.
-    prefix : str
-        Put before every key.
-
-    Returns
-    -------
-    dict of str
-        In the order of `content`.
+    """Name every value of nested mappings, in their order, by its dotted key, after `prefix`.
 
     Examples
     --------
@@ -148,19 +100,9 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
-    """Say for each fault that pydantic found which key it is, what came, and what is allowed.
+    """Say on a line for each fault that pydantic found which key it is, what came, and what is allowed.
 
-    Parameters
-    ----------
-    error : pydantic.ValidationError
-        What pydantic raised.
-    model : pydantic model, optional
-        What was checked; if it is given, an unknown key is answered with the keys that are allowed.
-
-    Returns
-    -------
-    list of str
-        One line for each fault.
+    If `model`, what was checked, is given, an unknown key is answered with the keys that are allowed.
     """
     lines = []
     for fault in error.errors():
@@ -192,14 +134,9 @@ def _fields_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> l
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process that asks for the same lock out of a folder.
+    """Keep every other process that asks for the same lock out of an existing folder.
 
     The system gives the lock back when the process ends, however it ends; the empty file ``.lock`` stays.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        An existing folder.
 
     Raises
     ------
@@ -218,10 +155,7 @@ def locked(folder: Path) -> Iterator[None]:
 def commit() -> str | None:
     """Return the git commit of the checkout that runs, marked if there are changes on top of it.
 
-    Returns
-    -------
-    str or None
-        None if the package is installed, not checked out, or git is missing.
+    None if the package is installed, not checked out, or git is missing.
     """
     checkout = Path(__file__).resolve().parents[1]
     # An installed package may lie inside somebody else's repository.
@@ -236,13 +170,7 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """List the versions of Python and of the packages that decide a result.
-
-    Returns
-    -------
-    dict of str
-        Installed packages only.
-    """
+    """Return the versions of Python and of those packages that decide a result and are installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

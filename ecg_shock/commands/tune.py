@@ -117,7 +117,7 @@ def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> No
     mark = " · synthetic" if study.synthetic else ""
     ledger.write_csv(folder / "trials.csv", trials)
     draw_trials(trials, title=f"{study.name}: {len(trials)} trials{mark}").savefig(folder / "trials.png")
-    console.print(ledger.table(trials, title=f"best trials, validation part{mark}"))
+    _show_trials(trials, mark)
     _print_path("all trials", f"{folder / 'trials.csv'}, {folder / 'trials.png'}\n")
 
     candidates = run.study_candidates(study, folder)
@@ -251,40 +251,67 @@ def _epochs(epochs: int, patience: int | None) -> str:
     return f"{epochs} epochs" + (f" (stops after {patience} without a better one)" if patience else "")
 
 
-def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
-    from ecg_shock.search.trials import narrow_table, percent, spaced
+def _show_trials(trials: tuple[Trial, ...], mark: str, rows: int = 10) -> None:
+    from ecg_shock.search.trials import rank
 
+    ranked = rank(trials)
+    failed = len(trials) - len(ranked)
+    headings = ("#", "N", "filters", "kernels", "params", "MMACs", "BAC %", "Se %", "Sp %", "loss", "epoch", "s")
+    table = _narrow_table(f"best trials, validation part{mark}", headings)
+    table.caption = f"{len(trials)} trained, {min(rows, len(ranked))} shown" + (f", {failed} failed" if failed else "")
+    for place, trial in enumerate(ranked[:rows], start=1):
+        table.add_row(
+            str(place),
+            *_blocks(trial, trial.parameters),
+            f"{trial.macs / 1e6:.2f}",
+            *(f"{100 * value:.2f}" for value in (trial.balanced_accuracy, trial.sensitivity, trial.specificity)),
+            f"{trial.loss:.3f}",
+            str(trial.best_epoch),
+            f"{trial.seconds:.0f}",
+        )
+    console.print(table)
+
+
+def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
     headings = ("N", "filters", "kernels", "params", "median of", "their BAC %")
-    table = narrow_table("consensus: the median of the best trials of each depth", headings)
+    table = _narrow_table("consensus: the median of the best trials of each depth", headings)
     for candidate in candidates:
         spec = study.spec(candidate.filters, candidate.kernels)
         table.add_row(
-            str(candidate.depth),
-            spaced(candidate.filters),
-            spaced(candidate.kernels),
-            f"{spec.parameter_count():,}",
-            str(len(candidate.top)),
-            f"{percent(candidate.top[-1].balanced_accuracy)}–{percent(candidate.top[0].balanced_accuracy)}",
+            *_blocks(candidate, spec.parameter_count()), str(len(candidate.top)), _range_of_accuracy(candidate.top)
         )
     console.print(table)
 
 
 def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) -> None:
-    from ecg_shock.search.trials import narrow_table, percent, spaced
-
     headings = ("N", "filters", "kernels", "params", "rate", "runs", "BAC %", "from-to", "")
-    table = narrow_table(f"retrained, mean BAC on the validation part{mark}", headings)
+    table = _narrow_table(f"retrained, mean BAC on the validation part{mark}", headings)
     for setting in compared:
-        worst, best = setting.runs[-1].balanced_accuracy, setting.runs[0].balanced_accuracy
         table.add_row(
-            str(setting.depth),
-            spaced(setting.filters),
-            spaced(setting.kernels),
-            f"{setting.parameters:,}",
+            *_blocks(setting, setting.parameters),
             f"{setting.learning_rate:g}",
             str(len(setting.runs)) + (f" ({setting.failed} failed)" if setting.failed else ""),
-            percent(setting.balanced_accuracy),
-            f"{percent(worst)}–{percent(best)}",
+            f"{100 * setting.balanced_accuracy:.2f}",
+            _range_of_accuracy(setting.runs),
             "[bold green]chosen[/]" if setting is choice else "",
         )
     console.print(table)
+
+
+def _narrow_table(title: str, headings: tuple[str, ...]) -> Table:
+    """Begin a table that fits 80 columns: numbers stand whole, and only filters and kernels wrap."""
+    begun = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in headings:
+        wraps = heading in ("filters", "kernels")
+        begun.add_column(heading, justify="left" if wraps else "right", no_wrap=not wraps)
+    return begun
+
+
+def _blocks(network: Trial | Candidate | Setting, parameters: int) -> tuple[str, ...]:
+    """Write depth, filters, kernels and parameters, the first cells of a network's row."""
+    filters, kernels = (" ".join(map(str, values)) for values in (network.filters, network.kernels))
+    return str(len(network.filters)), filters, kernels, f"{parameters:,}"
+
+
+def _range_of_accuracy(ranked: tuple[Trial, ...]) -> str:
+    return f"{100 * ranked[-1].balanced_accuracy:.2f}–{100 * ranked[0].balanced_accuracy:.2f}"

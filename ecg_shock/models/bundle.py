@@ -74,13 +74,7 @@ class Bundle:
 
     @cached_property
     def card(self) -> Card:
-        """What the model was trained, selected and tested on.
-
-        Raises
-        ------
-        ValueError
-            If the card does not say; the message names what is missing.
-        """
+        """What the model was trained, selected and tested on; a ValueError names what the card does not say."""
         from ecg_shock.models.card import read_card  # pydantic, which predict does without
 
         return read_card(self.raw_card, self.folder / TOML_NAME)
@@ -102,8 +96,6 @@ class Bundle:
         ------
         ValueError
             If the file is not the one that was written, or not this network.
-        FileNotFoundError
-            If it is missing.
         """
         content = self._read(LITERT_NAME)
         try:
@@ -119,8 +111,6 @@ class Bundle:
         ------
         ValueError
             If the file is not the one that was written, or holds no weights of this network.
-        FileNotFoundError
-            If it is missing.
         """
         self._read(KERAS_NAME)
         path = self.folder / KERAS_NAME
@@ -157,7 +147,7 @@ def write_bundle(
     threshold: float,
     card: dict[str, Any],
 ) -> Bundle:
-    """Write a trained network as a bundle.
+    """Write a trained network as a bundle, and return it as `load_bundle` reads it back.
 
     Parameters
     ----------
@@ -165,25 +155,16 @@ def write_bundle(
         A folder that is made, or whose bundle is replaced.
     model : keras.Model
         The trained network, as `ecg_shock.models.build_model` builds it from `spec`.
-    spec : CnnSpec
-        The network's shape.
-    preprocessing : Preprocessing
-        The filter it was trained behind.
-    threshold : float
-        Probability of *shockable* from which on a shock is advised, between 0 and 1.
+    spec, preprocessing, threshold
+        As a `Bundle` has them.
     card : dict
         What to tell about the model, such as `ecg_shock.models.card.Card.to_toml` gives; anything that TOML can hold,
         with the keys in the order to print.
 
-    Returns
-    -------
-    Bundle
-        As `load_bundle` reads it back.
-
     Raises
     ------
     ValueError
-        If the threshold is out of range.
+        If the threshold is not between 0 and 1.
     TypeError
         If the card holds what TOML cannot, such as None.
     """
@@ -197,38 +178,11 @@ def write_bundle(
     model.save(folder / KERAS_NAME)
     _export_litert(model, folder / LITERT_NAME)
     digests = {name: sha256(folder / name) for name in (KERAS_NAME, LITERT_NAME)}
-    return _write_description(
-        Bundle(
-            folder=folder,
-            spec=spec,
-            preprocessing=preprocessing,
-            threshold=float(threshold),
-            digests=digests,
-            raw_card=card,
-        )
-    )
+    return _write_description(Bundle(folder, spec, preprocessing, float(threshold), digests, card))
 
 
 def add_to_card(bundle: Bundle, entries: dict[str, Any]) -> Bundle:
-    """Tell more about a model, such as how its test went; the model itself is not touched.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        The model.
-    entries : dict
-        New entries of its card, or other values for those that it has; anything that TOML can hold.
-
-    Returns
-    -------
-    Bundle
-        As `load_bundle` reads it back.
-
-    Raises
-    ------
-    TypeError
-        If an entry holds what TOML cannot, such as None.
-    """
+    """Add entries to the card of a model, such as how its test went, or replace them; the model is not touched."""
     return _write_description(replace(bundle, raw_card={**bundle.raw_card, **entries}))
 
 
@@ -257,11 +211,6 @@ def load_bundle(folder: str | Path) -> Bundle:
     ----------
     folder : str or pathlib.Path
         The bundle's folder.
-
-    Returns
-    -------
-    Bundle
-        Checked against the format.
 
     Raises
     ------
@@ -293,13 +242,7 @@ def load_bundle(folder: str | Path) -> Bundle:
 
 
 def data_config(bundle: Bundle) -> DataConfig:
-    """Return the data that a bundle was trained, selected and is to be tested on.
-
-    Raises
-    ------
-    ValueError
-        If its card does not say so.
-    """
+    """Return the data that a bundle was trained, selected and is to be tested on."""
     return bundle.card.data
 
 

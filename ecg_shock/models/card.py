@@ -57,18 +57,12 @@ class ValidationScore:
     patients: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a model was trained, selected and tested on.
+    """What a model was trained, selected and tested on, in the order in which people read it.
 
     Parameters
     ----------
-    data : DataConfig
-        Databases, split, fold, windows and filter.
-    training : dict of str
-        Training settings as they are written; `ecg_shock.training.trainer.TrainingConfig` reads them.
-    patients : Patients
-        Who was trained, selected and is to be tested on.
     name : str
         Name of the model.
     synthetic : bool
@@ -77,67 +71,45 @@ class Card:
         How weights and epoch, and how network and settings were chosen.
     commit : str
         The code that trained it.
-    validation : ValidationScore or None
-        Result on the validation patients.
     synthetic_windows : int
         Synthetic windows among those that it was trained on.
+    data : DataConfig
+        Databases, split, fold, windows and filter.
+    training : dict of str
+        Training settings as they are written; `ecg_shock.training.trainer.TrainingConfig` reads them.
+    validation : ValidationScore or None
+        Result on the validation patients.
+    patients : Patients
+        Who was trained, selected and is to be tested on.
     versions : dict of str to str
         Versions of Python and of the packages that trained it.
     test : dict of str to str or None
         Results on the test patients, a line for each duration, once they are recorded.
     """
 
-    data: DataConfig
-    training: dict[str, Any]
-    patients: Patients
     name: str = ""
     synthetic: bool = False
     protocol: str = ""
     selection: str = ""
     commit: str = ""
-    validation: ValidationScore | None = None
     synthetic_windows: int = 0
+    data: DataConfig
+    training: dict[str, Any]
+    validation: ValidationScore | None = None
+    patients: Patients
     versions: dict[str, str] = field(default_factory=dict)
     test: dict[str, str] | None = None
 
     def to_toml(self) -> dict[str, Any]:
-        """Return the card as it stands in `bundle.toml`, in the order in which people read it.
-
-        Returns
-        -------
-        dict of str
-            What TOML can hold.
-        """
-        content = {
-            "name": self.name,
-            "synthetic": self.synthetic,
-            "protocol": self.protocol,
-            "selection": self.selection,
-            "commit": self.commit,
-            "synthetic_windows": self.synthetic_windows,
-            "data": self.data.model_dump(mode="json", exclude_none=True),
-            "training": self.training,
-            "validation": None if self.validation is None else asdict(self.validation),
-            "patients": {use: list(names) for use, names in asdict(self.patients).items()},
-            "versions": self.versions,
-            "test": self.test,
-        }
+        """Return the card as it stands in `bundle.toml`."""
+        content = asdict(self)
+        content["data"] = self.data.model_dump(mode="json", exclude_none=True)
+        content["patients"] = {use: list(names) for use, names in content["patients"].items()}
         return {key: value for key, value in content.items() if value is not None}
 
 
 def read_card(content: Mapping[str, Any], path: Path) -> Card:
-    """Read the card of a bundle; entries that it does not know are ignored.
-
-    Parameters
-    ----------
-    content : mapping of str
-        The table [card] of `bundle.toml`.
-    path : pathlib.Path
-        That file, for messages.
-
-    Returns
-    -------
-    Card
+    """Read the table [card] of `path`, a bundle's TOML file; entries that it does not know are ignored.
 
     Raises
     ------

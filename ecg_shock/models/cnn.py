@@ -68,10 +68,6 @@ class CnnSpec:
       network with "valid" needs 311 samples and yet was validated on 2 s;
     - the sigmoid is the probability of *shockable*.
 
-    References
-    ----------
-    .. [1] Krasteva et al., Sensors 20(10):2875, 2020, doi:10.3390/s20102875
-
     Examples
     --------
     >>> spec = CnnSpec(filters=(20, 15, 15, 10, 5), kernels=(10,) * 5)
@@ -117,25 +113,13 @@ class CnnSpec:
         self._convolved_lengths()
 
     def parameter_count(self) -> int:
-        """Count the trainable parameters.
-
-        Returns
-        -------
-        int
-            Weights and biases of all convolutions and of the sigmoid unit.
-        """
+        """Count the trainable parameters: weights and biases of all convolutions and of the sigmoid unit."""
         inputs = (1, *self.filters[:-1])
         convolutions = sum((k * c + 1) * f for k, c, f in zip(self.kernels, inputs, self.filters, strict=True))
         return convolutions + self.filters[-1] + 1
 
     def macs(self) -> int:
-        """Count the multiply-adds of one window.
-
-        Returns
-        -------
-        int
-            Multiplications in the convolutions (with those on padding) and in the sigmoid unit.
-        """
+        """Count the multiply-adds of one window in the convolutions (with those on padding) and the sigmoid unit."""
         inputs = (1, *self.filters[:-1])
         blocks = zip(self._convolved_lengths(), self.kernels, inputs, self.filters, strict=True)
         return sum(n * k * c * f for n, k, c, f in blocks) + self.filters[-1]
@@ -183,11 +167,6 @@ def import_keras() -> ModuleType:
     """Import Keras on TensorFlow, and keep TensorFlow's start-up messages off the terminal.
 
     Variables of the environment that are already set are left as they are.
-
-    Returns
-    -------
-    module
-        The `keras` package.
 
     Raises
     ------

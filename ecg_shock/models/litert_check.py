@@ -41,24 +41,15 @@ NO_TENSOR = -1
 
 
 def check_graph(content: bytes, spec: CnnSpec) -> None:
-    """Refuse a LiteRT model that is not the network of a specification.
+    """Refuse a LiteRT model, the bytes of a flatbuffer, that is not the network of a specification.
 
-    Parameters
-    ----------
-    content : bytes
-        The flatbuffer.
-    spec : CnnSpec
-        What the network should be.
+    The shapes of what the operators compute are left to LiteRT, which infers and checks them itself.
 
     Raises
     ------
     ValueError
         If it cannot be read, holds an operator that no such network has, reads what was not written before, or has
         weights of another shape or size.
-
-    Notes
-    -----
-    The shapes of what the operators compute are left to LiteRT, which infers and checks them itself.
     """
     try:
         _check(content, spec)

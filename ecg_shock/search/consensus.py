@@ -54,52 +54,22 @@ class ConsensusConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Candidate:
-    """The network that the best trials of one depth agree on.
-
-    Parameters
-    ----------
-    filters, kernels : tuple of int
-        One value for each block.
-    top : tuple of Trial
-        The trials whose median it is, best first.
-    """
+    """The median network, block by block, of the best trials of one depth (`top`, best first)."""
 
     filters: tuple[int, ...]
     kernels: tuple[int, ...]
     top: tuple[Trial, ...]
 
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self.filters)
-
 
 @dataclass(frozen=True)
 class Setting:
-    """A candidate retrained with one learning rate from several starts.
-
-    Parameters
-    ----------
-    filters, kernels : tuple of int
-        One value for each block.
-    learning_rate : float
-        Step size of Adam.
-    runs : tuple of Trial
-        The retrained networks that succeeded, best first.
-    failed : int
-        How many others failed.
-    """
+    """A candidate retrained with one learning rate: its successful runs, best first, and how many others failed."""
 
     filters: tuple[int, ...]
     kernels: tuple[int, ...]
     learning_rate: float
     runs: tuple[Trial, ...]
-    failed: int = 0
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self.filters)
+    failed: int
 
     @property
     def parameters(self) -> int:
@@ -110,51 +80,6 @@ class Setting:
     def balanced_accuracy(self) -> float:
         """Mean over the runs."""
         return fmean(run.balanced_accuracy for run in self.runs)
-
-
-def round_to_grid(value: float, step: int) -> int:
-    """Round to the nearest multiple of `step`; half-way goes down, to the smaller network.
-
-    Parameters
-    ----------
-    value : float
-        Any number.
-    step : int
-        Distance between two points of the grid.
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> round_to_grid(12.5, 5), round_to_grid(12.6, 5)
-    (10, 15)
-    """
-    return step * math.ceil(value / step - 0.5)
-
-
-def best_trials(trials: Iterable[Trial], config: ConsensusConfig) -> tuple[Trial, ...]:
-    """Take the trials over which the median is taken.
-
-    Parameters
-    ----------
-    trials : iterable of Trial
-        Trials of one depth.
-    config : ConsensusConfig
-        Says how many.
-
-    Returns
-    -------
-    tuple of Trial
-        Best first.
-    """
-    ranked = rank(trials)
-    if config.within is None or not ranked:
-        return tuple(ranked[: config.top])
-    # BAC is a quotient of counts: a difference of exactly `within` must not fall to rounding.
-    lowest = ranked[0].balanced_accuracy - config.within - 1e-12
-    return tuple(trial for trial in ranked if trial.balanced_accuracy >= lowest)
 
 
 def candidates(trials: Sequence[Trial], config: ConsensusConfig, *, step: int) -> tuple[Candidate, ...]:
@@ -172,41 +97,49 @@ def candidates(trials: Sequence[Trial], config: ConsensusConfig, *, step: int) -
     Returns
     -------
     tuple of Candidate
-        One for each depth with at least one trial that succeeded, by depth.
+        By depth; none for a depth whose trials all failed.
     """
     found = []
     for depth in sorted({trial.depth for trial in trials}):
-        top = best_trials((trial for trial in trials if trial.depth == depth), config)
+        top = _best_trials((trial for trial in trials if trial.depth == depth), config)
         if top:
             filters, kernels = (
-                tuple(round_to_grid(median(block), step) for block in zip(*values, strict=True))
+                tuple(_round_to_grid(median(block), step) for block in zip(*values, strict=True))
                 for values in ([t.filters for t in top], [t.kernels for t in top])
             )
             found.append(Candidate(filters, kernels, top))
     return tuple(found)
 
 
+def _best_trials(trials: Iterable[Trial], config: ConsensusConfig) -> tuple[Trial, ...]:
+    """Return the trials of one depth over which the median is taken, best first."""
+    ranked = rank(trials)
+    if config.within is None or not ranked:
+        return tuple(ranked[: config.top])
+    # BAC is a quotient of counts: a difference of exactly `within` must not fall to rounding.
+    lowest = ranked[0].balanced_accuracy - config.within - 1e-12
+    return tuple(trial for trial in ranked if trial.balanced_accuracy >= lowest)
+
+
+def _round_to_grid(value: float, step: int) -> int:
+    """Round to the nearest multiple of `step`; half-way goes down, to the smaller network."""
+    return step * math.ceil(value / step - 0.5)
+
+
 def settings(retrained: Iterable[Trial]) -> tuple[Setting, ...]:
-    """Gather retrained networks that differ only in their seed.
+    """Gather retrained networks that differ only in their seed, by depth, then learning rate.
 
-    Parameters
-    ----------
-    retrained : iterable of Trial
-        In any order.
-
-    Returns
-    -------
-    tuple of Setting
-        By depth, then learning rate. Settings whose runs all failed are excluded.
+    Settings whose runs all failed are excluded.
     """
     groups: dict[tuple[tuple[int, ...], tuple[int, ...], float], list[Trial]] = {}
     for trial in retrained:
         groups.setdefault((trial.filters, trial.kernels, trial.learning_rate), []).append(trial)
-    found = (
+    found = [
         Setting(*key, runs=tuple(rank(runs)), failed=sum(run.error is not None for run in runs))
         for key, runs in groups.items()
-    )
-    return tuple(sorted((s for s in found if s.runs), key=lambda s: (s.depth, s.learning_rate, s.filters, s.kernels)))
+    ]
+    order = sorted(found, key=lambda s: (len(s.filters), s.learning_rate, s.filters, s.kernels))
+    return tuple(setting for setting in order if setting.runs)
 
 
 def choose(compared: Sequence[Setting]) -> Setting:
@@ -214,15 +147,6 @@ def choose(compared: Sequence[Setting]) -> Setting:
 
     Ties go to fewer parameters, then to the smaller learning rate. A setting with failed runs is chosen only if every
     setting has some: a mean over the lucky starts alone would flatter it.
-
-    Parameters
-    ----------
-    compared : sequence of Setting
-        In any order.
-
-    Returns
-    -------
-    Setting
 
     Raises
     ------

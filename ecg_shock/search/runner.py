@@ -14,9 +14,8 @@ import platform
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -39,19 +38,8 @@ MAX_CONSECUTIVE_FAILURES = 10
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A candidate that is to be trained again.
-
-    Parameters
-    ----------
-    name : str
-        Name of its folder: it tells all jobs apart, so that a longer search reuses what it can.
-    spec : CnnSpec
-        The network.
-    config : TrainingConfig
-        How it is trained.
-    """
+class Job(NamedTuple):
+    """A candidate to train again. The name of its folder tells all jobs apart: a longer search reuses what it can."""
 
     name: str
     spec: CnnSpec
@@ -61,14 +49,7 @@ class Job:
 def keep_run(study: Study, parts: Parts, folder: Path) -> None:
     """Write `run.json`, what must be known to repeat a run, or add this start to the one found.
 
-    Parameters
-    ----------
-    study : Study
-        What is about to run.
-    parts : Parts
-        The study's windows. Of the test patients only the names and the counts are written.
-    folder : Path
-        The run folder.
+    Of the test patients only the names and the counts are written.
 
     Raises
     ------
@@ -117,37 +98,15 @@ def keep_run(study: Study, parts: Parts, folder: Path) -> None:
 
 
 def supplemented(part: WindowSet, study: Study) -> np.ndarray:
-    """Say which windows are synthetic ones that `data.supplement` added to those of patients.
+    """Say which windows, shape (n_windows,), are synthetic ones that `data.supplement` added to those of patients.
 
-    Parameters
-    ----------
-    part : WindowSet
-        Windows of the study.
-    study : Study
-        If all its windows are synthetic, none of them was added.
-
-    Returns
-    -------
-    numpy.ndarray of bool
-        Shape (n_windows,).
+    None are if the whole study is synthetic.
     """
     return (part.database == SYNTHETIC) & (not study.synthetic)
 
 
 def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, ...]:
-    """List the networks that a study trains again, seed by seed, so that a stopped run has touched every setting.
-
-    Parameters
-    ----------
-    study : Study
-        Says with which learning rates and how many seeds.
-    chosen : tuple of Candidate
-        One network for each depth.
-
-    Returns
-    -------
-    tuple of Job
-    """
+    """List the networks that a study trains again, seed by seed, so that a stopped run has touched every setting."""
     return tuple(
         Job(
             f"F{dashed(candidate.filters)}_K{dashed(candidate.kernels)}_lr{rate:g}_seed{seed}",
@@ -188,11 +147,9 @@ def search(
     KeyboardInterrupt
         After Ctrl-C; the same call goes on.
     """
-    trials = read_trials(folder / "search")
-    if len(trials) < study.search.trials:
+    if len(read_trials(folder / "search")) < study.search.trials:
         _work("search", study, folder, data_dir, on_message)
-        trials = read_trials(folder / "search")
-    return trials
+    return read_trials(folder / "search")
 
 
 def retrain(
@@ -203,38 +160,14 @@ def retrain(
     data_dir: Path,
     on_message: Callable[[dict[str, Any]], None],
 ) -> tuple[Trial, ...]:
-    """Train each candidate again with every learning rate and seed, or those that are missing, as `search` does.
-
-    Parameters
-    ----------
-    chosen : tuple of Candidate
-        One network for each depth, from the trials in `folder`.
-    study, folder, data_dir, on_message
-        As `search` takes them.
-
-    Returns
-    -------
-    tuple of Trial
-        All retrained networks, failed ones included.
-    """
+    """Train each candidate again with every learning rate and seed, or those that are missing, as `search` does."""
     if len(retrained(study, chosen, folder)) < len(retraining_jobs(study, chosen)):
         _work("retrain", study, folder, data_dir, on_message)
     return retrained(study, chosen, folder)
 
 
 def retrained(study: Study, chosen: tuple[Candidate, ...], folder: Path) -> tuple[Trial, ...]:
-    """Read the candidates that have been trained again.
-
-    Parameters
-    ----------
-    study, chosen, folder
-        As `retrain` takes them.
-
-    Returns
-    -------
-    tuple of Trial
-        In the order of `retraining_jobs`, failed ones included.
-    """
+    """Read the candidates that have been trained again, failed ones included, in the order of `retraining_jobs`."""
     found = (read_trial(folder / "retrain" / job.name) for job in retraining_jobs(study, chosen))
     return tuple(trial for trial in found if trial is not None)
 
@@ -247,21 +180,7 @@ def study_candidates(study: Study, folder: Path) -> tuple[Candidate, ...]:
 def write_choice(
     folder: Path, study: Study, chosen: tuple[Candidate, ...], compared: tuple[Setting, ...], choice: Setting
 ) -> None:
-    """Write what was compared and chosen, and why, as `choice.json`.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    study : Study
-        What was run.
-    chosen : tuple of Candidate
-        The candidates.
-    compared : tuple of Setting
-        The candidates retrained.
-    choice : Setting
-        The one that was chosen.
-    """
+    """Write what was compared and chosen, and why, as `choice.json`."""
 
     def row(setting: Setting) -> dict[str, Any]:
         return {

@@ -81,22 +81,14 @@ class SearchSpace(BaseModel):
         return self
 
     def size(self) -> int:
-        """Count the different networks of the space, impossible ones included.
-
-        Returns
-        -------
-        int
-        """
+        """Count the different networks of the space, impossible ones included."""
         widths, lengths = ((high - low) // self.step + 1 for low, high in (self.filters, self.kernels))
         return sum((widths * lengths) ** blocks for blocks in self._depths())
 
     def declare(self, hp: HyperParameters) -> None:
         """Declare all hyperparameters, those of each block only where the network has that block.
 
-        Parameters
-        ----------
-        hp : keras_tuner.HyperParameters
-            Receives `blocks`, and `filters_1`, `kernel_1`, `filters_2` … under conditional scopes.
+        They are named `blocks`, and `filters_1`, `kernel_1`, `filters_2` … under conditional scopes.
         """
         hp.Int("blocks", *self.blocks)
         for block in range(1, self.blocks[1] + 1):
@@ -105,18 +97,7 @@ class SearchSpace(BaseModel):
                 hp.Int(f"kernel_{block}", *self.kernels, step=self.step)
 
     def spec_from(self, values: HyperParameters | Mapping[str, int], *, input_samples: int) -> CnnSpec:
-        """Return the network that drawn hyperparameters describe.
-
-        Parameters
-        ----------
-        values : keras_tuner.HyperParameters or mapping
-            Values by the names that `declare` gives them.
-        input_samples : int
-            Window length in samples.
-
-        Returns
-        -------
-        CnnSpec
+        """Return the network on windows of so many samples that hyperparameters, as `declare` names them, describe.
 
         Raises
         ------
@@ -131,19 +112,7 @@ class SearchSpace(BaseModel):
         )
 
     def spec(self, filters: tuple[int, ...], kernels: tuple[int, ...], *, input_samples: int) -> CnnSpec:
-        """Return the network with these blocks and the space's own dropout and padding.
-
-        Parameters
-        ----------
-        filters, kernels : tuple of int
-            One value for each block.
-        input_samples : int
-            Window length in samples.
-
-        Returns
-        -------
-        CnnSpec
-        """
+        """Return the network with these blocks and the space's own dropout and padding."""
         return CnnSpec(
             filters=filters,
             kernels=kernels,

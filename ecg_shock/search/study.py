@@ -27,10 +27,6 @@ from ecg_shock.training.trainer import TrainingConfig
 
 STUDY_FILE = "study.toml"
 
-# What a run that has begun may change: how far it goes and how it is run, not what it compares.
-MAY_GROW = ("search.trials",)
-MAY_CHANGE = ("search.trials_per_process",)
-
 
 class SearchConfig(BaseModel):
     """How many networks are drawn, and how long each is trained.
@@ -109,8 +105,7 @@ class Study(BaseModel):
     def synthetic(self) -> bool:
         """Whether the databases are synthetic, so that the results say nothing about patients.
 
-        Synthetic windows that `data.supplement` adds to the train part of real ones do not make a study synthetic:
-        it is evaluated on patients.
+        Synthetic windows that `data.supplement` adds for training do not make it so: it is evaluated on patients.
         """
         return SYNTHETIC in self.data.databases
 
@@ -126,42 +121,16 @@ class Study(BaseModel):
         return self.training_with(**{name: value for name, value in own.items() if value is not None})
 
     def training_with(self, **changes: Any) -> TrainingConfig:
-        """Return [training] with some of its fields changed.
-
-        Parameters
-        ----------
-        **changes
-            Fields of TrainingConfig.
-
-        Returns
-        -------
-        TrainingConfig
-        """
+        """Return [training] with some of its fields changed."""
         return TrainingConfig(**{**self.training.model_dump(), **changes})
 
     def spec(self, filters: tuple[int, ...], kernels: tuple[int, ...]) -> CnnSpec:
-        """Return the network with these blocks, for the study's windows.
-
-        Parameters
-        ----------
-        filters, kernels : tuple of int
-            One value for each block.
-
-        Returns
-        -------
-        CnnSpec
-        """
+        """Return the network with these blocks, for the study's windows."""
         return self.space.spec(filters, kernels, input_samples=self.input_samples)
 
 
 def study_names() -> tuple[str, ...]:
-    """List the studies that come with the package.
-
-    Returns
-    -------
-    tuple of str
-        Names that `read_study` takes.
-    """
+    """List the names of the studies that come with the package."""
     return tuple(sorted(file.stem for file in resource_dir("tuning").glob("*.toml")))
 
 
@@ -186,7 +155,14 @@ def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
     ValueError
         If the file is not TOML, or a key or value in it is not allowed; the message names file, key and value.
     """
-    file = _find_study(name_or_path)
+    file = Path(name_or_path)
+    if not file.is_file():
+        if str(name_or_path) not in study_names():
+            raise FileNotFoundError(
+                f"there is no study {str(name_or_path)!r}: give a TOML file, or one of the embedded studies "
+                f"{', '.join(study_names())}"
+            )
+        file = resource_dir("tuning") / f"{name_or_path}.toml"
     content = read_toml(file)
     for key, value in (changes or {}).items():
         section, _, field = key.partition(".")
@@ -202,13 +178,6 @@ def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
 
 def keep_study(study: Study, folder: Path) -> None:
     """Write the resolved study into its run folder, or check that the run found there is of the same study.
-
-    Parameters
-    ----------
-    study : Study
-        What is about to run.
-    folder : Path
-        The run folder.
 
     Raises
     ------
@@ -231,8 +200,9 @@ def keep_study(study: Study, folder: Path) -> None:
             f"  {key}: {begun.get(key, 'not set')!r} in the folder, {asked.get(key, 'not set')!r} asked for"
             for key in sorted(begun.keys() | asked.keys())
             if begun.get(key) != asked.get(key)
-            and key not in MAY_CHANGE
-            and not (key in MAY_GROW and asked[key] > begun[key])
+            # How far a run goes and how it is run may change, not what it compares.
+            and key != "search.trials_per_process"
+            and not (key == "search.trials" and asked[key] > begun[key])
         ]
         if differences:
             raise ValueError(
@@ -241,18 +211,6 @@ def keep_study(study: Study, folder: Path) -> None:
                 "or choose another folder with --out."
             )
     write_text(file, tomli_w.dumps(_as_toml(study)))
-
-
-def _find_study(name_or_path: str | Path) -> Path:
-    file = Path(name_or_path)
-    if file.is_file():
-        return file
-    if str(name_or_path) in study_names():
-        return resource_dir("tuning") / f"{name_or_path}.toml"
-    raise FileNotFoundError(
-        f"there is no study {str(name_or_path)!r}: give a TOML file, or one of the embedded studies "
-        f"{', '.join(study_names())}"
-    )
 
 
 def _as_toml(study: Study) -> dict[str, Any]:

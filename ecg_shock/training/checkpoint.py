@@ -43,15 +43,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in place of the one before.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, by convention ``.npz``; it holds arrays and JSON, no pickles.
-    checkpoint : Checkpoint
-        What to write.
-    """
+    """Write a checkpoint in place of the one before, as an ``.npz`` of arrays and JSON, without pickles."""
     arrays: dict[str, Any] = {
         "run": np.array(json.dumps(checkpoint.run)),
         "history": np.array(json.dumps(checkpoint.history)),
@@ -64,24 +56,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A file that `save_checkpoint` wrote.
-
-    Returns
-    -------
-    Checkpoint
-        Equal, bit for bit, to what was saved.
+    """Read a checkpoint, equal, bit for bit, to what `save_checkpoint` was given.
 
     Raises
     ------
     ValueError
         If the file is damaged or is no checkpoint.
-    OSError
-        If it cannot be read.
     """
     try:
         with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:

@@ -49,13 +49,7 @@ class DrawSummary:
 
 
 class Draws:
-    """Add up the draws of an epoch, some batches at a time.
-
-    Parameters
-    ----------
-    rhythm : numpy.ndarray of str
-        The rhythm of every window there is, shape (N,).
-    """
+    """Add up the draws of an epoch, some batches at a time, of windows of which the rhythm of each is given."""
 
     def __init__(self, rhythm: np.ndarray) -> None:
         self._names, self._codes = np.unique(rhythm, return_inverse=True)
@@ -67,18 +61,10 @@ class Draws:
         self._first_moment = self._second_moment = 0.0
 
     def add(self, indices: np.ndarray, weights: np.ndarray, norms: np.ndarray, squared_sums: np.ndarray) -> None:
-        """Add some batches.
+        """Add some batches of at least two windows.
 
-        Parameters
-        ----------
-        indices : numpy.ndarray of int
-            The windows drawn, shape (steps, batch), at least 2 a batch.
-        weights : numpy.ndarray
-            Their importance weights, same shape.
-        norms : numpy.ndarray
-            ‖g‖ of each, with its class weight and without its importance weight, same shape.
-        squared_sums : numpy.ndarray
-            ‖Σ w g‖² of each batch, shape (steps,).
+        `indices`, `weights` w and `norms` ‖g‖, with the class weight and without w, have shape (steps, batch);
+        `squared_sums`, ‖Σ w g‖² of each batch, shape (steps,).
         """
         batch = indices.shape[1]
         self._batch = batch
@@ -95,19 +81,7 @@ class Draws:
             self._second_moment += float(np.sum(np.mean(weights * squares, axis=1)))
 
     def summary(self) -> DrawSummary:
-        """Sum up all batches so far.
-
-        Returns
-        -------
-        DrawSummary
-
-        Raises
-        ------
-        ValueError
-            If nothing was added.
-        """
-        if not self._kish:
-            raise ValueError("no batch was added; there is nothing to sum up")
+        """Sum up all batches so far, of which there must be one."""
         kish = np.concatenate(self._kish)
         moments = (self._first_moment, self._second_moment, self._uniform_variance, self._variance)
         finite = bool(np.isfinite(moments).all())

@@ -45,19 +45,7 @@ class TrainingFold:
 
     @classmethod
     def load(cls, data: DataConfig, folder: Path | None = None) -> TrainingFold:
-        """Load the windows of a fold.
-
-        Parameters
-        ----------
-        data : DataConfig
-            Databases, split, fold and windows.
-        folder : pathlib.Path, optional
-            Folder of the recordings.
-
-        Returns
-        -------
-        TrainingFold
-        """
+        """Load the windows of a fold from the folder of the recordings."""
         return cls(data, load_parts(data, folder))
 
     def train(
@@ -68,28 +56,12 @@ class TrainingFold:
         *,
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
-        """Train a network on the train patients, and choose the epoch on the validation patients.
-
-        Parameters
-        ----------
-        spec : CnnSpec
-            The network.
-        config : TrainingConfig
-            How it is trained.
-        folder : pathlib.Path
-            Its own folder; a training that was interrupted there goes on.
-        on_epoch : callable, optional
-            Called with the `EpochLog` of each epoch, after its state is on disk.
-
-        Returns
-        -------
-        TrainingResult
-        """
+        """Train a network on the train patients, and choose the epoch on the validation patients: see `train`."""
         training, validation = examples(self.parts.train, config.groups), examples(self.parts.validation)
         return train(spec, training, validation, config, folder, on_epoch=on_epoch)
 
     def write_bundle(self, folder: Path, name: str, result: TrainingResult, *, selection: str) -> Bundle:
-        """Write the best epoch of a training as a bundle that says what it has seen.
+        """Write the best epoch of a training on this fold as a bundle that says what it has seen.
 
         Parameters
         ----------
@@ -98,13 +70,9 @@ class TrainingFold:
         name : str
             Name of the model on its card.
         result : TrainingResult
-            A training on this fold.
+            The training.
         selection : str
             How the network and its training were chosen, and with which patients.
-
-        Returns
-        -------
-        Bundle
         """
         synthetic = SYNTHETIC in self.data.databases
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
@@ -144,15 +112,6 @@ class TrainingFold:
 def training_of(bundle: Bundle) -> TrainingConfig:
     """Return the settings that a bundle was trained with.
 
-    Parameters
-    ----------
-    bundle : Bundle
-        Of this version, or of an older one whose settings there still are.
-
-    Returns
-    -------
-    TrainingConfig
-
     Raises
     ------
     ValueError
@@ -167,19 +126,10 @@ def training_of(bundle: Bundle) -> TrainingConfig:
 
 
 def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
-    """Say how network and training were chosen, and whether test patients had a part in that.
+    """Say on a line for the card how network and training were chosen, and whether test patients had a part in that.
 
-    Parameters
-    ----------
-    base : Bundle or None
-        The model whose network and training are repeated, if there is one.
-    tested : collection of str
-        The patients that the new model is to be tested on.
-
-    Returns
-    -------
-    str
-        A line for the card.
+    `base` is the model whose network and training are repeated, if there is one; `tested` are the patients that the
+    new model is to be tested on.
     """
     if base is None:
         return "network and training were given, not searched"
@@ -193,19 +143,7 @@ def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
 
 
 def examples(windows: WindowSet, groups: Groups = "rhythm") -> Examples:
-    """Make of windows what a network is trained on.
-
-    Parameters
-    ----------
-    windows : WindowSet
-        Windows of the clear classes.
-    groups : {"rhythm", "rhythm-patient"}
-        Which windows samplers take together: those of one AHA class, or of one AHA class in one patient.
-
-    Returns
-    -------
-    ecg_shock.training.trainer.Examples
-    """
+    """Make of windows what a network is trained on; `groups` says which windows samplers take together."""
     names = windows.aha_class
     if groups == "rhythm-patient":
         names = np.array(["\t".join(pair) for pair in zip(windows.aha_class, windows.patient, strict=True)])
@@ -214,17 +152,6 @@ def examples(windows: WindowSet, groups: Groups = "rhythm") -> Examples:
 
 
 def patients(windows: WindowSet) -> list[str]:
-    """Name the patients of windows; synthetic ones only if there are no others.
-
-    Parameters
-    ----------
-    windows : WindowSet
-        Windows of one role: train, validation or test.
-
-    Returns
-    -------
-    list of str
-        Sorted.
-    """
+    """Name the patients of windows, sorted; synthetic ones only if there are no others."""
     real = windows.database != SYNTHETIC
     return sorted(set(windows.patient[real if real.any() else ~real].tolist()))

@@ -56,11 +56,6 @@ def gradient_scores(
     class_weights : numpy.ndarray
         The weight c of each window's class in the objective; same shape.
 
-    Returns
-    -------
-    numpy.ndarray
-        Scores, float64, same shape.
-
     Examples
     --------
     >>> gradient_scores(np.zeros(1), np.array([3.0]), np.array([True]), np.ones(1))
@@ -100,12 +95,6 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
     numpy.ndarray
         Probabilities that sum to 1, shape (N,). Uniform where all scores are zero or where one is not finite.
 
-    Raises
-    ------
-    ValueError
-        If the name is unknown, the floor out of range, there is no window, a shape differs, the groups are not
-        integers, or a score is negative.
-
     Notes
     -----
     Where this deviates from RAS [1]_, of which only the abstract says what its regularisation is:
@@ -120,21 +109,8 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
     >>> sampling_distribution("ras", np.array([0.0, 3.0]), np.array([0, 1]), floor=0.2)
     array([0.1, 0.9])
     """
-    scores, groups = np.asarray(scores, dtype=np.float64), np.asarray(groups)
     if name not in SAMPLERS:
         raise ValueError(f"sampler is {name!r}; allowed are {SAMPLERS}")
-    if not 0 <= floor <= 1:
-        raise ValueError(f"floor is {floor!r}; it must be from 0 (scores alone) to 1 (uniform)")
-    if scores.ndim != 1 or scores.size == 0 or groups.shape != scores.shape:
-        raise ValueError(
-            f"scores and groups have shapes {scores.shape} and {groups.shape}; "
-            "they must be one-dimensional, equally long and not empty"
-        )
-    if not np.issubdtype(groups.dtype, np.integer):
-        raise ValueError(f"groups has type {groups.dtype}; it must be integer")
-    if np.any(scores < 0):
-        raise ValueError(f"a score is {scores.min()!r}; norms are not negative")
-
     uniform = np.full(scores.size, 1.0 / scores.size)
     if name == "uniform" or not np.isfinite(scores).all() or scores.max() == 0:
         return uniform
@@ -153,18 +129,8 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
     """Give how much importance sampling can gain: the root of the second moments' ratio, uniform to the given.
 
-    Parameters
-    ----------
-    name : {"uniform", "class", "ras"}
-        How to draw, without a floor.
-    scores : numpy.ndarray
-        Norm of each window's gradient, shape (N,), not negative.
-    groups : numpy.ndarray
-        The group of each window, integers of shape (N,).
+    The arguments are those of `sampling_distribution`, without a floor. The result is
 
-    Returns
-    -------
-    float
         τ ≥ 1: √(mean s²) / mean s for "ras", as in [1]_; √(mean s²) over the mean of the groups'
         root-mean-squares for "class"; 1 for "uniform", and where all scores are zero or one is not finite.
 
@@ -208,11 +174,6 @@ class Sampler:
     seed : int
         Seed of the sampler's own random numbers.
 
-    Raises
-    ------
-    ValueError
-        If the name is unknown, the floor or the gate out of range, there is no window, or the groups are not integers.
-
     Examples
     --------
     >>> sampler = Sampler("ras", groups=[0, 0, 1, 1], floor=0.2, seed=1)
@@ -229,15 +190,11 @@ class Sampler:
         gate: float = GATE,
         seed: int = 0,
     ) -> None:
-        if not MIN_FLOOR <= floor <= 1:
-            raise ValueError(f"floor is {floor!r}; it must be from {MIN_FLOOR:g}, or windows are never drawn, to 1")
-        if not 1 <= gate < np.inf:
-            raise ValueError(f"gate is {gate!r}; it must be 1 (always open) or above")
         self.name = name
         self.floor = floor
         self.gate = gate
         groups = np.asarray(groups)
-        self._p = sampling_distribution(name, np.ones(groups.shape), groups, floor)  # refuses what are no groups
+        self._p = sampling_distribution(name, np.ones(groups.shape), groups, floor)
         _, self._groups = np.unique(groups, return_inverse=True)
         self._sizes = np.bincount(self._groups)
         self._rng = np.random.default_rng(seed)
@@ -277,7 +234,7 @@ class Sampler:
         Returns
         -------
         indices : numpy.ndarray of int64
-            The windows drawn, of the shape asked for.
+            The windows drawn.
         weights : numpy.ndarray of float64
             1/(N p) of each; a batch's loss is the sum of the weighted losses divided by the batch size, not by the
             sum of the weights, which would be biased. For "obs", 1.
@@ -291,50 +248,18 @@ class Sampler:
         return indices, (1.0 / self._p.size) / self._p[indices]
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Learn the scores of windows that were visited.
+        """Learn the scores of windows that were visited; one may come more than once.
 
         The square of each visited window's score moves half-way to the mean square of its new scores, or further the
         older it is; all others grow older by these draws. Scores that are not finite are ignored.
-
-        Parameters
-        ----------
-        indices : numpy.ndarray of int
-            The windows, any shape; a window may come more than once.
-        scores : numpy.ndarray
-            Their new scores, same shape.
-
-        Raises
-        ------
-        ValueError
-            If a score is negative.
         """
-        if np.any(scores < 0):
-            raise ValueError(f"a score is {np.nanmin(scores)!r}; norms are not negative")
         indices, scores = np.ravel(indices), np.ravel(scores)
         known = np.isfinite(scores)
         self._average(indices[known], scores[known], indices.size)
         self._learn(1.0 - 0.5 ** (indices.size / self._scores.size / GAIN_HALF_LIFE_EPOCHS))
 
     def rescore(self, scores: np.ndarray) -> None:
-        """Learn a score of every window, as `update` does, and set the gain to what is then known.
-
-        Scores that are not finite are ignored.
-
-        Parameters
-        ----------
-        scores : numpy.ndarray
-            Shape (N,).
-
-        Raises
-        ------
-        ValueError
-            If there are more or fewer scores than windows, or one is negative.
-        """
-        if np.shape(scores) != self._scores.shape or np.any(scores < 0):
-            raise ValueError(
-                f"scores have shape {np.shape(scores)} and the least is {np.nanmin(scores, initial=np.inf)!r}; "
-                f"they must have shape {self._scores.shape} and be 0 or above"
-            )
+        """Learn a score of every window, as `update` does, and set the gain to what is then known."""
         known = np.flatnonzero(np.isfinite(scores))
         self._average(known, scores[known], 0)
         self._learn(1.0)
@@ -350,18 +275,7 @@ class Sampler:
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from a state that `state` returned.
-
-        Parameters
-        ----------
-        state : mapping of str to numpy.ndarray
-            The state of a sampler of the same name and the same windows.
-
-        Raises
-        ------
-        ValueError
-            If the state is of another number of windows.
-        """
+        """Go on from a state that `state` of a sampler of the same name and windows returned."""
         if state["scores"].shape != self._scores.shape or state["ages"].shape != self._scores.shape:
             raise ValueError(f"the state is of {state['scores'].size} windows; this sampler has {self._scores.size}")
         self._scores, self._ages = state["scores"].copy(), state["ages"].copy()

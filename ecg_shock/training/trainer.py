@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ecg_shock.files import commit, flatten, versions, write_text
+from ecg_shock.models.bundle import logit_of
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
 from ecg_shock.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ecg_shock.training.draws import Draws, DrawSummary
@@ -117,11 +118,6 @@ class Examples:
         Names of the rhythms, such as AHA classes, shape (N,): the history says what share of the draws each had.
     groups : numpy.ndarray of int, optional
         Groups that the sampler knows apart, shape (N,); if not given, the rhythms.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, there is no window, or a sample is not finite.
     """
 
     ecg: np.ndarray
@@ -165,18 +161,9 @@ class EpochLog:
         The same objective on the validation windows, without dropout. With `balanced`, the mean of both classes' means.
     sensitivity, specificity, balanced_accuracy : float
         On the validation windows at probability 0.5, from 0 to 1.
-    drawn : dict of str to float
-        Share of each rhythm among the windows drawn.
-    kish : float
-        Kish's effective size of a batch, (Σw)²/Σw², mean over the epoch's batches: what the weights' spread leaves.
-    largest_weight : float
-        Largest importance weight.
-    gain : float or None
-        τ, how much importance sampling by the epoch's gradients could gain at most (`sampler.gain`).
-    effective_batch : float or None
-        The batch that uniform sampling would need for the same variance of the mean gradient. Like `gain` it is
-        estimated from the epoch's own draws and concerns the gradient of the last layer; None for a biased sampler,
-        and where chance made a variance negative.
+    drawn, kish, largest_weight, gain, effective_batch
+        As in `DrawSummary`; `gain` and `effective_batch` concern the gradient of the last layer, and are None for a
+        biased sampler.
     seconds : float
         Wall-clock time; not compared, since it never repeats.
     """
@@ -266,16 +253,11 @@ def train(
     on_epoch : callable, optional
         Called with the `EpochLog` of each epoch trained now, after its state is on disk.
 
-    Returns
-    -------
-    TrainingResult
-        The history and the best epoch.
-
     Raises
     ------
     ValueError
-        If a part has one class only or windows of another length than the network, or if the folder holds a run of
-        another network, configuration or data (more epochs or patience are allowed), or a damaged checkpoint.
+        If a set of windows has one class only or another length than the network takes, or if the folder holds a run
+        of another network, configuration or data (more epochs or patience are allowed), or a damaged checkpoint.
     DivergedError
         If a loss is not finite. The folder keeps the epochs before (`read_result`).
 
@@ -297,8 +279,8 @@ def train(
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, history = _resume(folder, run)
-    if checkpoint is None:
-        _write_origin(folder)
+    if checkpoint is None:  # a bundle may be written long after, by other versions
+        write_text(folder / ORIGIN_NAME, json.dumps({"commit": commit(), "versions": versions()}, indent=1))
     if _is_finished(history, config):
         return TrainingResult(folder, spec, config, tuple(history))
 
@@ -374,16 +356,7 @@ def train(
 
 
 def read_result(folder: Path) -> TrainingResult:
-    """Read what a training came to, finished or not, from its folder.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        A folder that `train` wrote.
-
-    Returns
-    -------
-    TrainingResult
+    """Read what a training came to, finished or not, from the folder that `train` wrote.
 
     Raises
     ------
@@ -460,7 +433,10 @@ def _log(
 ) -> EpochLog:
     towards_label = np.where(shockable, logits, -logits).astype(np.float64)
     cross_entropy = np.logaddexp(0.0, -towards_label)
-    shock = logits >= math.log(THRESHOLD / (1.0 - THRESHOLD))
+    shock = logits >= logit_of(THRESHOLD)
+    drawn = asdict(draws)
+    if config.sampler in BIASED:  # whose draws estimate the gradient of another objective
+        drawn |= {"gain": None, "effective_batch": None}
     sensitivity, specificity = float(shock[shockable].mean()), float((~shock[~shockable]).mean())
     return EpochLog(
         epoch=epoch,
@@ -469,11 +445,7 @@ def _log(
         sensitivity=sensitivity,
         specificity=specificity,
         balanced_accuracy=(sensitivity + specificity) / 2,
-        drawn=draws.drawn,
-        kish=draws.kish,
-        largest_weight=draws.largest_weight,
-        gain=None if config.sampler in BIASED else draws.gain,
-        effective_batch=None if config.sampler in BIASED else draws.effective_batch,
+        **drawn,
         seconds=time.perf_counter() - started,
     )
 
@@ -500,38 +472,25 @@ def _diverged(
 
 def _describe_run(spec: CnnSpec, training: Examples, validation: Examples, config: TrainingConfig) -> dict[str, Any]:
     """Return what makes a run the one it is, as it comes back from JSON."""
-    run = {
-        "format": CHECKPOINT_FORMAT,
-        "network": asdict(spec),
-        "config": config.model_dump(),
-        "data": {"training": _describe_data(training), "validation": _describe_data(validation)},
+    data = {
+        name: {
+            "windows": len(part.ecg),
+            "shockable": int(part.shockable.sum()),
+            "sha256": digest(part.ecg, part.shockable, part.groups.astype(np.int64), part.rhythm),
+        }
+        for name, part in (("training", training), ("validation", validation))
     }
+    run = {"format": CHECKPOINT_FORMAT, "network": asdict(spec), "config": config.model_dump(), "data": data}
     return json.loads(json.dumps(run))
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """Hash what a network is trained and selected on.
-
-    Parameters
-    ----------
-    *arrays : numpy.ndarray
-        Numbers, or names, in the order in which they are used.
-
-    Returns
-    -------
-    str
-        SHA-256 in hexadecimal.
-    """
+    """Return the SHA-256 of arrays of numbers or names in this order: of what a network is trained and selected on."""
     sha = hashlib.sha256()
     for array in arrays:
         names = array.dtype.kind == "U"
         sha.update("\n".join(array.tolist()).encode() if names else np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
-
-
-def _describe_data(part: Examples) -> dict[str, Any]:
-    found = digest(part.ecg, part.shockable, part.groups.astype(np.int64), part.rhythm)
-    return {"windows": len(part.ecg), "shockable": int(part.shockable.sum()), "sha256": found}
 
 
 def _check_same_run(stored: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
@@ -562,12 +521,6 @@ def _values(variables: Sequence[Any]) -> list[np.ndarray]:
 def _assign(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-
-
-def _write_origin(folder: Path) -> None:
-    """Note what the training began with: a bundle may be written long after, by other versions."""
-    text = json.dumps({"commit": commit(), "versions": versions()}, indent=1)
-    write_text(folder / ORIGIN_NAME, text)
 
 
 def _write_history(folder: Path, history: Sequence[EpochLog]) -> None:

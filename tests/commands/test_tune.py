@@ -17,6 +17,7 @@ from ecg_shock.data.datasets import Parts
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import locked
 from ecg_shock.search.study import read_study
+from ecg_shock.search.trials import Trial
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +135,18 @@ def test_synthetic_windows_are_not_counted_as_patients(
     told = capsys.readouterr().out
     assert told.count("5 (1)") == 2
     assert "train: synthetic/7\n" in told
+
+
+def test_table_shows_the_best(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """The table shows as many trials as asked for, best first, and counts the failed."""
+    monkeypatch.setattr(tune, "console", Console(width=120))
+    common = {"filters": (5,), "kernels": (10,), "learning_rate": 1e-3, "seed": 0, "parameters": 61, "macs": 1000}
+    trials = tuple(Trial(name=f"{bac}", balanced_accuracy=bac, **common) for bac in (0.9, 0.94, 0.95))
+    tune._show_trials((*trials, Trial(name="f", error="died, badly", **common)), " · synthetic", rows=2)
+    shown = capsys.readouterr().out
+    assert shown.index("95.00") < shown.index("94.00")
+    assert "90.00" not in shown
+    assert "4 trained, 2 shown, 1 failed" in shown
 
 
 def test_damaged_result_is_named(tmp_path: Path):

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from ecg_shock.models import CnnSpec
-from ecg_shock.search.consensus import ConsensusConfig, best_trials, candidates, choose, round_to_grid, settings
+from ecg_shock.search.consensus import ConsensusConfig, _best_trials, _round_to_grid, candidates, choose, settings
 from ecg_shock.search.trials import Trial
 
 PUBLISHED_FILTERS, PUBLISHED_KERNELS = (20, 15, 15, 10, 5), (10, 10, 10, 10, 10)
@@ -58,7 +58,7 @@ def test_result_lies_inside_the_top_set_and_does_not_depend_on_the_order(seed: i
     config = ConsensusConfig(top=6)
     found = candidates(trials, config, step=5)
     assert candidates(draw.sample(trials, len(trials)), config, step=5) == found
-    assert [candidate.depth for candidate in found] == [1, 2, 3, 4]
+    assert [len(candidate.filters) for candidate in found] == [1, 2, 3, 4]
     for candidate in found:
         assert len(candidate.top) <= 6
         for values, name in ((candidate.filters, "filters"), (candidate.kernels, "kernels")):
@@ -71,7 +71,7 @@ def test_result_lies_inside_the_top_set_and_does_not_depend_on_the_order(seed: i
 @pytest.mark.parametrize(("value", "rounded"), [(5, 5), (7.5, 5), (7.6, 10), (12.5, 10), (10, 10), (95, 95)])
 def test_half_way_goes_to_the_smaller_network(value: float, rounded: int):
     """Rounding agrees with the nearest grid point, the lower of two that are equally near."""
-    assert round_to_grid(value, 5) == rounded == min(range(5, 105, 5), key=lambda g: (abs(g - value), g))
+    assert _round_to_grid(value, 5) == rounded == min(range(5, 105, 5), key=lambda g: (abs(g - value), g))
 
 
 def test_ties_go_to_lower_loss_then_fewer_parameters():
@@ -82,13 +82,13 @@ def test_ties_go_to_lower_loss_then_fewer_parameters():
         trial("low", 0.9, loss=0.1, parameters=300),
     ]
     for order in itertools.permutations(trials):
-        assert [t.name for t in best_trials(order, ConsensusConfig(top=2))] == ["low", "few"]
+        assert [t.name for t in _best_trials(order, ConsensusConfig(top=2))] == ["low", "few"]
 
 
 def test_within_takes_all_close_to_the_best():
     """`within` counts a trial that is exactly as far off as allowed, and none beyond."""
     trials = [trial("a", 0.995), trial("b", 0.994), trial("c", 0.9939), trial("d", 0.995)]
-    assert {t.name for t in best_trials(trials, ConsensusConfig(within=0.001))} == {"a", "b", "d"}
+    assert {t.name for t in _best_trials(trials, ConsensusConfig(within=0.001))} == {"a", "b", "d"}
 
 
 def test_failed_trials_do_not_count():

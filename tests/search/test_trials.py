@@ -1,16 +1,14 @@
-"""The ledger: trials survive the disk, are ranked, and tabulated."""
+"""The ledger: trials survive the disk, are ranked, and written as CSV."""
 
 from __future__ import annotations
 
 import csv
-import io
 import math
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from ecg_shock.search.trials import Trial, rank, read_trial, read_trials, table, write_csv, write_trial
+from ecg_shock.search.trials import Trial, rank, read_trial, read_trials, write_csv, write_trial
 
 
 @pytest.fixture
@@ -58,16 +56,6 @@ def test_csv_has_every_trial_and_ranks_the_good_ones(tmp_path: Path, trials: lis
     assert rows[3]["error"] == "died, badly"
 
 
-def test_table_shows_the_best(trials: list[Trial]):
-    """The table shows as many as asked for, best first, and counts the failed."""
-    stream = io.StringIO()
-    Console(file=stream, width=200).print(table(trials, title="study", rows=2))
-    shown = stream.getvalue()
-    assert "95.00" in shown
-    assert "90.00" not in shown
-    assert "1 failed" in shown
-
-
-def test_rank_leaves_failed_trials_out(trials: list[Trial]):
+def test_rank_excludes_failed_trials(trials: list[Trial]):
     """Only trials with a result are ranked."""
     assert [trial.name for trial in rank(trials)] == ["2", "1", "0"]

@@ -157,9 +157,3 @@ def test_squared_sums_alone_that_overflowed_have_no_estimate():
         draws = Draws(np.array(["a", "b"]))
         draws.add(np.array([[0, 1]]), np.ones((1, 2)), np.ones((1, 2)), np.array([squared_sum], np.float32))
         assert draws.summary().effective_batch is None
-
-
-def test_nothing_added_is_refused():
-    """Without a batch there is nothing to sum up, and no division by zero."""
-    with pytest.raises(ValueError, match="no batch was added"):
-        Draws(np.array(["a"])).summary()
