@@ -20,12 +20,13 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from ecg_shock.data.recordings import Episode, Recording
+from ecg_shock.rhythms import RHYTHMS
 
 DATABASE = "synthetic"
 FS_RANGE_HZ = (125.0, 2000.0)  # mains of 60 Hz is below half the rate
@@ -121,13 +122,9 @@ class _Heart:
     sinus_rr_s: float
 
 
-@dataclass(frozen=True)
-class _Strip:
-    """A segment of one rhythm before the electrode: mV, and the times and codes of its beats, if it has any."""
-
-    signal: np.ndarray
-    beats_s: np.ndarray = field(default_factory=partial(np.empty, 0))
-    codes: tuple[str, ...] = ()
+# A segment of one rhythm before the electrode: mV, the times of its beats in s, and their code or codes.
+_Segment = tuple[np.ndarray, np.ndarray, str | np.ndarray]
+NO_BEATS = np.empty(0)
 
 
 def synthetic_recordings(
@@ -182,15 +179,21 @@ def synthetic_recordings(
 
 def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,)))
-    heart = _draw_heart(rng)
+    heart = _Heart(
+        p_wave=np.array([[rng.uniform(*P_MV)], [-rng.uniform(*P_BEFORE_S)], [rng.uniform(*P_WIDTH_S)], [0.0]]),
+        qrs_t=_draw_qrs_t(rng),
+        ectopic=_draw_ectopic(rng),
+        other_ectopic=_draw_ectopic(rng),
+        sinus_rr_s=60 / rng.uniform(*SINUS_BPM),
+    )
     codes = [str(code) for code in rng.permutation(_codes_of_patient(k))]
     n = round(seconds * fs)
-    strips = [KINDS[code][1](rng, heart, n / fs, fs) for code in codes]
+    segments = [KINDS[code][1](rng, heart, n / fs, fs) for code in codes]
     edges_s = (np.arange(len(codes) + 1) * n / fs).tolist()
-    quiet = np.repeat([code in QUIET_KINDS for code in codes], n)
+    quiet = np.repeat([code in ("asystole", "fine_vf") for code in codes], n)
     name = f"p{k + 1:03d}"
     return Recording(
-        signal=_measure(rng, np.concatenate([strip.signal for strip in strips]), quiet, fs)[:, None],
+        signal=_measure(rng, np.concatenate([signal for signal, _, _ in segments]), quiet, fs)[:, None],
         fs=fs,
         leads=("II",),
         name=name,
@@ -200,8 +203,8 @@ def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
             Episode(start, end, KINDS[code][0], code)
             for start, end, code in zip(edges_s[:-1], edges_s[1:], codes, strict=True)
         ),
-        beats_s=np.concatenate([start + strip.beats_s for start, strip in zip(edges_s[:-1], strips, strict=True)]),
-        beat_codes=tuple(code for strip in strips for code in strip.codes),
+        beats_s=np.concatenate([start + beats_s for start, (_, beats_s, _) in zip(edges_s, segments, strict=False)]),
+        beat_codes=tuple(np.concatenate([np.full(len(beats_s), code) for _, beats_s, code in segments]).tolist()),
     )
 
 
@@ -217,16 +220,6 @@ def _codes_of_patient(k: int) -> list[str]:
         OTHER_NONSHOCKABLE[2 * k % len(OTHER_NONSHOCKABLE)],
         OTHER_NONSHOCKABLE[(2 * k + 1) % len(OTHER_NONSHOCKABLE)],
     ]
-
-
-def _draw_heart(rng: np.random.Generator) -> _Heart:
-    return _Heart(
-        p_wave=np.array([[rng.uniform(*P_MV)], [-rng.uniform(*P_BEFORE_S)], [rng.uniform(*P_WIDTH_S)], [0.0]]),
-        qrs_t=_draw_qrs_t(rng),
-        ectopic=_draw_ectopic(rng),
-        other_ectopic=_draw_ectopic(rng),
-        sinus_rr_s=60 / rng.uniform(*SINUS_BPM),
-    )
 
 
 def _draw_qrs_t(rng: np.random.Generator) -> np.ndarray:
@@ -268,29 +261,29 @@ def _draw_ectopic(rng: np.random.Generator) -> np.ndarray:
 
 def _draw_sinus(
     rng: np.random.Generator, heart: _Heart, seconds: float, fs: float, bpm: tuple[float, float] | None = None
-) -> _Strip:
+) -> _Segment:
     """Sinus rhythm at the patient's own rate, or at a rate of a range."""
     mean_rr_s = 60 / rng.uniform(*bpm) if bpm else heart.sinus_rr_s
     beats_s, rr_s = _regular_beats(rng, mean_rr_s, seconds)
     p_qrs_t = np.hstack([heart.p_wave, heart.qrs_t])
-    return _strip(_draw_beats(rng, p_qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
+    return _draw_beats(rng, p_qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N"
 
 
-def _draw_svt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_svt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     """P waves are hidden in the T waves, so none are drawn."""
     beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*SVT_BPM), seconds, SVT_RR_VARIATION)
-    return _strip(_draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "A")
+    return _draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "A"
 
 
-def _draw_af(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_af(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     beats_s, rr_s = _irregular_beats(rng, 60 / rng.uniform(*AF_BPM), rng.uniform(*AF_RR_VARIATION), seconds)
     wave_hz = rng.uniform(*AF_WAVE_HZ)
     waves = _band_noise(rng, round(seconds * fs), fs, 0.85 * wave_hz, 1.15 * wave_hz)
     signal = _draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs)
-    return _strip(signal + _log_uniform(rng, FIBRILLATORY_WAVE_MV) * waves, beats_s, "N")
+    return signal + _log_uniform(rng, FIBRILLATORY_WAVE_MV) * waves, beats_s, "N"
 
 
-def _draw_ventricular_ectopy(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_ventricular_ectopy(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     """Sinus rhythm whose every second to sixth beat is premature, wide, and followed by a pause."""
     beats_s, rr_s = _regular_beats(rng, heart.sinus_rr_s, seconds)
     ectopic = np.arange(len(beats_s)) % rng.integers(2, 7) == 1
@@ -300,11 +293,10 @@ def _draw_ventricular_ectopy(rng: np.random.Generator, heart: _Heart, seconds: f
     scale = rng.uniform(*PREMATURE_HEIGHT) * np.ptp(heart.qrs_t[0])
     wide = scale * _draw_beats(rng, heart.ectopic, beats_s[ectopic], rr_s[ectopic], seconds, fs)
     inside = beats_s >= 0
-    codes = np.where(ectopic, "V", "N")[inside]
-    return _Strip(sinus + wide, beats_s[inside], tuple(str(code) for code in codes))
+    return sinus + wide, beats_s[inside], np.where(ectopic, "V", "N")[inside]
 
 
-def _draw_heart_block(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_heart_block(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     """Every second to fourth P wave blocked, or all, with an escape rhythm."""
     p_s, p_rr_s = _regular_beats(rng, 60 / rng.uniform(*ATRIAL_BPM), seconds)
     if rng.random() < 0.5:
@@ -313,38 +305,38 @@ def _draw_heart_block(rng: np.random.Generator, heart: _Heart, seconds: float, f
         conducted = np.arange(len(p_s)) % rng.integers(2, 5) != 1
         beats_s, rr_s = p_s[conducted], p_rr_s[conducted]
     atria = _draw_beats(rng, heart.p_wave, p_s, p_rr_s, seconds, fs)
-    return _strip(atria + _draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
+    return atria + _draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N"
 
 
-def _draw_paced(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_paced(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     """Wide beats, each after a spike of the pacemaker."""
     beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*PACED_BPM), seconds, PACED_RR_VARIATION)
     spike = np.array([[rng.choice([-1.0, 1.0]) * _log_uniform(rng, PACING_SPIKE_MV)], [-0.08], [0.003], [0.0]])
     wide = _log_uniform(rng, QRS_MV) * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
-    return _strip(wide + _draw_beats(rng, spike, beats_s, rr_s, seconds, fs), beats_s, "/")
+    return wide + _draw_beats(rng, spike, beats_s, rr_s, seconds, fs), beats_s, "/"
 
 
-def _draw_idioventricular(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_idioventricular(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*IDIOVENTRICULAR_BPM), seconds)
     signal = _log_uniform(rng, QRS_MV) * _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
-    return _strip(signal, beats_s, "V")
+    return signal, beats_s, "V"
 
 
-def _draw_flutter(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_flutter(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     """Tachycardia so fast that its complexes run into a sine; databases count it as VF and mark no beats."""
-    return _Strip(_draw_tachycardia(rng, heart, seconds, fs, FLUTTER_BPM).signal)
+    return _draw_tachycardia(rng, heart, seconds, fs, FLUTTER_BPM)[0], NO_BEATS, ""
 
 
 def _draw_tachycardia(
     rng: np.random.Generator, heart: _Heart, seconds: float, fs: float, bpm: tuple[float, float]
-) -> _Strip:
+) -> _Segment:
     beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*bpm), seconds, rng.uniform(*VT_RR_VARIATION))
     signal = _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
     swing = 1 + rng.uniform(*VT_SWING) * _band_noise(rng, len(signal), fs, 0.05, 0.5)
-    return _strip(_to_peak_to_peak(signal * swing, _log_uniform(rng, VT_MV)), beats_s, "V")
+    return _to_peak_to_peak(signal * swing, _log_uniform(rng, VT_MV)), beats_s, "V"
 
 
-def _draw_polymorphic_vt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_polymorphic_vt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     """Turn the axis, as in torsade de pointes: two forms of beat come and go, and change sign."""
     beats_s, rr_s = _irregular_beats(rng, 60 / rng.uniform(*POLYMORPHIC_VT_BPM), POLYMORPHIC_RR_VARIATION, seconds)
     turn = 2 * np.pi * (rng.uniform(*TORSADE_HZ) * np.arange(round(seconds * fs)) / fs + rng.random())
@@ -354,15 +346,15 @@ def _draw_polymorphic_vt(rng: np.random.Generator, heart: _Heart, seconds: float
         * np.sin(turn)
         * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
     )
-    return _strip(_to_peak_to_peak(signal, _log_uniform(rng, VT_MV)), beats_s, "V")
+    return _to_peak_to_peak(signal, _log_uniform(rng, VT_MV)), beats_s, "V"
 
 
-def _draw_coarse_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    return _Strip(_fibrillation(rng, _log_uniform(rng, COARSE_VF_MV), seconds, fs))
+def _draw_coarse_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
+    return _fibrillation(rng, _log_uniform(rng, COARSE_VF_MV), seconds, fs), NO_BEATS, ""
 
 
-def _draw_fine_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    return _Strip(_fibrillation(rng, rng.uniform(*FINE_VF_MV), seconds, fs))
+def _draw_fine_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
+    return _fibrillation(rng, rng.uniform(*FINE_VF_MV), seconds, fs), NO_BEATS, ""
 
 
 def _fibrillation(rng: np.random.Generator, peak_to_peak_mv: float, seconds: float, fs: float) -> np.ndarray:
@@ -378,26 +370,26 @@ def _fibrillation(rng: np.random.Generator, peak_to_peak_mv: float, seconds: flo
     return _to_peak_to_peak((amplitude * carrier * (1 + overtone)).real + rest, peak_to_peak_mv)
 
 
-def _draw_asystole(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_asystole(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     """Nothing, or P waves that no beat follows."""
     p_s, p_rr_s = _regular_beats(rng, 60 / rng.uniform(*ATRIAL_BPM), seconds)
     p_wave = np.array([[rng.choice([0.0, BLOCKED_P_WAVE_MV])], [0.0], [0.03], [0.0]])
-    return _Strip(_draw_beats(rng, p_wave, p_s, p_rr_s, seconds, fs))
+    return _draw_beats(rng, p_wave, p_s, p_rr_s, seconds, fs), NO_BEATS, ""
 
 
-def _draw_noise(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_noise(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Segment:
     """Broadband noise, motion, or steps between two levels, over a heart that beats on unseen."""
     n = round(seconds * fs)
     broadband = _band_noise(rng, n, fs, 1.0, 100.0)
     motion = _band_noise(rng, n, fs, 0.3, 8.0) * np.exp(_band_noise(rng, n, fs, 0.05, 0.5))
     steps = np.sign(_band_noise(rng, n, fs, 0.2, 3.0))
     level = _log_uniform(rng, (0.4, 3.0))
-    beats = _draw_sinus(rng, heart, seconds, fs).signal
-    return _Strip(beats + level * (broadband, motion, steps)[rng.integers(3)])
+    beats = _draw_sinus(rng, heart, seconds, fs)[0]
+    return beats + level * (broadband, motion, steps)[rng.integers(3)], NO_BEATS, ""
 
 
 # For each kind its name in `ecg_shock.rhythms`, and what draws it.
-KINDS: dict[str, tuple[str, Callable[[np.random.Generator, _Heart, float, float], _Strip]]] = {
+KINDS: dict[str, tuple[str, Callable[[np.random.Generator, _Heart, float, float], _Segment]]] = {
     "normal_sinus": ("normal_sinus", _draw_sinus),
     "atrial_fibrillation": ("atrial_fibrillation", _draw_af),
     "svt": ("svt", _draw_svt),
@@ -415,16 +407,7 @@ KINDS: dict[str, tuple[str, Callable[[np.random.Generator, _Heart, float, float]
     "slow_vt": ("vt", partial(_draw_tachycardia, bpm=SLOW_VT_BPM)),
     "noise": ("noise", _draw_noise),
 }
-QUIET_KINDS = ("asystole", "fine_vf")
-OTHER_NONSHOCKABLE = (
-    "atrial_fibrillation",
-    "svt",
-    "ventricular_ectopy",
-    "sinus_bradycardia",
-    "heart_block",
-    "paced",
-    "idioventricular",
-)
+OTHER_NONSHOCKABLE = [kind for kind, (rhythm, _) in KINDS.items() if RHYTHMS.get(rhythm) == "other_nonshockable"]
 
 
 def _measure(rng: np.random.Generator, signal: np.ndarray, quiet: np.ndarray, fs: float) -> np.ndarray:
@@ -485,10 +468,6 @@ def _draw_beats(
     n = round(seconds * fs)
     padded = np.bincount((samples + before).ravel(), (waves * breath[:, None]).ravel(), n + before + after)
     return padded[before : before + n]
-
-
-def _strip(signal: np.ndarray, beats_s: np.ndarray, code: str) -> _Strip:
-    return _Strip(signal, beats_s, (code,) * len(beats_s))
 
 
 def _band_noise(rng: np.random.Generator, n: int, fs: float, low_hz: float, high_hz: float) -> np.ndarray:

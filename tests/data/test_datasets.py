@@ -203,7 +203,7 @@ def test_cache_key_covers_what_makes_the_windows(empty_cache: Path, monkeypatch:
 
 def test_cache_key_covers_the_manifest(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One changed digit in a manifest asks for the recordings again, and is told where they were looked for."""
-    monkeypatch.setattr(parts, "labelled_recordings", lambda name, folder: parts.synthetic.synthetic_recordings(1, 0))
+    monkeypatch.setattr(parts, "labelled_recordings", lambda name, folder: parts.synthetic_recordings(1, 0))
     digest = "0" * 64
     for digit in "12":
         manifest = tmp_path / "mine.toml"

@@ -17,7 +17,6 @@ from ecg_shock.data.windows import (
     LabelPolicy,
     WindowSet,
     amplitude_mv,
-    class_table,
     concatenate,
     cut_windows,
     rate_bpm,
@@ -287,7 +286,6 @@ def test_leads_come_in_order_and_are_judged_by_themselves() -> None:
     assert windows.lead.tolist() == ["II"] * 3 + ["V5"] * 3
     assert windows.aha_class.tolist() == ["fine_vf"] * 3 + ["coarse_vf"] * 3
     assert set(cut_windows(record(signal, (0, 30, "vf")), 10.0).lead) == {"II"}
-    assert class_table(windows)[0] == ("made_up", "coarse_vf", 1, 3, 30.0)
 
 
 def test_preprocessing_is_the_one_asked_for() -> None:
