@@ -42,14 +42,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ecg_shock.data.manifests import Manifest
 from ecg_shock.data.recordings import Episode, Recording, read_record, read_wfdb_header, reading
-
-if TYPE_CHECKING:
-    from ecg_shock.data.manifests import Manifest
 
 # Beat annotations by https://archive.physionet.org/physiobank/annotations.shtml
 BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?")

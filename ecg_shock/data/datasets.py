@@ -118,10 +118,8 @@ class Parts:
     test: WindowSet
 
     def __post_init__(self) -> None:
-        patients = [set(part.patient.tolist()) for part in (self.train, self.validation, self.test)]
-        for a, b in ((0, 1), (0, 2), (1, 2)):
-            if patients[a] & patients[b]:
-                raise ValueError(f"patients {sorted(patients[a] & patients[b])!r} are in two parts of the run.")
+        # A fold refuses a patient that two of them share.
+        Fold(*(frozenset(windows.patient.tolist()) for windows in (self.train, self.validation, self.test)))
 
 
 def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
@@ -141,9 +139,8 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
     FileNotFoundError
         If a database is not there.
     """
-    fold = _fold(data)
-    first_lead = _load_known(data, fold, folder, "first")
-    train = first_lead if data.train_leads == "first" else _load_known(data, fold, folder, data.train_leads)
+    fold, first_lead = _load_known(data, folder, "first")
+    train = first_lead if data.train_leads == "first" else _load_known(data, folder, data.train_leads)[1]
     train = train.select(_of(fold.train, train) & _clear(train))
     if data.supplement:
         added = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
@@ -157,8 +154,7 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
 
 def load_test(data: DataConfig, folder: Path | None = None) -> WindowSet:
     """Load the test part of a run alone, as `load_parts` does."""
-    fold = _fold(data)
-    windows = _load_known(data, fold, folder, "first")
+    fold, windows = _load_known(data, folder, "first")
     return windows.select(_of(fold.test, windows))
 
 
@@ -189,20 +185,17 @@ def shockable(windows: WindowSet) -> np.ndarray:
     return np.isin(windows.aha_class, SHOCKABLE)
 
 
-def _fold(data: DataConfig) -> Fold:
+def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold, WindowSet]:
+    """Return the fold, and the windows of patients that the split all knows."""
     folds = load_split(data.split)
     if data.fold >= len(folds):
         raise ValueError(f"fold={data.fold!r}, but {data.split!r} has the folds 0 to {len(folds) - 1}.")
-    return folds[data.fold]
-
-
-def _load_known(data: DataConfig, fold: Fold, folder: Path | None, leads: str) -> WindowSet:
-    """Load windows of patients that the split all knows."""
+    fold = folds[data.fold]
     windows = load_windows(data, folder, leads=leads)
     unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
     if unknown:
         raise ValueError(f"split {data.split!r} does not say where these patients belong: {sorted(unknown)!r}.")
-    return windows
+    return fold, windows
 
 
 def _of(patients: frozenset[str], windows: WindowSet) -> np.ndarray:

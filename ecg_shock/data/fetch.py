@@ -31,20 +31,10 @@ ABANDONED_S = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one file of a local copy.
-
-    Parameters
-    ----------
-    file : str
-        Name of the file.
-    state : str
-        ``"missing"``, ``"wrong size"`` or ``"wrong digest"``.
-    expected, found : str
-        What the manifest says, and what is there.
-    """
+    """What is wrong with one file of a local copy: what the manifest says, and what is there."""
 
     file: str
-    state: str
+    state: str  # "missing", "wrong size" or "wrong digest"
     expected: str
     found: str
 
@@ -67,15 +57,14 @@ def fetch(
     database : str or pathlib.Path
         Name of a database, or path of a manifest.
     folder : str or pathlib.Path, optional
-        Where the databases lie; by default as `ecg_shock.data.manifests.data_dir` says. The files go to a folder of
-        the database's name inside it.
+        Where the databases lie; by default as `ecg_shock.data.manifests.data_dir` says.
     progress : callable, optional
         Called with the size in bytes of each file once it is there and right.
 
     Returns
     -------
     pathlib.Path
-        The folder that holds the files.
+        The folder of the database's name, which holds the files.
 
     Raises
     ------
@@ -109,18 +98,7 @@ def fetch(
 
 
 def verify(database: str | Path, folder: str | Path | None = None) -> tuple[Problem, ...]:
-    """Check a local copy of a database against its manifest.
-
-    Parameters
-    ----------
-    database, folder
-        As for `fetch`.
-
-    Returns
-    -------
-    tuple of Problem
-        Empty when every file of the manifest is there and right. Other files are ignored.
-    """
+    """Check a local copy of a database, given as for `fetch`, against its manifest; other files are ignored."""
     manifest = load_manifest(database)
     target = data_dir(folder) / manifest.name
     problems = (_check(target / name, name, entry) for name, entry in manifest.files.items())

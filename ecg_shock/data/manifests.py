@@ -183,8 +183,6 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     ------
     ValueError
         If the database is unknown, or the file is not a manifest; the message names the file and the key.
-    FileNotFoundError
-        If there is no such file.
 
     Examples
     --------

@@ -53,26 +53,26 @@ MAX_JITTER = 2.0  # standard deviations
 
 
 def read_noise(record: str, fs: float, folder: Path | None = None) -> np.ndarray:
-    """Read a noise record of nstdb, at a sampling rate of one's choice.
+    """Read a noise record of nstdb.
 
     Parameters
     ----------
     record : str
         ``"bw"``, ``"em"`` or ``"ma"``.
     fs : float
-        Sampling rate in Hz.
+        Sampling rate in Hz that it is resampled to.
     folder : pathlib.Path, optional
         Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n,): the first lead, in units of no meaning.
+        Shape (n,): the first lead, in an arbitrary unit.
 
     Raises
     ------
     FileNotFoundError
-        If it is not there.
+        If the record is not there.
     """
     recording = read_record(database_path(NOISE_DATABASE, folder, f"{record}.hea"))
     return resample(recording.signal[None, :, 0], recording.fs, fs)[0]
@@ -122,14 +122,9 @@ def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generato
     noise : numpy.ndarray
         Shape (m,).
     n_strips, n : int
-        How many strips, of how many samples.
+        How many strips, of how many samples: the shape of what is returned.
     rng : numpy.random.Generator
         Source of the places.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_strips, n).
 
     Raises
     ------
@@ -152,7 +147,7 @@ def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generato
 
 
 def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> np.ndarray:
-    """Add noise at a signal-to-noise ratio, which the module defines.
+    """Add noise at a signal-to-noise ratio, as the module defines it.
 
     Parameters
     ----------
@@ -164,11 +159,6 @@ def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> n
         Signal-to-noise ratio in dB.
     fs : float
         Sampling rate of both in Hz.
-
-    Returns
-    -------
-    numpy.ndarray
-        The same shape, mV.
 
     Raises
     ------

@@ -10,7 +10,7 @@ with these deviations:
 
 Ventricular fibrillation has no beats: it is a carrier with wandering frequency whose complex amplitude is a
 slow random process. Rates and amplitudes were chosen so that strips look like those of the MIT-BIH and
-Creighton databases, which were looked at for it: they are no independent test of a network trained on this set.
+Creighton databases, which were looked at for it: they are not an independent test of a network trained on this set.
 
 References
 ----------

@@ -242,7 +242,7 @@ def _cut_lead(
 
 
 def _by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
-    """Join neighbouring episodes of one rhythm: another code for it is no change of rhythm."""
+    """Join neighbouring episodes of one rhythm: another code for it does not change the rhythm."""
     joined: list[Episode] = []
     for episode in episodes:
         if joined and (joined[-1].rhythm, joined[-1].end_s) == (episode.rhythm, episode.start_s):
@@ -254,7 +254,7 @@ def _by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
 
 def _grid(episode: Episode, duration_s: float, window_s: float, guard_s: float) -> Iterator[float]:
     """Yield the starts of an episode's windows, on whole output samples so that windows never overlap."""
-    # The ends of a recording are no change of rhythm.
+    # At the ends of a recording the rhythm does not change.
     first = episode.start_s + (guard_s if episode.start_s > 0 else 0.0)
     last = min(episode.end_s - (guard_s if episode.end_s < duration_s else 0.0), duration_s) - window_s
     first_sample, step = math.ceil(first * FS - ROUNDING), math.ceil(window_s * FS - ROUNDING)
