@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ecg_shock.rhythms import AHA_LABELS
+from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
 
 if TYPE_CHECKING:
     from ecg_shock.data.windows import WindowSet
@@ -50,8 +50,11 @@ def windows(
     """
     from ecg_shock.data.datasets import DataConfig, load_windows
 
-    if sheet is not None:
-        _check_sheet(sheet)
+    if sheet is not None:  # refuse what could not be written before the recordings are read
+        if sheet.suffix.lower() not in SHEET_SUFFIXES:
+            raise ValueError(f"--sheet is {str(sheet)!r}; give a file that ends in {', '.join(SHEET_SUFFIXES)}.")
+        if not sheet.absolute().parent.is_dir():
+            raise FileNotFoundError(f"{sheet.parent}, the folder of --sheet, is not there; make it, or give another.")
     config = DataConfig(databases=tuple(databases or DataConfig().databases), window_s=window)
     console = Console(markup=False, highlight=False)
     with console.status("reading the recordings"):
@@ -65,38 +68,25 @@ def windows(
         console.print(f"sheet: {sheet}", soft_wrap=True)
 
 
-def _check_sheet(sheet: Path) -> None:
-    """Refuse what could not be written, before the recordings are read."""
-    if sheet.suffix.lower() not in SHEET_SUFFIXES:
-        raise ValueError(f"--sheet is {str(sheet)!r}; give a file that ends in {', '.join(SHEET_SUFFIXES)}.")
-    if not sheet.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{sheet.parent}, the folder of --sheet, is not there; make it, or give another.")
-
-
 def _class_table(found: WindowSet) -> Table:
-    from ecg_shock.data.windows import class_table
-
     table = Table(title=f"{found.window_s:g}-s windows", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("database")
     table.add_column("AHA class")
     for heading in ("patients", "windows", "seconds"):
         table.add_column(heading, justify="right")
-    previous = ""
-    for database, aha_class, patients, count, seconds in class_table(found):
-        if previous and database != previous:
-            table.add_section()
-        table.add_row(
-            "" if database == previous else database,
-            _short_label(aha_class),
-            f"{patients}",
-            f"{count:,}",
-            f"{seconds:,.0f}",
-            style="" if count else "dim",
-        )
-        previous = database
-    table.add_section()
-    everyone = len(np.unique(found.patient))
-    table.add_row("all", "", f"{everyone}", f"{len(found):,}", f"{len(found) * found.window_s:,.0f}", style="bold")
+
+    def add(database: str, label: str, patients: np.ndarray, style: str) -> None:
+        count = len(patients)
+        seconds = count * found.window_s
+        table.add_row(database, label, f"{len(set(patients))}", f"{count:,}", f"{seconds:,.0f}", style=style)
+
+    for database in dict.fromkeys(found.database.tolist()):
+        for aha_class in AHA_CLASSES:
+            patients = found.patient[(found.database == database) & (found.aha_class == aha_class)]
+            label = AHA_LABELS[aha_class].split(" (")[0]
+            add(database if aha_class == AHA_CLASSES[0] else "", label, patients, "" if len(patients) else "dim")
+        table.add_section()
+    add("all", "", found.patient, "bold")
     return table
 
 
@@ -127,7 +117,3 @@ def _balance(found: WindowSet) -> Table:
     add("+ in windows", kept)
     add("= recordings", kept + excluded, style="bold")
     return table
-
-
-def _short_label(aha_class: str) -> str:
-    return AHA_LABELS[aha_class].split(" (")[0]

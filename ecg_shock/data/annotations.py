@@ -42,14 +42,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ecg_shock.data.manifests import Manifest
 from ecg_shock.data.recordings import Episode, Recording, read_record, read_wfdb_header, reading
-
-if TYPE_CHECKING:
-    from ecg_shock.data.manifests import Manifest
 
 # Beat annotations by https://archive.physionet.org/physiobank/annotations.shtml
 BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?")
@@ -74,32 +71,7 @@ class _Mark:
 
 
 def read_labels(path: str | Path, manifest: Manifest) -> tuple[tuple[Episode, ...], np.ndarray, tuple[str, ...]]:
-    """Read the episodes and beats of a WFDB record.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        The record, without suffix.
-    manifest : Manifest
-        The record's database: its annotator and rhythm codes.
-
-    Returns
-    -------
-    episodes : tuple of Episode
-        They cover the record from 0 s to its end, in order, without overlap. Neighbours differ.
-    beats_s : numpy.ndarray
-        Times of the beats in seconds, shape (n_beats,), ascending.
-    beat_codes : tuple of str
-        The WFDB code of each beat.
-
-    Raises
-    ------
-    OSError
-        If the header, a signal file or the annotation file is missing.
-    ValueError
-        If a file is damaged, an annotation lies outside the record or before its predecessor, a rhythm code is
-        unknown, or brackets do not match. The message names the file and what to do.
-    """
+    """Read the episodes, the times of the beats in s and their WFDB codes of a record, whose path has no suffix."""
     path = Path(path)
     header = read_wfdb_header(Path(f"{path}.hea"))
     end_s = header.sig_len / header.fs
@@ -124,12 +96,15 @@ def read_labelled(record: str, manifest: Manifest, folder: str | Path) -> Record
     Returns
     -------
     Recording
-        Signal in mV, episodes, beats, database and patient.
+        Its episodes cover it from 0 s to its end, in order, without overlap, and neighbours differ.
 
     Raises
     ------
-    OSError, ValueError
-        As `read_labels` and `ecg_shock.data.recordings.read_record`.
+    OSError
+        If the header, a signal file or the annotation file is missing.
+    ValueError
+        If the database has no such record, a file is damaged, an annotation lies outside the record or before its
+        predecessor, a rhythm code is unknown, or brackets do not match.
     """
     patient = manifest.patient_of(record)
     path = Path(folder) / record

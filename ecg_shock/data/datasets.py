@@ -9,20 +9,20 @@ import os
 import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ecg_shock.data import synthetic
 from ecg_shock.data.annotations import read_labelled
 from ecg_shock.data.fetch import verify
-from ecg_shock.data.manifests import data_dir, load_manifest
+from ecg_shock.data.manifests import database_path, load_manifest
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import Fold, load_split
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
+from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import ARRAY_FIELDS, Excluded, LabelPolicy, WindowSet, concatenate, cut_windows
 from ecg_shock.files import atomic_writer
 from ecg_shock.preprocessing import MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing
@@ -41,6 +41,7 @@ SOURCES = (
     "data/annotations.py",
     "data/datasets.py",
     "data/recordings.py",
+    "data/synthetic.py",
     "data/windows.py",
 )
 
@@ -117,10 +118,8 @@ class Parts:
     test: WindowSet
 
     def __post_init__(self) -> None:
-        patients = [set(part.patient.tolist()) for part in (self.train, self.validation, self.test)]
-        for a, b in ((0, 1), (0, 2), (1, 2)):
-            if patients[a] & patients[b]:
-                raise ValueError(f"patients {sorted(patients[a] & patients[b])!r} are in two parts of the run.")
+        # A fold refuses a patient that two of them share.
+        Fold(*(frozenset(windows.patient.tolist()) for windows in (self.train, self.validation, self.test)))
 
 
 def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
@@ -133,11 +132,6 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
     folder : pathlib.Path, optional
         Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
 
-    Returns
-    -------
-    Parts
-        Patient-disjoint windows.
-
     Raises
     ------
     ValueError
@@ -145,9 +139,8 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
     FileNotFoundError
         If a database is not there.
     """
-    fold = _fold(data)
-    first_lead = _load_known(data, fold, folder, "first")
-    train = first_lead if data.train_leads == "first" else _load_known(data, fold, folder, data.train_leads)
+    fold, first_lead = _load_known(data, folder, "first")
+    train = first_lead if data.train_leads == "first" else _load_known(data, folder, data.train_leads)[1]
     train = train.select(_of(fold.train, train) & _clear(train))
     if data.supplement:
         added = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
@@ -160,27 +153,8 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
 
 
 def load_test(data: DataConfig, folder: Path | None = None) -> WindowSet:
-    """Load the test part of a run alone, as `load_parts` does.
-
-    Parameters
-    ----------
-    data : DataConfig
-        What to load.
-    folder : pathlib.Path, optional
-        Where the databases lie.
-
-    Returns
-    -------
-    WindowSet
-        On the first lead, intermediate classes included.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        As for `load_parts`.
-    """
-    fold = _fold(data)
-    windows = _load_known(data, fold, folder, "first")
+    """Load the test part of a run alone, as `load_parts` does."""
+    fold, windows = _load_known(data, folder, "first")
     return windows.select(_of(fold.test, windows))
 
 
@@ -190,16 +164,11 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
     Parameters
     ----------
     data : DataConfig
-        Databases, window length, filter and labels; split and fold play no part.
+        Databases, window length, filter and labels; split and fold make no difference.
     folder : pathlib.Path, optional
-        Where the databases lie.
+        Where the databases lie; if given, they have to be there, even where the windows are in the cache.
     leads : {"first", "all"}
         Which leads.
-
-    Returns
-    -------
-    WindowSet
-        With what was excluded.
 
     Raises
     ------
@@ -216,27 +185,17 @@ def shockable(windows: WindowSet) -> np.ndarray:
     return np.isin(windows.aha_class, SHOCKABLE)
 
 
-def cache_dir() -> Path:
-    """Return the folder of prepared windows: `ECG_SHOCK_CACHE`, else the user's cache folder."""
-    import pooch
-
-    return Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser() / "windows"
-
-
-def _fold(data: DataConfig) -> Fold:
+def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold, WindowSet]:
+    """Return the fold, and the windows of patients that the split all knows."""
     folds = load_split(data.split)
     if data.fold >= len(folds):
         raise ValueError(f"fold={data.fold!r}, but {data.split!r} has the folds 0 to {len(folds) - 1}.")
-    return folds[data.fold]
-
-
-def _load_known(data: DataConfig, fold: Fold, folder: Path | None, leads: str) -> WindowSet:
-    """Load windows of patients that the split all knows."""
+    fold = folds[data.fold]
     windows = load_windows(data, folder, leads=leads)
     unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
     if unknown:
         raise ValueError(f"split {data.split!r} does not say where these patients belong: {sorted(unknown)!r}.")
-    return windows
+    return fold, windows
 
 
 def _of(patients: frozenset[str], windows: WindowSet) -> np.ndarray:
@@ -248,12 +207,14 @@ def _clear(windows: WindowSet) -> np.ndarray:
 
 
 def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str) -> WindowSet:
+    import pooch
+
     manifest = None if name == SYNTHETIC else load_manifest(name)
     if manifest and folder is not None:
-        _database_dir(manifest.name, folder)  # whoever names a folder means what lies in it, and not the cache
+        database_path(manifest.name, folder)  # whoever names a folder means what lies in it, and not the cache
     key = {
         "sources": _sources_digest(),
-        "manifest": asdict(manifest) if manifest else _synthetic_digest(),
+        "manifest": asdict(manifest) if manifest else [SYNTHETIC_PATIENTS, SYNTHETIC_SEED, SYNTHETIC_GUARD_S],
         "window_s": data.window_s,
         "leads": leads,
         "preprocessing": asdict(data.preprocessing),
@@ -261,23 +222,20 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     stem = manifest.name if manifest else SYNTHETIC
-    path = cache_dir() / f"{stem}-{data.window_s:g}s-{leads}-{digest}.npz"
+    cache = Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser() / "windows"
+    path = cache / f"{stem}-{data.window_s:g}s-{leads}-{digest}.npz"
     cached = _read_cache(path)
     if cached is not None:
         return cached
-    recordings = labelled_recordings(name, folder)
-    guard_s = manifest.guard_s if manifest else SYNTHETIC_GUARD_S
-    windows = concatenate(
-        cut_windows(
-            recording,
-            data.window_s,
-            guard_s=guard_s,
-            leads=leads,
-            preprocessing=data.preprocessing,
-            policy=data.labels,
-        )
-        for recording in recordings
+    cut = partial(
+        cut_windows,
+        window_s=data.window_s,
+        guard_s=manifest.guard_s if manifest else SYNTHETIC_GUARD_S,
+        leads=leads,
+        preprocessing=data.preprocessing,
+        policy=data.labels,
     )
+    windows = concatenate(map(cut, labelled_recordings(name, folder)))
     _write_cache(path, windows)
     return windows
 
@@ -286,12 +244,6 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
 def _sources_digest() -> str:
     package = Path(__file__).parents[1]
     return hashlib.sha256(b"".join((package / name).read_bytes() for name in SOURCES)).hexdigest()
-
-
-def _synthetic_digest() -> str:
-    """Digest of what makes the synthetic recordings: their own source stands for a manifest."""
-    source = Path(synthetic.__file__).read_bytes()
-    return hashlib.sha256(source + f"{SYNTHETIC_PATIENTS} {SYNTHETIC_SEED} {SYNTHETIC_GUARD_S}".encode()).hexdigest()
 
 
 def labelled_recordings(
@@ -318,7 +270,7 @@ def labelled_recordings(
         If it is not there.
     """
     if name == SYNTHETIC:
-        for recording in synthetic.synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED):
+        for recording in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED):
             if records is None or recording.name in records:
                 yield recording
         return
@@ -329,7 +281,7 @@ def labelled_recordings(
             f"{manifest.name} has no labels for its records {unlabelled!r}: its manifest names no "
             f".{manifest.annotator} file of them. Windows can be cut from labelled recordings only; exclude it."
         )
-    path = _database_dir(manifest.name, folder)
+    path = database_path(manifest.name, folder)
     problems = verify(name, folder)
     if problems:
         raise ValueError(
@@ -339,16 +291,6 @@ def labelled_recordings(
     for record in manifest.records:
         if records is None or record in records:
             yield read_labelled(record, manifest, path)
-
-
-def _database_dir(name: str, folder: Path | None) -> Path:
-    path = data_dir(folder) / name
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"{path} is not there; run `ecg-shock fetch {name}`, or point --data or ECG_SHOCK_DATA to the folder that "
-            f"holds {name}/."
-        )
-    return path
 
 
 def _read_cache(path: Path) -> WindowSet | None:
@@ -375,12 +317,12 @@ def _write_cache(path: Path, windows: WindowSet) -> None:
         logger.warning("%s cannot be written (%s); the windows will be prepared again each time.", path, error)
 
 
-def _thin_out(windows: WindowSet, most: int) -> np.ndarray:
+def _thin_out(windows: WindowSet, max_windows: int) -> np.ndarray:
     """Pick at most so many windows of each patient and class, evenly spread."""
-    picked = []
+    picked: list[int] = []
     names = np.char.add(np.char.add(windows.patient, "\t"), windows.aha_class)
     for name in np.unique(names):
         indices = np.flatnonzero(names == name)
-        count = min(most, len(indices))
-        picked.append(indices[np.linspace(0, len(indices) - 1, count).round().astype(int)])
-    return np.sort(np.concatenate(picked)) if picked else np.empty(0, dtype=int)
+        count = min(max_windows, len(indices))
+        picked.extend(indices[np.linspace(0, len(indices) - 1, count).round().astype(int)])
+    return np.array(sorted(picked), dtype=int)

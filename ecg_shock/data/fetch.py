@@ -31,20 +31,10 @@ ABANDONED_S = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one file of a local copy.
-
-    Parameters
-    ----------
-    file : str
-        Name of the file.
-    state : str
-        ``"missing"``, ``"wrong size"`` or ``"wrong digest"``.
-    expected, found : str
-        What the manifest says, and what is there.
-    """
+    """What is wrong with one file of a local copy: what the manifest says, and what is there."""
 
     file: str
-    state: str
+    state: str  # "missing", "wrong size" or "wrong digest"
     expected: str
     found: str
 
@@ -67,21 +57,20 @@ def fetch(
     database : str or pathlib.Path
         Name of a database, or path of a manifest.
     folder : str or pathlib.Path, optional
-        Where the databases lie; by default as `ecg_shock.data.manifests.data_dir` says. The files go to a folder of
-        the database's name inside it.
+        Where the databases lie; by default as `ecg_shock.data.manifests.data_dir` says.
     progress : callable, optional
         Called with the size in bytes of each file once it is there and right.
 
     Returns
     -------
     pathlib.Path
-        The folder that holds the files.
+        The folder of the database's name, which holds the files.
 
     Raises
     ------
     ValueError
-        If the database is unknown, its address is neither https nor on this machine, or a file that came is not what
-        the manifest says.
+        If the database's address is neither https nor on this machine, or a file that came is not what the manifest
+        says.
     OSError
         If a file cannot be fetched or written.
     """
@@ -93,15 +82,15 @@ def fetch(
     _remove_abandoned(target)
     logger.info("fetching %s from %s to %s", manifest.name, address, target)
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
-        jobs = {
+        downloads = {
             pool.submit(_fetch_file, f"{address}/{name}", target / name, entry): entry
             for name, entry in manifest.files.items()
         }
         try:
-            for job in as_completed(jobs):
-                job.result()
+            for download in as_completed(downloads):
+                download.result()
                 if progress is not None:
-                    progress(jobs[job].bytes)
+                    progress(downloads[download].bytes)
         except BaseException:  # Ctrl-C too: what has not begun must not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -109,58 +98,15 @@ def fetch(
 
 
 def verify(database: str | Path, folder: str | Path | None = None) -> tuple[Problem, ...]:
-    """Check a local copy of a database against its manifest.
-
-    Parameters
-    ----------
-    database : str or pathlib.Path
-        Name of a database, or path of a manifest.
-    folder : str or pathlib.Path, optional
-        Where the databases lie; by default as `ecg_shock.data.manifests.data_dir` says.
-
-    Returns
-    -------
-    tuple of Problem
-        Empty when every file of the manifest is there and right. Other files are ignored.
-
-    Raises
-    ------
-    ValueError
-        If the database is unknown.
-    OSError
-        If a file is there and cannot be read.
-    """
+    """Check a local copy of a database, given as for `fetch`, against its manifest; other files are ignored."""
     manifest = load_manifest(database)
     target = data_dir(folder) / manifest.name
     problems = (_check(target / name, name, entry) for name, entry in manifest.files.items())
     return tuple(problem for problem in problems if problem is not None)
 
 
-def decode_212(packed: bytes) -> np.ndarray:
-    """Decode WFDB format 212: two 12-bit two's complement samples in three bytes.
-
-    Parameters
-    ----------
-    packed : bytes
-        Content of the file; a multiple of three bytes.
-
-    Returns
-    -------
-    numpy.ndarray
-        Digital samples, shape (n_samples,), little-endian int16.
-
-    Raises
-    ------
-    ValueError
-        If the content does not end with a whole pair of samples.
-
-    Examples
-    --------
-    >>> decode_212(bytes([0x01, 0xF0, 0xFF])).tolist()
-    [1, -1]
-    """
-    if len(packed) % 3:
-        raise ValueError(f"{len(packed)} bytes are not whole pairs of format 212, which are three bytes each")
+def _decode_212(packed: bytes) -> np.ndarray:
+    """Decode WFDB format 212, two 12-bit two's complement samples in three bytes, to little-endian int16."""
     low, middle, high = np.frombuffer(packed, np.uint8).reshape(-1, 3).astype("<i2").T
     samples = np.stack([(middle & 0x0F) << 8 | low, (middle & 0xF0) << 4 | high], axis=1).ravel()
     return np.where(samples > 2047, samples - 4096, samples).astype("<i2")
@@ -178,15 +124,15 @@ def _check(path: Path, name: str, entry: FileEntry) -> Problem | None:
         if digest != entry.sha256:
             return Problem(name, "wrong digest", f"SHA-256 {entry.sha256}", digest)
     if entry.samples_sha256 is not None:
-        digest = hashlib.sha256(decode_212(content).tobytes()).hexdigest()
+        digest = hashlib.sha256(_decode_212(content).tobytes()).hexdigest()
         if digest != entry.samples_sha256:
             return Problem(name, "wrong digest", f"samples with SHA-256 {entry.samples_sha256}", digest)
     return None
 
 
 def _require_safe(address: str) -> None:
-    parts = urlsplit(address)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+    url = urlsplit(address)
+    if url.scheme != "https" and not (url.scheme == "http" and url.hostname in LOOPBACK):
         raise ValueError(f"{address!r} is not allowed; give an https address (http only from {', '.join(LOOPBACK)})")
 
 

@@ -137,17 +137,7 @@ class Manifest:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def patient_of(self, record: str) -> str:
-        """Name the patient of a record, the unit that splits keep apart.
-
-        Parameters
-        ----------
-        record : str
-            One of `records`.
-
-        Returns
-        -------
-        str
-            ``"database/record"``, the record being the first one of this patient.
+        """Name the patient of one of the records: ``"database/record"``, the record being the patient's first one.
 
         Raises
         ------
@@ -166,23 +156,7 @@ class Manifest:
 
 
 def resource_dir(name: str) -> Path:
-    """Find a folder that comes with the package, such as ``"data_manifests"``.
-
-    Parameters
-    ----------
-    name : str
-        Name of the folder.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder inside the package where a wheel put it, or beside it in a checkout.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is in neither place.
-    """
+    """Find a folder that comes with the package, such as ``"data_manifests"``: inside it in a wheel, else beside it."""
     package = Path(__file__).resolve().parents[1]
     candidates = (package / "_resources" / name, package.parent / name)
     for candidate in candidates:
@@ -191,36 +165,24 @@ def resource_dir(name: str) -> Path:
     raise FileNotFoundError(f"{name!r} is neither {candidates[0]} nor {candidates[1]}; install ecg-shock again")
 
 
-def manifest_names() -> tuple[str, ...]:
-    """Name the databases whose manifests come with the package.
-
-    Examples
-    --------
-    >>> manifest_names()
-    ('cudb', 'mitdb', 'nstdb', 'vfdb')
-    """
-    return tuple(sorted(path.stem for path in resource_dir("data_manifests").glob("*.toml")))
-
-
 def load_manifest(name_or_path: str | Path) -> Manifest:
     """Read and check a manifest.
 
     Parameters
     ----------
     name_or_path : str or pathlib.Path
-        One of `manifest_names`, or the path of a manifest of your own, ending in ``.toml``.
+        The name of a database whose manifest comes with the package, or the path of a manifest of your own, ending
+        in ``.toml``.
 
     Returns
     -------
     Manifest
-        The manifest; every name in it is safe to use as a file name.
+        Every name in it is safe to use as a file name.
 
     Raises
     ------
     ValueError
         If the database is unknown, or the file is not a manifest; the message names the file and the key.
-    FileNotFoundError
-        If there is no such file.
 
     Examples
     --------
@@ -228,20 +190,15 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     >>> vfdb.records[:3], vfdb.rhythm_codes["(VFL"]
     (('418', '419', '420'), 'vf')
     """
-    names = manifest_names()
-    if name_or_path in names:
-        return _read_manifest(resource_dir("data_manifests") / f"{name_or_path}.toml")
-    if Path(name_or_path).suffix != ".toml":
-        raise ValueError(
-            f"unknown database {str(name_or_path)!r}; known are {', '.join(names)}, "
-            "and the path of a manifest of your own that ends in .toml"
-        )
-    return _read_manifest(Path(name_or_path).expanduser())
-
-
-def _read_manifest(path: Path) -> Manifest:
     from pydantic import TypeAdapter, ValidationError
 
+    packaged = {path.stem: path for path in sorted(resource_dir("data_manifests").glob("*.toml"))}
+    path = packaged.get(str(name_or_path), Path(name_or_path).expanduser())
+    if path.suffix != ".toml":
+        raise ValueError(
+            f"unknown database {str(name_or_path)!r}; known are {', '.join(packaged)}, "
+            "and the path of a manifest of your own that ends in .toml"
+        )
     try:
         return TypeAdapter(Manifest).validate_python(read_toml(path))
     except ValidationError as error:
@@ -251,15 +208,8 @@ def _read_manifest(path: Path) -> Manifest:
 def data_dir(override: str | Path | None = None) -> Path:
     """Say where the databases lie, each in a folder of its name.
 
-    Parameters
-    ----------
-    override : str or pathlib.Path, optional
-        What the caller asks for, such as a command's ``--data``; it comes first.
-
-    Returns
-    -------
-    pathlib.Path
-        `override`, else the environment variable ``ECG_SHOCK_DATA``, else the user's cache folder for this package.
+    That is `override`, such as a command's ``--data``, else the environment variable ``ECG_SHOCK_DATA``, else the
+    user's cache folder for this package.
     """
     chosen = override or os.environ.get("ECG_SHOCK_DATA")
     if chosen:
@@ -267,3 +217,14 @@ def data_dir(override: str | Path | None = None) -> Path:
     import pooch
 
     return Path(pooch.os_cache("ecg_shock"))
+
+
+def database_path(database: str, folder: str | Path | None = None, file: str = "") -> Path:
+    """Return the folder of a database, or a file in it, and raise FileNotFoundError if it is not there."""
+    path = data_dir(folder) / database / file
+    if not (path.is_file() if file else path.is_dir()):
+        raise FileNotFoundError(
+            f"{path} is not there; run `ecg-shock fetch {database}`, or point --data or ECG_SHOCK_DATA to the folder "
+            f"that holds {database}/."
+        )
+    return path

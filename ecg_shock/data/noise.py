@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_shock.data.manifests import data_dir
+from ecg_shock.data.manifests import database_path
 from ecg_shock.data.recordings import read_record
 from ecg_shock.data.windows import amplitude_mv
 from ecg_shock.preprocessing import hold_invalid, preprocess_strips
@@ -53,36 +53,28 @@ MAX_JITTER = 2.0  # standard deviations
 
 
 def read_noise(record: str, fs: float, folder: Path | None = None) -> np.ndarray:
-    """Read a noise record of nstdb, at a sampling rate of one's choice.
+    """Read a noise record of nstdb.
 
     Parameters
     ----------
     record : str
         ``"bw"``, ``"em"`` or ``"ma"``.
     fs : float
-        Sampling rate in Hz.
+        Sampling rate in Hz that it is resampled to.
     folder : pathlib.Path, optional
         Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n,): the first lead, in units of no meaning.
+        Shape (n,): the first lead, in an arbitrary unit.
 
     Raises
     ------
     FileNotFoundError
-        If it is not there.
-    ValueError
-        If it is damaged.
+        If the record is not there.
     """
-    path = data_dir(folder) / NOISE_DATABASE / record
-    if not path.with_suffix(".hea").is_file():
-        raise FileNotFoundError(
-            f"{path}.hea is not there; run `ecg-shock fetch {NOISE_DATABASE}`, or point --data or ECG_SHOCK_DATA to "
-            f"the folder that holds {NOISE_DATABASE}/."
-        )
-    recording = read_record(path)
+    recording = read_record(database_path(NOISE_DATABASE, folder, f"{record}.hea"))
     return resample(recording.signal[None, :, 0], recording.fs, fs)[0]
 
 
@@ -130,14 +122,9 @@ def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generato
     noise : numpy.ndarray
         Shape (m,).
     n_strips, n : int
-        How many strips, of how many samples.
+        How many strips, of how many samples: the shape of what is returned.
     rng : numpy.random.Generator
         Source of the places.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_strips, n).
 
     Raises
     ------
@@ -160,7 +147,7 @@ def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generato
 
 
 def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> np.ndarray:
-    """Add noise at a signal-to-noise ratio, which the module defines.
+    """Add noise at a signal-to-noise ratio, as the module defines it.
 
     Parameters
     ----------
@@ -173,11 +160,6 @@ def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> n
     fs : float
         Sampling rate of both in Hz.
 
-    Returns
-    -------
-    numpy.ndarray
-        The same shape, mV.
-
     Raises
     ------
     ValueError
@@ -187,47 +169,21 @@ def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> n
         raise ValueError(f"ecg has shape {ecg.shape} and noise {noise.shape}; give both as (n_strips, n).")
     if not math.isfinite(snr_db):
         raise ValueError(f"snr_db={snr_db!r} is not finite; give a ratio in dB, such as 6.")
-    power = noise_power(noise, fs)
+    power = _noise_power(noise, fs)
     if not (power > 0).all():  # also refuses NaN
         raise ValueError("a strip of noise is constant or holds NaN, and cannot be scaled; draw it elsewhere.")
-    scale = np.sqrt(signal_power(ecg, fs) / power / 10 ** (snr_db / 10))
+    scale = np.sqrt(_signal_power(ecg, fs) / power / 10 ** (snr_db / 10))
     return ecg + scale[:, None] * noise
 
 
-def signal_power(ecg: np.ndarray, fs: float) -> np.ndarray:
-    """Measure what noise is compared with: the power of a sine of the ECG's amplitude.
-
-    Parameters
-    ----------
-    ecg : numpy.ndarray
-        Shape (n_strips, n), mV, NaN where invalid; at least 2 s.
-    fs : float
-        Sampling rate in Hz.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_strips,), mV²; that of `REFERENCE_MV` for strips below `NO_SIGNAL_MV`.
-    """
+def _signal_power(ecg: np.ndarray, fs: float) -> np.ndarray:
+    """Measure what the noise of each strip is compared with, in mV²: the power of a sine of the ECG's amplitude."""
     amplitude = amplitude_mv(preprocess_strips(ecg, fs))
     return np.where(amplitude < NO_SIGNAL_MV, REFERENCE_MV, amplitude) ** 2 / 8
 
 
-def noise_power(noise: np.ndarray, fs: float) -> np.ndarray:
-    """Measure the mean square of noise about the mean of each whole second.
-
-    Parameters
-    ----------
-    noise : numpy.ndarray
-        Shape (n_strips, n), at least 1 s.
-    fs : float
-        Sampling rate in Hz.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_strips,), in the square of the noise's unit.
-    """
+def _noise_power(noise: np.ndarray, fs: float) -> np.ndarray:
+    """Measure the mean square of each strip of noise about the mean of each whole second."""
     second = round(fs)
     seconds = noise.shape[1] // second
     return noise[:, : seconds * second].reshape(len(noise), seconds, second).var(axis=2).mean(axis=1)
@@ -273,23 +229,7 @@ def compressions(n_strips: int, n: int, fs: float, rng: np.random.Generator) -> 
 
 
 def mains(n_strips: int, n: int, fs: float, hz: float, rng: np.random.Generator) -> np.ndarray:
-    """Make mains hum: a sine of random phase.
-
-    Parameters
-    ----------
-    n_strips, n : int
-        How many strips, of how many samples.
-    fs : float
-        Sampling rate in Hz.
-    hz : float
-        Frequency in Hz, 50 or 60.
-    rng : numpy.random.Generator
-        Source of the phases.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_strips, n), 1 mV from peak to peak.
+    """Make mains hum of 50 or 60 Hz: sines of random phase, 1 mV from peak to peak; see `compressions`.
 
     Raises
     ------

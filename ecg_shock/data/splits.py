@@ -51,8 +51,6 @@ def load_split(name: str) -> tuple[Fold, ...]:
     ------
     ValueError
         If there is no such split, its file is damaged, or a patient is listed twice.
-    FileNotFoundError
-        If there is no such file.
 
     Examples
     --------
@@ -75,12 +73,12 @@ def load_split(name: str) -> tuple[Fold, ...]:
     repeated = sorted({patient for patient in everyone if everyone.count(patient) > 1})
     if repeated:
         raise ValueError(f"{path}: patients {repeated!r} are listed twice; every patient has one fold.")
-    folds = []
-    for k, test in enumerate(groups):
-        validation = groups[(k + 1) % len(groups)]
-        train = frozenset(everyone) - frozenset(test) - frozenset(validation)
-        folds.append(Fold(train=train, validation=frozenset(validation), test=frozenset(test)))
-    return tuple(folds)
+    tests = [frozenset(group) for group in groups]
+    validations = [*tests[1:], tests[0]]
+    return tuple(
+        Fold(train=frozenset(everyone) - test - validation, validation=validation, test=test)
+        for test, validation in zip(tests, validations, strict=True)
+    )
 
 
 def _are_groups(groups: object) -> bool:

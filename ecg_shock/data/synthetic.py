@@ -10,7 +10,7 @@ with these deviations:
 
 Ventricular fibrillation has no beats: it is a carrier with wandering frequency whose complex amplitude is a
 slow random process. Rates and amplitudes were chosen so that strips look like those of the MIT-BIH and
-Creighton databases, which were looked at for it: they are no independent test of a network trained on this set.
+Creighton databases, which were looked at for it: they are not an independent test of a network trained on this set.
 
 References
 ----------
@@ -20,12 +20,13 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from ecg_shock.data.recordings import Episode, Recording
+from ecg_shock.rhythms import RHYTHMS
 
 DATABASE = "synthetic"
 FS_RANGE_HZ = (125.0, 2000.0)  # mains of 60 Hz is below half the rate
@@ -107,13 +108,16 @@ FULL_SCALE_MV = 10.24
 
 
 @dataclass(frozen=True)
-class _Heart:
-    """A patient's waves: what stays the same through all of the patient's rhythms.
+class _Patient:
+    """A patient's waves, which stay the same through all rhythms, and how many samples are recorded at which rate.
 
     Each beat is a sum of Gaussians, shape (4, n_waves): their peaks in mV, their centres and widths in s, and the power
     of the RR interval in seconds that moves and widens them.
     """
 
+    rng: np.random.Generator
+    n: int
+    fs: float
     p_wave: np.ndarray
     qrs_t: np.ndarray
     ectopic: np.ndarray
@@ -121,13 +125,9 @@ class _Heart:
     sinus_rr_s: float
 
 
-@dataclass(frozen=True)
-class _Strip:
-    """A segment of one rhythm before the electrode: mV, and the times and codes of its beats, if it has any."""
-
-    signal: np.ndarray
-    beats_s: np.ndarray = field(default_factory=partial(np.empty, 0))
-    codes: tuple[str, ...] = ()
+# One rhythm before the electrode: mV, the times of its beats in s, and their code or codes.
+_Segment = tuple[np.ndarray, np.ndarray, str | np.ndarray]
+NO_BEATS = np.empty(0)
 
 
 def synthetic_recordings(
@@ -182,26 +182,35 @@ def synthetic_recordings(
 
 def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,)))
-    heart = _draw_heart(rng)
-    codes = [str(code) for code in rng.permutation(_codes_of_patient(k))]
     n = round(seconds * fs)
-    strips = [KINDS[code][1](rng, heart, n / fs, fs) for code in codes]
+    patient = _Patient(
+        rng=rng,
+        n=n,
+        fs=fs,
+        p_wave=np.array([[rng.uniform(*P_MV)], [-rng.uniform(*P_BEFORE_S)], [rng.uniform(*P_WIDTH_S)], [0.0]]),
+        qrs_t=_draw_qrs_t(rng),
+        ectopic=_draw_ectopic(rng),
+        other_ectopic=_draw_ectopic(rng),
+        sinus_rr_s=60 / rng.uniform(*SINUS_BPM),
+    )
+    codes = [str(code) for code in rng.permutation(_codes_of_patient(k))]
+    segments = [KINDS[code][1](patient) for code in codes]
     edges_s = (np.arange(len(codes) + 1) * n / fs).tolist()
-    quiet = np.repeat([code in QUIET_KINDS for code in codes], n)
+    quiet = np.repeat([code in ("asystole", "fine_vf") for code in codes], n)
     name = f"p{k + 1:03d}"
     return Recording(
-        signal=_measure(rng, np.concatenate([strip.signal for strip in strips]), quiet, fs)[:, None],
+        signal=_measure(patient, np.concatenate([signal for signal, _, _ in segments]), quiet)[:, None],
         fs=fs,
         leads=("II",),
         name=name,
         database=DATABASE,
         patient=f"{DATABASE}/{name}",
         episodes=tuple(
-            Episode(start, end, KINDS[code][0], code)
-            for start, end, code in zip(edges_s[:-1], edges_s[1:], codes, strict=True)
+            Episode(start_s, end_s, KINDS[code][0], code)
+            for start_s, end_s, code in zip(edges_s, edges_s[1:], codes, strict=False)
         ),
-        beats_s=np.concatenate([start + strip.beats_s for start, strip in zip(edges_s[:-1], strips, strict=True)]),
-        beat_codes=tuple(code for strip in strips for code in strip.codes),
+        beats_s=np.concatenate([start + beats_s for start, (_, beats_s, _) in zip(edges_s, segments, strict=False)]),
+        beat_codes=tuple(np.concatenate([np.full(len(beats_s), code) for _, beats_s, code in segments]).tolist()),
     )
 
 
@@ -217,16 +226,6 @@ def _codes_of_patient(k: int) -> list[str]:
         OTHER_NONSHOCKABLE[2 * k % len(OTHER_NONSHOCKABLE)],
         OTHER_NONSHOCKABLE[(2 * k + 1) % len(OTHER_NONSHOCKABLE)],
     ]
-
-
-def _draw_heart(rng: np.random.Generator) -> _Heart:
-    return _Heart(
-        p_wave=np.array([[rng.uniform(*P_MV)], [-rng.uniform(*P_BEFORE_S)], [rng.uniform(*P_WIDTH_S)], [0.0]]),
-        qrs_t=_draw_qrs_t(rng),
-        ectopic=_draw_ectopic(rng),
-        other_ectopic=_draw_ectopic(rng),
-        sinus_rr_s=60 / rng.uniform(*SINUS_BPM),
-    )
 
 
 def _draw_qrs_t(rng: np.random.Generator) -> np.ndarray:
@@ -266,138 +265,123 @@ def _draw_ectopic(rng: np.random.Generator) -> np.ndarray:
     )
 
 
-def _draw_sinus(
-    rng: np.random.Generator, heart: _Heart, seconds: float, fs: float, bpm: tuple[float, float] | None = None
-) -> _Strip:
+def _draw_sinus(p: _Patient, bpm: tuple[float, float] | None = None) -> _Segment:
     """Sinus rhythm at the patient's own rate, or at a rate of a range."""
-    mean_rr_s = 60 / rng.uniform(*bpm) if bpm else heart.sinus_rr_s
-    beats_s, rr_s = _regular_beats(rng, mean_rr_s, seconds)
-    p_qrs_t = np.hstack([heart.p_wave, heart.qrs_t])
-    return _strip(_draw_beats(rng, p_qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
+    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*bpm) if bpm else p.sinus_rr_s)
+    return _draw_beats(p, np.hstack([p.p_wave, p.qrs_t]), beats_s, rr_s), beats_s, "N"
 
 
-def _draw_svt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_svt(p: _Patient) -> _Segment:
     """P waves are hidden in the T waves, so none are drawn."""
-    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*SVT_BPM), seconds, SVT_RR_VARIATION)
-    return _strip(_draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "A")
+    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*SVT_BPM), SVT_RR_VARIATION)
+    return _draw_beats(p, p.qrs_t, beats_s, rr_s), beats_s, "A"
 
 
-def _draw_af(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    beats_s, rr_s = _irregular_beats(rng, 60 / rng.uniform(*AF_BPM), rng.uniform(*AF_RR_VARIATION), seconds)
-    wave_hz = rng.uniform(*AF_WAVE_HZ)
-    waves = _band_noise(rng, round(seconds * fs), fs, 0.85 * wave_hz, 1.15 * wave_hz)
-    signal = _draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs)
-    return _strip(signal + _log_uniform(rng, FIBRILLATORY_WAVE_MV) * waves, beats_s, "N")
+def _draw_af(p: _Patient) -> _Segment:
+    beats_s, rr_s = _irregular_beats(p, 60 / p.rng.uniform(*AF_BPM), p.rng.uniform(*AF_RR_VARIATION))
+    wave_hz = p.rng.uniform(*AF_WAVE_HZ)
+    waves = _band_noise(p, 0.85 * wave_hz, 1.15 * wave_hz)
+    signal = _draw_beats(p, p.qrs_t, beats_s, rr_s)
+    return signal + _log_uniform(p.rng, FIBRILLATORY_WAVE_MV) * waves, beats_s, "N"
 
 
-def _draw_ventricular_ectopy(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_ventricular_ectopy(p: _Patient) -> _Segment:
     """Sinus rhythm whose every second to sixth beat is premature, wide, and followed by a pause."""
-    beats_s, rr_s = _regular_beats(rng, heart.sinus_rr_s, seconds)
-    ectopic = np.arange(len(beats_s)) % rng.integers(2, 7) == 1
-    beats_s = beats_s - np.where(ectopic, (1 - rng.uniform(*PREMATURITY)) * rr_s, 0.0)
-    p_qrs_t = np.hstack([heart.p_wave, heart.qrs_t])
-    sinus = _draw_beats(rng, p_qrs_t, beats_s[~ectopic], rr_s[~ectopic], seconds, fs)
-    scale = rng.uniform(*PREMATURE_HEIGHT) * np.ptp(heart.qrs_t[0])
-    wide = scale * _draw_beats(rng, heart.ectopic, beats_s[ectopic], rr_s[ectopic], seconds, fs)
+    beats_s, rr_s = _regular_beats(p, p.sinus_rr_s)
+    ectopic = np.arange(len(beats_s)) % p.rng.integers(2, 7) == 1
+    beats_s = beats_s - np.where(ectopic, (1 - p.rng.uniform(*PREMATURITY)) * rr_s, 0.0)
+    sinus = _draw_beats(p, np.hstack([p.p_wave, p.qrs_t]), beats_s[~ectopic], rr_s[~ectopic])
+    scale = p.rng.uniform(*PREMATURE_HEIGHT) * np.ptp(p.qrs_t[0])
+    wide = scale * _draw_beats(p, p.ectopic, beats_s[ectopic], rr_s[ectopic])
     inside = beats_s >= 0
-    codes = np.where(ectopic, "V", "N")[inside]
-    return _Strip(sinus + wide, beats_s[inside], tuple(str(code) for code in codes))
+    return sinus + wide, beats_s[inside], np.where(ectopic, "V", "N")[inside]
 
 
-def _draw_heart_block(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_heart_block(p: _Patient) -> _Segment:
     """Every second to fourth P wave blocked, or all, with an escape rhythm."""
-    p_s, p_rr_s = _regular_beats(rng, 60 / rng.uniform(*ATRIAL_BPM), seconds)
-    if rng.random() < 0.5:
-        beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*ESCAPE_BPM), seconds)
+    p_s, p_rr_s = _regular_beats(p, 60 / p.rng.uniform(*ATRIAL_BPM))
+    if p.rng.random() < 0.5:
+        beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*ESCAPE_BPM))
     else:
-        conducted = np.arange(len(p_s)) % rng.integers(2, 5) != 1
+        conducted = np.arange(len(p_s)) % p.rng.integers(2, 5) != 1
         beats_s, rr_s = p_s[conducted], p_rr_s[conducted]
-    atria = _draw_beats(rng, heart.p_wave, p_s, p_rr_s, seconds, fs)
-    return _strip(atria + _draw_beats(rng, heart.qrs_t, beats_s, rr_s, seconds, fs), beats_s, "N")
+    atria = _draw_beats(p, p.p_wave, p_s, p_rr_s)
+    return atria + _draw_beats(p, p.qrs_t, beats_s, rr_s), beats_s, "N"
 
 
-def _draw_paced(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_paced(p: _Patient) -> _Segment:
     """Wide beats, each after a spike of the pacemaker."""
-    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*PACED_BPM), seconds, PACED_RR_VARIATION)
-    spike = np.array([[rng.choice([-1.0, 1.0]) * _log_uniform(rng, PACING_SPIKE_MV)], [-0.08], [0.003], [0.0]])
-    wide = _log_uniform(rng, QRS_MV) * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
-    return _strip(wide + _draw_beats(rng, spike, beats_s, rr_s, seconds, fs), beats_s, "/")
+    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*PACED_BPM), PACED_RR_VARIATION)
+    spike = np.array([[p.rng.choice([-1.0, 1.0]) * _log_uniform(p.rng, PACING_SPIKE_MV)], [-0.08], [0.003], [0.0]])
+    wide = _log_uniform(p.rng, QRS_MV) * _draw_beats(p, p.other_ectopic, beats_s, rr_s)
+    return wide + _draw_beats(p, spike, beats_s, rr_s), beats_s, "/"
 
 
-def _draw_idioventricular(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*IDIOVENTRICULAR_BPM), seconds)
-    signal = _log_uniform(rng, QRS_MV) * _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
-    return _strip(signal, beats_s, "V")
+def _draw_idioventricular(p: _Patient) -> _Segment:
+    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*IDIOVENTRICULAR_BPM))
+    return _log_uniform(p.rng, QRS_MV) * _draw_beats(p, p.ectopic, beats_s, rr_s), beats_s, "V"
 
 
-def _draw_flutter(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_flutter(p: _Patient) -> _Segment:
     """Tachycardia so fast that its complexes run into a sine; databases count it as VF and mark no beats."""
-    return _Strip(_draw_tachycardia(rng, heart, seconds, fs, FLUTTER_BPM).signal)
+    return _draw_tachycardia(p, FLUTTER_BPM)[0], NO_BEATS, ""
 
 
-def _draw_tachycardia(
-    rng: np.random.Generator, heart: _Heart, seconds: float, fs: float, bpm: tuple[float, float]
-) -> _Strip:
-    beats_s, rr_s = _regular_beats(rng, 60 / rng.uniform(*bpm), seconds, rng.uniform(*VT_RR_VARIATION))
-    signal = _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
-    swing = 1 + rng.uniform(*VT_SWING) * _band_noise(rng, len(signal), fs, 0.05, 0.5)
-    return _strip(_to_peak_to_peak(signal * swing, _log_uniform(rng, VT_MV)), beats_s, "V")
+def _draw_tachycardia(p: _Patient, bpm: tuple[float, float]) -> _Segment:
+    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*bpm), p.rng.uniform(*VT_RR_VARIATION))
+    signal = _draw_beats(p, p.ectopic, beats_s, rr_s)
+    swing = 1 + p.rng.uniform(*VT_SWING) * _band_noise(p, 0.05, 0.5)
+    return _to_peak_to_peak(signal * swing, _log_uniform(p.rng, VT_MV)), beats_s, "V"
 
 
-def _draw_polymorphic_vt(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_polymorphic_vt(p: _Patient) -> _Segment:
     """Turn the axis, as in torsade de pointes: two forms of beat come and go, and change sign."""
-    beats_s, rr_s = _irregular_beats(rng, 60 / rng.uniform(*POLYMORPHIC_VT_BPM), POLYMORPHIC_RR_VARIATION, seconds)
-    turn = 2 * np.pi * (rng.uniform(*TORSADE_HZ) * np.arange(round(seconds * fs)) / fs + rng.random())
-    signal = np.cos(turn) * _draw_beats(rng, heart.ectopic, beats_s, rr_s, seconds, fs)
-    signal += (
-        rng.uniform(*TORSADE_SECOND_FORM)
-        * np.sin(turn)
-        * _draw_beats(rng, heart.other_ectopic, beats_s, rr_s, seconds, fs)
-    )
-    return _strip(_to_peak_to_peak(signal, _log_uniform(rng, VT_MV)), beats_s, "V")
+    beats_s, rr_s = _irregular_beats(p, 60 / p.rng.uniform(*POLYMORPHIC_VT_BPM), POLYMORPHIC_RR_VARIATION)
+    turn = 2 * np.pi * (p.rng.uniform(*TORSADE_HZ) * np.arange(p.n) / p.fs + p.rng.random())
+    signal = np.cos(turn) * _draw_beats(p, p.ectopic, beats_s, rr_s)
+    signal += p.rng.uniform(*TORSADE_SECOND_FORM) * np.sin(turn) * _draw_beats(p, p.other_ectopic, beats_s, rr_s)
+    return _to_peak_to_peak(signal, _log_uniform(p.rng, VT_MV)), beats_s, "V"
 
 
-def _draw_coarse_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    return _Strip(_fibrillation(rng, _log_uniform(rng, COARSE_VF_MV), seconds, fs))
+def _draw_coarse_vf(p: _Patient) -> _Segment:
+    return _fibrillation(p, _log_uniform(p.rng, COARSE_VF_MV)), NO_BEATS, ""
 
 
-def _draw_fine_vf(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
-    return _Strip(_fibrillation(rng, rng.uniform(*FINE_VF_MV), seconds, fs))
+def _draw_fine_vf(p: _Patient) -> _Segment:
+    return _fibrillation(p, p.rng.uniform(*FINE_VF_MV)), NO_BEATS, ""
 
 
-def _fibrillation(rng: np.random.Generator, peak_to_peak_mv: float, seconds: float, fs: float) -> np.ndarray:
+def _fibrillation(p: _Patient, peak_to_peak_mv: float) -> np.ndarray:
     """Return a carrier of wandering frequency and slow complex amplitude, sharpened by an overtone."""
-    n = round(seconds * fs)
-    hz = rng.uniform(*VF_HZ) * (1 + rng.uniform(*VF_WANDER) * _band_noise(rng, n, fs, 0.05, 0.8))
-    carrier = np.exp(2j * np.pi * np.cumsum(hz) / fs)
-    bandwidth_hz = _log_uniform(rng, VF_BANDWIDTH_HZ)
-    amplitude = _band_noise(rng, n, fs, 0, bandwidth_hz) + 1j * _band_noise(rng, n, fs, 0, bandwidth_hz)
-    amplitude += rng.uniform(*VF_REGULARITY)
-    overtone = rng.uniform(*VF_OVERTONE) * np.exp(2j * np.pi * rng.random()) * carrier
-    rest = _log_uniform(rng, VF_REST) * _band_noise(rng, n, fs, 1.0, 12.0)
+    hz = p.rng.uniform(*VF_HZ) * (1 + p.rng.uniform(*VF_WANDER) * _band_noise(p, 0.05, 0.8))
+    carrier = np.exp(2j * np.pi * np.cumsum(hz) / p.fs)
+    bandwidth_hz = _log_uniform(p.rng, VF_BANDWIDTH_HZ)
+    amplitude = _band_noise(p, 0, bandwidth_hz) + 1j * _band_noise(p, 0, bandwidth_hz)
+    amplitude += p.rng.uniform(*VF_REGULARITY)
+    overtone = p.rng.uniform(*VF_OVERTONE) * np.exp(2j * np.pi * p.rng.random()) * carrier
+    rest = _log_uniform(p.rng, VF_REST) * _band_noise(p, 1.0, 12.0)
     return _to_peak_to_peak((amplitude * carrier * (1 + overtone)).real + rest, peak_to_peak_mv)
 
 
-def _draw_asystole(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_asystole(p: _Patient) -> _Segment:
     """Nothing, or P waves that no beat follows."""
-    p_s, p_rr_s = _regular_beats(rng, 60 / rng.uniform(*ATRIAL_BPM), seconds)
-    p_wave = np.array([[rng.choice([0.0, BLOCKED_P_WAVE_MV])], [0.0], [0.03], [0.0]])
-    return _Strip(_draw_beats(rng, p_wave, p_s, p_rr_s, seconds, fs))
+    p_s, p_rr_s = _regular_beats(p, 60 / p.rng.uniform(*ATRIAL_BPM))
+    p_wave = np.array([[p.rng.choice([0.0, BLOCKED_P_WAVE_MV])], [0.0], [0.03], [0.0]])
+    return _draw_beats(p, p_wave, p_s, p_rr_s), NO_BEATS, ""
 
 
-def _draw_noise(rng: np.random.Generator, heart: _Heart, seconds: float, fs: float) -> _Strip:
+def _draw_noise(p: _Patient) -> _Segment:
     """Broadband noise, motion, or steps between two levels, over a heart that beats on unseen."""
-    n = round(seconds * fs)
-    broadband = _band_noise(rng, n, fs, 1.0, 100.0)
-    motion = _band_noise(rng, n, fs, 0.3, 8.0) * np.exp(_band_noise(rng, n, fs, 0.05, 0.5))
-    steps = np.sign(_band_noise(rng, n, fs, 0.2, 3.0))
-    level = _log_uniform(rng, (0.4, 3.0))
-    beats = _draw_sinus(rng, heart, seconds, fs).signal
-    return _Strip(beats + level * (broadband, motion, steps)[rng.integers(3)])
+    broadband = _band_noise(p, 1.0, 100.0)
+    motion = _band_noise(p, 0.3, 8.0) * np.exp(_band_noise(p, 0.05, 0.5))
+    steps = np.sign(_band_noise(p, 0.2, 3.0))
+    level = _log_uniform(p.rng, (0.4, 3.0))
+    beats = _draw_sinus(p)[0]
+    return beats + level * (broadband, motion, steps)[p.rng.integers(3)], NO_BEATS, ""
 
 
 # For each kind its name in `ecg_shock.rhythms`, and what draws it.
-KINDS: dict[str, tuple[str, Callable[[np.random.Generator, _Heart, float, float], _Strip]]] = {
+KINDS: dict[str, tuple[str, Callable[[_Patient], _Segment]]] = {
     "normal_sinus": ("normal_sinus", _draw_sinus),
     "atrial_fibrillation": ("atrial_fibrillation", _draw_af),
     "svt": ("svt", _draw_svt),
@@ -415,89 +399,69 @@ KINDS: dict[str, tuple[str, Callable[[np.random.Generator, _Heart, float, float]
     "slow_vt": ("vt", partial(_draw_tachycardia, bpm=SLOW_VT_BPM)),
     "noise": ("noise", _draw_noise),
 }
-QUIET_KINDS = ("asystole", "fine_vf")
-OTHER_NONSHOCKABLE = (
-    "atrial_fibrillation",
-    "svt",
-    "ventricular_ectopy",
-    "sinus_bradycardia",
-    "heart_block",
-    "paced",
-    "idioventricular",
-)
+OTHER_NONSHOCKABLE = [kind for kind, (rhythm, _) in KINDS.items() if RHYTHMS.get(rhythm) == "other_nonshockable"]
 
 
-def _measure(rng: np.random.Generator, signal: np.ndarray, quiet: np.ndarray, fs: float) -> np.ndarray:
-    """Return what electrode, amplifier and converter make of the signal."""
-    n = len(signal)
-    motion_bursts = np.clip(_band_noise(rng, n, fs, 0.02, 0.3) - 1, 0, None)
-    mains_hz = rng.choice([50.0, 60.0])
+def _measure(p: _Patient, signal: np.ndarray, quiet: np.ndarray) -> np.ndarray:
+    """Return what electrode, amplifier and converter make of the signal of all rhythms together."""
+    p = replace(p, n=len(signal))
+    motion_bursts = np.clip(_band_noise(p, 0.02, 0.3) - 1, 0, None)
+    mains_hz = p.rng.choice([50.0, 60.0])
     noise = (
-        _log_uniform(rng, WANDER_MV) * _band_noise(rng, n, fs, 0.03, 0.5)
-        + _log_uniform(rng, MUSCLE_MV) * _band_noise(rng, n, fs, 5.0, 100.0)
-        + _log_uniform(rng, MAINS_MV) * np.sqrt(2) * np.cos(2 * np.pi * mains_hz * np.arange(n) / fs)
-        + _log_uniform(rng, MOTION_MV) * motion_bursts * _band_noise(rng, n, fs, 0.5, 10.0)
+        _log_uniform(p.rng, WANDER_MV) * _band_noise(p, 0.03, 0.5)
+        + _log_uniform(p.rng, MUSCLE_MV) * _band_noise(p, 5.0, 100.0)
+        + _log_uniform(p.rng, MAINS_MV) * np.sqrt(2) * np.cos(2 * np.pi * mains_hz * np.arange(p.n) / p.fs)
+        + _log_uniform(p.rng, MOTION_MV) * motion_bursts * _band_noise(p, 0.5, 10.0)
     )
-    one_second = np.ones(round(fs)) / round(fs)
+    one_second = np.ones(round(p.fs)) / round(p.fs)
     level = np.convolve(np.where(quiet, QUIET, 1.0), one_second, mode="same")
-    gain = rng.uniform(1 - GAIN_ERROR, 1 + GAIN_ERROR) * (-1 if rng.random() < INVERTED_LEADS else 1)
-    measured = gain * signal + level * noise + rng.uniform(-OFFSET_MV, OFFSET_MV)
+    gain = p.rng.uniform(1 - GAIN_ERROR, 1 + GAIN_ERROR) * (-1 if p.rng.random() < INVERTED_LEADS else 1)
+    measured = gain * signal + level * noise + p.rng.uniform(-OFFSET_MV, OFFSET_MV)
     return np.clip(np.round(measured / QUANTUM_MV) * QUANTUM_MV, -FULL_SCALE_MV, FULL_SCALE_MV)
 
 
-def _regular_beats(
-    rng: np.random.Generator, rr_s: float, seconds: float, variation: float = SINUS_RR_VARIATION
-) -> tuple[np.ndarray, np.ndarray]:
+def _regular_beats(p: _Patient, rr_s: float, variation: float = SINUS_RR_VARIATION) -> tuple[np.ndarray, np.ndarray]:
     """Return times and RR intervals of beats with respiratory and 0.1 Hz variability, each of this size."""
-    at_s = rr_s * np.arange(int(seconds / rr_s * 1.3) + 3)
-    respiratory = np.sin(2 * np.pi * (rng.uniform(*BREATHING_HZ) * at_s + rng.random()))
-    slow = np.sin(2 * np.pi * (MAYER_HZ * at_s + rng.random()))
-    jitter = RR_JITTER * rng.standard_normal(len(at_s))
-    return _beats_from_intervals(rng, rr_s * (1 + variation * (respiratory + slow + jitter)), seconds)
+    at_s = rr_s * np.arange(int(p.n / p.fs / rr_s * 1.3) + 3)
+    respiratory = np.sin(2 * np.pi * (p.rng.uniform(*BREATHING_HZ) * at_s + p.rng.random()))
+    slow = np.sin(2 * np.pi * (MAYER_HZ * at_s + p.rng.random()))
+    jitter = RR_JITTER * p.rng.standard_normal(len(at_s))
+    return _beats_from_intervals(p, rr_s * (1 + variation * (respiratory + slow + jitter)))
 
 
-def _irregular_beats(
-    rng: np.random.Generator, rr_s: float, variation: float, seconds: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _irregular_beats(p: _Patient, rr_s: float, variation: float) -> tuple[np.ndarray, np.ndarray]:
     """Return times and RR intervals of beats whose intervals are independent of each other."""
-    intervals = rr_s * np.exp(variation * rng.standard_normal(int(seconds / rr_s * 2) + 8))
-    return _beats_from_intervals(rng, np.maximum(intervals, MIN_RR_S), seconds)
+    intervals = rr_s * np.exp(variation * p.rng.standard_normal(int(p.n / p.fs / rr_s * 2) + 8))
+    return _beats_from_intervals(p, np.maximum(intervals, MIN_RR_S))
 
 
-def _beats_from_intervals(rng: np.random.Generator, rr_s: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    beats_s = np.cumsum(rr_s) - rng.random() * rr_s[0]
-    inside = beats_s < seconds
+def _beats_from_intervals(p: _Patient, rr_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    beats_s = np.cumsum(rr_s) - p.rng.random() * rr_s[0]
+    inside = beats_s < p.n / p.fs
     return beats_s[inside], rr_s[inside]
 
 
-def _draw_beats(
-    rng: np.random.Generator, beat: np.ndarray, beats_s: np.ndarray, rr_s: np.ndarray, seconds: float, fs: float
-) -> np.ndarray:
+def _draw_beats(p: _Patient, beat: np.ndarray, beats_s: np.ndarray, rr_s: np.ndarray) -> np.ndarray:
     """Sum the Gaussians of every beat, of whose height breathing changes a little."""
-    before, after = round(WAVE_BEFORE_S * fs), round(WAVE_AFTER_S * fs)
-    samples = np.round(beats_s * fs).astype(int)[:, None] + np.arange(-before, after)
+    before, after = round(WAVE_BEFORE_S * p.fs), round(WAVE_AFTER_S * p.fs)
+    samples = np.round(beats_s * p.fs).astype(int)[:, None] + np.arange(-before, after)
     peak_mv, centre_s, width_s, power = beat
     stretch = rr_s[:, None] ** power
     at_s = beats_s[:, None] + centre_s * stretch
-    distance = (samples[:, None, :] / fs - at_s[:, :, None]) / (width_s * stretch)[:, :, None]
+    distance = (samples[:, None, :] / p.fs - at_s[:, :, None]) / (width_s * stretch)[:, :, None]
     waves = np.einsum("w,bwt->bt", peak_mv, np.exp(-0.5 * distance**2))
-    breath = 1 + BREATHING_DEPTH * np.sin(2 * np.pi * (rng.uniform(*BREATHING_HZ) * beats_s + rng.random()))
-    n = round(seconds * fs)
-    padded = np.bincount((samples + before).ravel(), (waves * breath[:, None]).ravel(), n + before + after)
-    return padded[before : before + n]
+    breath = 1 + BREATHING_DEPTH * np.sin(2 * np.pi * (p.rng.uniform(*BREATHING_HZ) * beats_s + p.rng.random()))
+    padded = np.bincount((samples + before).ravel(), (waves * breath[:, None]).ravel(), p.n + before + after)
+    return padded[before : before + p.n]
 
 
-def _strip(signal: np.ndarray, beats_s: np.ndarray, code: str) -> _Strip:
-    return _Strip(signal, beats_s, (code,) * len(beats_s))
-
-
-def _band_noise(rng: np.random.Generator, n: int, fs: float, low_hz: float, high_hz: float) -> np.ndarray:
+def _band_noise(p: _Patient, low_hz: float, high_hz: float) -> np.ndarray:
     """Return Gaussian noise of unit power whose spectrum is flat in a band and zero elsewhere."""
-    hz = np.fft.rfftfreq(n, 1 / fs)
+    hz = np.fft.rfftfreq(p.n, 1 / p.fs)
     band = (hz >= low_hz) & (hz <= high_hz) & (hz > 0)
     spectrum = np.zeros(len(hz), dtype=complex)
-    spectrum[band] = rng.standard_normal(band.sum()) + 1j * rng.standard_normal(band.sum())
-    noise = np.fft.irfft(spectrum, n)
+    spectrum[band] = p.rng.standard_normal(band.sum()) + 1j * p.rng.standard_normal(band.sum())
+    noise = np.fft.irfft(spectrum, p.n)
     return noise / noise.std()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.preprocessing import FS, MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing, preprocess
-from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS, UNUSABLE
+from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 
 ROUNDING = 1e-6  # of a sample or second
 
@@ -114,18 +114,7 @@ class WindowSet:
         return len(self.ecg)
 
     def select(self, mask: np.ndarray) -> WindowSet:
-        """Return the windows that a mask or an index array picks.
-
-        Parameters
-        ----------
-        mask : numpy.ndarray
-            Booleans of shape (n_windows,), or integer indices.
-
-        Returns
-        -------
-        WindowSet
-            Without `excluded`, which belongs to whole recordings.
-        """
+        """Return the windows that a mask or an index array picks, without `excluded`: that is of whole recordings."""
         return WindowSet(**{name: getattr(self, name)[mask] for name in ARRAY_FIELDS}, window_s=self.window_s)
 
 
@@ -133,18 +122,7 @@ ARRAY_FIELDS = tuple(f.name for f in fields(WindowSet) if f.name not in ("window
 
 
 def concatenate(sets: Iterable[WindowSet]) -> WindowSet:
-    """Join window sets of one length.
-
-    Parameters
-    ----------
-    sets : iterable of WindowSet
-        At least one.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or the lengths differ.
-    """
+    """Join window sets, and raise ValueError if there is none, or their lengths differ."""
     sets = list(sets)
     lengths = sorted({s.window_s for s in sets})
     if len(lengths) != 1:
@@ -264,7 +242,7 @@ def _cut_lead(
 
 
 def _by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
-    """Join neighbouring episodes of one rhythm: another code for it is no change of rhythm."""
+    """Join neighbouring episodes of one rhythm: another code for it does not change the rhythm."""
     joined: list[Episode] = []
     for episode in episodes:
         if joined and (joined[-1].rhythm, joined[-1].end_s) == (episode.rhythm, episode.start_s):
@@ -276,7 +254,7 @@ def _by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
 
 def _grid(episode: Episode, duration_s: float, window_s: float, guard_s: float) -> Iterator[float]:
     """Yield the starts of an episode's windows, on whole output samples so that windows never overlap."""
-    # The ends of a recording are no change of rhythm.
+    # At the ends of a recording the rhythm does not change.
     first = episode.start_s + (guard_s if episode.start_s > 0 else 0.0)
     last = min(episode.end_s - (guard_s if episode.end_s < duration_s else 0.0), duration_s) - window_s
     first_sample, step = math.ceil(first * FS - ROUNDING), math.ceil(window_s * FS - ROUNDING)
@@ -391,30 +369,3 @@ def rate_bpm(window: np.ndarray) -> float:
     left, centre, right = correlation[lag - 1 : lag + 2]
     # A parabola through the peak and its neighbours: one sample is 8 ms, or 10 bpm at 270 bpm.
     return float(60 * FS / (lag + (right - left) / (2 * (2 * centre - left - right))))
-
-
-def class_table(windows: WindowSet) -> list[tuple[str, str, int, int, float]]:
-    """Count windows by database and AHA class.
-
-    Parameters
-    ----------
-    windows : WindowSet
-        Of any leads.
-
-    Returns
-    -------
-    list of tuple
-        (database, AHA class, patients, windows, seconds), in the order of `ecg_shock.rhythms.AHA_CLASSES`.
-    """
-    import pandas as pd
-
-    table = pd.DataFrame(
-        {
-            "database": pd.Categorical(windows.database, list(dict.fromkeys(windows.database.tolist()))),
-            "aha_class": pd.Categorical(windows.aha_class, AHA_CLASSES),
-            "patient": windows.patient,
-        }
-    )
-    counts = table.groupby(["database", "aha_class"], observed=False)["patient"].agg(["nunique", "size"])
-    counts["seconds"] = counts["size"] * windows.window_s
-    return list(counts.reset_index().itertuples(index=False, name=None))

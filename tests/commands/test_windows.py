@@ -55,7 +55,7 @@ def test_table_counts_windows_and_patients(synthetic: WindowSet) -> None:
 
 
 def test_balance_is_the_length_of_the_recordings(synthetic: WindowSet) -> None:
-    """What is left out and what is in windows together are the seconds that were recorded."""
+    """What is excluded and what is in windows together are the seconds that were recorded."""
     output = run("synthetic")
     recorded = sum(r.duration_s for r in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED))
     assert numbers(output, "= recordings") == [pytest.approx(recorded, abs=1)] * 2

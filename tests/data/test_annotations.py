@@ -154,7 +154,7 @@ def test_noise_cuts_through_vf(labels) -> None:
     ],
 )
 def test_signal_quality(database: str, subtypes: tuple[int, int], noisy: bool, labels) -> None:
-    """Noise is what is unreadable on lead 0, and in cudb a noisy stretch that ends in a clean one."""
+    """Noise is what is unreadable on lead 0, and in cudb a noisy segment that ends in a clean one."""
     episodes, *_ = labels(
         database, (0, "+", "(N", 0), (10, "~", "", subtypes[0]), (20, "~", "", subtypes[1]), (30, "~", "", 0)
     )

@@ -10,14 +10,14 @@ import pytest
 from ecg_shock.data.annotations import read_labels
 from ecg_shock.data.manifests import load_manifest
 from ecg_shock.data.noise import (
+    _noise_power,
+    _signal_power,
     add_noise,
     compressions,
     draw_noise,
     mains,
-    noise_power,
     read_noise,
     resample,
-    signal_power,
 )
 from ecg_shock.data.recordings import read_record
 from ecg_shock.preprocessing import Preprocessing, Preprocessor
@@ -55,7 +55,7 @@ def test_ratio_is_what_was_asked(ecg: np.ndarray, rng: np.random.Generator, snr_
 def test_sine_has_the_power_of_a_sine(ecg: np.ndarray) -> None:
     """For a sine, as which coarse VF may count, the definition is its mean square, but for the filter's ripple."""
     expected = np.array([0.2, 0.5, 1.0, 1.5]) ** 2 / 2
-    assert signal_power(ecg, FS) == pytest.approx(expected, rel=0.05)
+    assert _signal_power(ecg, FS) == pytest.approx(expected, rel=0.05)
 
 
 def test_asystole_gets_the_noise_of_an_ordinary_ecg(rng: np.random.Generator) -> None:
@@ -240,5 +240,5 @@ def test_definition_beside_that_of_nst(recordings_dir: Path, lead: int, ours_db:
     assert nst_db == pytest.approx(-6, abs=0.3)
 
     strips, rests = clean[first_noisy].reshape(24, 1800), added.reshape(24, 1800)
-    ratio = signal_power(strips, 360.0).mean() / noise_power(rests, 360.0).mean()
+    ratio = _signal_power(strips, 360.0).mean() / _noise_power(rests, 360.0).mean()
     assert 10 * np.log10(ratio) == pytest.approx(ours_db, abs=0.1)

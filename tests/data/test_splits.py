@@ -32,13 +32,13 @@ def test_public_split_covers_the_patients_of_the_manifests_once() -> None:
 
 
 def test_synthetic_split_covers_its_patients_once() -> None:
-    """The test parts of synthetic-v1 are the 60 made-up patients."""
+    """The test parts of synthetic-v1 are the 60 synthetic patients."""
     patients = [recording.patient for recording in synthetic_recordings(60, 0, seconds_per_rhythm=5.0)]
     assert sorted(p for fold in load_split("synthetic-v1") for p in fold.test) == sorted(patients)
 
 
 @pytest.mark.parametrize("name", ["public-v1", "synthetic-v1"])
-def test_every_patient_has_one_job_in_every_fold(name: str) -> None:
+def test_every_patient_is_in_one_subset_of_every_fold(name: str) -> None:
     """In each fold the three parts are disjoint and make up everyone; each group validates once."""
     folds = load_split(name)
     everyone = frozenset.union(*(fold.test for fold in folds))
@@ -62,7 +62,7 @@ def test_a_patient_in_two_parts_is_refused(a: str, b: str) -> None:
 
 
 def test_unknown_split_lists_the_known_ones() -> None:
-    """A wrong name is an error with the right ones; a path is no name."""
+    """A wrong name is an error with the right ones; a path is not a name."""
     with pytest.raises(ValueError, match=r"unknown split 'public-v2'; known are public-v1, synthetic-v1"):
         load_split("public-v2")
     with pytest.raises(ValueError, match="unknown split"):

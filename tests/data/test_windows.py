@@ -17,7 +17,6 @@ from ecg_shock.data.windows import (
     LabelPolicy,
     WindowSet,
     amplitude_mv,
-    class_table,
     concatenate,
     cut_windows,
     rate_bpm,
@@ -37,8 +36,8 @@ def record(
         fs=fs,
         leads=("II", "V5")[: signal.reshape(len(signal), -1).shape[1]],
         name="r",
-        database="made_up",
-        patient="made_up/r",
+        database="mine",
+        patient="mine/r",
         episodes=tuple(Episode(*episode) for episode in episodes),
         beats_s=np.array(list(beats), dtype=float),
         beat_codes=tuple(beats.values()),
@@ -51,7 +50,7 @@ def sine(hz: float, peak_to_peak_mv: float, seconds: float = 30.0, fs: float = 2
 
 
 def excluded(windows: WindowSet) -> dict[str, float]:
-    """Sum the seconds left out by reason."""
+    """Sum the excluded seconds by reason."""
     seconds: dict[str, float] = defaultdict(float)
     for entry in windows.excluded:
         seconds[entry.reason] += entry.seconds
@@ -135,7 +134,7 @@ def test_rate_agrees_with_annotated_beats(real: list[tuple[float, Recording]]) -
 
 
 def test_synthetic_recordings_are_accounted_for() -> None:
-    """The same holds of made-up patients, at lengths that are no whole number of samples too."""
+    """The same holds of synthetic patients, at lengths that are not a whole number of samples too."""
     for recording in synthetic_recordings(6, 1):
         for window_s, guard_s in ((2.0, 0.0), (2.508, 0.3), (5.0, 1.0)):
             check(cut_windows(recording, window_s, guard_s=guard_s, leads="all"), recording, guard_s)
@@ -162,14 +161,14 @@ def test_guard_keeps_away_from_changes_but_not_from_the_ends() -> None:
 
 
 def test_neighbours_of_one_rhythm_are_one_episode() -> None:
-    """Another code for the same rhythm is no change: 2 · 8 s give four windows of 4 s, across the border."""
+    """Another code for the same rhythm changes nothing: 2 · 8 s give four windows of 4 s, across the border."""
     episodes = (Episode(0, 10, "vf", "(VF"), Episode(10, 18, "vf", "(VFL"), Episode(18, 30, "unlabelled"))
     signal = sine(5, 1)[:, None]
     recording = Recording(signal, 250.0, ("II",), episodes=episodes)
     assert cut_windows(recording, 4.0, guard_s=1.0).start_s.tolist() == [0, 4, 8, 12]
 
 
-def test_what_is_left_out_is_counted_by_reason() -> None:
+def test_what_is_excluded_is_counted_by_reason() -> None:
     """Noise, no label, no episode at all, and invalid samples: each has its seconds."""
     signal = sine(5, 1, 60)
     signal[round(41 * 250)] = np.nan
@@ -214,7 +213,7 @@ def test_vt_parts_by_rate(bpm: float, expected: str, window_s: float) -> None:
     assert set(slower.aha_class[1:]) == {"rapid_vt"}
 
 
-def test_vt_without_a_period_is_left_out(rng: np.random.Generator) -> None:
+def test_vt_without_a_period_is_excluded(rng: np.random.Generator) -> None:
     """What has no rate is neither rapid nor other VT."""
     windows = cut_windows(record(rng.normal(size=7500), (0, 30, "vt")), 5.0)
     assert len(windows) == 0
@@ -223,7 +222,7 @@ def test_vt_without_a_period_is_left_out(rng: np.random.Generator) -> None:
 
 
 def test_only_small_asystole_is_asystole() -> None:
-    """Asystole of 0.05 mV is; what is so labelled at 0.3 mV is left out."""
+    """Asystole of 0.05 mV is; what is so labelled at 0.3 mV is excluded."""
     signal = np.concatenate([sine(3, 0.05, 15), sine(3, 0.3, 15)])
     windows = cut_windows(record(signal, (0, 30, "asystole")), 5.0)
     assert windows.start_s.tolist() == [0, 5, 10]
@@ -272,7 +271,7 @@ def test_organised_needs_beats_that_are_not_too_fast() -> None:
     assert reasons["rhythm not named, and no beats annotated"] >= 6
 
 
-def test_organised_with_a_gap_between_beats_is_left_out() -> None:
+def test_organised_with_a_gap_between_beats_is_excluded() -> None:
     """Beats up to 6.2 s and again from 10.2 s: no window that the 4 s between them reach into."""
     beats = {round(t, 3): "N" for t in [*np.arange(0.2, 6.3, 0.8), *np.arange(10.2, 29, 0.8)]}
     windows = cut_windows(record(sine(5, 1), (0, 30, "organised"), beats=beats), 2.0)
@@ -280,14 +279,13 @@ def test_organised_with_a_gap_between_beats_is_left_out() -> None:
     assert {12.0, 14.0, 26.0} <= set(windows.start_s)
 
 
-def test_leads_come_in_order_and_are_judged_by_themselves() -> None:
+def test_leads_come_in_order_and_are_labelled_by_themselves() -> None:
     """With all leads, the first comes first, and what is fine VF on one may be coarse on the other."""
     signal = np.stack([sine(5, 0.15), sine(5, 1.0)], axis=1)
     windows = cut_windows(record(signal, (0, 30, "vf")), 10.0, leads="all")
     assert windows.lead.tolist() == ["II"] * 3 + ["V5"] * 3
     assert windows.aha_class.tolist() == ["fine_vf"] * 3 + ["coarse_vf"] * 3
     assert set(cut_windows(record(signal, (0, 30, "vf")), 10.0).lead) == {"II"}
-    assert class_table(windows)[0] == ("made_up", "coarse_vf", 1, 3, 30.0)
 
 
 def test_preprocessing_is_the_one_asked_for() -> None:
