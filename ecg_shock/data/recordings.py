@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.manifests import data_dir, manifest_names
+from ecg_shock.data.manifests import data_dir, resource_dir
 
 logger = logging.getLogger(__name__)
 
@@ -296,7 +296,8 @@ def find_recording(path: str | Path) -> Path:
         named = folder / path
         if found := find_wfdb_header(named) or (named if named.is_file() else None):
             return found
-        database = path.parts[0] if path.parts and path.parts[0] in manifest_names() else "vfdb"
+        public = [manifest.stem for manifest in resource_dir("data_manifests").glob("*.toml")]
+        database = path.parts[0] if path.parts and path.parts[0] in public else "vfdb"
         missing = (
             f"{path} is missing, both here in {Path.cwd()} and in the data folder {folder}, and so is {path}.hea; "
             f"check the path, or fetch a public database, such as with: ecg-shock fetch {database}"
