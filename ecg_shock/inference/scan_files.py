@@ -45,26 +45,15 @@ def write_scan(scan: Scan, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = scan_paths(scan.name, folder)
     check_free(paths, scan.source)
-    write_json(scan, paths[2])  # first, as it says whose results these are
+    text = json.dumps(to_json(scan), indent=2) + "\n"
+    write_text(paths[2], text)  # first, as it says whose results these are
     write_annotations(scan, paths[0])
     write_csv(scan, paths[1])
     return paths[:3]
 
 
 def scan_paths(name: str, folder: Path) -> list[Path]:
-    """Return where a scan is written: annotations, CSV, JSON and picture.
-
-    Parameters
-    ----------
-    name : str
-        Of the record.
-    folder : pathlib.Path
-        Where the files go.
-
-    Returns
-    -------
-    list of pathlib.Path
-        Of a record name that WFDB allows.
+    """Return where the scan of a record goes: annotations, CSV, JSON and picture, of a name that WFDB allows.
 
     Examples
     --------
@@ -109,12 +98,7 @@ def check_free(paths: list[Path], source: str) -> None:
 def write_annotations(scan: Scan, path: Path) -> None:
     """Write episodes as changes of rhythm, and alarms as comments, in the WFDB annotation format.
 
-    Parameters
-    ----------
-    scan : Scan
-        What was found.
-    path : pathlib.Path
-        Its stem is the record's name, of letters, digits, ``_`` and ``-``; its suffix is the annotator.
+    The stem of `path` is the record's name, of letters, digits, ``_`` and ``-``; its suffix is the annotator.
     """
     import wfdb
 
@@ -141,15 +125,7 @@ def write_annotations(scan: Scan, path: Path) -> None:
 
 
 def write_csv(scan: Scan, path: Path) -> None:
-    """Write a row a window: start, end, probability (empty if unusable), shock, alarm, and why it is unusable.
-
-    Parameters
-    ----------
-    scan : Scan
-        What was found.
-    path : pathlib.Path
-        The file.
-    """
+    """Write a row a window: start, end, probability (empty if unusable), shock, alarm, and why it is unusable."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("start_s", "end_s", "probability", "shock", "alarm", "unusable"))
@@ -159,32 +135,8 @@ def write_csv(scan: Scan, path: Path) -> None:
             writer.writerow((f"{start_s:.3f}", f"{start_s + scan.window_s:.3f}", said, int(shock), int(alarm), reason))
 
 
-def write_json(scan: Scan, path: Path) -> None:
-    """Write settings and episodes.
-
-    Parameters
-    ----------
-    scan : Scan
-        What was found.
-    path : pathlib.Path
-        The file.
-    """
-    write_text(path, json.dumps(to_json(scan), indent=2) + "\n")
-
-
 def to_json(scan: Scan) -> dict[str, Any]:
-    """Return settings and episodes as JSON can hold them.
-
-    Parameters
-    ----------
-    scan : Scan
-        What was found.
-
-    Returns
-    -------
-    dict
-        Times in seconds from the start of the recording.
-    """
+    """Return settings and episodes as JSON can hold them, times in seconds from the start of the recording."""
     return {
         "record": scan.name,
         "source": scan.source,
