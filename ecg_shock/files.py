@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound="BaseModel")
 
 LOCK_NAME = ".lock"
 READ_BYTES = 1 << 20
@@ -121,6 +123,12 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> lis
         else:
             lines.append(f"{key + ': ' if key else ''}{message}")
     return lines
+
+
+def with_values(model: Model, **values: Any) -> Model:
+    """Return a copy of a pydantic model with those of these values that are not None, checked."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return type(model).model_validate({**model.model_dump(), **given})
 
 
 def _fields_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:

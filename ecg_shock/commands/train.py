@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -80,20 +80,20 @@ def train(
     """
     from ecg_shock.data.datasets import SYNTHETIC, DataConfig
     from ecg_shock.data.splits import load_split
-    from ecg_shock.files import locked
+    from ecg_shock.files import locked, with_values
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import load_bundle
     from ecg_shock.training.fold import TrainingFold, training_of
     from ecg_shock.training.trainer import TrainingConfig
 
     base = load_bundle(like) if like else None
-    config = _changed(
+    config = with_values(
         base.card.data if base else DataConfig(),
         databases=_names(databases),
         supplement=_names(supplement),
         split="synthetic-v1" if databases == SYNTHETIC else None,
     )
-    training = _changed(
+    training = with_values(
         training_of(base) if base else TrainingConfig.model_validate({}),
         epochs=epochs,
         patience=patience or None,
@@ -120,7 +120,7 @@ def train(
         folds = [config.fold if fold is None else int(fold)]
     for k in folds:
         with console.status("reading the recordings"):
-            of_fold = TrainingFold.load(_changed(config, fold=k), data)
+            of_fold = TrainingFold.load(with_values(config, fold=k), data)
         folder = out / f"fold-{k}"
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
@@ -172,12 +172,6 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
 
 def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _changed(model: Any, **changes: Any) -> Any:
-    """Return a copy of a configuration with the values that were given, checked."""
-    given = {key: value for key, value in changes.items() if value is not None}
-    return type(model).model_validate({**model.model_dump(), **given})
 
 
 def _integers(text: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The main job: search networks, agree on one, train it again, and write it as a bundle.
+"""The main command: search networks, agree on one, train it again, and write it as a bundle.
 
 Run as `python -m ecg_shock.tune [STUDY]`, the same as `ecg-shock tune [STUDY]`.
 """
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ecg_shock.search.study import Study
     from ecg_shock.search.trials import Trial
     from ecg_shock.training.fold import TrainingFold
+    from ecg_shock.training.trainer import TrainingConfig
 
 SELECTION = "epoch, network and learning rate chosen on the validation patients; the test patients were not looked at"
 
@@ -186,13 +187,10 @@ def _progress(what: str, total: int, done: tuple[Trial, ...]) -> Iterator[Any]:
 
 
 def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
-    space, training = study.space, study.training
-    trial = study.trial_training
+    space = study.space
     plan = Table.grid(padding=(0, 2))
-    plan.add_row(
-        "study",
-        f"[bold]{study.name}[/]" + (" · [yellow]synthetic: says nothing about patients[/]" if study.synthetic else ""),
-    )
+    mark = " · [yellow]synthetic: says nothing about patients[/]" if study.synthetic else ""
+    plan.add_row("study", f"[bold]{study.name}[/]{mark}")
     plan.add_row(
         "data",
         f"{escape(', '.join(study.data.databases))} · {escape(study.data.split)} fold {study.data.fold} · "
@@ -203,11 +201,11 @@ def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
         f"blocks {space.blocks[0]}–{space.blocks[1]}, filters {space.filters[0]}–{space.filters[1]}, "
         f"kernels {space.kernels[0]}–{space.kernels[1]}, in steps of {space.step}",
     )
-    plan.add_row("search", f"{study.search.trials} networks, {_epochs(trial.epochs, trial.patience)}")
+    plan.add_row("search", f"{study.search.trials} networks, {_epochs(study.trial_training)}")
     plan.add_row(
         "retraining",
         f"one network a depth × {len(study.consensus.learning_rates)} learning rates × {study.consensus.seeds} seeds, "
-        f"{_epochs(training.epochs, training.patience)}",
+        f"{_epochs(study.training)}",
     )
     console.print(plan, highlight=False)
     _print_path("run folder", f"{folder}")
@@ -247,8 +245,9 @@ def _counts(patients: np.ndarray, added: np.ndarray) -> str:
     return counted + (f" + {added.sum():,} synthetic" if added.any() else "")
 
 
-def _epochs(epochs: int, patience: int | None) -> str:
-    return f"{epochs} epochs" + (f" (stops after {patience} without a better one)" if patience else "")
+def _epochs(training: TrainingConfig) -> str:
+    stop = f" (stops after {training.patience} without a better one)" if training.patience else ""
+    return f"{training.epochs} epochs{stop}"
 
 
 def _show_trials(trials: tuple[Trial, ...], mark: str, rows: int = 10) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ecg_shock.data.datasets import SYNTHETIC, Parts
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.files import commit, versions, write_text
+from ecg_shock.files import commit, versions, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.search.consensus import Candidate, Setting, candidates
 from ecg_shock.search.study import Study
@@ -111,7 +111,7 @@ def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, .
         Job(
             f"F{dashed(candidate.filters)}_K{dashed(candidate.kernels)}_lr{rate:g}_seed{seed}",
             study.spec(candidate.filters, candidate.kernels),
-            study.training_with(learning_rate=rate, seed=seed),
+            with_values(study.training, learning_rate=rate, seed=seed),
         )
         for seed in range(study.training.seed, study.training.seed + study.consensus.seeds)
         for candidate in chosen

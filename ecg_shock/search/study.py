@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from ecg_shock.data.datasets import SYNTHETIC, DataConfig
 from ecg_shock.data.manifests import resource_dir
-from ecg_shock.files import explain, flatten, read_toml, write_text
+from ecg_shock.files import explain, flatten, read_toml, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import FS
 from ecg_shock.search.consensus import ConsensusConfig
@@ -117,12 +117,7 @@ class Study(BaseModel):
     @property
     def trial_training(self) -> TrainingConfig:
         """How each drawn network is trained."""
-        own = {"epochs": self.search.epochs, "patience": self.search.patience}
-        return self.training_with(**{name: value for name, value in own.items() if value is not None})
-
-    def training_with(self, **changes: Any) -> TrainingConfig:
-        """Return [training] with some of its fields changed."""
-        return TrainingConfig(**{**self.training.model_dump(), **changes})
+        return with_values(self.training, epochs=self.search.epochs, patience=self.search.patience)
 
     def spec(self, filters: tuple[int, ...], kernels: tuple[int, ...]) -> CnnSpec:
         """Return the network with these blocks, for the study's windows."""

@@ -129,10 +129,9 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
     """Give how much importance sampling can gain: the root of the second moments' ratio, uniform to the given.
 
-    The arguments are those of `sampling_distribution`, without a floor. The result is
-
-        τ ≥ 1: √(mean s²) / mean s for "ras", as in [1]_; √(mean s²) over the mean of the groups'
-        root-mean-squares for "class"; 1 for "uniform", and where all scores are zero or one is not finite.
+    It is drawn as `sampling_distribution` says, without a floor. The gain τ ≥ 1 is √(mean s²) / mean s for "ras", as in
+    [1]_; √(mean s²) over the mean of the groups' root-mean-squares for "class"; 1 for "uniform", and where all scores
+    are zero or one is not finite.
 
     Examples
     --------

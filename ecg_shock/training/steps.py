@@ -39,10 +39,7 @@ def compile_train_steps(
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.int64), tf.TensorSpec(shape, tf.float32)], jit_compile=False)
     def run_steps(indices: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         steps = tf.shape(indices)[0]
-        losses = tf.TensorArray(tf.float32, steps)
-        all_logits = tf.TensorArray(tf.float32, steps)
-        all_norms = tf.TensorArray(tf.float32, steps)
-        all_sums = tf.TensorArray(tf.float32, steps)
+        outputs = [tf.TensorArray(tf.float32, steps) for _ in range(4)]
         for step in tf.range(steps):
             drawn = indices[step]
             labels = tf.gather(target, drawn)
@@ -52,13 +49,13 @@ def compile_train_steps(
                 # Divided by the batch size: by the sum of the weights it would be biased.
                 loss = tf.reduce_mean(weights[step] * cross_entropy)
             optimizer.apply(tape.gradient(loss, variables), variables)
-            losses = losses.write(step, loss)
-            all_logits = all_logits.write(step, logits)
-            all_norms = all_norms.write(step, tf.reduce_sum(tf.square(features), axis=1))
             error = weights[step] * (tf.sigmoid(logits) - labels)
             summed = tf.linalg.matvec(features, error, transpose_a=True)
-            all_sums = all_sums.write(step, tf.reduce_sum(tf.square(summed)) + tf.square(tf.reduce_sum(error)))
-        return losses.stack(), all_logits.stack(), all_norms.stack(), all_sums.stack()
+            squared_sum = tf.reduce_sum(tf.square(summed)) + tf.square(tf.reduce_sum(error))
+            values = (loss, logits, tf.reduce_sum(tf.square(features), axis=1), squared_sum)
+            outputs = [output.write(step, value) for output, value in zip(outputs, values, strict=True)]
+        losses, all_logits, squared_norms, squared_sums = (output.stack() for output in outputs)
+        return losses, all_logits, squared_norms, squared_sums
 
     def train_steps(indices: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         outputs = run_steps(tf.constant(indices, tf.int64), tf.constant(weights, tf.float32))
