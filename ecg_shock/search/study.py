@@ -81,16 +81,12 @@ class Study(BaseModel):
     consensus: ConsensusConfig = ConsensusConfig()
 
     @model_validator(mode="after")
-    def _space_is_large_enough(self) -> Study:
+    def _space_is_large_enough_and_fits_the_window(self) -> Study:
         if self.search.trials > self.space.size():
             raise ValueError(
                 f"search.trials = {self.search.trials}, but the space holds only {self.space.size()} networks; "
                 "ask for fewer trials, or widen [space]"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _space_fits_the_window(self) -> Study:
         depth = self.space.blocks[0]
         try:  # the shallowest network with the shortest kernels needs the fewest samples
             self.spec((self.space.filters[0],) * depth, (self.space.kernels[0],) * depth)
@@ -181,6 +177,7 @@ def keep_study(study: Study, folder: Path) -> None:
         difference: it lengthens a run. Also if the folder's study is damaged.
     """
     file = folder / STUDY_FILE
+    content = study.model_dump(mode="json", exclude_none=True)  # TOML has no null
     if file.is_file():
         try:
             read_study(file)
@@ -190,7 +187,7 @@ def keep_study(study: Study, folder: Path) -> None:
                 f"Restore {file} from a copy, or choose another folder with --out."
             ) from error
         begun = flatten(read_toml(file))
-        asked = flatten(_as_toml(study))
+        asked = flatten(content)
         differences = [
             f"  {key}: {begun.get(key, 'not set')!r} in the folder, {asked.get(key, 'not set')!r} asked for"
             for key in sorted(begun.keys() | asked.keys())
@@ -205,9 +202,4 @@ def keep_study(study: Study, folder: Path) -> None:
                 "Undo the change to go on with that run (search.trials may be raised), "
                 "or choose another folder with --out."
             )
-    write_text(file, tomli_w.dumps(_as_toml(study)))
-
-
-def _as_toml(study: Study) -> dict[str, Any]:
-    # TOML has no null: a field that is not set is not written.
-    return study.model_dump(mode="json", exclude_none=True)
+    write_text(file, tomli_w.dumps(content))

@@ -199,7 +199,7 @@ class Sampler:
         self._rng = np.random.default_rng(seed)
         self._scores = np.zeros(self._groups.size)
         self._ages = np.full(self._groups.size, np.inf)  # epochs' worth of draws since the score was learned
-        self._gain = 1.0
+        self.gain = 1.0  # moving average of the τ that the scores promise; stays 1 for samplers without a gate
         self._round: np.ndarray = np.empty(0, dtype=np.int64)  # what is left of the current shuffled round
 
     @property
@@ -208,14 +208,9 @@ class Sampler:
         return self.name != "uniform"
 
     @property
-    def gain(self) -> float:
-        """The moving average of the gain τ that the scores promise; 1 for samplers without a gate."""
-        return self._gain
-
-    @property
     def is_open(self) -> bool:
         """Whether scores decide what is drawn now."""
-        return self.learns and (self.name in BIASED or self._gain >= self.gate)
+        return self.learns and (self.name in BIASED or self.gain >= self.gate)
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -268,7 +263,7 @@ class Sampler:
         return {
             "scores": self._scores.copy(),
             "ages": self._ages.copy(),
-            "gain": np.array(self._gain),
+            "gain": np.array(self.gain),
             "round": self._round.copy(),
             "rng": np.array(json.dumps(self._rng.bit_generator.state)),
         }
@@ -281,7 +276,7 @@ class Sampler:
         self._round = state["round"].copy()
         self._rng.bit_generator.state = json.loads(str(state["rng"]))
         self._learn(0.0)
-        self._gain = float(state["gain"])
+        self.gain = float(state["gain"])
 
     def _average(self, indices: np.ndarray, scores: np.ndarray, draws: int) -> None:
         """Average the squares of finite scores with what is known, and let all other windows grow older."""
@@ -311,7 +306,7 @@ class Sampler:
         estimate = self._estimate()
         self._p = sampling_distribution(self.name, estimate, self._groups, self.floor)
         if self.learns and self.name not in BIASED:
-            self._gain += share * (gain(self.name, estimate, self._groups) - self._gain)
+            self.gain += share * (gain(self.name, estimate, self._groups) - self.gain)
 
     def _draw_round(self, shape: tuple[int, ...]) -> np.ndarray:
         count = int(np.prod(shape))
