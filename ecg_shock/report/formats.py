@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Group
-from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ecg_shock.rhythms import AHA_LABELS
+
+_Row = TypeVar("_Row")
 
 NONE = "–"
 # A proportion is a ratio of counts: the tolerance only undoes the rounding of 1000 * 0.57 to 569.9999999999999.
@@ -38,6 +38,11 @@ class Table:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, title: str, rows: Iterable[_Row], columns: Mapping[str, Callable[[_Row], str]]) -> Table:
+        """Lay out one thing a row, by the header of each column and how its cell is written."""
+        return cls(title, tuple(columns), tuple(tuple(write(row) for write in columns.values()) for row in rows))
 
     def is_left(self, column: int) -> bool:
         """Say whether a column holds text, which begins at its left."""
@@ -67,11 +72,6 @@ class Table:
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
         return table
-
-
-def to_rich_tables(tables: Iterable[Table]) -> Group:
-    """Give tables for a rich console, one below the other."""
-    return Group(*(Padding(table.to_rich(), (0, 0, 1, 0)) for table in tables))
 
 
 def markdown_text(text: str) -> str:

@@ -43,11 +43,6 @@ class Strip:
         Time of the first sample in seconds of the recording.
     probability_at_s, probability : numpy.ndarray or None
         Shape (n_times,): seconds of the recording, and the probability of *shockable* at them.
-
-    Raises
-    ------
-    ValueError
-        If a shape, the rate or the start is not allowed.
     """
 
     ecg: np.ndarray
@@ -55,18 +50,6 @@ class Strip:
     start_s: float
     probability_at_s: np.ndarray | None = None
     probability: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if np.ndim(self.ecg) != 1 or not np.size(self.ecg):
-            raise ValueError(f"ecg has shape {np.shape(self.ecg)}; allowed is (n_samples,), one sample or more")
-        if not (math.isfinite(self.fs) and self.fs > 0):
-            raise ValueError(f"fs is {self.fs!r}; allowed is anything above 0 Hz")
-        if not math.isfinite(self.start_s):
-            raise ValueError(f"start_s is {self.start_s!r}; allowed is any time in seconds")
-        times, values = self.probability_at_s, self.probability
-        alike = times.shape == values.shape if times is not None and values is not None else times is values
-        if not alike:
-            raise ValueError("probability_at_s and probability must be given together, with one shape")
 
 
 def wrong_advice(predictions: Predictions) -> dict[str, np.ndarray]:

@@ -21,9 +21,10 @@ from ecg_shock.evaluation.whole_records import RecordScans, WholeRecords
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
 from ecg_shock.models.bundle import data_config
 from ecg_shock.report.formats import rounded_down
-from ecg_shock.report.html import ReportContent, Strip, headline, shown_errors, write_report
+from ecg_shock.report.gallery import Strip
+from ecg_shock.report.html import ReportContent, shown_errors, write_report
 from ecg_shock.report.strips import strips_of
-from ecg_shock.report.tables import to_json, to_markdown
+from ecg_shock.report.tables import headline, to_json, to_markdown
 from ecg_shock.report.whole_records import QUALITY_NOTE
 
 PREDICTIONS_NAME = "predictions.csv"
