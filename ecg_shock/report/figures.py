@@ -76,14 +76,7 @@ Draw = Callable[["Axes"], Mapping[str, str] | None]
 def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zoomed: bool = False) -> Markup:
     """Draw the ROC curve with its band, and the advice as it was given.
 
-    Parameters
-    ----------
-    found : Roc
-        The curve.
-    false_positive_rate, sensitivity : float
-        Of the advice, proportions.
-    zoomed : bool
-        Draw only the corner in which an AED works.
+    The rates are of the advice, proportions. Zoomed, only the corner in which an AED works is drawn.
     """
 
     def draw(axes: Axes) -> None:
@@ -101,13 +94,7 @@ def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zo
 
 
 def reliability_figure(bins: Reliability) -> Markup:
-    """Draw the proportion of windows that are shockable against the probability.
-
-    Parameters
-    ----------
-    bins : Reliability
-        With limits that are NaN where there are none.
-    """
+    """Draw the proportion of windows that are shockable against the probability."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=":")
@@ -169,11 +156,6 @@ def patients_figure(predictions: Predictions) -> Markup:
 
     Dots stand beside each other as far as there is room. Each tells its patient where a pointer rests on it, and the
     worst are named.
-
-    Parameters
-    ----------
-    predictions : Predictions
-        Of one duration.
     """
     rows = []
     for name, classes, right in (
@@ -220,14 +202,7 @@ def patients_figure(predictions: Predictions) -> Markup:
 def goal_figure(title: str, row: AhaRow, low: float) -> Markup:
     """Draw one class against its goal: the observed proportion, its two limits, and what each has to reach.
 
-    Parameters
-    ----------
-    title : str
-        Read out in place of the picture; no other chart of the page may have it.
-    row : AhaRow
-        With windows.
-    low : float
-        Left end of the axis, a proportion; the right end is 100 %.
+    The axis goes from `low`, a proportion, to 100 %. The title is unique on the page, see `rates_figure`.
     """
     width, height, margin = 150, 34, 6
 

@@ -51,16 +51,14 @@ class Table:
     def to_markdown(self) -> str:
         """Write the table as Markdown whose columns line up as text too."""
         rows = [[markdown_text(cell) for cell in row] for row in (self.header, *self.rows)]
-        widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = []
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
-                space = " " * (width - cell_len(cell))
-                cells.append(cell + space if self.is_left(index) else space + cell)
-            lines.append(f"| {' | '.join(cells)} |")
-        rule = ["-" * width if self.is_left(i) else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-        return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
+        columns = []
+        for index, cells in enumerate(zip(*rows, strict=True)):
+            width, left = max(map(cell_len, cells)), self.is_left(index)
+            rule = "-" * width if left else "-" * (width - 1) + ":"
+            spaces = [" " * (width - cell_len(cell)) for cell in cells]
+            padded = [cell + space if left else space + cell for cell, space in zip(cells, spaces, strict=True)]
+            columns.append([padded[0], rule, *padded[1:]])
+        return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
     def to_rich(self) -> RichTable:
         """Lay the table out for a rich console."""

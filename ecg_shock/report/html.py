@@ -107,18 +107,7 @@ class ReportContent:
 def shown_errors(validation: Validation, predictions: Predictions) -> list[int]:
     """Find the windows whose ECG the report shows: wrong advice at the headline duration, at most `MAX_STRIPS`.
 
-    Parameters
-    ----------
-    validation : Validation
-        What `evaluate` says of the predictions.
-    predictions : Predictions
-        The same predictions.
-
-    Returns
-    -------
-    list of int
-        Rows of `predictions`, worst first: by how far the probability is from right. Without probabilities they go
-        by patient, record and time.
+    They are rows of `predictions`, worst first as in `worst_first`.
     """
     at_headline = predictions.duration_s == headline(validation).duration_s
     return np.flatnonzero(at_headline)[worst_first(predictions.select(at_headline))[:MAX_STRIPS]].tolist()
@@ -133,11 +122,6 @@ def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
         The file, replaced only once everything is written. Equal contents make equal files.
     content : ReportContent
         What to report.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
     """
     write_text(Path(path), _render(content))
 
