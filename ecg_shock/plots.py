@@ -52,11 +52,6 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
     for the same variance, and Kish's size of a batch; the largest importance weight, and what importance sampling could
     gain at most; the proportion of each rhythm among the windows drawn.
 
-    Parameters
-    ----------
-    history : sequence of EpochLog
-        At least one epoch.
-
     Raises
     ------
     ValueError
@@ -123,12 +118,7 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
 def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
     """Draw balanced accuracy against the number of parameters, one colour for each depth.
 
-    Parameters
-    ----------
-    trials : sequence of Trial
-        Failed ones are excluded.
-    title : str
-        Printed above.
+    Failed trials are excluded.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -249,15 +239,7 @@ def _kind(aha_class: str) -> str:
 
 
 def draw_scan(scan: Scan, lead: Lead) -> Figure:
-    """Draw the whole recording with probability and episodes, and the first onsets large.
-
-    Parameters
-    ----------
-    scan : Scan
-        What was found.
-    lead : Lead
-        The lead that was scanned.
-    """
+    """Draw the whole recording with probability and episodes, and the first onsets large."""
     from matplotlib.figure import Figure
 
     large = () if scan.duration_s <= SHORT_S else scan.episodes[:MAX_ONSETS]

@@ -17,10 +17,10 @@ from xml.etree import ElementTree
 import numpy as np
 from markupsafe import Markup
 
-from ecg_shock.evaluation.confidence import Proportion
-from ecg_shock.evaluation.metrics import AhaRow
+from ecg_shock.evaluation.metrics import AhaRow, Performance
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import Reliability, Roc
+from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.report.formats import printable
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
@@ -111,8 +111,7 @@ def rates_figure(
     label: str,
     values: Sequence[float],
     names: Sequence[str],
-    se: Sequence[Proportion],
-    sp: Sequence[Proportion],
+    found: Sequence[Performance | StressPoint],
 ) -> Markup:
     """Draw sensitivity and specificity over values of one thing, with bands down to their limits by patient.
 
@@ -122,16 +121,15 @@ def rates_figure(
         Read out in place of the picture; no other chart of the page may have it.
     label : str
         What the values are of.
-    values : sequence of float
-        Finite and increasing, at least one.
-    names : sequence of str
-        What the values are called.
-    se, sp : sequence of Proportion
-        At the values.
+    values, names : sequence of float, sequence of str
+        Finite and increasing, at least one; and what they are called.
+    found : sequence of Performance or StressPoint
+        What was found at the values.
     """
 
     def draw(axes: Axes) -> None:
         lowest = MAX_LEFT_END
+        se, sp = [at.sensitivity for at in found], [at.specificity for at in found]
         for measure, rates, colour, line in (("Se", se, FIRST, "o-"), ("Sp", sp, SECOND, "s--")):
             observed = np.array([rate.observed for rate in rates], dtype=float)
             limits = np.array([rate.patient_limit for rate in rates], dtype=float)

@@ -101,19 +101,9 @@ def entry(predictions: Predictions, row: int, strip: Strip | None, threshold: fl
 def paper(strip: Strip, window: tuple[float, float], threshold: float | None = None) -> tuple[Markup, ...]:
     """Draw ECG on paper, 25 mm/s and 10 mm/mV, in rows of at most 7 s.
 
-    Parameters
-    ----------
-    strip : Strip
-        The ECG; it is centred on its median and cut 3 mV from there, and what is faster than 125 Hz is thinned out.
-    window : tuple of float
-        Start and end of what was evaluated, in seconds of the recording.
-    threshold : float, optional
-        Drawn with the probability.
-
-    Returns
-    -------
-    tuple of Markup
-        One SVG a row, its size in mm.
+    The ECG is centred on its median and cut 3 mV from there, and what is faster than 125 Hz is thinned out. The window
+    is start and end of what was evaluated, in seconds of the recording; the threshold is drawn with the probability.
+    Each row is an SVG with its size in mm.
     """
     ecg = np.asarray(strip.ecg, dtype=float)
     at_s, mv = _thinned(np.where(np.isfinite(ecg), ecg, np.nan), strip.fs)

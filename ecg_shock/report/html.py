@@ -63,25 +63,18 @@ class ReportContent:
 
     Parameters
     ----------
-    validation : Validation
-        What `ecg_shock.evaluation.metrics.evaluate` says of the predictions.
-    predictions : Predictions
-        The same predictions.
-    baselines : mapping of str to Validation
-        Other algorithms by their names, on the same windows.
-    baselines_note : str
-        How they were made.
+    validation, predictions : Validation, Predictions
+        What `ecg_shock.evaluation.metrics.evaluate` says, and of what.
+    baselines, baselines_note : mapping of str to Validation, str
+        Other algorithms by their names, on the same windows, and how they were made.
     comparisons : mapping of str to Comparison
         By the same names: each other algorithm first and this one second, at the headline duration.
-    stress : sequence of StressPoint
-        In any order; points of one stress become one chart, if there are several.
-    stress_note : str
-        Which windows were disturbed, and how they were evaluated.
+    stress, stress_note : sequence of StressPoint, str
+        In any order; which windows were disturbed, and how they were evaluated.
     whole_records : WholeRecords, optional
         What an alarm does on the whole records of the same patients.
     strips : callable, optional
-        Takes a row of `predictions` and returns the raw ECG around it, or None where there is none. For a mapping,
-        its ``get``.
+        Takes a row of `predictions` and returns the raw ECG around it, or None where there is none.
     excluded : sequence of Excluded
         What is in no window, of the headline duration.
     provenance : mapping of str to str or to a mapping of str to str

@@ -40,7 +40,7 @@ BASELINES_NOTE = (
 )
 NO_RECORDINGS = (
     "The predictions came without recordings: other algorithms, stress tests, whole records and the ECG of the errors, "
-    "which need them, are excluded."
+    "which need them, are missing."
 )
 QUICK = "Other algorithms, stress tests and whole records were excluded (--quick)."
 
@@ -59,10 +59,8 @@ def review_bundles(
 
     Parameters
     ----------
-    evaluation : EvaluationSet
-        The models and their patients.
-    out : pathlib.Path
-        Folder to write into.
+    evaluation, out : EvaluationSet, pathlib.Path
+        The models with their patients, and the folder to write into.
     quick : bool
         Exclude other algorithms, stress tests and whole records.
     command : str
@@ -156,14 +154,10 @@ def review_file(path: Path, out: Path, *, threshold: float | None = None, comman
 
     Parameters
     ----------
-    path : pathlib.Path
-        The file, see `ecg_shock.evaluation.predictions.Predictions.read_csv`.
-    out : pathlib.Path
-        Folder to write into.
-    threshold : float, optional
-        Probability of *shockable* from which on a shock is advised, for a file without a column ``shock``.
-    command : str
-        What was typed, for the report.
+    path, threshold : pathlib.Path, float
+        See `ecg_shock.evaluation.predictions.Predictions.read_csv`.
+    out, command : pathlib.Path, str
+        See `review_bundles`.
     """
     source = describe_file(path, threshold)
     predictions = Predictions.read_csv(path, threshold=threshold)

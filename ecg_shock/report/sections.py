@@ -70,14 +70,8 @@ def no_curves(predictions: Predictions) -> str:
 def durations_figure(performances: Sequence[Performance]) -> Markup:
     """Draw Se and Sp by the length of the window."""
     durations = [performance.duration_s for performance in performances]
-    return rates_figure(
-        "Se and Sp by the length of the window",
-        "window, s",
-        durations,
-        [f"{duration_s:g}" for duration_s in durations],
-        [performance.sensitivity for performance in performances],
-        [performance.specificity for performance in performances],
-    )
+    names = [f"{duration_s:g}" for duration_s in durations]
+    return rates_figure("Se and Sp by the length of the window", "window, s", durations, names, performances)
 
 
 def baseline_section(
@@ -127,9 +121,8 @@ def stress_section(stress: Sequence[StressPoint]) -> dict[str, Any]:
     figures, rows = [], []
     for name, found in by_stress.items():
         values, levels = [point.value for point in found], [point.level for point in found]
-        se, sp = [point.sensitivity for point in found], [point.specificity for point in found]
         if len(found) > 1:
-            figures.append((name, rates_figure(f"Se and Sp under {name}", name, values, levels, se, sp)))
+            figures.append((name, rates_figure(f"Se and Sp under {name}", name, values, levels, found)))
         for point in found:
             cells = (
                 (f"{rate.count}/{rate.windows}", rounded_down(rate.observed), rounded_down(rate.patient_limit))

@@ -580,8 +580,7 @@ def test_stress_is_drawn_down_to_the_limit(tmp_path: Path, make_predictions: Cal
         "noise",
         [point.value for point in ordered],
         [point.level for point in ordered],
-        [point.sensitivity for point in ordered],
-        [point.specificity for point in ordered],
+        ordered,
     )
     assert str(chart) in (tmp_path / "report.html").read_text(encoding="utf-8")
     band = next(points for style, points in drawn_points(str(chart)) if style == "band")
