@@ -6,7 +6,7 @@ window of the caller's alone. Each function returns a figure; ``savefig`` writes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,15 +51,6 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
     From above: the losses; sensitivity, specificity and balanced accuracy; the batch that uniform sampling would need
     for the same variance, and Kish's size of a batch; the largest importance weight, and what importance sampling could
     gain at most; the proportion of each rhythm among the windows drawn.
-
-    Parameters
-    ----------
-    history : sequence of EpochLog
-        At least one epoch.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
 
     Raises
     ------
@@ -127,16 +118,7 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
 def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
     """Draw balanced accuracy against the number of parameters, one colour for each depth.
 
-    Parameters
-    ----------
-    trials : sequence of Trial
-        Failed ones are excluded.
-    title : str
-        Printed above.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    Failed trials are excluded.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -164,7 +146,7 @@ def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
 
 
 def draw_sheet(found: WindowSet, seed: int) -> Figure:
-    """Draw windows of every AHA class on ECG paper, all on one scale.
+    """Draw windows of every AHA class on ECG paper, a row for each class that has any, all on one scale.
 
     Parameters
     ----------
@@ -172,11 +154,6 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
         What to draw from.
     seed : int
         Of the choice. Windows of different patients come first.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A row for each class that has windows.
 
     Raises
     ------
@@ -205,10 +182,12 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
     figure.text(MARGIN_IN / width, y / height, caption, fontsize=12)
     for name, indices in chosen.items():
         y -= GAP_IN + HEADING_IN
+        member = found.aha_class == name
+        patients = len(np.unique(found.patient[member]))
         figure.text(
             MARGIN_IN / width,
             y / height,
-            _heading(found, name),
+            f"{AHA_LABELS[name]}: {_kind(name)}, {int(member.sum()):,} windows, {patients} patients",
             fontsize=11,
             fontweight="bold",
             color=KIND_COLOURS[_kind(name)],
@@ -255,30 +234,12 @@ def _draw_paper(axes: Axes, length_s: float, half_range_mv: float) -> None:
         spine.set(color=LARGE_BOX_COLOUR)
 
 
-def _heading(found: WindowSet, aha_class: str) -> str:
-    mask = found.aha_class == aha_class
-    patients = len(np.unique(found.patient[mask]))
-    return f"{AHA_LABELS[aha_class]}: {_kind(aha_class)}, {int(mask.sum()):,} windows, {patients} patients"
-
-
 def _kind(aha_class: str) -> str:
     return "shockable" if aha_class in SHOCKABLE else "intermediate" if aha_class in INTERMEDIATE else "nonshockable"
 
 
 def draw_scan(scan: Scan, lead: Lead) -> Figure:
-    """Draw the whole recording with probability and episodes, and the first onsets large.
-
-    Parameters
-    ----------
-    scan : Scan
-        What was found.
-    lead : Lead
-        The lead that was scanned.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw the whole recording with probability and episodes, and the first onsets large."""
     from matplotlib.figure import Figure
 
     large = () if scan.duration_s <= SHORT_S else scan.episodes[:MAX_ONSETS]
@@ -287,7 +248,9 @@ def draw_scan(scan: Scan, lead: Lead) -> Figure:
     axes = figure.subplots(rows, 1, gridspec_kw={"height_ratios": [2, 1.4] + [1.6] * len(large)})
     whole, probability = axes[0], axes[1]
 
-    unit_s, unit = _unit(scan.duration_s)
+    unit_s, unit = (1.0, "s") if scan.duration_s <= SHORT_S else (60.0, "min")
+    if scan.duration_s > LONG_S:
+        unit_s, unit = 3600.0, "h"
     middle_s, low, high = _envelope(lead)
     if np.isfinite(low).any():
         whole.set_ylim(*_limits(low, high))
@@ -319,22 +282,18 @@ def draw_scan(scan: Scan, lead: Lead) -> Figure:
     return figure
 
 
-def _unit(duration_s: float) -> tuple[float, str]:
-    if duration_s > LONG_S:
-        return 3600.0, "h"
-    return (60.0, "min") if duration_s > SHORT_S else (1.0, "s")
-
-
 def _envelope(lead: Lead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return time in seconds, and the lowest and highest value in mV, of each column of the picture; NaN if none."""
     columns = min(SCAN_COLUMNS, lead.n_samples)
     edges = np.arange(columns + 1) * lead.n_samples // columns
     low, high = np.full(columns, np.nan), np.full(columns, np.nan)
-    for first, piece in _numbered(lead):
+    first = 0
+    for piece in lead.pieces():
         inside = slice(np.searchsorted(edges, first, "right") - 1, np.searchsorted(edges, first + len(piece), "left"))
         starts = np.maximum(edges[inside], first) - first
         low[inside] = np.fmin(low[inside], np.fmin.reduceat(piece, starts))
         high[inside] = np.fmax(high[inside], np.fmax.reduceat(piece, starts))
+        first += len(piece)
     return (edges[:-1] + edges[1:]) / 2 / lead.fs, low, high
 
 
@@ -346,14 +305,6 @@ def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
     bottom, top = max(float(np.nanmin(low)), bottom - span / 2), min(float(np.nanmax(high)), top + span / 2)
     margin = max(0.1 * span, 0.05)
     return bottom - margin, top + margin
-
-
-def _numbered(lead: Lead) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the pieces of a lead, each with the number of its first sample."""
-    first = 0
-    for piece in lead.pieces():
-        yield first, piece
-        first += len(piece)
 
 
 def _draw_probability(ax: Axes, scan: Scan, unit_s: float) -> None:

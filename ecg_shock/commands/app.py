@@ -25,7 +25,7 @@ STOPPED_EXIT_CODE = 130  # what shells give a command that Ctrl-C ended
 
 
 class OneLineErrors(TyperGroup):
-    """Commands whose errors, as far as a user can mend them, are one line on standard error and no traceback."""
+    """Commands whose errors, as far as a user can fix them, are one line on standard error and no traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -60,7 +60,7 @@ def options(
         bool, typer.Option("--verbose", "-v", help="Log what is done, and show the traceback of an error.")
     ] = False,
 ) -> None:
-    """Shock advice from an ECG: fetch recordings, train, search, judge by the AHA goals, predict, scan, export.
+    """Shock advice from an ECG: fetch recordings, train, search, evaluate by the AHA goals, predict, scan, export.
 
     Not a medical device. `ecg-shock COMMAND --help` explains a command.
     """

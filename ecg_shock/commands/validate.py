@@ -95,7 +95,7 @@ def validate(
     if predictions:
         if model or databases or record or quick or data:
             raise ValueError(
-                "--predictions are judged as they are; leave out MODEL, --databases, --record, --quick and --data."
+                "--predictions are evaluated as they are; remove MODEL, --databases, --record, --quick and --data."
             )
         if predictions.is_dir():
             raise ValueError(f"{predictions} is a folder; --predictions takes a CSV file, MODEL the folder of a model.")
@@ -106,7 +106,7 @@ def validate(
             raise ValueError("--threshold is for --predictions; a model has its own.")
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if record and (databases or len(bundles) > 1):
-            raise ValueError("--record is for one bundle and its own test patients; leave it out, or give one bundle.")
+            raise ValueError("--record is for one bundle and its own test patients; remove it, or give one bundle.")
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
             def on_stage(stage: str, steps: int) -> Callable[[], None]:

@@ -17,10 +17,10 @@ from xml.etree import ElementTree
 import numpy as np
 from markupsafe import Markup
 
-from ecg_shock.evaluation.confidence import Proportion
-from ecg_shock.evaluation.metrics import AhaRow
+from ecg_shock.evaluation.metrics import AhaRow, Performance
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import Reliability, Roc
+from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.report.formats import printable
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
@@ -76,14 +76,7 @@ Draw = Callable[["Axes"], Mapping[str, str] | None]
 def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zoomed: bool = False) -> Markup:
     """Draw the ROC curve with its band, and the advice as it was given.
 
-    Parameters
-    ----------
-    found : Roc
-        The curve.
-    false_positive_rate, sensitivity : float
-        Of the advice, proportions.
-    zoomed : bool
-        Draw only the corner in which an AED works.
+    The rates are of the advice, proportions. Zoomed, only the corner in which an AED works is drawn.
     """
 
     def draw(axes: Axes) -> None:
@@ -101,13 +94,7 @@ def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zo
 
 
 def reliability_figure(bins: Reliability) -> Markup:
-    """Draw the proportion of windows that are shockable against the probability.
-
-    Parameters
-    ----------
-    bins : Reliability
-        With limits that are NaN where there are none.
-    """
+    """Draw the proportion of windows that are shockable against the probability."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=":")
@@ -124,8 +111,7 @@ def rates_figure(
     label: str,
     values: Sequence[float],
     names: Sequence[str],
-    se: Sequence[Proportion],
-    sp: Sequence[Proportion],
+    found: Sequence[Performance | StressPoint],
 ) -> Markup:
     """Draw sensitivity and specificity over values of one thing, with bands down to their limits by patient.
 
@@ -135,16 +121,15 @@ def rates_figure(
         Read out in place of the picture; no other chart of the page may have it.
     label : str
         What the values are of.
-    values : sequence of float
-        Finite and increasing, at least one.
-    names : sequence of str
-        What the values are called.
-    se, sp : sequence of Proportion
-        At the values.
+    values, names : sequence of float, sequence of str
+        Finite and increasing, at least one; and what they are called.
+    found : sequence of Performance or StressPoint
+        What was found at the values.
     """
 
     def draw(axes: Axes) -> None:
         lowest = MAX_LEFT_END
+        se, sp = [at.sensitivity for at in found], [at.specificity for at in found]
         for measure, rates, colour, line in (("Se", se, FIRST, "o-"), ("Sp", sp, SECOND, "s--")):
             observed = np.array([rate.observed for rate in rates], dtype=float)
             limits = np.array([rate.patient_limit for rate in rates], dtype=float)
@@ -169,11 +154,6 @@ def patients_figure(predictions: Predictions) -> Markup:
 
     Dots stand beside each other as far as there is room. Each tells its patient where a pointer rests on it, and the
     worst are named.
-
-    Parameters
-    ----------
-    predictions : Predictions
-        Of one duration.
     """
     rows = []
     for name, classes, right in (
@@ -220,14 +200,7 @@ def patients_figure(predictions: Predictions) -> Markup:
 def goal_figure(title: str, row: AhaRow, low: float) -> Markup:
     """Draw one class against its goal: the observed proportion, its two limits, and what each has to reach.
 
-    Parameters
-    ----------
-    title : str
-        Read out in place of the picture; no other chart of the page may have it.
-    row : AhaRow
-        With windows.
-    low : float
-        Left end of the axis, a proportion; the right end is 100 %.
+    The axis goes from `low`, a proportion, to 100 %. The title is unique on the page, see `rates_figure`.
     """
     width, height, margin = 150, 34, 6
 

@@ -191,20 +191,16 @@ def _by_patients(rate: Proportion) -> float | None:
 
 
 def _shortfall(row: AhaRow) -> float:
-    """How far a class stays below the two lines of its goal, at the worse of them."""
+    """Return how far a class stays below the two lines of its goal, at the worse of them."""
     goal, rate = row.goal, row.rate
-    return max(
-        (goal.observed or 0.0) - (rate.observed or 0.0),
-        (goal.limit or 0.0) - (rate.lower_limit or 0.0),
-    )
+    return max((goal.observed or 0.0) - (rate.observed or 0.0), (goal.limit or 0.0) - (rate.lower_limit or 0.0))
 
 
 def _failure(row: AhaRow) -> str:
     rate, goal = row.rate, row.goal
-    right = "are advised a shock" if row.aha_class in SHOCKABLE else "are advised no shock"
     return (
         f"{class_name(row.aha_class)} does not meet its goal: {rate.count} of {rate.windows} windows of "
-        f"{patients_text(rate.patients)} {right}. "
+        f"{patients_text(rate.patients)} are advised {'a' if row.aha_class in SHOCKABLE else 'no'} shock. "
         f"Observed {rounded_down(rate.observed)} % where more than {100 * (goal.observed or 0):g} % is asked; "
         f"lower limit {rounded_down(rate.lower_limit)} % where {100 * (goal.limit or 0):g} % has to be reached."
     )

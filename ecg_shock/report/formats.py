@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Group
-from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ecg_shock.rhythms import AHA_LABELS
+
+_Row = TypeVar("_Row")
 
 NONE = "–"
 # A proportion is a ratio of counts: the tolerance only undoes the rounding of 1000 * 0.57 to 569.9999999999999.
@@ -39,6 +39,11 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @classmethod
+    def of(cls, title: str, rows: Iterable[_Row], columns: Mapping[str, Callable[[_Row], str]]) -> Table:
+        """Lay out one thing a row, by the header of each column and how its cell is written."""
+        return cls(title, tuple(columns), tuple(tuple(write(row) for write in columns.values()) for row in rows))
+
     def is_left(self, column: int) -> bool:
         """Say whether a column holds text, which begins at its left."""
         return self.header[column] in TEXT_COLUMNS
@@ -46,16 +51,14 @@ class Table:
     def to_markdown(self) -> str:
         """Write the table as Markdown whose columns line up as text too."""
         rows = [[markdown_text(cell) for cell in row] for row in (self.header, *self.rows)]
-        widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = []
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
-                space = " " * (width - cell_len(cell))
-                cells.append(cell + space if self.is_left(index) else space + cell)
-            lines.append(f"| {' | '.join(cells)} |")
-        rule = ["-" * width if self.is_left(i) else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-        return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
+        columns = []
+        for index, cells in enumerate(zip(*rows, strict=True)):
+            width, left = max(map(cell_len, cells)), self.is_left(index)
+            rule = "-" * width if left else "-" * (width - 1) + ":"
+            spaces = [" " * (width - cell_len(cell)) for cell in cells]
+            padded = [cell + space if left else space + cell for cell, space in zip(cells, spaces, strict=True)]
+            columns.append([padded[0], rule, *padded[1:]])
+        return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
     def to_rich(self) -> RichTable:
         """Lay the table out for a rich console."""
@@ -67,11 +70,6 @@ class Table:
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
         return table
-
-
-def to_rich_tables(tables: Iterable[Table]) -> Group:
-    """Give tables for a rich console, one below the other."""
-    return Group(*(Padding(table.to_rich(), (0, 0, 1, 0)) for table in tables))
 
 
 def markdown_text(text: str) -> str:

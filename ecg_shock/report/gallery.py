@@ -43,11 +43,6 @@ class Strip:
         Time of the first sample in seconds of the recording.
     probability_at_s, probability : numpy.ndarray or None
         Shape (n_times,): seconds of the recording, and the probability of *shockable* at them.
-
-    Raises
-    ------
-    ValueError
-        If a shape, the rate or the start is not allowed.
     """
 
     ecg: np.ndarray
@@ -56,26 +51,9 @@ class Strip:
     probability_at_s: np.ndarray | None = None
     probability: np.ndarray | None = None
 
-    def __post_init__(self) -> None:
-        if np.ndim(self.ecg) != 1 or not np.size(self.ecg):
-            raise ValueError(f"ecg has shape {np.shape(self.ecg)}; allowed is (n_samples,), one sample or more")
-        if not (math.isfinite(self.fs) and self.fs > 0):
-            raise ValueError(f"fs is {self.fs!r}; allowed is anything above 0 Hz")
-        if not math.isfinite(self.start_s):
-            raise ValueError(f"start_s is {self.start_s!r}; allowed is any time in seconds")
-        times, values = self.probability_at_s, self.probability
-        alike = times.shape == values.shape if times is not None and values is not None else times is values
-        if not alike:
-            raise ValueError("probability_at_s and probability must be given together, with one shape")
-
 
 def wrong_advice(predictions: Predictions) -> dict[str, np.ndarray]:
     """Find the windows with wrong advice.
-
-    Parameters
-    ----------
-    predictions : Predictions
-        Of any duration.
 
     Returns
     -------
@@ -92,16 +70,6 @@ def worst_first(predictions: Predictions) -> list[int]:
     """Order the windows with wrong advice by how far the probability is from right.
 
     Without probabilities they go by patient, record and time.
-
-    Parameters
-    ----------
-    predictions : Predictions
-        Of one duration.
-
-    Returns
-    -------
-    list of int
-        Their rows.
     """
     wrong = wrong_advice(predictions)
     rows = np.flatnonzero(wrong[MISSED] | wrong[FALSE])
@@ -114,19 +82,7 @@ def worst_first(predictions: Predictions) -> list[int]:
 
 
 def entry(predictions: Predictions, row: int, strip: Strip | None, threshold: float | None) -> dict[str, Any]:
-    """Prepare one entry of the gallery for the template.
-
-    Parameters
-    ----------
-    predictions : Predictions
-        With the window.
-    row : int
-        Which of them it is.
-    strip : Strip or None
-        The ECG around it.
-    threshold : float or None
-        Drawn with the probability.
-    """
+    """Prepare one window for the template, with the ECG around it."""
     start_s, duration_s = float(predictions.start_s[row]), float(predictions.duration_s[row])
     names = {name: str(getattr(predictions, name)[row]) for name in ("database", "record", "lead", "patient", "rhythm")}
     return {
@@ -145,19 +101,9 @@ def entry(predictions: Predictions, row: int, strip: Strip | None, threshold: fl
 def paper(strip: Strip, window: tuple[float, float], threshold: float | None = None) -> tuple[Markup, ...]:
     """Draw ECG on paper, 25 mm/s and 10 mm/mV, in rows of at most 7 s.
 
-    Parameters
-    ----------
-    strip : Strip
-        The ECG; it is centred on its median and cut 3 mV from there, and what is faster than 125 Hz is thinned out.
-    window : tuple of float
-        Start and end of what was evaluated, in seconds of the recording.
-    threshold : float, optional
-        Drawn with the probability.
-
-    Returns
-    -------
-    tuple of Markup
-        One SVG a row, its size in mm.
+    The ECG is centred on its median and cut 3 mV from there, and what is faster than 125 Hz is thinned out. The window
+    is start and end of what was evaluated, in seconds of the recording; the threshold is drawn with the probability.
+    Each row is an SVG with its size in mm.
     """
     ecg = np.asarray(strip.ecg, dtype=float)
     at_s, mv = _thinned(np.where(np.isfinite(ecg), ecg, np.nan), strip.fs)
@@ -167,22 +113,44 @@ def paper(strip: Strip, window: tuple[float, float], threshold: float | None = N
     step = LARGE_MM / PAPER_MM_PER_MV
     half_mv = min(max(math.ceil(reach / step) * step, MIN_MV), MAX_MV)
     y = np.round((half_mv - np.clip(mv, -half_mv, half_mv)) * PAPER_MM_PER_MV * UNITS_PER_MM)
-    length_s = len(ecg) / strip.fs
+    cut = f"  cut at {half_mv:g} mV" if reach > half_mv else ""
+    paper_height = round(2 * half_mv * PAPER_MM_PER_MV) * UNITS_PER_MM
+    height = paper_height + (0 if strip.probability is None else TRACE_MM * UNITS_PER_MM)
     rows = []
-    for row in range(max(1, math.ceil(length_s / ROW_S - 1e-9))):
-        first_s = row * ROW_S
+    for first_s in np.arange(0, max(len(ecg) / strip.fs - 1e-9, 1e-9), ROW_S).tolist():
         picked = (at_s >= first_s) & (at_s <= first_s + ROW_S)
         x = np.round((at_s[picked] - first_s) * PAPER_MM_PER_S * UNITS_PER_MM)
+        start_s, length_s = strip.start_s + first_s, min(ROW_S, len(ecg) / strip.fs - first_s)
+        width = math.ceil(length_s * PAPER_MM_PER_S) * UNITS_PER_MM
+        edges = [round((edge - start_s) * PAPER_MM_PER_S * UNITS_PER_MM) for edge in window]
+        parts = [tag("use", href=f"#{GRID}")]
+        if strip.probability is not None:
+            parts.append(tag("rect", y=paper_height, width=width, height=height - paper_height, class_="below"))
+        parts += [tag("path", d=f"M{edge} 0V{height}", class_="edge") for edge in edges if 0 <= edge <= width]
+        parts.append(tag("path", d=_path(x, y[picked]), class_="trace"))
+        parts.append(tag("text", f"{clock(start_s)}{cut}", x=8, y=paper_height - 8, class_="time"))
+        if strip.probability_at_s is not None and strip.probability is not None:
+            times, values = strip.probability_at_s, strip.probability
+            shown = (times >= start_s) & (times <= start_s + length_s) & np.isfinite(values)
+            floor, tall = height - 10, (TRACE_MM - 2) * UNITS_PER_MM
+            trace_x = np.round((times[shown] - start_s) * PAPER_MM_PER_S * UNITS_PER_MM).astype(int)
+            trace_y = floor - np.round(tall * values[shown].astype(float)).astype(int)
+            points = " ".join(f"{x},{y}" for x, y in zip(trace_x, trace_y, strict=True))
+            parts.append(tag("path", d=f"M0 {floor}H{width}", class_="grid"))
+            if threshold is not None:
+                parts.append(tag("path", d=f"M0 {floor - round(tall * threshold)}H{width}", class_="edge"))
+            parts.append(tag("polyline", points=points, class_="probability"))
+            parts.append(tag("text", "p", x=8, y=paper_height + 32, class_="time"))
         rows.append(
-            _paper_row(
-                _path(x, y[picked]),
-                half_mv,
-                min(ROW_S, length_s - first_s),
-                strip,
-                strip.start_s + first_s,
-                window,
-                threshold,
-                reach > half_mv,
+            tag(
+                "svg",
+                *parts,
+                width=f"{width / UNITS_PER_MM:g}mm",
+                height=f"{height / UNITS_PER_MM:g}mm",
+                viewBox=f"0 0 {width} {height}",
+                class_="paper",
+                role="img",
+                aria_label=f"ECG from {clock(start_s)}, {length_s:.1f} s",
             )
         )
     return tuple(rows)
@@ -206,14 +174,8 @@ def paper_grid() -> Markup:
 def tag(name: str, *children: str, **attributes: object) -> Markup:
     """Build an element whose text and attributes are escaped.
 
-    Parameters
-    ----------
-    name : str
-        Of the element.
-    *children : str
-        Text, or elements built by this function, which are taken as they are.
-    **attributes : object
-        An underscore stands for a hyphen, and one at the end for none.
+    Elements among the children are taken as they are. An underscore in an attribute's name stands for a hyphen, and one
+    at the end for none.
 
     Examples
     --------
@@ -226,54 +188,6 @@ def tag(name: str, *children: str, **attributes: object) -> Markup:
     )
     inner = (child if isinstance(child, Markup) else escape(printable(child)) for child in children)
     return Markup("<{0}{1}>{2}</{0}>").format(name, Markup("").join(written), Markup("").join(inner))
-
-
-def _paper_row(
-    path: str,
-    half_mv: float,
-    length_s: float,
-    strip: Strip,
-    start_s: float,
-    window: tuple[float, float],
-    threshold: float | None,
-    cut: bool,
-) -> Markup:
-    has_probability = strip.probability is not None
-    width = math.ceil(length_s * PAPER_MM_PER_S) * UNITS_PER_MM
-    paper_height = round(2 * half_mv * PAPER_MM_PER_MV) * UNITS_PER_MM
-    height = paper_height + (TRACE_MM * UNITS_PER_MM if has_probability else 0)
-
-    def at_x(time_s: float) -> int:
-        return round((time_s - start_s) * PAPER_MM_PER_S * UNITS_PER_MM)
-
-    parts = [tag("use", href=f"#{GRID}")]
-    if has_probability:
-        parts.append(tag("rect", y=paper_height, width=width, height=height - paper_height, class_="below"))
-    parts += [tag("path", d=f"M{at_x(edge)} 0V{height}", class_="edge") for edge in window if 0 <= at_x(edge) <= width]
-    parts.append(tag("path", d=path, class_="trace"))
-    note = f"{clock(start_s)}" + (f"  cut at {half_mv:g} mV" if cut else "")
-    parts.append(tag("text", note, x=8, y=paper_height - 8, class_="time"))
-    if strip.probability_at_s is not None and strip.probability is not None:
-        times, values = strip.probability_at_s, strip.probability
-        shown = (times >= start_s) & (times <= start_s + length_s) & np.isfinite(values)
-        floor, tall = height - 10, (TRACE_MM - 2) * UNITS_PER_MM
-        points = [(at_x(t), floor - round(tall * float(p))) for t, p in zip(times[shown], values[shown], strict=True)]
-        parts.append(tag("path", d=f"M0 {floor}H{width}", class_="grid"))
-        if threshold is not None:
-            parts.append(tag("path", d=f"M0 {floor - round(tall * threshold)}H{width}", class_="edge"))
-        parts.append(tag("polyline", points=" ".join(f"{x},{y}" for x, y in points), class_="probability"))
-        parts.append(tag("text", "p", x=8, y=paper_height + 32, class_="time"))
-    told = f"ECG from {clock(start_s)}, {length_s:.1f} s"
-    return tag(
-        "svg",
-        *parts,
-        width=f"{width / UNITS_PER_MM:g}mm",
-        height=f"{height / UNITS_PER_MM:g}mm",
-        viewBox=f"0 0 {width} {height}",
-        class_="paper",
-        role="img",
-        aria_label=told,
-    )
 
 
 def _thinned(ecg: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from markupsafe import Markup
 
 from ecg_shock.data.windows import Excluded
 from ecg_shock.evaluation.comparison import Comparison
-from ecg_shock.evaluation.metrics import Performance, Validation
+from ecg_shock.evaluation.metrics import Validation
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.evaluation.whole_records import WholeRecords
@@ -30,7 +29,7 @@ from ecg_shock.files import write_text
 from ecg_shock.report.figures import patients_figure
 from ecg_shock.report.first_screen import better, evaluated, evidence, title, verdict, weaknesses
 from ecg_shock.report.formats import printable
-from ecg_shock.report.gallery import FALSE, MISSED, Strip, entry, paper_grid, worst_first, wrong_advice
+from ecg_shock.report.gallery import Strip, entry, paper_grid, worst_first
 from ecg_shock.report.sections import (
     baseline_section,
     curves_section,
@@ -41,12 +40,12 @@ from ecg_shock.report.sections import (
 )
 from ecg_shock.report.tables import (
     DISCLAIMER,
-    HEADLINE_S,
     NETWORK_NOTE,
     SYNTHETIC_NOTE,
     counts_table,
     effective_table,
     groups_table,
+    headline,
     labels_table,
     level_of,
     models_table,
@@ -64,37 +63,24 @@ class ReportContent:
 
     Parameters
     ----------
-    validation : Validation
-        What `ecg_shock.evaluation.metrics.evaluate` says of the predictions.
-    predictions : Predictions
-        The same predictions.
-    baselines : mapping of str to Validation
-        Other algorithms by their names, on the same windows.
-    baselines_note : str
-        How they were made.
+    validation, predictions : Validation, Predictions
+        What `ecg_shock.evaluation.metrics.evaluate` says, and of what.
+    baselines, baselines_note : mapping of str to Validation, str
+        Other algorithms by their names, on the same windows, and how they were made.
     comparisons : mapping of str to Comparison
         By the same names: each other algorithm first and this one second, at the headline duration.
-    stress : sequence of StressPoint
-        In any order; points of one stress become one chart, if there are several.
-    stress_note : str
-        Which windows were disturbed, and how they were evaluated.
+    stress, stress_note : sequence of StressPoint, str
+        In any order; which windows were disturbed, and how they were evaluated.
     whole_records : WholeRecords, optional
         What an alarm does on the whole records of the same patients.
     strips : callable, optional
-        Takes a row of `predictions` and returns the raw ECG around it, or None where there is none. For a mapping,
-        its ``get``.
+        Takes a row of `predictions` and returns the raw ECG around it, or None where there is none.
     excluded : sequence of Excluded
         What is in no window, of the headline duration.
     provenance : mapping of str to str or to a mapping of str to str
         Data digests, versions, configuration, seeds, command.
     notes : sequence of str
         Sentences on what was excluded, and why.
-
-    Raises
-    ------
-    ValueError
-        If the predictions are not those that were evaluated, a comparison is with no baseline or at another duration,
-        or a stress has a value that is not finite.
     """
 
     validation: Validation
@@ -110,50 +96,11 @@ class ReportContent:
     provenance: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
-    def __post_init__(self) -> None:
-        durations, windows = np.unique(self.predictions.duration_s, return_counts=True)
-        found = dict(zip(durations.tolist(), windows.tolist(), strict=True))
-        expected = {performance.duration_s: performance.windows for performance in self.validation.performances}
-        if found != expected:
-            raise ValueError(
-                f"the predictions hold {found} windows by duration in s, and {expected} were evaluated; give the "
-                "predictions that `evaluate` was given"
-            )
-        for performance in self.validation.performances:
-            of_length = self.predictions.select(self.predictions.duration_s == performance.duration_s)
-            wrong = {kind: int(mask.sum()) for kind, mask in wrong_advice(of_length).items()}
-            if wrong != {MISSED: performance.fn, FALSE: performance.fp}:
-                raise ValueError(
-                    f"the predictions of {performance.duration_s:g} s hold {wrong}, and {performance.fn} and "
-                    f"{performance.fp} were evaluated; give the predictions that `evaluate` was given"
-                )
-        duration_s = headline(self.validation).duration_s
-        for name, comparison in self.comparisons.items():
-            if name not in self.baselines or comparison.duration_s != duration_s:
-                raise ValueError(
-                    f"there is a comparison with {name!r} at {comparison.duration_s:g} s; allowed are the names of "
-                    f"baselines, {', '.join(map(repr, self.baselines))}, and {duration_s:g} s"
-                )
-        for point in self.stress:
-            if not math.isfinite(point.value):
-                raise ValueError(f"{point.stress!r} has the value {point.value!r}; allowed is any finite number")
-
 
 def shown_errors(validation: Validation, predictions: Predictions) -> list[int]:
     """Find the windows whose ECG the report shows: wrong advice at the headline duration, at most `MAX_STRIPS`.
 
-    Parameters
-    ----------
-    validation : Validation
-        What `evaluate` says of the predictions.
-    predictions : Predictions
-        The same predictions.
-
-    Returns
-    -------
-    list of int
-        Rows of `predictions`, worst first: by how far the probability is from right. Without probabilities they go
-        by patient, record and time.
+    They are rows of `predictions`, worst first as in `worst_first`.
     """
     at_headline = predictions.duration_s == headline(validation).duration_s
     return np.flatnonzero(at_headline)[worst_first(predictions.select(at_headline))[:MAX_STRIPS]].tolist()
@@ -168,19 +115,8 @@ def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
         The file, replaced only once everything is written. Equal contents make equal files.
     content : ReportContent
         What to report.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
     """
     write_text(Path(path), _render(content))
-
-
-def headline(validation: Validation) -> Performance:
-    """Pick what the first screen is of: windows of `HEADLINE_S`, or else the longest."""
-    by_duration = {performance.duration_s: performance for performance in validation.performances}
-    return by_duration.get(HEADLINE_S, validation.performances[-1])
 
 
 def _render(content: ReportContent) -> str:

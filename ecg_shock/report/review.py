@@ -21,9 +21,10 @@ from ecg_shock.evaluation.whole_records import RecordScans, WholeRecords
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
 from ecg_shock.models.bundle import data_config
 from ecg_shock.report.formats import rounded_down
-from ecg_shock.report.html import ReportContent, Strip, headline, shown_errors, write_report
+from ecg_shock.report.gallery import Strip
+from ecg_shock.report.html import ReportContent, shown_errors, write_report
 from ecg_shock.report.strips import strips_of
-from ecg_shock.report.tables import to_json, to_markdown
+from ecg_shock.report.tables import headline, to_json, to_markdown
 from ecg_shock.report.whole_records import QUALITY_NOTE
 
 PREDICTIONS_NAME = "predictions.csv"
@@ -39,9 +40,9 @@ BASELINES_NOTE = (
 )
 NO_RECORDINGS = (
     "The predictions came without recordings: other algorithms, stress tests, whole records and the ECG of the errors, "
-    "which need them, are left out."
+    "which need them, are missing."
 )
-QUICK = "Other algorithms, stress tests and whole records were left out (--quick)."
+QUICK = "Other algorithms, stress tests and whole records were excluded (--quick)."
 
 # Told a stage and its number of steps, it returns what is called after each of them.
 OnStage = Callable[[str, int], Callable[[], Any]]
@@ -58,27 +59,14 @@ def review_bundles(
 
     Parameters
     ----------
-    evaluation : EvaluationSet
-        The models and their patients.
-    out : pathlib.Path
-        Folder to write into.
+    evaluation, out : EvaluationSet, pathlib.Path
+        The models with their patients, and the folder to write into.
     quick : bool
-        Leave out other algorithms, stress tests and whole records.
+        Exclude other algorithms, stress tests and whole records.
     command : str
         What was typed, for the report.
     on_stage : callable, optional
         Takes a stage's name and its number of steps, and returns what is called after each step.
-
-    Returns
-    -------
-    ReportContent
-
-    Raises
-    ------
-    ValueError
-        If a patient was trained on or selected with.
-    OSError
-        If recordings are missing or the folder cannot be written.
     """
     step = on_stage("windows of all lengths", len(evaluation.bundles) * len(DURATIONS_S))
     predictions = evaluation.predictions(on_duration=step)
@@ -114,7 +102,7 @@ def review_bundles(
         if not stress:
             notes.append(stress_note)
         elif not _has_noise(evaluation.folder):
-            notes.append(f"Recorded noise was left out of the stress tests: {NOISE_DATABASE} is not there.")
+            notes.append(f"Recorded noise was excluded from the stress tests: {NOISE_DATABASE} is not there.")
         scans = RecordScans(evaluation)
         records = list(scans.records)
 
@@ -166,32 +154,17 @@ def review_file(path: Path, out: Path, *, threshold: float | None = None, comman
 
     Parameters
     ----------
-    path : pathlib.Path
-        The file, see `ecg_shock.evaluation.predictions.Predictions.read_csv`.
-    out : pathlib.Path
-        Folder to write into.
-    threshold : float, optional
-        Probability of *shockable* from which on a shock is advised, for a file without a column ``shock``.
-    command : str
-        What was typed, for the report.
-
-    Returns
-    -------
-    ReportContent
-
-    Raises
-    ------
-    ValueError
-        Naming the lines of the file that are not allowed.
-    OSError
-        If the file cannot be read, or the folder not be written.
+    path, threshold : pathlib.Path, float
+        See `ecg_shock.evaluation.predictions.Predictions.read_csv`.
+    out, command : pathlib.Path, str
+        See `review_bundles`.
     """
     source = describe_file(path, threshold)
     predictions = Predictions.read_csv(path, threshold=threshold)
     validation = evaluate(predictions, source=source)
     provenance: dict[str, str | Mapping[str, str]] = {
         **({"Command": command} if command else {}),
-        "Predictions": {path.name: f"SHA-256 {sha256(path)}", "judged": source},
+        "Predictions": {path.name: f"SHA-256 {sha256(path)}", "evaluated": source},
         "Software": _software(),
         "Seeds": _seeds(validation),
     }
@@ -224,8 +197,8 @@ def _stress_test(evaluation: EvaluationSet, duration_s: float) -> tuple[StressTe
     of_fold = f" of fold {fold}, with its model alone" if len(evaluation.bundles) > 1 else ""
     note = (
         f"{len(chosen)} of {len(windows)} windows of {duration_s:g} s{of_fold}: at most {at_most} of each patient and "
-        f"AHA class, drawn with seed {SEED}, none of fine VF and other VT. They are judged as strips by themselves, as "
-        "ecg_shock.predict does, with the rule for unusable strips, so that shares are not those above."
+        f"AHA class, drawn with seed {SEED}, none of fine VF and other VT. They are predicted as strips by themselves, "
+        "as ecg_shock.predict does, with the rule for unusable strips, so that proportions are not those above."
     )
     return StressTest(evaluation.advisors[fold], chosen, stresses, seed=SEED), note
 
@@ -264,7 +237,7 @@ def _provenance(
 def _describe_data(name: str) -> tuple[str, str]:
     """Name a database and say which version of it was meant."""
     if name == SYNTHETIC:
-        return name, f"made-up signals: {SYNTHETIC_PATIENTS} patients, seed {SYNTHETIC_SEED}"
+        return name, f"synthetic signals: {SYNTHETIC_PATIENTS} patients, seed {SYNTHETIC_SEED}"
     manifest = load_manifest(name)
     doi = f", doi:{manifest.doi}" if manifest.doi else ""
     files = f"{len(manifest.files)} files, {manifest.total_bytes} bytes, SHA-256 of their list {manifest.files_sha256}"

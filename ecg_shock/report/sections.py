@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -69,14 +70,8 @@ def no_curves(predictions: Predictions) -> str:
 def durations_figure(performances: Sequence[Performance]) -> Markup:
     """Draw Se and Sp by the length of the window."""
     durations = [performance.duration_s for performance in performances]
-    return rates_figure(
-        "Se and Sp by the length of the window",
-        "window, s",
-        durations,
-        [f"{duration_s:g}" for duration_s in durations],
-        [performance.sensitivity for performance in performances],
-        [performance.specificity for performance in performances],
-    )
+    names = [f"{duration_s:g}" for duration_s in durations]
+    return rates_figure("Se and Sp by the length of the window", "window, s", durations, names, performances)
 
 
 def baseline_section(
@@ -94,24 +89,11 @@ def baseline_section(
             continue
         if [row.rate.windows for row in other.aha] != [row.rate.windows for row in performance.aha]:
             notes.append(f"{name} was evaluated on other windows: its classes have other numbers of them.")
-        pooled.append(
-            (
-                name,
-                *(
-                    f"{rounded_down(found.observed)}\n({rounded_down(found.patient_limit)})"
-                    for found in (other.sensitivity, other.specificity, other.balanced_accuracy)
-                ),
-            )
-        )
+        limited = (other.sensitivity, other.specificity, other.balanced_accuracy)
+        pooled.append((name, *(f"{rounded_down(of.observed)}\n({rounded_down(of.patient_limit)})" for of in limited)))
+        aimed = (row for row in other.aha if row.goal.observed is not None)
         by_class.append(
-            (
-                name,
-                *(
-                    f"{rounded_down(row.rate.observed)}\n{SYMBOLS[row.verdict]} {row.verdict}"
-                    for row in other.aha
-                    if row.goal.observed is not None
-                ),
-            )
+            (name, *(f"{rounded_down(row.rate.observed)}\n{SYMBOLS[row.verdict]} {row.verdict}" for row in aimed))
         )
     goals = [class_name(row.aha_class) for row in performance.aha if row.goal.observed is not None]
     header = ("Algorithm", "Se\n(by patient)", "Sp\n(by patient)", "BAC\n(by patient)")
@@ -136,38 +118,32 @@ def stress_section(stress: Sequence[StressPoint]) -> dict[str, Any]:
         name: sorted((point for point in stress if point.stress == name), key=lambda point: point.value)
         for name in dict.fromkeys(point.stress for point in stress)
     }
-    figures = [
-        (
-            name,
-            rates_figure(
-                f"Se and Sp under {name}",
-                name,
-                [point.value for point in found],
-                [point.level for point in found],
-                [point.sensitivity for point in found],
-                [point.specificity for point in found],
-            ),
-        )
-        for name, found in by_stress.items()
-        if len(found) > 1
-    ]
-    return {"figures": figures, "table": _stress_table(by_stress)}
+    figures, rows = [], []
+    for name, found in by_stress.items():
+        values, levels = [point.value for point in found], [point.level for point in found]
+        if len(found) > 1:
+            figures.append((name, rates_figure(f"Se and Sp under {name}", name, values, levels, found)))
+        for point in found:
+            cells = (
+                (f"{rate.count}/{rate.windows}", rounded_down(rate.observed), rounded_down(rate.patient_limit))
+                for rate in (point.sensitivity, point.specificity)
+            )
+            rows.append((name, point.level, *chain(*cells), str(point.unusable)))
+    header = ("Stress", "Level", "Shockable", "Se", "Limit", "Nonshockable", "Sp", "Limit", "Unusable")
+    return {"figures": figures, "table": Table("Stress tests", header, tuple(rows))}
 
 
 def excluded_table(excluded: Sequence[Excluded]) -> Table:
     """Lay out how many seconds of each database are in no window, by reason, the largest first."""
-    databases = list(dict.fromkeys(entry.database for entry in excluded))
-    seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for entry in excluded:
-        seconds[entry.reason][entry.database] += entry.seconds
-    by_size = sorted(seconds.items(), key=lambda item: (-sum(item[1].values()), item[0]))
-    rows = [
-        (reason, *(f"{found.get(name, 0.0):.0f}" for name in databases), f"{sum(found.values()):.0f}")
-        for reason, found in by_size
-    ]
-    totals = [sum(found.get(name, 0.0) for found in seconds.values()) for name in databases]
-    rows.append(("all reasons", *(f"{total:.0f}" for total in totals), f"{sum(totals):.0f}"))
-    return Table("Seconds in no window", ("Reason", *databases, "All"), tuple(rows))
+    import pandas as pd
+
+    found = pd.DataFrame([asdict(entry) for entry in excluded])
+    seconds = found.pivot_table("seconds", "reason", "database", "sum", fill_value=0.0)[found["database"].unique()]
+    total = seconds.sum(axis="columns")
+    seconds = seconds.assign(All=total).loc[total.sort_values(ascending=False, kind="stable").index]
+    seconds.loc["all reasons"] = seconds.sum()
+    rows = tuple((reason, *(f"{value:.0f}" for value in values)) for reason, *values in seconds.itertuples())
+    return Table("Seconds in no window", ("Reason", *seconds.columns), rows)
 
 
 def _differences(comparisons: Mapping[str, Comparison]) -> Table:
@@ -197,26 +173,3 @@ def _p_value(found: Difference | None) -> str:
     if found is None or found.p_value is None:
         return NONE
     return "< 0.0001" if found.p_value < MIN_P else f"{found.p_value:.4f}"
-
-
-def _stress_table(by_stress: Mapping[str, Sequence[StressPoint]]) -> Table:
-    rows = tuple(
-        (
-            name,
-            point.level,
-            *(
-                text
-                for rate in (point.sensitivity, point.specificity)
-                for text in (
-                    f"{rate.count}/{rate.windows}",
-                    rounded_down(rate.observed),
-                    rounded_down(rate.patient_limit),
-                )
-            ),
-            str(point.unusable),
-        )
-        for name, found in by_stress.items()
-        for point in found
-    )
-    header = ("Stress", "Level", "Shockable", "Se", "Limit", "Nonshockable", "Sp", "Limit", "Unusable")
-    return Table("Stress tests", header, rows)

@@ -25,10 +25,8 @@ def strips_of(
     ----------
     recording : Recording
         One that windows were cut from, or another.
-    predictions : Predictions
-        With the windows.
-    rows : sequence of int
-        Which of them.
+    predictions, rows : Predictions, sequence of int
+        The windows.
     advisors : mapping of int to Advisor
         The model of each fold.
 

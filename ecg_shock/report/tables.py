@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.text import Text
 
 from ecg_shock.evaluation.confidence import Proportion, lower_limit
@@ -20,7 +21,6 @@ from ecg_shock.evaluation.metrics import (
     MEASURES,
     AhaRow,
     GroupRow,
-    LabelRow,
     Model,
     Performance,
     Validation,
@@ -34,7 +34,6 @@ from ecg_shock.report.formats import (
     printable,
     rounded_down,
     rounded_up,
-    to_rich_tables,
 )
 from ecg_shock.report.whole_records import event_notes, event_tables
 from ecg_shock.rhythms import AHA_LABELS
@@ -121,30 +120,14 @@ def to_card(validation: Validation) -> dict[str, str]:
 
 
 def to_json(validation: Validation, whole: WholeRecords | None = None) -> str:
-    """Give a validation as JSON, with the keys of `to_dict`.
-
-    Parameters
-    ----------
-    validation : Validation
-        What `ecg_shock.evaluation.metrics.evaluate` returns.
-    whole : WholeRecords, optional
-        What an alarm does on the whole records of the same patients; None if they were not scanned.
-    """
+    """Give a validation as JSON, with the keys of `to_dict`."""
     return json.dumps(to_dict(validation, whole), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_markdown(validation: Validation, whole: WholeRecords | None = None) -> str:
-    """Give a validation as Markdown: all tables at every duration, with columns that line up as text too.
-
-    Parameters
-    ----------
-    validation : Validation
-        What `ecg_shock.evaluation.metrics.evaluate` returns.
-    whole : WholeRecords, optional
-        What an alarm does on the whole records of the same patients; None if they were not scanned.
-    """
+    """Give a validation as Markdown: all tables at every duration, with columns that line up as text too."""
     parts = ["\n".join(f"- {markdown_text(note)}" for note in _notes(validation, whole))]
-    for table in _tables(validation, whole, [p.duration_s for p in validation.performances]):
+    for table in _tables(validation, whole, validation.performances):
         parts += [f"### {markdown_text(table.title)}", table.to_markdown()]
     return "\n\n".join(parts) + "\n"
 
@@ -154,18 +137,16 @@ def to_rich(validation: Validation, whole: WholeRecords | None = None) -> Group:
 
     All durations are summed up and set against the AHA goals; databases and rhythms are shown at one duration,
     `HEADLINE_S` or else the longest.
-
-    Parameters
-    ----------
-    validation : Validation
-        What `ecg_shock.evaluation.metrics.evaluate` returns.
-    whole : WholeRecords, optional
-        What an alarm does on the whole records of the same patients; None if they were not scanned.
     """
-    durations = [performance.duration_s for performance in validation.performances]
-    headline = HEADLINE_S if HEADLINE_S in durations else durations[-1]
+    tables = _tables(validation, whole, [headline(validation)])
     notes = Text("\n".join(_notes(validation, whole)))
-    return Group(to_rich_tables(_tables(validation, whole, [headline])), notes)
+    return Group(*(Padding(table.to_rich(), (0, 0, 1, 0)) for table in tables), notes)
+
+
+def headline(validation: Validation) -> Performance:
+    """Pick what is shown first and in full: windows of `HEADLINE_S`, or else the longest."""
+    by_duration = {performance.duration_s: performance for performance in validation.performances}
+    return by_duration.get(HEADLINE_S, validation.performances[-1])
 
 
 def level_of(validation: Validation) -> str:
@@ -234,19 +215,18 @@ def _model_notes(models: Iterable[Model]) -> Iterator[str]:
         yield NETWORK_NOTE
 
 
-def _tables(validation: Validation, whole: WholeRecords | None, detailed_s: Iterable[float]) -> list[Table]:
+def _tables(validation: Validation, whole: WholeRecords | None, detailed: Sequence[Performance]) -> list[Table]:
     performances = validation.performances
     tables = [models_table(validation.models)] if validation.models else []
     tables += [pooled_table(performances), counts_table(performances)]
     tables += [_aha_table(performance) for performance in performances]
-    for performance in performances:
-        if performance.duration_s in detailed_s:
-            tables.append(effective_table(performance))
-            if performance.by_label:
-                tables.append(labels_table(performance))
-            tables.append(groups_table("database", performance, performance.by_database))
-            tables.append(groups_table("rhythm", performance, performance.by_rhythm))
-            tables.append(groups_table("patient", performance, performance.most_errors, ", most errors"))
+    for performance in detailed:
+        tables.append(effective_table(performance))
+        if performance.by_label:
+            tables.append(labels_table(performance))
+        tables.append(groups_table("database", performance, performance.by_database))
+        tables.append(groups_table("rhythm", performance, performance.by_rhythm))
+        tables.append(groups_table("patient", performance, performance.most_errors, ", most errors"))
     if whole:
         tables += event_tables(whole)
     if not validation.synthetic:
@@ -256,23 +236,18 @@ def _tables(validation: Validation, whole: WholeRecords | None, detailed_s: Iter
 
 def models_table(models: Iterable[Model]) -> Table:
     """List what was evaluated."""
-    header = ("Model", "Folder", "SHA-256", "Commit", "Parameters", "Threshold")
-    rows = tuple(
-        (
-            printable(model.name),
-            printable(model.folder),
-            model.sha256[:_SHOWN_DIGITS],
-            printable(_short_commit(model.commit)),
-            str(model.parameters),
-            f"{model.threshold:g}",
-        )
-        for model in models
-    )
-    return Table("Models", header, rows)
-
-
-def _short_commit(commit: str) -> str:
-    return re.sub(rf"^([0-9a-f]{{{_SHOWN_DIGITS}}})[0-9a-f]+", r"\1", commit) or NONE
+    columns: dict[str, Callable[[Model], str]] = {
+        "Model": lambda model: printable(model.name),
+        "Folder": lambda model: printable(model.folder),
+        "SHA-256": lambda model: model.sha256[:_SHOWN_DIGITS],
+        # What follows the digits, such as a mark of changes, stays.
+        "Commit": lambda model: printable(
+            re.sub(rf"^([0-9a-f]{{{_SHOWN_DIGITS}}})[0-9a-f]+", r"\1", model.commit) or NONE
+        ),
+        "Parameters": lambda model: str(model.parameters),
+        "Threshold": lambda model: f"{model.threshold:g}",
+    }
+    return Table.of("Models", models, columns)
 
 
 def pooled_table(performances: Iterable[Performance]) -> Table:
@@ -280,59 +255,36 @@ def pooled_table(performances: Iterable[Performance]) -> Table:
     rows: list[tuple[str, ...]] = []
     for performance in performances:
         window = f"{performance.duration_s:g} s"
+        for name, rate in (("Se", performance.sensitivity), ("Sp", performance.specificity)):
+            rows.append((window, name, *_rate_cells(rate), one_decimal(rate.design_effect)))
         balanced = performance.balanced_accuracy
-        rows += [
-            (window, "Se", *_rate_cells(performance.sensitivity), one_decimal(performance.sensitivity.design_effect)),
-            (window, "Sp", *_rate_cells(performance.specificity), one_decimal(performance.specificity.design_effect)),
-            (
-                window,
-                "BAC",
-                str(balanced.patients),
-                NONE,
-                rounded_down(balanced.observed),
-                NONE,
-                rounded_down(balanced.patient_limit),
-                NONE,
-                NONE,
-            ),
-        ]
+        observed, limit = rounded_down(balanced.observed), rounded_down(balanced.patient_limit)
+        rows.append((window, "BAC", str(balanced.patients), NONE, observed, NONE, limit, NONE, NONE))
     header = ("Window", "Measure", *RATE_HEADER, "Design\neffect")
     return Table("All shockable and nonshockable windows", header, tuple(rows))
 
 
 def counts_table(performances: Iterable[Performance]) -> Table:
     """Lay out TP, FN, TN and FP at each duration, and the proportions that they make."""
-    header = (
-        *("Window", "TP", "FN", "TN", "FP", "Se", "Sp", "PPV"),
-        *("False-\npositive\nrate", "Its upper\nlimit by\nwindow"),
-    )
-    rows = tuple(_counts_cells(performance) for performance in performances)
-    return Table("Counts, and proportions of how many: shock advised to shockable windows is TP", header, rows)
-
-
-def _counts_cells(performance: Performance) -> tuple[str, ...]:
-    tp, fn, tn, fp = performance.tp, performance.fn, performance.tn, performance.fp
-    proportions = (
-        (rounded_down(performance.sensitivity.observed), tp + fn),
-        (rounded_down(performance.specificity.observed), tn + fp),
-        (rounded_down(performance.ppv), tp + fp),
-        (rounded_up(performance.false_positive_rate), tn + fp),
-    )
-    return (
-        f"{performance.duration_s:g} s",
-        *(str(count) for count in (tp, fn, tn, fp)),
-        *(f"{share}\nof {n}" for share, n in proportions),
-        rounded_up(performance.false_positive_rate_upper_limit),
-    )
+    columns: dict[str, Callable[[Performance], str]] = {
+        "Window": lambda at: f"{at.duration_s:g} s",
+        "TP": lambda at: str(at.tp),
+        "FN": lambda at: str(at.fn),
+        "TN": lambda at: str(at.tn),
+        "FP": lambda at: str(at.fp),
+        "Se": lambda at: f"{rounded_down(at.sensitivity.observed)}\nof {at.tp + at.fn}",
+        "Sp": lambda at: f"{rounded_down(at.specificity.observed)}\nof {at.tn + at.fp}",
+        "PPV": lambda at: f"{rounded_down(at.ppv)}\nof {at.tp + at.fp}",
+        "False-\npositive\nrate": lambda at: f"{rounded_up(at.false_positive_rate)}\nof {at.tn + at.fp}",
+        "Its upper\nlimit by\nwindow": lambda at: rounded_up(at.false_positive_rate_upper_limit),
+    }
+    title = "Counts, and proportions of how many: shock advised to shockable windows is TP"
+    return Table.of(title, performances, columns)
 
 
 def _aha_table(performance: Performance) -> Table:
-    rows = tuple(aha_cells(row) for row in performance.aha)
-    return Table(
-        f"AHA classes (and goals), windows of {performance.duration_s:g} s",
-        ("Class", *RATE_HEADER, "Verdict"),
-        rows,
-    )
+    title = f"AHA classes (and goals), windows of {performance.duration_s:g} s"
+    return Table(title, ("Class", *RATE_HEADER, "Verdict"), tuple(aha_cells(row) for row in performance.aha))
 
 
 def aha_cells(row: AhaRow) -> tuple[str, ...]:
@@ -342,41 +294,42 @@ def aha_cells(row: AhaRow) -> tuple[str, ...]:
     if row.goal.observed is not None and row.goal.limit is not None:
         observed += f"\n(> {100 * row.goal.observed:g})"
         limit += f"\n(≥ {100 * row.goal.limit:g})"
-    label = f"{AHA_LABELS[row.aha_class]}: {row.measure}"
-    return (label, patients, windows, observed, limit, *rest, row.verdict)
+    return (_class_cell(row), patients, windows, observed, limit, *rest, row.verdict)
 
 
 def effective_table(performance: Performance) -> Table:
     """Lay out how many independent windows each class is worth, and the limit by that number."""
-    rows = tuple(
-        (
-            f"{AHA_LABELS[row.aha_class]}: {row.measure}",
-            str(row.rate.patients),
-            str(row.rate.windows),
-            one_decimal(row.rate.design_effect),
-            NONE if row.rate.effective_windows is None else str(math.floor(row.rate.effective_windows)),
-            rounded_down(row.rate.cluster_limit),
-        )
-        for row in performance.aha
-    )
-    header = ("Class", "Patients", "Windows", "Design\neffect", "Windows by\ndesign effect", "Limit by\ndesign effect")
-    return Table(f"How many independent windows they are worth, windows of {performance.duration_s:g} s", header, rows)
+    columns: dict[str, Callable[[AhaRow], str]] = {
+        "Class": _class_cell,
+        "Patients": lambda row: str(row.rate.patients),
+        "Windows": lambda row: str(row.rate.windows),
+        "Design\neffect": lambda row: one_decimal(row.rate.design_effect),
+        "Windows by\ndesign effect": lambda row: (
+            NONE if row.rate.effective_windows is None else str(math.floor(row.rate.effective_windows))
+        ),
+        "Limit by\ndesign effect": lambda row: rounded_down(row.rate.cluster_limit),
+    }
+    title = f"How many independent windows they are worth, windows of {performance.duration_s:g} s"
+    return Table.of(title, performance.aha, columns)
 
 
 def labels_table(performance: Performance) -> Table:
     """Lay out rapid VT and coarse VF as they would be with other limits between the classes."""
-    rows = tuple(_labels_cells(label) for label in performance.by_label)
-    return Table(
-        f"Rapid VT and coarse VF with other limits between the classes, windows of {performance.duration_s:g} s",
-        ("Class", "Limit", *RATE_HEADER[:5], "Verdict"),
-        rows,
+    rows = tuple(
+        (
+            _class_cell(label.row),
+            _LABEL_LIMITS[label.measured].format(label.limit),
+            *_rate_cells(label.row.rate)[:5],
+            label.row.verdict,
+        )
+        for label in performance.by_label
     )
+    title = f"Rapid VT and coarse VF with other limits between the classes, windows of {performance.duration_s:g} s"
+    return Table(title, ("Class", "Limit", *RATE_HEADER[:5], "Verdict"), rows)
 
 
-def _labels_cells(label: LabelRow) -> tuple[str, ...]:
-    row = label.row
-    limit = _LABEL_LIMITS[label.measured].format(label.limit)
-    return (f"{AHA_LABELS[row.aha_class]}: {row.measure}", limit, *_rate_cells(row.rate)[:5], row.verdict)
+def _class_cell(row: AhaRow) -> str:
+    return f"{AHA_LABELS[row.aha_class]}: {row.measure}"
 
 
 def groups_table(

@@ -17,7 +17,10 @@ from ecg_shock.report.formats import (
 )
 
 if TYPE_CHECKING:
-    from ecg_shock.evaluation.events import EventFigures
+    from collections.abc import Callable
+
+    from ecg_shock.evaluation.confidence import Proportion
+    from ecg_shock.evaluation.events import EventFigures, FalseAlarm, LengthRow, RecordEvents, ReferenceEvent
     from ecg_shock.evaluation.whole_records import RuleChoice, WholeRecords
     from ecg_shock.inference.streaming import AlarmRule
 
@@ -25,6 +28,69 @@ QUALITY_NOTE = (
     "The limits of the rule for unusable strips were set on clear VF and VT of all patients of vfdb, cudb and mitdb, "
     "test patients included: that it refuses none of theirs was chosen, not found."
 )
+
+# What each column of a table is called, and how its cell is written.
+DETECTED: dict[str, Callable[[tuple[EventFigures, LengthRow]], str]] = {
+    "Database": lambda at: printable(at[0].name),
+    "Events\nfrom": lambda at: f"{at[1].least_s:g} s" if at[1].least_s else "any",
+    "Patients": lambda at: str(at[1].rate.patients),
+    "Detected": lambda at: _counts(at[1].rate),
+    "Observed": lambda at: rounded_down(at[1].rate.observed),
+    "Limit by\nevent": lambda at: rounded_down(at[1].rate.lower_limit),
+    "Limit by\npatient": lambda at: rounded_down(at[1].rate.patient_limit),
+    "Limit by\ndesign effect": lambda at: rounded_down(at[1].rate.cluster_limit),
+}
+FALSE_ALARMS: dict[str, Callable[[EventFigures], str]] = {
+    "Database": lambda of: printable(of.name),
+    "Patients": lambda of: str(of.patients),
+    "Hours": lambda of: f"{of.nonshockable_hours:.2f}",
+    "False\nalarms": lambda of: str(of.false_alarms),
+    "An\nhour": lambda of: hundredths_up(of.false_per_hour),
+    "Upper\nlimit": lambda of: hundredths_up(of.false_per_hour_limit),
+    "Upper limit\nby patient": lambda of: hundredths_up(of.false_per_hour_patient_limit),
+    "Of them\ndoubtful": lambda of: str(of.doubtful_alarms),
+}
+DELAYS: dict[str, Callable[[EventFigures], str]] = {
+    "Database": lambda of: printable(of.name),
+    "Alarm\nafter\nonset": lambda of: str(of.delays),
+    "Alarm on\nbefore": lambda of: str(of.early),
+    "Delay,\nmedian": lambda of: one_decimal(of.delay_median_s),
+    "Delay,\n90 % up to": lambda of: one_decimal(of.delay_late_s),
+    "Records with\nan alarm": lambda of: str(of.alarmed),
+    "Without\nany": lambda of: str(of.never_alarmed),
+    "First alarm,\nmedian": lambda of: one_decimal(of.first_alarm_median_s),
+    "First alarm,\n90 % up to": lambda of: one_decimal(of.first_alarm_late_s),
+}
+TIMES: dict[str, Callable[[EventFigures], str]] = {
+    "Database": lambda of: printable(of.name),
+    "Records": lambda of: str(of.records),
+    "Hours": lambda of: f"{of.hours:.2f}",
+    "Shockable\nintermediate": lambda of: f"{of.shockable_hours:.2f}\n{of.intermediate_hours:.2f}",
+    "Nonshockable\nuncounted": lambda of: f"{of.nonshockable_hours:.2f}\n{of.uncounted_hours:.2f}",
+    "Unusable": lambda of: rounded_up(of.unusable),
+    "Se by\ntime": lambda of: rounded_down(of.duration_sensitivity),
+    "PPV by\ntime": lambda of: rounded_down(of.duration_positive_predictivity),
+    "PPV by\nepisode": lambda of: f"{rounded_down(of.positive_predictivity)}\nof {of.true_alarms + of.untrue_alarms}",
+}
+MISSED_EVENTS: dict[str, Callable[[tuple[RecordEvents, ReferenceEvent]], str]] = {
+    "Database": lambda at: printable(at[0].database),
+    "Record": lambda at: printable(at[0].record),
+    "Rhythm": lambda at: printable(at[1].rhythm),
+    "Start, s": lambda at: one_decimal(at[1].start_s),
+    "End, s": lambda at: one_decimal(at[1].end_s),
+    "Length, s": lambda at: one_decimal(at[1].length_s),
+}
+LISTED_ALARMS: dict[str, Callable[[tuple[RecordEvents, FalseAlarm]], str]] = {
+    "Database": lambda at: printable(at[0].database),
+    "Record": lambda at: printable(at[0].record),
+    "Rhythm": lambda at: printable(at[1].rhythm.replace("_", " ")),
+    "Onset, s": lambda at: one_decimal(at[1].onset_s),
+    "Alarm, s": lambda at: one_decimal(at[1].alarm_s),
+    "End, s": lambda at: one_decimal(at[1].end_s),
+    "Annotated\nbeats a minute": lambda at: NONE if at[1].beats_bpm is None else f"{at[1].beats_bpm:.0f}",
+    "Doubtful": lambda at: "yes" if at[1].doubtful else "no",
+    "Mean\nprobability": lambda at: f"{at[1].probability:.2f}",
+}
 
 
 def whole_section(whole: WholeRecords | None) -> dict[str, Any] | None:
@@ -66,174 +132,60 @@ def _whole_lead(whole: WholeRecords) -> str:
 
 
 def event_tables(whole: WholeRecords) -> list[Table]:
-    """Lay out what an alarm does on whole records: detected events, false alarms, delays, other rules, and the choice.
-
-    Parameters
-    ----------
-    whole : WholeRecords
-        What `ecg_shock.evaluation.whole_records.RecordScans` found.
-    """
+    """Lay out what an alarm does: detected events, false alarms, delays, time, other rules, and the choice."""
     fixed = replace(whole.fixed, name=f"all, fixed {_rule(whole.fixed_rule)}")
     groups = (whole.figures, *whole.by_database, fixed)
     alarm = f"alarm {alarm_words(whole)}"
-    least = [f"{row.least_s:g} s" for row in whole.figures.by_length]
-    detected = tuple(
-        (
-            printable(group.name),
-            _length(row.least_s),
-            str(row.rate.patients),
-            f"{row.rate.count}/{row.rate.windows}",
-            *(rounded_down(share) for share in (row.rate.observed, row.rate.lower_limit)),
-            *(rounded_down(share) for share in (row.rate.patient_limit, row.rate.cluster_limit)),
-        )
-        for group in groups
-        for row in group.by_length
-        if row.rate.windows or not row.least_s
-    )
-    false = tuple((printable(group.name), str(group.patients), *_false_cells(group)) for group in groups)
-    late = tuple((printable(group.name), *_delay_cells(group)) for group in groups)
-    time = tuple(
-        (
-            printable(group.name),
-            f"{group.records}",
-            f"{group.hours:.2f}",
-            f"{group.shockable_hours:.2f}\n{group.intermediate_hours:.2f}",
-            f"{group.nonshockable_hours:.2f}\n{group.uncounted_hours:.2f}",
-            rounded_up(group.unusable),
-            *(rounded_down(share) for share in (group.duration_sensitivity, group.duration_positive_predictivity)),
-            f"{rounded_down(group.positive_predictivity)}\nof {group.true_alarms + group.untrue_alarms}",
-        )
-        for group in groups
+    lengths = [(group, row) for group in groups for row in group.by_length if row.rate.windows or not row.least_s]
+    choices = [
+        (str(choice.fold), _rule(rule) + (" (chosen)" if rule == choice.rule else ""), *_rule_cells(figures))
+        for choice in whole.choices
+        if choice.decided
+        for rule, figures in choice.by_rule
+    ]
+    rule_header = (
+        "Alarm",
+        *(f"Events\n≥ {row.least_s:g} s" if row.least_s else "All\nevents" for row in whole.figures.by_length),
+        *("False\nalarms", "Delay,\nmedian\n(90 %)", "First\nalarm\n(90 %)"),
     )
     rules = tuple(
         (_rule(rule) + (" (fixed)" if rule == whole.fixed_rule else ""), *_rule_cells(figures))
         for rule, figures in whole.by_rule
     )
-    choices = tuple(
-        (str(choice.fold), _rule(rule) + (" (chosen)" if rule == choice.rule else ""), *_rule_cells(figures))
-        for choice in whole.choices
-        if choice.decided
-        for rule, figures in choice.by_rule
-    )
-    rule_header = (
-        *("Alarm", *(f"Events\n≥ {text}" if text != "0 s" else "All\nevents" for text in least)),
-        *("False\nalarms", "Delay,\nmedian\n(90 %)", "First\nalarm\n(90 %)"),
-    )
-    return [
-        Table(
-            f"Whole records: events of shockable rhythm, {alarm}",
-            (
-                *("Database", "Events\nfrom", "Patients", "Detected", "Observed", "Limit by\nevent"),
-                *("Limit by\npatient", "Limit by\ndesign effect"),
-            ),
-            detected,
-        ),
-        Table(
-            f"Whole records: false alarms in nonshockable time, {alarm}",
-            (
-                *("Database", "Patients", "Hours", "False\nalarms", "An\nhour", "Upper\nlimit"),
-                *("Upper limit\nby patient", "Of them\ndoubtful"),
-            ),
-            false,
-        ),
-        Table(
-            f"Whole records: seconds until the alarm, {alarm_words(whole)}",
-            (
-                *("Database", "Alarm\nafter\nonset", "Alarm on\nbefore", "Delay,\nmedian", "Delay,\n90 % up to"),
-                *("Records with\nan alarm", "Without\nany", "First alarm,\nmedian", "First alarm,\n90 % up to"),
-            ),
-            late,
-        ),
-        Table(
-            f"Whole records: time, {alarm}",
-            (
-                *("Database", "Records", "Hours", "Shockable\nintermediate", "Nonshockable\nuncounted"),
-                *("Unusable", "Se by\ntime", "PPV by\ntime", "PPV by\nepisode"),
-            ),
-            time,
-        ),
+    tables = [
+        Table.of(f"Whole records: events of shockable rhythm, {alarm}", lengths, DETECTED),
+        Table.of(f"Whole records: false alarms in nonshockable time, {alarm}", groups, FALSE_ALARMS),
+        Table.of(f"Whole records: seconds until the alarm, {alarm_words(whole)}", groups, DELAYS),
+        Table.of(f"Whole records: time, {alarm}", groups, TIMES),
         Table("Whole records: other alarm rules on the same windows", rule_header, rules),
-        *(
-            [Table("Whole records: alarm rules on the validation patients", ("Fold", *rule_header), choices)]
-            if choices
-            else []
-        ),
+        Table("Whole records: alarm rules on the validation patients", ("Fold", *rule_header), tuple(choices)),
     ]
+    return tables if choices else tables[:-1]
 
 
 def event_lists(whole: WholeRecords) -> list[Table]:
-    """Lay out the patients with events or false alarms, and list missed events and false alarms one by one.
-
-    Parameters
-    ----------
-    whole : WholeRecords
-        What `ecg_shock.evaluation.whole_records.RecordScans` found.
-
-    Returns
-    -------
-    list of Table
-        Those that have a row.
-    """
-    patients = tuple(
-        (
-            printable(group.name),
-            f"{group.headline.count}/{group.headline.windows}",
-            f"{group.by_length[0].rate.count}/{group.by_length[0].rate.windows}",
-            f"{group.nonshockable_hours:.2f}",
-            str(group.false_alarms),
-            hundredths_up(group.false_per_hour),
-        )
-        for group in whole.by_patient
-        if group.by_length[0].rate.windows or group.false_alarms
-    )
-    missed = tuple(
-        (
-            *(printable(name) for name in (record.database, record.record, event.rhythm)),
-            *(one_decimal(seconds) for seconds in (event.start_s, event.end_s, event.length_s)),
-        )
-        for record in whole.records
-        for event in record.events
-        if not event.detected
-    )
-    false = tuple(
-        (
-            *(printable(name) for name in (record.database, record.record, alarm.rhythm.replace("_", " "))),
-            *(one_decimal(seconds) for seconds in (alarm.onset_s, alarm.alarm_s, alarm.end_s)),
-            NONE if alarm.beats_bpm is None else f"{alarm.beats_bpm:.0f}",
-            "yes" if alarm.doubtful else "no",
-            f"{alarm.probability:.2f}",
-        )
-        for record in whole.records
-        for alarm in record.false_alarms
-    )
-    least = f"{whole.headline_least_s:g} s"
+    """Lay out patients, missed events and false alarms one by one; a table without a row is none."""
+    patients: dict[str, Callable[[EventFigures], str]] = {
+        "Patient": lambda group: printable(group.name),
+        f"Detected,\n≥ {whole.headline_least_s:g} s": lambda group: _counts(group.headline),
+        "Detected,\nany": lambda group: _counts(group.by_length[0].rate),
+        "Nonshockable\nhours": lambda group: f"{group.nonshockable_hours:.2f}",
+        "False\nalarms": lambda group: str(group.false_alarms),
+        "An\nhour": lambda group: hundredths_up(group.false_per_hour),
+    }
+    affected = [group for group in whole.by_patient if group.by_length[0].rate.windows or group.false_alarms]
+    missed = [(record, event) for record in whole.records for event in record.events if not event.detected]
+    false = [(record, alarm) for record in whole.records for alarm in record.false_alarms]
     tables = [
-        Table(
-            "Patients with events or false alarms",
-            ("Patient", f"Detected,\n≥ {least}", "Detected,\nany", "Nonshockable\nhours", "False\nalarms", "An\nhour"),
-            patients,
-        ),
-        Table("Missed events", ("Database", "Record", "Rhythm", "Start, s", "End, s", "Length, s"), missed),
-        Table(
-            "False alarms",
-            (
-                *("Database", "Record", "Rhythm", "Onset, s", "Alarm, s", "End, s"),
-                *("Annotated\nbeats a minute", "Doubtful", "Mean\nprobability"),
-            ),
-            false,
-        ),
+        Table.of("Patients with events or false alarms", affected, patients),
+        Table.of("Missed events", missed, MISSED_EVENTS),
+        Table.of("False alarms", false, LISTED_ALARMS),
     ]
     return [table for table in tables if table.rows]
 
 
 def event_notes(whole: WholeRecords) -> list[str]:
-    """Say what is counted on whole records.
-
-    Parameters
-    ----------
-    whole : WholeRecords
-        What `ecg_shock.evaluation.whole_records.RecordScans` found.
-    """
+    """Say what is counted on whole records."""
     rules = ", ".join(_rule(rule) for rule, _ in whole.by_rule)
     shown = sorted({whole.fixed_rule, *(choice.rule for choice in whole.choices)}, key=lambda rule: rule.n)
     needed = ", ".join(f"{whole.alarm_s(rule):g} s at {_rule(rule)}" for rule in shown)
@@ -271,9 +223,13 @@ def _rule(rule: AlarmRule) -> str:
     return f"{rule.k} of {rule.n}"
 
 
+def _counts(rate: Proportion) -> str:
+    return f"{rate.count}/{rate.windows}"
+
+
 def _rule_cells(figures: EventFigures) -> tuple[str, ...]:
     return (
-        *(f"{row.rate.count}/{row.rate.windows}" for row in figures.by_length),
+        *(_counts(row.rate) for row in figures.by_length),
         f"{figures.false_alarms}\n({hundredths_up(figures.false_per_hour)}/h)",
         f"{one_decimal(figures.delay_median_s)}\n({one_decimal(figures.delay_late_s)})",
         f"{one_decimal(figures.first_alarm_median_s)}\n({one_decimal(figures.first_alarm_late_s)})",
@@ -291,28 +247,3 @@ def _chosen(choice: RuleChoice) -> str:
         return f"Fold {choice.fold}: {_rule(choice.rule)}, on {choice.patients} patients."
     why = "they have no such event" if choice.records else "their recordings were not there"
     return f"Fold {choice.fold}: {_rule(choice.rule)}, the default, not chosen on its validation patients, for {why}."
-
-
-def _length(least_s: float) -> str:
-    return f"{least_s:g} s" if least_s else "any"
-
-
-def _false_cells(figures: EventFigures) -> tuple[str, ...]:
-    rates = (figures.false_per_hour, figures.false_per_hour_limit, figures.false_per_hour_patient_limit)
-    return (
-        f"{figures.nonshockable_hours:.2f}",
-        str(figures.false_alarms),
-        *(hundredths_up(rate) for rate in rates),
-        str(figures.doubtful_alarms),
-    )
-
-
-def _delay_cells(figures: EventFigures) -> tuple[str, ...]:
-    return (
-        str(figures.delays),
-        str(figures.early),
-        *(one_decimal(seconds) for seconds in (figures.delay_median_s, figures.delay_late_s)),
-        str(figures.alarmed),
-        str(figures.never_alarmed),
-        *(one_decimal(seconds) for seconds in (figures.first_alarm_median_s, figures.first_alarm_late_s)),
-    )

@@ -1,4 +1,4 @@
-"""`ecg-shock validate --predictions` judges any algorithm as `ecg_shock.validate` does."""
+"""`ecg-shock validate --predictions` evaluates any algorithm as `ecg_shock.validate` does."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["MODEL", "--predictions", "FILE"], "leave out MODEL, --databases, --record, --quick and --data"),
-        (["--predictions", "FILE", "--databases", "vfdb"], "leave out MODEL"),
-        (["--predictions", "FILE", "--record"], "leave out MODEL"),
-        (["--predictions", "FILE", "--quick"], "leave out MODEL"),
-        (["--predictions", "FILE", "--data", "there"], "leave out MODEL"),
+        (["MODEL", "--predictions", "FILE"], "remove MODEL, --databases, --record, --quick and --data"),
+        (["--predictions", "FILE", "--databases", "vfdb"], "remove MODEL"),
+        (["--predictions", "FILE", "--record"], "remove MODEL"),
+        (["--predictions", "FILE", "--quick"], "remove MODEL"),
+        (["--predictions", "FILE", "--data", "there"], "remove MODEL"),
         (["--predictions", "FOLDER"], "is a folder; --predictions takes a CSV file"),
         (["--threshold", "0.5"], "--threshold is for --predictions"),
         (["--predictions", "FILE", "--threshold", "0.5"], "says itself where a shock is advised"),
@@ -97,7 +97,7 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_fit(path: Path, tmp_path: Path, options: list[str], message: str) -> None:
-    """Each is one line that says what to leave out."""
+    """Each is one line that says what to remove."""
     places = {"MODEL": tmp_path, "FILE": path, "FOLDER": tmp_path, "NOWHERE": tmp_path / "nowhere.csv"}
     done = run(*(places.get(option, option) for option in options))
     assert done.exit_code == 1

@@ -184,8 +184,8 @@ def test_baselines_are_fitted_on_training_patients(
 
 
 def test_stress_is_of_a_stated_part(page: str) -> None:
-    """Without nstdb its noise is left out, which is said; the other stresses are on as many windows as is told."""
-    assert "Recorded noise was left out of the stress tests: nstdb is not there." in page
+    """Without nstdb its noise is excluded, which is said; the other stresses are on as many windows as is told."""
+    assert "Recorded noise was excluded from the stress tests: nstdb is not there." in page
     rows = Tables(page).tables["Stress tests"][1:]
     assert not {"baseline wander", "electrode motion", "muscle noise"} & {row[0] for row in rows}
     assert {"none", "chest compressions (model)", "missing samples"} <= {row[0] for row in rows}
@@ -233,7 +233,7 @@ def test_provenance_is_what_lies_there(review: Path, page: str) -> None:
     assert defined["predictions.csv"] == f"SHA-256 {digest}"
     model = review.parent
     assert f"ecg-shock validate {model} --out {review} --data {model}" in page
-    assert defined["synthetic"] == f"made-up signals: {SYNTHETIC_PATIENTS} patients, seed {SYNTHETIC_SEED}"
+    assert defined["synthetic"] == f"synthetic signals: {SYNTHETIC_PATIENTS} patients, seed {SYNTHETIC_SEED}"
     assert (defined["databases"], defined["folds"], defined["labels.coarse_vf_mv"]) == ("synthetic", "0", "0.2")
     assert defined["patient bootstrap"] == "0, 2000 resamples"
     assert defined["numpy"] == np.__version__
@@ -246,7 +246,7 @@ def test_quick_leaves_out_and_says_so(tmp_path: Path, cache: Path, monkeypatch: 
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--quick")
     page = (model / "validation" / "report.html").read_text(encoding="utf-8")
-    assert "Other algorithms, stress tests and whole records were left out (--quick)." in page
+    assert "Other algorithms, stress tests and whole records were excluded (--quick)." in page
     assert 'id="whole"' not in page
     assert 'id="baselines"' not in page
     assert 'id="stress"' not in page
@@ -300,7 +300,7 @@ def test_missing_recordings_are_said(tmp_path: Path, cache: Path, monkeypatch: p
 
 
 def test_folds_are_pooled(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Baselines of two folds are judged on the windows of both, and stress is said to be of the first."""
+    """Baselines of two folds are evaluated on the windows of both, and stress is said to be of the first."""
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     for fold in (0, 1):
         bundle_of(tmp_path / f"fold-{fold}" / "bundle", DataConfig(databases=("synthetic",), fold=fold))

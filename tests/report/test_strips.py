@@ -1,4 +1,4 @@
-"""Strips hold the recording's own samples, and the probability is the one that was judged."""
+"""Strips hold the recording's own samples, and the probability is the one that was evaluated."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_choice_is_told(whole: WholeRecords) -> None:
 
 
 def test_tables_round_against_the_algorithm(whole: WholeRecords, record_events: Callable[..., RecordEvents]) -> None:
-    """False alarms an hour are rounded up, shares down, and rows without any event are left out."""
+    """False alarms an hour are rounded up, proportions down, and rows without any event are excluded."""
     figures = event_figures([record_events("d/a", [(4, 1.0)] * 2 + [(4, None)], false=1, hours=3.0)])
     events, false, *_ = event_tables(
         replace(whole, figures=figures, by_database=(), by_rule=((DEFAULT_RULE, figures),))
