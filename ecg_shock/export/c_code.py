@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,44 +28,14 @@ DEFAULT_STEP = 125  # ECG_SHOCK_STEP in ecg_shock.h
 WORD_BYTES = 4  # of every member of the struct
 NUMBERS_PER_LINE = 8
 
-
-@dataclass(frozen=True)
-class _Block:
-    """One convolution block as the C code sees it."""
-
-    inputs: int
-    filters: int
-    kernel: int
-    before: int
-    pooled: int
-    memory: int
-    weights: np.ndarray
-    scales: np.ndarray | None
-    biases: np.ndarray
+_Row = tuple[int, int, int, int, int, int, str, str, str]  # of the struct `block` in ecg_shock.c
 
 
 def write_c(folder: Path, bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, int8: bool) -> list[Path]:
-    """Write the whole way from raw samples to advice as C99 without dependencies.
+    """Write the whole way from raw samples to advice as C99 without dependencies, and return the files.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where to write; it is made, and files of these names are replaced.
-    bundle : Bundle
-        The model: network, preprocessing and threshold.
-    weights : sequence of numpy.ndarray
-        What `get_weights` of the Keras model gives: kernel and bias of each Conv1D, shapes (k, c_in, c_out) and
-        (c_out,), and last those of the sigmoid unit, shapes (c_in, 1) and (1,).
-    fs : float
-        Sampling rate of the device in Hz, 100 to 2000.
-    int8 : bool
-        Whether the convolutions' weights are stored as int8: symmetric, with one float scale a filter. Activations
-        and all else stay float.
-
-    Returns
-    -------
-    list of pathlib.Path
-        ``ecg_shock.h``, ``ecg_shock.c`` and ``ecg_shock_model.h``.
+    `weights` are those of the Keras model's `get_weights`; `fs` is the sampling rate of the device in Hz, 100 to 2000.
+    With `int8` the convolutions' weights are int8, symmetric, with one float scale a filter; all else stays float.
 
     Raises
     ------
@@ -96,26 +65,7 @@ def write_c(folder: Path, bundle: Bundle, weights: Sequence[np.ndarray], *, fs: 
 
 
 def quantize_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Round the weights of a convolution to int8, each filter by a scale of its own.
-
-    Parameters
-    ----------
-    kernel : numpy.ndarray
-        Shape (k, c_in, c_out).
-
-    Returns
-    -------
-    weights : numpy.ndarray
-        The same shape, int8, -127 to 127.
-    scales : numpy.ndarray
-        Shape (c_out,), float32: a weight is its integer times the scale of its filter.
-
-    Examples
-    --------
-    >>> weights, scales = quantize_int8(np.array([[[1.0, 0.0]], [[-0.5, 0.0]]]))
-    >>> weights[:, 0, 0].tolist()
-    [127, -64]
-    """
+    """Round a kernel of shape (k, c_in, c_out) to int8; return it, and one float32 scale for each filter."""
     scales = (np.abs(kernel).max(axis=(0, 1)) / INT8_MAX).astype(np.float32)
     scales[scales == 0] = 1.0
     return np.clip(np.rint(kernel / scales), -INT8_MAX, INT8_MAX).astype(np.int8), scales
@@ -139,8 +89,9 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
     taps = _polyphase(fs)
     sections = _difference_sections(preprocessing)
     *convolutions, dense, dense_bias = weights
-    blocks = _blocks(spec, convolutions, int8=int8)
-    memory = [block.memory for block in blocks] + [blocks[-1].pooled * blocks[-1].filters]
+    arrays, rows = _blocks(spec, convolutions, int8=int8)
+    arrays = {"taps": taps.ravel(), "sections": sections, "dense": dense[:, 0], **arrays}
+    memory = [row[5] for row in rows]
     window_raw = round(spec.input_samples * down / up)
     sizes: dict[str, int | float] = {
         "WINDOW": spec.input_samples,
@@ -158,7 +109,7 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
         **{name.upper(): i for i, name in enumerate(ACTIVATIONS)},
         "ACTIVATION": ACTIVATIONS.index(spec.activation),
         "POOL": spec.pool,
-        "BLOCKS": len(blocks),
+        "BLOCKS": len(rows) - 1,
         "FEATURES": spec.filters[-1],
         "TILE": TILE,
         "LANES": LANES,
@@ -169,17 +120,6 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
         "THRESHOLD_LOGIT": logit_of(bundle.threshold),
         "DENSE_BIAS": float(dense_bias[0]),
     }
-    names = {"sections": "[5]"}
-    arrays: dict[str, np.ndarray] = {"taps": taps, "sections": sections, "dense": dense[:, 0]}
-    rows = []
-    for i, block in enumerate(blocks):
-        arrays |= {f"weights_{i}": block.weights, f"biases_{i}": block.biases}
-        if block.scales is not None:
-            arrays[f"scales_{i}"] = block.scales
-        shape = (block.inputs, block.filters, block.kernel, block.before, block.pooled, block.memory)
-        scales = f"ecg_shock_scales_{i}" if block.scales is not None else "0"
-        rows.append((shape, f"ecg_shock_weights_{i}", scales, f"ecg_shock_biases_{i}"))
-    rows.append(((spec.filters[-1], 0, 0, 0, 0, memory[-1]), "0", "0", "0"))
     table_bytes = sum(a.size * (1 if a.dtype == np.int8 else WORD_BYTES) for a in arrays.values())
     lines = [
         "/*",
@@ -210,12 +150,10 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
     ]
     for name, array in arrays.items():
         c_type = "int8_t" if array.dtype == np.int8 else "float"
-        lines += _array(f"static const {c_type} ecg_shock_{name}", array, names.get(name, ""))
+        lines += _array(f"static const {c_type} ecg_shock_{name}", array)
     lines.append("static const block ecg_shock_blocks[ECG_SHOCK_BLOCKS + 1] = {")
-    for shape, *pointers in rows:
-        lines.append(f"    {{{', '.join(map(str, shape))}, {', '.join(pointers)}}},")
-    lines += ["};", "", "#endif", ""]
-    return "\n".join(lines)
+    lines += [f"    {{{', '.join(map(str, row))}}}," for row in rows]
+    return "\n".join([*lines, "};", "", "#endif", ""])
 
 
 def _struct_bytes(sizes: dict[str, int | float], step: int) -> int:
@@ -255,32 +193,27 @@ def _difference_sections(preprocessing: Preprocessing) -> np.ndarray:
     return np.vstack([differenced, np.delete(others, 3, axis=1)])
 
 
-def _blocks(spec: CnnSpec, weights: Sequence[np.ndarray], *, int8: bool) -> list[_Block]:
-    blocks = []
+def _blocks(spec: CnnSpec, weights: Sequence[np.ndarray], *, int8: bool) -> tuple[dict[str, np.ndarray], list[_Row]]:
+    """Return the tables of the convolutions, and a row of the struct `block` for each and one for what they give."""
+    arrays: dict[str, np.ndarray] = {}
+    rows: list[_Row] = []
     reaching, inputs = spec.input_samples, 1
-    for kernel, bias in zip(weights[::2], weights[1::2], strict=True):
+    for i, (kernel, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
         length, _, filters = kernel.shape
         same = spec.padding == "same"
         before = (length - 1) // 2 if same else 0
         padded = reaching + length - 1 if same else reaching
         pooled = (padded - length + 1) // spec.pool
         last_tile = -(-pooled * spec.pool // TILE) * TILE  # it may read beyond what is used
+        memory = max(padded, last_tile + length - 1) * inputs
         values, scales = quantize_int8(kernel) if int8 else (kernel.astype(np.float32), None)
-        blocks.append(
-            _Block(
-                inputs=inputs,
-                filters=filters,
-                kernel=length,
-                before=before,
-                pooled=pooled,
-                memory=max(padded, last_tile + length - 1) * inputs,
-                weights=_by_lanes(values),
-                scales=scales,
-                biases=bias,
-            )
-        )
+        arrays |= {f"weights_{i}": _by_lanes(values), f"biases_{i}": bias}
+        if scales is not None:
+            arrays[f"scales_{i}"] = scales
+        tables = (f"ecg_shock_weights_{i}", "0" if scales is None else f"ecg_shock_scales_{i}", f"ecg_shock_biases_{i}")
+        rows.append((inputs, filters, length, before, pooled, memory, *tables))
         reaching, inputs = pooled, filters
-    return blocks
+    return arrays, [*rows, (inputs, 0, 0, 0, 0, reaching * inputs, "0", "0", "0")]
 
 
 def _by_lanes(kernel: np.ndarray) -> np.ndarray:
@@ -305,12 +238,12 @@ def _literal(value: int | float) -> str:
     return f"{text}f" if any(c in text for c in ".e") else f"{text}.0f"
 
 
-def _array(declaration: str, array: np.ndarray, columns: str) -> Iterable[str]:
+def _array(declaration: str, array: np.ndarray) -> Iterable[str]:
     values = array.ravel()
     texts = [str(v) for v in values.tolist()] if array.dtype == np.int8 else [_literal(float(v)) for v in values]
-    if columns:
+    if array.ndim == 2:
         rows = [", ".join(texts[i : i + array.shape[1]]) for i in range(0, len(texts), array.shape[1])]
         body = [f"    {{{row}}}," for row in rows]
-        return [f"{declaration}[{len(rows)}]{columns} = {{", *body, "};", ""]
+        return [f"{declaration}[{len(rows)}][{array.shape[1]}] = {{", *body, "};", ""]
     body = [f"    {', '.join(texts[i : i + NUMBERS_PER_LINE])}," for i in range(0, len(texts), NUMBERS_PER_LINE)]
     return [f"{declaration}[{len(texts)}] = {{", *body, "};", ""]

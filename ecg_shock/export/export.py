@@ -185,16 +185,8 @@ def export(
 def representative_windows(train: WindowSet) -> np.ndarray:
     """Pick the training windows that int8 is calibrated with.
 
-    Parameters
-    ----------
-    train : WindowSet
-        Training windows.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_windows, n_samples), float32, mV: up to 100 of each AHA class, clipped to the range of the input; the
-        last two reach its ends, so that the converter takes this range and no other.
+    They have shape (n_windows, n_samples), float32, mV: up to 100 of each AHA class, clipped to the range of the input.
+    The last two reach its ends, so that the converter takes this range and no other.
     """
     rng = np.random.default_rng(REPRESENTATIVE_SEED)
     picked = []

@@ -87,22 +87,8 @@ def rescore(
 ) -> Rescoring:
     """Compare an exported model with the network that it was made of.
 
-    Parameters
-    ----------
-    original : keras.Model
-        The bundle's network.
-    exported : Runtime
-        The exported model.
-    windows : WindowSet
-        Windows of clear classes.
-    threshold : float
-        Probability from which on a shock is advised. The exported model decides by its logit.
-    on_window : callable, optional
-        Called without arguments after each window.
-
-    Returns
-    -------
-    Rescoring
+    `original` is the bundle's network, `windows` are of clear classes, and a shock is advised from the probability
+    `threshold` on; the exported model decides by its logit. `on_window` is called after each window.
 
     Raises
     ------
@@ -160,20 +146,7 @@ def limits_of(to: str) -> dict[str, float]:
 
 
 def check_tolerance(rescoring: Rescoring, to: str) -> None:
-    """Refuse an export that differs from its bundle too much.
-
-    Parameters
-    ----------
-    rescoring : Rescoring
-        How it does.
-    to : str
-        Its format.
-
-    Raises
-    ------
-    ValueError
-        If it differs by more than the limits of its format.
-    """
+    """Raise ValueError if an export to this format differs from its bundle by more than it may."""
     flipped = len(rescoring.flips) / rescoring.windows
     sensitivity_change = rescoring.exported_sensitivity - rescoring.sensitivity
     specificity_change = rescoring.exported_specificity - rescoring.specificity
@@ -187,7 +160,7 @@ def check_tolerance(rescoring: Rescoring, to: str) -> None:
     faults = []
     for name, limit in limits_of(to).items():
         value, text = found[name]
-        if not value <= limit:  # NaN is no pass
+        if not value <= limit:  # NaN does not pass
             allowed = f"{limit:g}" if name == "probability_difference" else f"{100 * limit:g} %"
             faults.append(f"{text}, allowed are {allowed}")
     if faults:

@@ -64,23 +64,7 @@ class Tensor:
 
 
 class Runtime(ABC):
-    """A network that was exported, loaded from its file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The network's file.
-
-    Attributes
-    ----------
-    input, logit, probability : Tensor
-        What goes in and what comes out.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be run.
-    """
+    """A network that was exported, loaded from its file; ValueError if that cannot be run."""
 
     input: Tensor
     logit: Tensor
@@ -94,19 +78,9 @@ class Runtime(ABC):
         """Return logit and probability of one window, as the model stores all three."""
 
     def run(self, ecg: np.ndarray, on_window: Callable[[], Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Run the network on one window after the other.
+        """Run the network on one window after the other; return logits and probabilities as the model stores them.
 
-        Parameters
-        ----------
-        ecg : numpy.ndarray
-            Shape (n_windows, n_samples), mV, preprocessed, at 125 Hz.
-        on_window : callable, optional
-            Called without arguments after each of them.
-
-        Returns
-        -------
-        logit, probability : numpy.ndarray
-            Shape (n_windows,), as the model stores them; `logit` and `probability` of this object read that.
+        `ecg` has shape (n_windows, n_samples), in mV, preprocessed, at 125 Hz. `on_window` is called after each window.
         """
         stored = self.input.store(ecg)
         logit = np.empty(len(stored), dtype=self.logit.dtype)
@@ -228,18 +202,7 @@ class CCode(Runtime):
         return logit, 1 / (1 + np.exp(-np.float64(logit)))
 
     def stream(self, raw_mv: np.ndarray) -> float:
-        """Push raw samples one by one, from a fresh start, and return the logit of the last window.
-
-        Parameters
-        ----------
-        raw_mv : numpy.ndarray
-            Shape (n_samples,), mV at the rate that the code is for, NaN where invalid.
-
-        Returns
-        -------
-        float
-            NaN if there was no whole window.
-        """
+        """Push raw samples (mV, NaN where invalid) from a fresh start; return the last logit, NaN without one."""
         logit, advice = float("nan"), _CAdvice()
         self._code.ecg_shock_init(self._lead)
         for mv in raw_mv.tolist():

@@ -74,59 +74,12 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Origin(_Table):
-    """The bundle that the network was made of."""
-
-    name: str
-    commit: str
-    synthetic: bool
-    sha256: dict[str, str]
-
-
 class CFiles(_Table):
     """The C code beside the generated header, and the sampling rate in Hz that it is for."""
 
     fs: float
     weights: Literal["float", "int8"]
     sha256: dict[str, str]
-
-
-class Decision(_Table):
-    """The smallest logit that advises a shock; of int8 also as it is stored."""
-
-    rule: str
-    threshold: float
-    threshold_logit: float
-    threshold_stored: int | None = None
-
-
-class Input(_Table):
-    """The network's input: a `Tensor` with its rate in Hz, its units, and of int8 the range in mV."""
-
-    name: str
-    index: int
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float | None
-    zero_point: int | None
-    fs: float
-    units: str
-    range_mv: tuple[float, float] | None = None
-
-
-class Rate(_Table):
-    """How a sampling rate becomes the network's."""
-
-    up: int
-    down: int
-    taps: list[float]
-
-
-class Resampler(_Table):
-    """The resampler's delay in seconds, and its taps for usual rates in Hz."""
-
-    delay_s: float
-    rates_hz: dict[str, Rate]
 
 
 class Filter(_Table):
@@ -136,7 +89,7 @@ class Filter(_Table):
     parameters: dict[str, Any]
     sos: list[list[float]]
     grid_mv: float | None
-    resampler: Resampler
+    resampler: dict[str, Any]  # its delay in seconds, and its taps for usual rates in Hz
 
 
 class Golden(_Table):
@@ -166,10 +119,10 @@ class Sidecar(_Table):
     sha256: str
     bytes: int
     c: CFiles | None = None
-    bundle: Origin
+    bundle: dict[str, Any]  # what the network was made of
     classes: tuple[str, str]
-    decision: Decision
-    input: Input
+    decision: dict[str, Any]  # the smallest logit that advises a shock; of int8 also as it is stored
+    input: dict[str, Any]  # a `Tensor` with its rate, its units, and of int8 the range in mV
     outputs: tuple[Tensor, Tensor]
     kernels: str = ""
     preprocessing: Filter
@@ -186,7 +139,7 @@ def sidecar_of(path: Path) -> Path:
 def write_sidecar(
     path: Path, to: Any, bundle: Bundle, exported: Runtime, rescoring: Rescoring, *, code: list[Path], fs: float
 ) -> Path:
-    """Describe an exported network in the file beside it.
+    """Describe an exported network in the file beside it, and return that file.
 
     Parameters
     ----------
@@ -204,11 +157,6 @@ def write_sidecar(
         The files of C code beside `path`; none for the other formats.
     fs : float
         Sampling rate of the golden samples in Hz; of C that of the device.
-
-    Returns
-    -------
-    pathlib.Path
-        The sidecar.
     """
     ecg: dict[str, Any] = {**asdict(exported.input), "fs": FS, "units": "mV"}
     optional: dict[str, Any] = {}
@@ -226,29 +174,31 @@ def write_sidecar(
         file=path.name,
         sha256=sha256(path),
         bytes=path.stat().st_size,
-        bundle=Origin(
-            name=bundle.name,
-            commit=bundle.card.commit,
-            synthetic=bundle.synthetic,
-            sha256={name: bundle.digests[name] for name in (KERAS_NAME, LITERT_NAME)},
-        ),
+        bundle={
+            "name": bundle.name,
+            "commit": bundle.card.commit,
+            "synthetic": bundle.synthetic,
+            "sha256": {name: bundle.digests[name] for name in (KERAS_NAME, LITERT_NAME)},
+        },
         classes=("nonshockable", "shockable"),
         decision=_decision(bundle.threshold, exported),
-        input=Input.model_validate(ecg),
+        input=ecg,
         outputs=(exported.logit, exported.probability),
         preprocessing=Filter(
             steps=STEPS,
             parameters=bundle.preprocessing.to_dict(),
             sos=bundle.preprocessing.sos.tolist(),
             grid_mv=GRID_MV if bundle.preprocessing.grid else None,
-            resampler=Resampler(
-                delay_s=RESAMPLER_DELAY_SAMPLES / FS, rates_hz={f"{rate}": _rate(rate) for rate in DEVICE_RATES_HZ}
-            ),
+            resampler={
+                "delay_s": RESAMPLER_DELAY_SAMPLES / FS,
+                "rates_hz": {f"{rate}": _rate(rate) for rate in DEVICE_RATES_HZ},
+            },
         ),
         golden=_golden(bundle, exported, fs),
         rescoring={"part": "validation", "kept_within": limits_of(to), **asdict(rescoring)},
         versions={**versions(), **packages},
-    ).model_copy(update=optional)
+        **optional,
+    )
     written = sidecar_of(path)
     written.write_text(_json(sidecar.model_dump(exclude_unset=True)) + "\n", encoding="utf-8")
     return written
@@ -309,23 +259,20 @@ def _check_golden(path: Path, exported: Runtime, preprocessing: Preprocessing, v
         )
 
 
-def _decision(threshold: float, exported: Runtime) -> Decision:
+def _decision(threshold: float, exported: Runtime) -> dict[str, Any]:
     logit, rule = logit_of(threshold), "a shock is advised if logit >= threshold_logit"
-    if exported.logit.dtype != "int8":
-        return Decision(rule=rule, threshold=threshold, threshold_logit=logit)
-    # 128, which nothing reaches, for a network whose every logit is below the threshold.
-    below = int(np.sum(exported.logit.read(np.arange(INT8_MIN, INT8_MAX + 1)) < logit))
-    return Decision(
-        rule=f"{rule}, which is: the stored logit >= threshold_stored",
-        threshold=threshold,
-        threshold_logit=logit,
-        threshold_stored=INT8_MIN + below,
-    )
+    decision = {"rule": rule, "threshold": threshold, "threshold_logit": logit}
+    if exported.logit.dtype == "int8":
+        decision["rule"] = f"{rule}, which is: the stored logit >= threshold_stored"
+        # 128, which nothing reaches, for a network whose every logit is below the threshold.
+        below = np.sum(exported.logit.read(np.arange(INT8_MIN, INT8_MAX + 1)) < logit)
+        decision["threshold_stored"] = INT8_MIN + int(below)
+    return decision
 
 
-def _rate(fs: float) -> Rate:
+def _rate(fs: float) -> dict[str, Any]:
     up, down = rate_ratio(fs)
-    return Rate(up=up, down=down, taps=resampler_taps(up, down).tolist())
+    return {"up": up, "down": down, "taps": resampler_taps(up, down).tolist()}
 
 
 def _golden(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golden, ...]:
@@ -347,7 +294,7 @@ def _golden(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golden, ...]:
     for name, raw in strips.items():
         filtered = preprocess(raw, fs, bundle.preprocessing).round(GOLDEN_FILTERED_DIGITS)
         logit, probability = exported.run(filtered[np.newaxis, -n:])
-        stored = {}
+        stored: dict[str, Any] = {}
         if exported.input.dtype == "int8":
             window = exported.input.store(filtered[-n:]).tolist()
             stored = {"stored_logit": logit.item(), "stored_probability": probability.item(), "stored_window": window}
@@ -363,7 +310,8 @@ def _golden(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golden, ...]:
                 shock=value >= logit_of(bundle.threshold),
                 preprocessed_mv=filtered.tolist(),
                 raw_mv=[None if math.isnan(mv) else mv for mv in raw.tolist()],
-            ).model_copy(update=stored)
+                **stored,
+            )
         )
     return tuple(vectors)
 
