@@ -79,7 +79,7 @@ def export(
 
 
 def _table(rescoring: Rescoring) -> Table:
-    table = Table(title=f"validation part: {rescoring.windows:,} windows of {rescoring.patients} patients")
+    table = Table(title=f"validation subset: {rescoring.windows:,} windows of {rescoring.patients} patients")
     for column in ("", "model", "exported", "change"):
         table.add_column(column, justify="right" if column else "left")
     for name, before, after in (

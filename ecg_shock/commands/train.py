@@ -135,8 +135,8 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
     from ecg_shock.training.fold import patients, selection_of
 
     sizes = ", ".join(
-        f"{name} {len(part):,} windows of {len(patients(part))} patients"
-        for name, part in (("train", fold.parts.train), ("validation", fold.parts.validation))
+        f"{name} {len(subset):,} windows of {len(patients(subset))} patients"
+        for name, subset in (("train", fold.subsets.train), ("validation", fold.subsets.validation))
     )
     console.print(f"[bold]fold {fold.data.fold}[/]: {sizes}", highlight=False)
     columns = (
@@ -159,7 +159,7 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
         folder / BUNDLE_NAME,
         f"fold {fold.data.fold} of {fold.data.split}",
         result,
-        selection=selection_of(base, patients(fold.parts.test)),
+        selection=selection_of(base, patients(fold.subsets.test)),
     )
     best = result.best
     console.print(

@@ -22,7 +22,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import numpy as np
 
-    from ecg_shock.data.datasets import Parts
+    from ecg_shock.data.datasets import Subsets
     from ecg_shock.search.consensus import Candidate, Setting
     from ecg_shock.search.study import Study
     from ecg_shock.search.trials import Trial
@@ -110,8 +110,8 @@ def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> No
     from ecg_shock.training.trainer import read_result
 
     keep_study(study, folder)
-    run.keep_run(study, fold.parts, folder)
-    _show_plan(study, fold.parts, folder)
+    run.keep_run(study, fold.subsets, folder)
+    _show_plan(study, fold.subsets, folder)
 
     with _progress("search", study.search.trials, ledger.read_trials(folder / "search")) as follow:
         trials = run.search(study, folder, data_dir=recordings, on_message=follow)
@@ -186,7 +186,7 @@ def _progress(what: str, total: int, done: tuple[Trial, ...]) -> Iterator[Any]:
         yield follow
 
 
-def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
+def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:
     space = study.space
     plan = Table.grid(padding=(0, 2))
     mark = " · [yellow]synthetic: says nothing about patients[/]" if study.synthetic else ""
@@ -209,31 +209,31 @@ def _show_plan(study: Study, parts: Parts, folder: Path) -> None:
     )
     console.print(plan, highlight=False)
     _print_path("run folder", f"{folder}")
-    _show_windows(study, parts)
+    _show_windows(study, subsets)
 
 
-def _show_windows(study: Study, parts: Parts) -> None:
+def _show_windows(study: Study, subsets: Subsets) -> None:
     """Count windows and patients; synthetic windows that were added to those of patients are counted apart."""
     from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
     from ecg_shock.search.runner import supplemented
 
     table = Table(title="windows (patients)", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("AHA class")
-    named = {"train": parts.train, "validation": parts.validation, "test, set aside": parts.test}
+    named = {"train": subsets.train, "validation": subsets.validation, "test, set aside": subsets.test}
     for name in named:
         table.add_column(name, justify="right")
-    added = {name: supplemented(part, study) for name, part in named.items()}
+    added = {name: supplemented(subset, study) for name, subset in named.items()}
     for aha_class in AHA_CLASSES:
-        of_class = {name: part.aha_class == aha_class for name, part in named.items()}
-        cells = (_counts(part.patient[of_class[name]], added[name][of_class[name]]) for name, part in named.items())
+        of_class = {name: subset.aha_class == aha_class for name, subset in named.items()}
+        cells = (_counts(subset.patient[of_class[name]], added[name][of_class[name]]) for name, subset in named.items())
         table.add_row(AHA_LABELS[aha_class], *cells)
     table.add_section()
-    table.add_row("all", *(_counts(part.patient, added[name]) for name, part in named.items()))
+    table.add_row("all", *(_counts(subset.patient, added[name]) for name, subset in named.items()))
     console.print(table)
-    for name, part in named.items():
-        patients = sorted(set(part.patient[~added[name]].tolist()))
+    for name, subset in named.items():
+        patients = sorted(set(subset.patient[~added[name]].tolist()))
         if added[name].any():
-            patients.append(f"{len(set(part.patient[added[name]].tolist()))} synthetic")
+            patients.append(f"{len(set(subset.patient[added[name]].tolist()))} synthetic")
         console.print(f"[bold]{name}[/]: {escape(', '.join(patients))}", highlight=False)
     console.print()
 
@@ -256,7 +256,7 @@ def _show_trials(trials: tuple[Trial, ...], mark: str, rows: int = 10) -> None:
     ranked = rank(trials)
     failed = len(trials) - len(ranked)
     headings = ("#", "N", "filters", "kernels", "params", "MMACs", "BAC %", "Se %", "Sp %", "loss", "epoch", "s")
-    table = _narrow_table(f"best trials, validation part{mark}", headings)
+    table = _narrow_table(f"best trials, validation subset{mark}", headings)
     table.caption = f"{len(trials)} trained, {min(rows, len(ranked))} shown" + (f", {failed} failed" if failed else "")
     for place, trial in enumerate(ranked[:rows], start=1):
         table.add_row(
@@ -284,7 +284,7 @@ def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
 
 def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) -> None:
     headings = ("N", "filters", "kernels", "params", "rate", "runs", "BAC %", "from-to", "")
-    table = _narrow_table(f"retrained, mean BAC on the validation part{mark}", headings)
+    table = _narrow_table(f"retrained, mean BAC on the validation subset{mark}", headings)
     for setting in compared:
         table.add_row(
             *_blocks(setting, setting.parameters),

@@ -57,7 +57,7 @@ class DataConfig(BaseModel):
         A file of `data_manifests/splits/`, without ``.toml``, or the path of your own, with it. If not given,
         ``"synthetic-v1"`` for synthetic recordings and ``"public-v1"`` for all others.
     fold : int
-        Outer fold: its test part is set aside.
+        Outer fold: its test subset is set aside.
     window_s : float
         Length of the windows in seconds, 2 to 10.
     train_leads : {"first", "all"}
@@ -66,7 +66,7 @@ class DataConfig(BaseModel):
         At most so many training windows of one patient and AHA class, evenly spread over the recording; None for
         all. A 30-minute recording in one rhythm is a single patient, not 360 independent windows.
     supplement : tuple of str
-        Clear AHA classes of which synthetic windows are added to the training part, and to it alone. The public
+        Clear AHA classes of which synthetic windows are added to the training subset, and to it alone. The public
         databases hold asystole of three patients, too few to learn it from in every fold.
     preprocessing : Preprocessing
         The filter.
@@ -104,7 +104,7 @@ class DataConfig(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class Subsets:
     """Windows of three groups of patients that share no patient.
 
     Parameters
@@ -122,7 +122,7 @@ class Parts:
         Fold(*(frozenset(windows.patient.tolist()) for windows in (self.train, self.validation, self.test)))
 
 
-def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
+def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
     """Read, filter and cut the recordings of a run, or take them from the cache.
 
     Parameters
@@ -145,7 +145,7 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
     if data.supplement:
         added = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
         train = concatenate([train, added.select(np.isin(added.aha_class, data.supplement))])
-    return Parts(
+    return Subsets(
         train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
         validation=first_lead.select(_of(fold.validation, first_lead) & _clear(first_lead)),
         test=first_lead.select(_of(fold.test, first_lead)),
@@ -153,7 +153,7 @@ def load_parts(data: DataConfig, folder: Path | None = None) -> Parts:
 
 
 def load_test(data: DataConfig, folder: Path | None = None) -> WindowSet:
-    """Load the test part of a run alone, as `load_parts` does."""
+    """Load the test subset of a run alone, as `load_subsets` does."""
     fold, windows = _load_known(data, folder, "first")
     return windows.select(_of(fold.test, windows))
 

@@ -45,7 +45,7 @@ def load_split(name: str) -> tuple[Fold, ...]:
     Returns
     -------
     tuple of Fold
-        One for each outer fold. Test parts cover every patient exactly once.
+        One for each outer fold. Test subsets cover every patient exactly once.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from ecg_shock.data.datasets import (
     SYNTHETIC_SEED,
     DataConfig,
     labelled_recordings,
-    load_parts,
+    load_subsets,
     load_test,
     load_windows,
 )
@@ -144,7 +144,7 @@ class EvaluationSet:
         if len(self.bundles) > 1:
             raise ValueError(f"there are {len(self.bundles)} folds; ask one of by_fold for its training windows.")
         config = data_config(self.bundles[0]).model_copy(update={"window_s": float(window_s)})
-        return load_parts(config, self.folder).train
+        return load_subsets(config, self.folder).train
 
     def predictions(
         self, durations_s: Sequence[float] = DURATIONS_S, *, on_duration: Callable[[], Any] | None = None

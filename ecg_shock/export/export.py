@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecg_shock.data.datasets import load_parts
+from ecg_shock.data.datasets import load_subsets
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.export.c_code import MODEL_NAME, write_c
 from ecg_shock.export.rescoring import Rescoring, check_tolerance, rescore
@@ -165,7 +165,7 @@ def export(
             exported = RUNTIMES[to](path)
             if to == "litert-int8":
                 _check_input(exported.input)
-            step = on_stage("scoring the validation part again", len(validation))
+            step = on_stage("scoring the validation subset again", len(validation))
             rescoring = rescore(original, exported, validation, bundle.threshold, on_window=step)
             check_tolerance(rescoring, to)
             sidecar = write_sidecar(path, to, bundle, exported, rescoring, code=code, fs=fs)
@@ -204,16 +204,16 @@ def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]
     """Load what the bundle was trained and selected on, in windows of its own length."""
     own = {"window_s": bundle.spec.input_samples / FS, "preprocessing": bundle.preprocessing}
     config = data_config(bundle).model_copy(update=own)
-    parts = load_parts(config, folder)
+    subsets = load_subsets(config, folder)
     known = bundle.card.patients
-    strange = set(parts.validation.patient.tolist()).difference(known.validation)
-    strange |= set(parts.train.patient.tolist()).intersection(known.validation + known.test)
+    strange = set(subsets.validation.patient.tolist()).difference(known.validation)
+    strange |= set(subsets.train.patient.tolist()).intersection(known.validation + known.test)
     if strange:
         raise ValueError(
-            f"patients {sorted(strange)!r} have another job in split {config.split!r} than in {bundle.folder}: it was "
-            "changed since. Train the model again."
+            f"patients {sorted(strange)!r} are in another subset of split {config.split!r} than in {bundle.folder}: it "
+            "was changed since. Train the model again."
         )
-    return parts.train, parts.validation
+    return subsets.train, subsets.validation
 
 
 def _one_window(original: keras.Model, bundle: Bundle) -> keras.Model:

@@ -98,8 +98,8 @@ def rescore(
     truth = shockable(windows)
     if truth.all() or not truth.any():
         raise ValueError(
-            f"the validation part has {int(truth.sum())} shockable and {int((~truth).sum())} nonshockable windows; "
-            "both are needed to score an export. Train on a split whose validation part has both."
+            f"the validation subset has {int(truth.sum())} shockable and {int((~truth).sum())} nonshockable windows; "
+            "both are needed to score an export. Train on a split whose validation subset has both."
         )
     keras = import_keras()
     last = original.layers[-1]
@@ -171,6 +171,6 @@ def check_tolerance(rescoring: Rescoring, to: str) -> None:
                 "too near its threshold"
             )
         raise ValueError(
-            f"the export to {to} is not the bundle's model: {'; '.join(faults)} (validation part, "
+            f"the export to {to} is not the bundle's model: {'; '.join(faults)} (validation subset, "
             f"{rescoring.windows:,} windows of {rescoring.patients} patients). Nothing was written. {remedy}."
         )

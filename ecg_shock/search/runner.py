@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ecg_shock.data.datasets import SYNTHETIC, Parts
+from ecg_shock.data.datasets import SYNTHETIC, Subsets
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import commit, versions, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
@@ -46,7 +46,7 @@ class Job(NamedTuple):
     config: TrainingConfig
 
 
-def keep_run(study: Study, parts: Parts, folder: Path) -> None:
+def keep_run(study: Study, subsets: Subsets, folder: Path) -> None:
     """Write `run.json`, what must be known to repeat a run, or add this start to the one found.
 
     Of the test patients only the names and the counts are written.
@@ -57,8 +57,8 @@ def keep_run(study: Study, parts: Parts, folder: Path) -> None:
         If the folder's run was begun with other windows, or its `run.json` is damaged.
     """
     file = folder / RUN_FILE
-    used = (parts.train, parts.validation)
-    found = digest(*(array for part in used for array in (part.ecg, part.aha_class, part.patient)))
+    used = (subsets.train, subsets.validation)
+    found = digest(*(array for subset in used for array in (subset.ecg, subset.aha_class, subset.patient)))
     starts: list[Any] = []
     if file.is_file():
         try:
@@ -91,18 +91,18 @@ def keep_run(study: Study, parts: Parts, folder: Path) -> None:
             "consensus": [study.training.seed + index for index in range(study.consensus.seeds)],
         },
         "data_digest": found,
-        "parts": {name: _summary(getattr(parts, name), study) for name in ("train", "validation", "test")},
+        "parts": {name: _summary(getattr(subsets, name), study) for name in ("train", "validation", "test")},
         "starts": [*starts, start],
     }
     write_text(file, json.dumps(run, indent=2))
 
 
-def supplemented(part: WindowSet, study: Study) -> np.ndarray:
+def supplemented(subset: WindowSet, study: Study) -> np.ndarray:
     """Say which windows, shape (n_windows,), are synthetic ones that `data.supplement` added to those of patients.
 
     None are if the whole study is synthetic.
     """
-    return (part.database == SYNTHETIC) & (not study.synthetic)
+    return (subset.database == SYNTHETIC) & (not study.synthetic)
 
 
 def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, ...]:
@@ -206,19 +206,19 @@ def write_choice(
     write_text(folder / CHOICE_FILE, json.dumps(content, indent=2))
 
 
-def _summary(part: WindowSet, study: Study) -> dict[str, Any]:
+def _summary(subset: WindowSet, study: Study) -> dict[str, Any]:
     def count(classes: np.ndarray) -> dict[str, int]:
         return dict(sorted(Counter(classes.tolist()).items()))
 
-    added = supplemented(part, study)
+    added = supplemented(subset, study)
     summary: dict[str, Any] = {
-        "patients": sorted(set(part.patient[~added].tolist())),
-        "windows": count(part.aha_class[~added]),
+        "patients": sorted(set(subset.patient[~added].tolist())),
+        "windows": count(subset.aha_class[~added]),
     }
     if added.any():
         summary["supplement"] = {
-            "synthetic_patients": len(set(part.patient[added].tolist())),
-            "windows": count(part.aha_class[added]),
+            "synthetic_patients": len(set(subset.patient[added].tolist())),
+            "windows": count(subset.aha_class[added]),
         }
     return summary
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from ecg_shock.data.datasets import SYNTHETIC, DataConfig, Parts, load_parts, shockable
+from ecg_shock.data.datasets import SYNTHETIC, DataConfig, Subsets, load_subsets, shockable
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import explain
 from ecg_shock.models.bundle import Bundle, write_bundle
@@ -36,17 +36,17 @@ class TrainingFold:
     ----------
     data : DataConfig
         What the windows were made of.
-    parts : Parts
+    subsets : Subsets
         The windows; of the test patients only the names are used.
     """
 
     data: DataConfig
-    parts: Parts
+    subsets: Subsets
 
     @classmethod
     def load(cls, data: DataConfig, folder: Path | None = None) -> TrainingFold:
         """Load the windows of a fold from the folder of the recordings."""
-        return cls(data, load_parts(data, folder))
+        return cls(data, load_subsets(data, folder))
 
     def train(
         self,
@@ -57,7 +57,7 @@ class TrainingFold:
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
         """Train a network on the train patients, and choose the epoch on the validation patients: see `train`."""
-        training, validation = examples(self.parts.train, config.groups), examples(self.parts.validation)
+        training, validation = examples(self.subsets.train, config.groups), examples(self.subsets.validation)
         return train(spec, training, validation, config, folder, on_epoch=on_epoch)
 
     def write_bundle(self, folder: Path, name: str, result: TrainingResult, *, selection: str) -> Bundle:
@@ -77,7 +77,7 @@ class TrainingFold:
         synthetic = SYNTHETIC in self.data.databases
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
         known = Patients(
-            *(tuple(patients(part)) for part in (self.parts.train, self.parts.validation, self.parts.test))
+            *(tuple(patients(subset)) for subset in (self.subsets.train, self.subsets.validation, self.subsets.test))
         )
         card = Card(
             name=name + (" (synthetic data: says nothing about patients)" if synthetic else ""),
@@ -92,11 +92,11 @@ class TrainingFold:
                 balanced_accuracy=result.best.balanced_accuracy,
                 sensitivity=result.best.sensitivity,
                 specificity=result.best.specificity,
-                windows=len(self.parts.validation),
+                windows=len(self.subsets.validation),
                 patients=len(known.validation),
             ),
             patients=known,
-            synthetic_windows=int((self.parts.train.database == SYNTHETIC).sum()),
+            synthetic_windows=int((self.subsets.train.database == SYNTHETIC).sum()),
             versions=origin["versions"],
         )
         return write_bundle(

@@ -273,8 +273,8 @@ def train(
     After each epoch the moving average of the weights is evaluated (`averaged_epochs`), and the best one kept.
     """
     folder = Path(folder)
-    for name, part in (("training", training), ("validation", validation)):
-        _check_part(name, part, spec)
+    for name, subset in (("training", training), ("validation", validation)):
+        _check_subset(name, subset, spec)
     run = _describe_run(spec, training, validation, config)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -400,16 +400,16 @@ def _resume(folder: Path, run: dict[str, Any]) -> tuple[Checkpoint | None, list[
     return checkpoint, history
 
 
-def _check_part(name: str, part: Examples, spec: CnnSpec) -> None:
-    if part.ecg.shape[1] != spec.input_samples:
+def _check_subset(name: str, subset: Examples, spec: CnnSpec) -> None:
+    if subset.ecg.shape[1] != spec.input_samples:
         raise ValueError(
-            f"the {name} windows have {part.ecg.shape[1]} samples and the network takes {spec.input_samples}; "
+            f"the {name} windows have {subset.ecg.shape[1]} samples and the network takes {spec.input_samples}; "
             "set input_samples to the length of the windows"
         )
-    if part.shockable.all() or not part.shockable.any():
-        missing = "nonshockable" if part.shockable.all() else "shockable"
+    if subset.shockable.all() or not subset.shockable.any():
+        missing = "nonshockable" if subset.shockable.all() else "shockable"
         raise ValueError(
-            f"the {name} part has {len(part.shockable)} windows and none is {missing}; both classes are needed: "
+            f"the {name} subset has {len(subset.shockable)} windows and none is {missing}; both classes are needed: "
             "choose another split, or more databases"
         )
 
@@ -474,11 +474,11 @@ def _describe_run(spec: CnnSpec, training: Examples, validation: Examples, confi
     """Return what makes a run the one it is, as it comes back from JSON."""
     data = {
         name: {
-            "windows": len(part.ecg),
-            "shockable": int(part.shockable.sum()),
-            "sha256": digest(part.ecg, part.shockable, part.groups.astype(np.int64), part.rhythm),
+            "windows": len(subset.ecg),
+            "shockable": int(subset.shockable.sum()),
+            "sha256": digest(subset.ecg, subset.shockable, subset.groups.astype(np.int64), subset.rhythm),
         }
-        for name, part in (("training", training), ("validation", validation))
+        for name, subset in (("training", training), ("validation", validation))
     }
     run = {"format": CHECKPOINT_FORMAT, "network": asdict(spec), "config": config.model_dump(), "data": data}
     return json.loads(json.dumps(run))

@@ -21,7 +21,7 @@ from ecg_shock.models.cnn import import_keras
 from ecg_shock.training.trainer import EpochLog, Examples, TrainingConfig, train
 
 PUBLISHED = CnnSpec(filters=(20, 15, 15, 10, 5), kernels=(10,) * 5)
-SHOCKABLE, NONSHOCKABLE = 720, 3170  # the training part of Krasteva 2020
+SHOCKABLE, NONSHOCKABLE = 720, 3170  # the training subset of Krasteva 2020
 BATCHES = (128, 16)  # the default, and a small one, where what goes on between steps weighs most
 # Epochs that are not counted: functions are compiled, and "ras" passes over all windows in its first.
 WARM_UP = 2

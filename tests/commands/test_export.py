@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ecg_shock.commands.app import app
-from ecg_shock.data.datasets import DataConfig, load_parts
+from ecg_shock.data.datasets import DataConfig, load_subsets
 from ecg_shock.export import export as library
 from ecg_shock.export.export import ExportResult
 from ecg_shock.export.rescoring import Flip, Rescoring
@@ -32,12 +32,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Write an untrained bundle that says it was trained on synthetic recordings."""
     spec = CnnSpec(filters=(4,), kernels=(10,), input_samples=250)
     config = DataConfig(databases=("synthetic",), window_s=2.0)
-    parts = load_parts(config)
+    subsets = load_subsets(config)
     card = {
         "name": "tiny",
         "data": config.model_dump(mode="json", exclude_none=True),
         "training": {},
-        "patients": {job: sorted(set(getattr(parts, job).patient.tolist())) for job in ("train", "validation", "test")},
+        "patients": {
+            subset: sorted(set(getattr(subsets, subset).patient.tolist())) for subset in ("train", "validation", "test")
+        },
     }
     folder = tmp_path_factory.mktemp("tiny") / "a [b]"
     return write_bundle(
@@ -55,7 +57,7 @@ def test_files_and_figures_are_those_of_the_export(bundle: Bundle, tmp_path: Pat
     content = json.loads(sidecar.read_text(encoding="utf-8"))
     assert content["bundle"]["sha256"] == bundle.digests
     found = content["rescoring"]
-    assert f"validation part: {found['windows']} windows of {found['patients']} patients" in done.stdout
+    assert f"validation subset: {found['windows']} windows of {found['patients']} patients" in done.stdout
     lines = {line.split("│")[1].strip(): line.split("│")[2:5] for line in done.stdout.splitlines() if "│" in line}
     for name, key in (("Se %", "sensitivity"), ("Sp %", "specificity")):
         before, after, change = (cell.strip() for cell in lines[name])

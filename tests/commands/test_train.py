@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ecg_shock.commands.app import app
-from ecg_shock.data.datasets import DataConfig, load_parts
+from ecg_shock.data.datasets import DataConfig, load_subsets
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.models.bundle import load_bundle
@@ -35,11 +35,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_train_writes_a_bundle_that_names_its_patients(run_folder: Path) -> None:
-    """The card names exactly the patients of the split's parts, and marks the data as synthetic."""
+    """The card names exactly the patients of the split's subsets, and marks the data as synthetic."""
     bundle = load_bundle(run_folder / "fold-1" / "bundle")
-    parts = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=1))
-    for job in ("train", "validation", "test"):
-        assert list(getattr(bundle.card.patients, job)) == sorted(set(getattr(parts, job).patient))
+    subsets = load_subsets(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=1))
+    for subset in ("train", "validation", "test"):
+        assert list(getattr(bundle.card.patients, subset)) == sorted(set(getattr(subsets, subset).patient))
     assert bundle.card.synthetic is True
     assert "synthetic" in (bundle.folder / "CARD.md").read_text(encoding="utf-8")
     assert (run_folder / "fold-1" / "history.png").stat().st_size > 1000
@@ -100,7 +100,7 @@ def test_validate_pools_the_folds_own_test_patients(run_folder: Path, tmp_path: 
     predictions = Predictions.read_csv(tmp_path / "predictions.csv")
     assert sorted(set(predictions.duration_s)) == [2, 3, 4, 5, 8, 10]
     at_5_s = predictions.select(predictions.duration_s == 5)
-    tests = [load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=k)).test for k in (0, 1)]
+    tests = [load_subsets(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=k)).test for k in (0, 1)]
     assert len(at_5_s) == sum(map(len, tests))
     for fold, test in enumerate(tests):
         assert set(at_5_s.patient[at_5_s.fold == fold]) == set(test.patient)
@@ -120,7 +120,7 @@ def test_prediction_is_the_keras_models(run_folder: Path) -> None:
     """What is judged, on LiteRT, is what was trained, in Keras."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
     found = EvaluationSet((bundle,)).predictions([5.0])
-    test = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=0)).test
+    test = load_subsets(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=0)).test
     expected = np.asarray(bundle.load_keras()(test.ecg[..., np.newaxis]))[:, 0]
     np.testing.assert_allclose(found.probability, expected, atol=1e-6)
     np.testing.assert_array_equal(found.shock, expected >= 0.5)
@@ -176,11 +176,13 @@ def test_card_says_whether_test_patients_had_a_part_in_the_choice(run_folder: Pa
 
 
 def test_synthetic_patients_are_not_counted_with_real_ones(tmp_path: Path) -> None:
-    """A part of real and synthetic windows names its real patients only; a synthetic part names the synthetic ones."""
-    parts = load_parts(DataConfig(databases=("synthetic",), split="synthetic-v1"))
-    assert patients(parts.train) == sorted(set(parts.train.patient))
-    mixed = dataclasses.replace(parts.train, database=np.where(np.arange(len(parts.train)) < 5, "vfdb", "synthetic"))
-    assert patients(mixed) == sorted(set(parts.train.patient[:5]))
+    """A subset of real and synthetic windows names its real patients only; one of synthetic windows names those."""
+    subsets = load_subsets(DataConfig(databases=("synthetic",), split="synthetic-v1"))
+    assert patients(subsets.train) == sorted(set(subsets.train.patient))
+    mixed = dataclasses.replace(
+        subsets.train, database=np.where(np.arange(len(subsets.train)) < 5, "vfdb", "synthetic")
+    )
+    assert patients(mixed) == sorted(set(subsets.train.patient[:5]))
 
 
 def test_test_results_can_be_recorded_on_the_card(run_folder: Path, tmp_path: Path) -> None:

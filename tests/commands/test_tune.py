@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ecg_shock.commands import tune
 from ecg_shock.commands.app import app
-from ecg_shock.data.datasets import Parts
+from ecg_shock.data.datasets import Subsets
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import locked
 from ecg_shock.search.study import read_study
@@ -28,10 +28,10 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def part_of():
+def subset_of():
     """Make windows of coarse VF: so many of each patient, whose database stands before the slash."""
 
-    def _part_of(counts: dict[str, int]) -> WindowSet:
+    def _subset_of(counts: dict[str, int]) -> WindowSet:
         patient = np.repeat(list(counts), list(counts.values()))
         names = {name: np.full(len(patient), name) for name in ("record", "lead", "rhythm")}
         return WindowSet(
@@ -44,7 +44,7 @@ def part_of():
             **names,
         )
 
-    return _part_of
+    return _subset_of
 
 
 def test_help_does_not_load_tensorflow():
@@ -93,7 +93,7 @@ def test_missing_recordings_are_named(tmp_path: Path):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """While another run works in the folder nothing in it is touched, and the error says what to do."""
-    monkeypatch.setattr("ecg_shock.training.fold.load_parts", lambda data, folder: None)
+    monkeypatch.setattr("ecg_shock.training.fold.load_subsets", lambda data, folder: None)
     folder = tmp_path / "a [b]"
     folder.mkdir()
     with locked(folder):
@@ -106,32 +106,32 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.
 def test_ctrl_c_says_that_the_same_command_goes_on(monkeypatch: pytest.MonkeyPatch):
     """Ctrl-C ends with one line and the exit code that shells expect."""
 
-    def load_parts(data: object, folder: object) -> None:
+    def load_subsets(data: object, folder: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ecg_shock.training.fold.load_parts", load_parts)
+    monkeypatch.setattr("ecg_shock.training.fold.load_subsets", load_subsets)
     done = CliRunner().invoke(app, ["tune"])
     assert (done.exit_code, done.stderr) == (130, "stopped; the same command goes on from here\n")
 
 
 def test_synthetic_windows_are_not_counted_as_patients(
-    part_of, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    subset_of, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     """Synthetic windows added to real ones are counted apart, and their patients are not named."""
     monkeypatch.setattr(tune, "console", Console(width=120))
     real = read_study("quickstart", {"data.databases": ["vfdb"], "data.supplement": ["coarse_vf"]})
-    parts = Parts(
-        part_of({"vfdb/1": 3, "vfdb/2": 1, "synthetic/7": 5}), part_of({"vfdb/[b]": 1}), part_of({"vfdb/4": 1})
+    subsets = Subsets(
+        subset_of({"vfdb/1": 3, "vfdb/2": 1, "synthetic/7": 5}), subset_of({"vfdb/[b]": 1}), subset_of({"vfdb/4": 1})
     )
-    tune._show_plan(real, parts, Path("runs") / "[red]")
+    tune._show_plan(real, subsets, Path("runs") / "[red]")
     told = capsys.readouterr().out
     assert told.count("4 (2) + 5 synthetic") == 2  # of the one class, and of all
     assert "train: vfdb/1, vfdb/2, 1 synthetic\n" in told
     assert "validation: vfdb/[b]\n" in told
     assert "run folder: runs/[red]\n" in told
 
-    parts = Parts(part_of({"synthetic/7": 5}), part_of({"synthetic/8": 1}), part_of({"synthetic/9": 1}))
-    tune._show_plan(read_study("quickstart"), parts, Path("runs"))
+    subsets = Subsets(subset_of({"synthetic/7": 5}), subset_of({"synthetic/8": 1}), subset_of({"synthetic/9": 1}))
+    tune._show_plan(read_study("quickstart"), subsets, Path("runs"))
     told = capsys.readouterr().out
     assert told.count("5 (1)") == 2
     assert "train: synthetic/7\n" in told

@@ -1,4 +1,4 @@
-"""The three parts of a run share no patient, hold what they may, and come from the cache only if nothing changed."""
+"""The three subsets of a run share no patient, hold what they may, and come from the cache only if nothing changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from ecg_shock.data import datasets
-from ecg_shock.data.datasets import DataConfig, Parts, load_parts, load_test, load_windows, shockable
+from ecg_shock.data.datasets import DataConfig, Subsets, load_subsets, load_test, load_windows, shockable
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, WindowSet
 from ecg_shock.preprocessing import Preprocessing
@@ -42,9 +42,9 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def public(cache: Path, recordings_dir: Path) -> tuple[Parts, ...]:
-    """Return the parts of every fold of the public split."""
-    return tuple(load_parts(DataConfig(fold=fold), recordings_dir) for fold in range(5))
+def public(cache: Path, recordings_dir: Path) -> tuple[Subsets, ...]:
+    """Return the subsets of every fold of the public split."""
+    return tuple(load_subsets(DataConfig(fold=fold), recordings_dir) for fold in range(5))
 
 
 def assert_equal(a: WindowSet, b: WindowSet) -> None:
@@ -56,36 +56,36 @@ def assert_equal(a: WindowSet, b: WindowSet) -> None:
 
 
 @pytest.mark.recordings
-def test_public_folds_hold_every_class_they_need(public: tuple[Parts, ...]) -> None:
+def test_public_folds_hold_every_class_they_need(public: tuple[Subsets, ...]) -> None:
     """Every fold tests and validates on coarse VF, rapid VT, sinus and other; asystole on as many as have it."""
-    for part in [p for fold in public for p in (fold.train, fold.validation, fold.test)]:
-        assert set(NEEDED) <= set(part.aha_class)
+    for subset in [p for fold in public for p in (fold.train, fold.validation, fold.test)]:
+        assert set(NEEDED) <= set(subset.aha_class)
     patients = {p for fold in public for p in fold.test.patient[fold.test.aha_class == "asystole"]}
     assert sum("asystole" in fold.test.aha_class for fold in public) == min(5, len(patients))
 
 
 @pytest.mark.recordings
-def test_public_parts_keep_to_their_patients(public: tuple[Parts, ...]) -> None:
-    """Each part has patients of its own group only; 202 goes with 201; every window is tested exactly once."""
+def test_public_subsets_keep_to_their_patients(public: tuple[Subsets, ...]) -> None:
+    """Each subset has patients of its own group only; 202 goes with 201; every window is tested exactly once."""
     tested: Counter = Counter()
     for fold, split in zip(public, load_split("public-v1"), strict=True):
         assert set(fold.train.patient) <= split.train
         assert set(fold.validation.patient) <= split.validation
         assert set(fold.test.patient) <= split.test
         tested.update(zip(fold.test.record.tolist(), fold.test.start_s.tolist(), strict=True))
-        both = [{"201", "202"} & set(part.record[part.database == "mitdb"]) for part in (fold.train, fold.test)]
+        both = [{"201", "202"} & set(subset.record[subset.database == "mitdb"]) for subset in (fold.train, fold.test)]
         assert all(records in (set(), {"201", "202"}) for records in both)
     assert set(tested.values()) == {1}
 
 
 @pytest.mark.recordings
-def test_public_parts_hold_what_they_may(public: tuple[Parts, ...]) -> None:
-    """Intermediate classes and only first leads in the test parts; at most 60 windows a patient and class to train."""
+def test_public_subsets_hold_what_they_may(public: tuple[Subsets, ...]) -> None:
+    """Intermediate classes and only first leads in test subsets; at most 60 windows a patient and class to train."""
     for fold in public:
-        for part in (fold.train, fold.validation):
-            assert not {"fine_vf", "other_vt"} & set(part.aha_class)
-        for part in (fold.validation, fold.test):
-            leads = {(d, r, lead) for d, r, lead in zip(part.database, part.record, part.lead, strict=True)}
+        for subset in (fold.train, fold.validation):
+            assert not {"fine_vf", "other_vt"} & set(subset.aha_class)
+        for subset in (fold.validation, fold.test):
+            leads = {(d, r, lead) for d, r, lead in zip(subset.database, subset.record, subset.lead, strict=True)}
             assert len(leads) == len({(d, r) for d, r, _ in leads})
         assert max(Counter(zip(fold.train.patient, fold.train.aha_class, strict=True)).values()) == 60
         assert len({lead for r, lead in zip(fold.train.record, fold.train.lead, strict=True) if r == "100"}) in (0, 2)
@@ -129,31 +129,31 @@ def test_public_split_is_the_one_proposed(cache: Path, recordings_dir: Path) -> 
 
 @pytest.mark.recordings
 def test_reading_again_equals_the_first_time(
-    cache: Path, public: tuple[Parts, ...], monkeypatch: pytest.MonkeyPatch
+    cache: Path, public: tuple[Subsets, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes from the cache is what was put there, and it needs no recordings."""
     files = sorted(cache.iterdir())
     monkeypatch.setenv("ECG_SHOCK_DATA", str(cache / "not-there"))
-    again = load_parts(DataConfig(fold=2))
+    again = load_subsets(DataConfig(fold=2))
     assert_equal(load_test(DataConfig(fold=2)), public[2].test)
     for name in ("train", "validation", "test"):
         assert_equal(getattr(again, name), getattr(public[2], name))
     assert sorted(cache.iterdir()) == files
 
 
-def test_synthetic_parts(cache: Path) -> None:
-    """The synthetic default has all clear classes in all parts."""
+def test_synthetic_subsets(cache: Path) -> None:
+    """The synthetic default has all clear classes in all subsets."""
     for fold in (0, 4):
-        loaded = load_parts(SYNTHETIC.model_copy(update={"fold": fold}))
-        for part in (loaded.train, loaded.validation, loaded.test):
-            assert {*NEEDED, "asystole"} <= set(part.aha_class)
-            assert (shockable(part) == np.isin(part.aha_class, ["coarse_vf", "rapid_vt"])).all()
+        loaded = load_subsets(SYNTHETIC.model_copy(update={"fold": fold}))
+        for subset in (loaded.train, loaded.validation, loaded.test):
+            assert {*NEEDED, "asystole"} <= set(subset.aha_class)
+            assert (shockable(subset) == np.isin(subset.aha_class, ["coarse_vf", "rapid_vt"])).all()
 
 
 def test_thinning_out_is_even_and_can_be_left(cache: Path) -> None:
     """The cap keeps the first and the last window of a patient's class, and None keeps all."""
-    everything = load_parts(SYNTHETIC.model_copy(update={"max_windows": None})).train
-    few = load_parts(SYNTHETIC.model_copy(update={"max_windows": 3})).train
+    everything = load_subsets(SYNTHETIC.model_copy(update={"max_windows": None})).train
+    few = load_subsets(SYNTHETIC.model_copy(update={"max_windows": 3})).train
     for patient in np.unique(everything.patient)[:10]:
         for aha_class in np.unique(everything.aha_class):
             all_of = everything.select((everything.patient == patient) & (everything.aha_class == aha_class))
@@ -164,9 +164,9 @@ def test_thinning_out_is_even_and_can_be_left(cache: Path) -> None:
 
 
 @pytest.mark.recordings
-def test_supplement_goes_to_training_alone(cache: Path, public: tuple[Parts, ...], recordings_dir: Path) -> None:
-    """Synthetic asystole is added to the training part, and no other part changes."""
-    loaded = load_parts(DataConfig(supplement=("asystole",)), recordings_dir)
+def test_supplement_goes_to_training_alone(cache: Path, public: tuple[Subsets, ...], recordings_dir: Path) -> None:
+    """Synthetic asystole is added to the training subset, and no other subset changes."""
+    loaded = load_subsets(DataConfig(supplement=("asystole",)), recordings_dir)
     added = loaded.train.select(loaded.train.database == "synthetic")
     assert set(added.aha_class) == {"asystole"}
     assert_equal(loaded.train.select(loaded.train.database != "synthetic"), public[0].train)
@@ -238,17 +238,17 @@ def test_damaged_cache_is_made_anew(empty_cache: Path, caplog: pytest.LogCapture
 def test_missing_database_says_how_to_get_it(empty_cache: Path, tmp_path: Path) -> None:
     """Without the recordings the error names the folder, the command and the variable."""
     with pytest.raises(FileNotFoundError, match="ecg-shock fetch vfdb.*ECG_SHOCK_DATA") as refusal:
-        load_parts(DataConfig(), tmp_path)
+        load_subsets(DataConfig(), tmp_path)
     assert str(tmp_path / "vfdb") in str(refusal.value)
 
 
 @pytest.mark.recordings
 def test_folder_that_is_named_has_to_be_there(
-    cache: Path, public: tuple[Parts, ...], recordings_dir: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, public: tuple[Subsets, ...], recordings_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows in the cache do not stand in for a folder that was given and does not hold the database."""
     with pytest.raises(FileNotFoundError, match="not-there"):
-        load_parts(DataConfig(), recordings_dir / "not-there")
+        load_subsets(DataConfig(), recordings_dir / "not-there")
 
 
 def test_database_without_labels_is_told_apart_from_a_missing_one(empty_cache: Path, tmp_path: Path) -> None:
@@ -296,17 +296,17 @@ def test_cache_that_cannot_be_written_is_a_warning(
 def test_wrong_split_is_refused(empty_cache: Path) -> None:
     """A fold that is not there, and patients that the split does not know, are errors."""
     with pytest.raises(ValueError, match="fold=5, but 'synthetic-v1' has the folds 0 to 4"):
-        load_parts(SYNTHETIC.model_copy(update={"fold": 5}))
+        load_subsets(SYNTHETIC.model_copy(update={"fold": 5}))
     with pytest.raises(ValueError, match=r"split 'public-v1' does not say .*'synthetic/p001'"):
-        load_parts(SYNTHETIC.model_copy(update={"split": "public-v1"}))
+        load_subsets(SYNTHETIC.model_copy(update={"split": "public-v1"}))
 
 
-def test_parts_that_share_a_patient_are_refused(cache: Path) -> None:
+def test_subsets_that_share_a_patient_are_refused(cache: Path) -> None:
     """The last check before training: one shared patient, and there are no parts."""
-    loaded = load_parts(SYNTHETIC)
+    loaded = load_subsets(SYNTHETIC)
     for wrong in ({"train": loaded.test}, {"validation": loaded.train}, {"validation": loaded.test}):
         with pytest.raises(ValueError, match=r"'synthetic/p\d+'.* are in (train|validation) and in (validation|test)"):
-            Parts(**({"train": loaded.train, "validation": loaded.validation, "test": loaded.test} | wrong))
+            Subsets(**({"train": loaded.train, "validation": loaded.validation, "test": loaded.test} | wrong))
 
 
 @pytest.mark.parametrize(

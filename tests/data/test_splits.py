@@ -21,7 +21,7 @@ def split_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_public_split_covers_the_patients_of_the_manifests_once() -> None:
-    """The test parts of public-v1 are all patients of vfdb, cudb and mitdb, each once; 201 and 202 are one."""
+    """The test subsets of public-v1 are all patients of vfdb, cudb and mitdb, each once; 201 and 202 are one."""
     manifests = [load_manifest(name) for name in ("vfdb", "cudb", "mitdb")]
     patients = {manifest.patient_of(record) for manifest in manifests for record in manifest.records}
     tested = [patient for fold in load_split("public-v1") for patient in fold.test]
@@ -32,14 +32,14 @@ def test_public_split_covers_the_patients_of_the_manifests_once() -> None:
 
 
 def test_synthetic_split_covers_its_patients_once() -> None:
-    """The test parts of synthetic-v1 are the 60 synthetic patients."""
+    """The test subsets of synthetic-v1 are the 60 synthetic patients."""
     patients = [recording.patient for recording in synthetic_recordings(60, 0, seconds_per_rhythm=5.0)]
     assert sorted(p for fold in load_split("synthetic-v1") for p in fold.test) == sorted(patients)
 
 
 @pytest.mark.parametrize("name", ["public-v1", "synthetic-v1"])
 def test_every_patient_is_in_one_subset_of_every_fold(name: str) -> None:
-    """In each fold the three parts are disjoint and make up everyone; each group validates once."""
+    """In each fold the three subsets are disjoint and make up everyone; each group validates once."""
     folds = load_split(name)
     everyone = frozenset.union(*(fold.test for fold in folds))
     assert len(folds) == 5
@@ -51,14 +51,14 @@ def test_every_patient_is_in_one_subset_of_every_fold(name: str) -> None:
 
 @pytest.mark.parametrize("a", ["train", "validation", "test"])
 @pytest.mark.parametrize("b", ["train", "validation", "test"])
-def test_a_patient_in_two_parts_is_refused(a: str, b: str) -> None:
-    """A fold with a patient in two parts cannot be made."""
+def test_a_patient_in_two_subsets_is_refused(a: str, b: str) -> None:
+    """A fold with a patient in two subsets cannot be made."""
     if a == b:
         return
-    parts = {"train": {"x/1"}, "validation": {"x/2"}, "test": {"x/3"}}
-    parts[b] |= parts[a]
+    subsets = {"train": {"x/1"}, "validation": {"x/2"}, "test": {"x/3"}}
+    subsets[b] |= subsets[a]
     with pytest.raises(ValueError, match=r"\['x/\d'\] are in (train|validation) and in (validation|test)"):
-        Fold(**{name: frozenset(patients) for name, patients in parts.items()})
+        Fold(**{name: frozenset(patients) for name, patients in subsets.items()})
 
 
 def test_unknown_split_lists_the_known_ones() -> None:

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.svm import SVC
 
-from ecg_shock.data.datasets import DataConfig, load_parts
+from ecg_shock.data.datasets import DataConfig, load_subsets
 from ecg_shock.data.windows import WindowSet, concatenate
 from ecg_shock.evaluation import baselines, detectors
 from ecg_shock.evaluation.baselines import SVM_NAME, Threshold, baseline_predictions, fit_threshold
@@ -146,7 +146,7 @@ def test_machine_is_a_balanced_support_vector_machine(rng: np.random.Generator) 
     train = made_up("abcdefghij", ("coarse_vf", *["normal_sinus"] * 9), rng, noise=1.5)
     test = made_up("klmnopqrstuvwxyz", CLEAR, rng, noise=1.5)
     fitted, judged = (
-        np.stack([detectors.leakage(part.ecg), detectors.count2(part.ecg)], axis=1) for part in (train, test)
+        np.stack([detectors.leakage(subset.ecg), detectors.count2(subset.ecg)], axis=1) for subset in (train, test)
     )
     mean, sd = fitted.mean(axis=0), fitted.std(axis=0)
     shockable = train.aha_class == "coarse_vf"
@@ -189,8 +189,8 @@ def test_baselines_refuse_what_would_be_dishonest(rng: np.random.Generator) -> N
 @pytest.mark.recordings
 def test_detectors_on_validation_patients(recordings_dir: Path) -> None:
     """On every tenth window of patients that no threshold has seen the better detectors are right, as published."""
-    parts = load_parts(DataConfig(), recordings_dir)
-    train, validation = (part.select(np.arange(0, len(part), 10)) for part in (parts.train, parts.validation))
+    subsets = load_subsets(DataConfig(), recordings_dir)
+    train, validation = (subset.select(np.arange(0, len(subset), 10)) for subset in (subsets.train, subsets.validation))
     shockable = np.isin(validation.aha_class, SHOCKABLE)
     found = {
         name: accuracy(predictions.shock, shockable)

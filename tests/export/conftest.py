@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ecg_shock import Advisor
-from ecg_shock.data.datasets import DataConfig, Parts, load_parts, shockable
+from ecg_shock.data.datasets import DataConfig, Subsets, load_subsets, shockable
 from ecg_shock.export import rescoring
 from ecg_shock.export.export import ExportResult, export
 from ecg_shock.models import CnnSpec, build_model
@@ -32,13 +32,13 @@ def _few_windows() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def parts() -> Parts:
+def subsets() -> Subsets:
     """Return synthetic windows of 2 s."""
-    return load_parts(CONFIG)
+    return load_subsets(CONFIG)
 
 
 @pytest.fixture(scope="session")
-def write(parts: Parts) -> Callable[..., Bundle]:
+def write(subsets: Subsets) -> Callable[..., Bundle]:
     """Write bundles that say that they were trained on the synthetic recordings."""
     card = {
         "name": "tiny </script> \u2028 one",
@@ -47,7 +47,7 @@ def write(parts: Parts) -> Callable[..., Bundle]:
         "data": CONFIG.model_dump(mode="json", exclude_none=True),
         "training": {},
         "patients": {
-            subset: sorted(set(getattr(parts, subset).patient.tolist())) for subset in ("train", "validation", "test")
+            subset: sorted(set(getattr(subsets, subset).patient.tolist())) for subset in ("train", "validation", "test")
         },
     }
 
@@ -60,7 +60,7 @@ def write(parts: Parts) -> Callable[..., Bundle]:
 
 
 @pytest.fixture(scope="session")
-def bundle(parts: Parts, write: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(subsets: Subsets, write: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Write a small bundle: trained for seconds, with its threshold in a wide gap between validation windows.
 
     Few decisions hang on rounding then, as with a network that was trained to the end.
@@ -70,10 +70,10 @@ def bundle(parts: Parts, write: Callable[..., Bundle], tmp_path_factory: pytest.
     keras.utils.set_random_seed(0)  # of the order of the windows
     network = build_model(SPEC, seed=1)
     network.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
-    ecg, truth = parts.train.ecg[:, :, np.newaxis], shockable(parts.train).astype(np.float32)
+    ecg, truth = subsets.train.ecg[:, :, np.newaxis], shockable(subsets.train).astype(np.float32)
     network.fit(ecg, truth, batch_size=64, epochs=20, verbose=0)
     folder = tmp_path_factory.mktemp("tiny") / "bundle"
-    probability = np.sort(Advisor(write(folder, network, SPEC)).probabilities(parts.validation.ecg))
+    probability = np.sort(Advisor(write(folder, network, SPEC)).probabilities(subsets.validation.ecg))
     middle = probability[len(probability) // 4 : 3 * len(probability) // 4]
     middle = np.log(middle / (1 - middle))
     widest = np.argmax(np.diff(middle))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ecg_shock import Advisor
-from ecg_shock.data.datasets import Parts, load_parts
+from ecg_shock.data.datasets import Subsets, load_subsets
 from ecg_shock.export import export as module
 from ecg_shock.export import runtimes
 from ecg_shock.export.export import MODEL_NAMES, ExportResult, export, representative_windows
@@ -38,11 +38,11 @@ FORMATS = [
 
 @pytest.mark.parametrize("to", FORMATS)
 def test_rescoring_is_what_the_advisor_and_the_file_say(
-    to: str, bundle: Bundle, parts: Parts, exports: Callable[[str], ExportResult]
+    to: str, bundle: Bundle, subsets: Subsets, exports: Callable[[str], ExportResult]
 ) -> None:
     """Every figure of the re-scoring is found again with the bundle's own LiteRT model and the written file."""
     result = exports(to)
-    windows = parts.validation
+    windows = subsets.validation
     before = Advisor(bundle).probabilities(windows.ecg)
     model = RUNTIMES[to](result.files[0])
     stored_logit, stored_probability = model.run(windows.ecg)
@@ -78,12 +78,12 @@ def test_rescoring_is_what_the_advisor_and_the_file_say(
     ],
 )
 def test_two_dimensional_network_is_the_same(
-    spec: CnnSpec, parts: Parts, write: Callable[..., Bundle], tmp_path: Path
+    spec: CnnSpec, subsets: Subsets, write: Callable[..., Bundle], tmp_path: Path
 ) -> None:
     """Whatever padding and pooling, the float export gives the bundle's probabilities, and takes one window alone."""
     bundle = write(tmp_path / "bundle", build_model(spec, seed=3), spec)
     model = LiteRt(export(bundle.folder, "litert", tmp_path / "out").files[0])
-    some = parts.validation.ecg[::9]
+    some = subsets.validation.ecg[::9]
     np.testing.assert_allclose(model.run(some)[1], Advisor(bundle).probabilities(some), atol=1e-6)
     assert (model.input.shape, model.logit.shape, model.probability.shape) == ((1, 250, 1), (1, 1), (1, 1))
     assert model.input.dtype == "float32"
@@ -150,7 +150,7 @@ def test_probability_that_is_no_number_is_refused(exports: Callable[[str], Expor
             "litert",
             {},
             {"patients": {"train": ["a"], "validation": ["b"], "test": []}},
-            "have another job in split 'synthetic-v1'",
+            "are in another subset of split 'synthetic-v1'",
         ),
         ("litert", {}, {"data": {"databases": ["synthetic"], "fold": 99}}, "fold=99"),
         ("litert", {}, {"data": None}, r"has no \[card\.data\]"),
@@ -190,21 +190,21 @@ def test_changed_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_int8_is_calibrated_with_training_windows_only(parts: Parts) -> None:
+def test_int8_is_calibrated_with_training_windows_only(subsets: Subsets) -> None:
     """Up to 100 windows of every class, each a training window but for the range, whose ends are reached."""
-    picked = representative_windows(parts.train)
+    picked = representative_windows(subsets.train)
     low, high = -INT8_RANGE_MV, 127 * INT8_RANGE_MV / 128
     clipped = {
         window.tobytes(): name
         for window, name in zip(
-            np.clip(parts.train.ecg, low, high).astype(np.float32), parts.train.aha_class, strict=True
+            np.clip(subsets.train.ecg, low, high).astype(np.float32), subsets.train.aha_class, strict=True
         )
     }
     classes = [clipped[window.tobytes()] for window in picked[:-2]]
-    _, counts = np.unique(parts.train.aha_class, return_counts=True)
+    _, counts = np.unique(subsets.train.aha_class, return_counts=True)
     assert np.unique(classes, return_counts=True)[1].tolist() == np.minimum(counts, 100).tolist()
-    np.testing.assert_array_equal(picked, representative_windows(parts.train))
-    for windows in (picked, representative_windows(replace(parts.train, ecg=parts.train.ecg / 100))):
+    np.testing.assert_array_equal(picked, representative_windows(subsets.train))
+    for windows in (picked, representative_windows(replace(subsets.train, ecg=subsets.train.ecg / 100))):
         assert (windows.min(), windows.max()) == pytest.approx((low, high))
 
 
@@ -231,9 +231,9 @@ def compare_with_micro(path: Path, ecg: np.ndarray) -> None:
     micro.print_allocations()
 
 
-def test_int8_is_the_same_on_tflite_micro(exports: Callable[[str], ExportResult], parts: Parts) -> None:
+def test_int8_is_the_same_on_tflite_micro(exports: Callable[[str], ExportResult], subsets: Subsets) -> None:
     """On 1,000 synthetic windows not one bit of logit or probability differs."""
-    compare_with_micro(exports("litert-int8").files[0], parts.train.ecg[:1000])
+    compare_with_micro(exports("litert-int8").files[0], subsets.train.ecg[:1000])
 
 
 @pytest.mark.recordings
@@ -252,5 +252,5 @@ def test_model_of_the_package_is_exported(to: str, recordings_dir: Path, tmp_pat
     assert abs(found.exported_specificity - found.specificity) < 0.005
     print(to, replace(found, flips=()), *found.flips, sep="\n")
     if to == "litert-int8":
-        windows = load_parts(bundle.card.data, recordings_dir).validation
+        windows = load_subsets(bundle.card.data, recordings_dir).validation
         compare_with_micro(result.files[0], windows.ecg[:: len(windows) // 1000])

@@ -21,7 +21,7 @@ import tomli_w
 from typer.testing import CliRunner, Result
 
 from ecg_shock.commands.app import app
-from ecg_shock.data.datasets import SYNTHETIC_PATIENTS, SYNTHETIC_SEED, DataConfig, load_parts
+from ecg_shock.data.datasets import SYNTHETIC_PATIENTS, SYNTHETIC_SEED, DataConfig, load_subsets
 from ecg_shock.data.manifests import load_manifest, resource_dir
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
@@ -93,7 +93,7 @@ def bundle_of(folder: Path, data: DataConfig, name: str = "made up") -> Path:
     fold = load_split(data.split)[data.fold]
     content["card"]["name"] = name
     content["card"]["data"] = data.model_dump(mode="json", exclude_none=True)
-    content["card"]["patients"] = {job: sorted(getattr(fold, job)) for job in ("train", "validation", "test")}
+    content["card"]["patients"] = {subset: sorted(getattr(fold, subset)) for subset in ("train", "validation", "test")}
     (folder / TOML_NAME).write_text(tomli_w.dumps(content), encoding="utf-8")
     return folder
 
@@ -163,8 +163,8 @@ def test_baselines_are_fitted_on_training_patients(
 ) -> None:
     """Each detector is in both tables, with the shares that it has when fitted here, and the difference to them."""
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
-    parts = load_parts(DataConfig(databases=("synthetic",)))
-    others = baseline_predictions(parts.train, parts.test, 0)
+    subsets = load_subsets(DataConfig(databases=("synthetic",)))
+    others = baseline_predictions(subsets.train, subsets.test, 0)
     tables = Tables(page).tables
     observed = {name: cells for name, *cells in tables["Observed, and lower limit by patient"][1:]}
     less = {name: cells for name, *cells in tables["This algorithm less the other, with limits"][1:]}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from ecg_shock.data.datasets import Parts
+from ecg_shock.data.datasets import Subsets
 from ecg_shock.data.windows import WindowSet, concatenate
 from ecg_shock.search import runner as run
 from ecg_shock.search.runner import RUN_FILE, keep_run
@@ -121,9 +121,9 @@ def test_tune_goes_on_after_a_kill_and_ends_with_a_bundle(cache: None, tmp_path:
     record = json.loads((out / RUN_FILE).read_text())
     assert record["synthetic"] is True
     assert len(record["starts"]) == 2
-    patients = [set(record["parts"][part]["patients"]) for part in ("train", "validation", "test")]
+    patients = [set(record["parts"][subset]["patients"]) for subset in ("train", "validation", "test")]
     assert all(patients)
-    assert len(set.union(*patients)) == sum(len(part) for part in patients)
+    assert len(set.union(*patients)) == sum(len(subset) for subset in patients)
 
 
 def test_failures_in_a_row_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -187,7 +187,7 @@ def test_retraining_covers_every_setting_before_the_next_seed():
     assert {(job.spec.filters, job.spec.input_samples, job.config.epochs) for job in jobs} == {((5,), 250, 1)}
 
 
-def make_part(database: str, *patients: str, level: float = 0.0) -> WindowSet:
+def make_subset(database: str, *patients: str, level: float = 0.0) -> WindowSet:
     """Make a window of each patient."""
     n = len(patients)
     names = {name: np.full(n, name) for name in ("record", "lead", "rhythm")}
@@ -207,24 +207,24 @@ def make_study(database: str) -> Study:
     return Study.model_validate({"name": "small", "data": {"databases": [database]}, "search": {"trials": 1}})
 
 
-def parts_with(train: WindowSet) -> Parts:
-    """Complete a train part."""
-    return Parts(train, make_part("vfdb", "vfdb/8"), make_part("vfdb", "vfdb/9"))
+def subsets_with(train: WindowSet) -> Subsets:
+    """Complete a train subset."""
+    return Subsets(train, make_subset("vfdb", "vfdb/8"), make_subset("vfdb", "vfdb/9"))
 
 
 def test_every_start_is_kept(tmp_path: Path):
     """A run that goes on adds its start, and refuses other windows."""
     for starts in (1, 2):
-        keep_run(make_study("vfdb"), parts_with(make_part("vfdb", "vfdb/1")), tmp_path)
+        keep_run(make_study("vfdb"), subsets_with(make_subset("vfdb", "vfdb/1")), tmp_path)
         assert len(json.loads((tmp_path / RUN_FILE).read_text())["starts"]) == starts
     with pytest.raises(ValueError, match="begun with other windows"):
-        keep_run(make_study("vfdb"), parts_with(make_part("vfdb", "vfdb/1", level=1.0)), tmp_path)
+        keep_run(make_study("vfdb"), subsets_with(make_subset("vfdb", "vfdb/1", level=1.0)), tmp_path)
 
 
 def test_synthetic_patients_are_counted_apart(tmp_path: Path):
     """Synthetic windows stand apart from those of patients, unless the whole study is synthetic."""
-    synthetic = make_part("synthetic", "synthetic/1", "synthetic/2", "synthetic/2")
-    mixed = parts_with(concatenate([make_part("vfdb", "vfdb/1", "vfdb/2"), synthetic]))
+    synthetic = make_subset("synthetic", "synthetic/1", "synthetic/2", "synthetic/2")
+    mixed = subsets_with(concatenate([make_subset("vfdb", "vfdb/1", "vfdb/2"), synthetic]))
     keep_run(make_study("vfdb"), mixed, tmp_path)
     record = json.loads((tmp_path / RUN_FILE).read_text())
     assert record["synthetic"] is False
@@ -236,7 +236,7 @@ def test_synthetic_patients_are_counted_apart(tmp_path: Path):
     assert "supplement" not in record["parts"]["validation"]
 
     (tmp_path / RUN_FILE).unlink()
-    keep_run(make_study("synthetic"), parts_with(synthetic), tmp_path)
+    keep_run(make_study("synthetic"), subsets_with(synthetic), tmp_path)
     record = json.loads((tmp_path / RUN_FILE).read_text())
     assert record["parts"]["train"] == {"patients": ["synthetic/1", "synthetic/2"], "windows": {"asystole": 3}}
 
@@ -247,5 +247,5 @@ def test_damaged_record_is_named(tmp_path: Path, content: bytes):
     file = tmp_path / RUN_FILE
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"run\.json is damaged .*choose another folder with --out"):
-        keep_run(make_study("vfdb"), parts_with(make_part("vfdb", "vfdb/1")), tmp_path)
+        keep_run(make_study("vfdb"), subsets_with(make_subset("vfdb", "vfdb/1")), tmp_path)
     assert file.read_bytes() == content

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecg_shock.data.datasets import Parts
+from ecg_shock.data.datasets import Subsets
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.search import worker
 from ecg_shock.search.study import Study
@@ -48,7 +48,7 @@ def make_study(trials: int, *, space: dict | None = None, per_process: int = 100
     )
 
 
-def make_part(patient: str) -> WindowSet:
+def make_subset(patient: str) -> WindowSet:
     """Make two windows of one patient, one of either label."""
     names = {name: np.full(2, name) for name in ("database", "record", "lead", "rhythm")}
     return WindowSet(
@@ -64,8 +64,8 @@ def make_part(patient: str) -> WindowSet:
 @pytest.fixture
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Search in `tmp_path` with a stand-in for training, and return what the supervisor heard."""
-    parts = Parts(make_part("a"), make_part("b"), make_part("c"))
-    monkeypatch.setattr(fold, "load_parts", lambda data, folder: parts)
+    subsets = Subsets(make_subset("a"), make_subset("b"), make_subset("c"))
+    monkeypatch.setattr(fold, "load_subsets", lambda data, folder: subsets)
 
     def _search(
         study: Study, fails=lambda spec: False, interrupt_at: int | None = None, interruption: type = KeyboardInterrupt

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ecg_shock.data.datasets import DataConfig, Parts
+from ecg_shock.data.datasets import DataConfig, Subsets
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models import CnnSpec
@@ -77,7 +77,7 @@ def test_groups_are_the_same_in_any_order(windows):
 def test_best_epoch_becomes_a_bundle_that_says_what_it_has_seen(windows, tmp_path):
     """A training that is read again gives a bundle with its network, settings, result and patients on the card."""
     data = DataConfig(databases=("vfdb",), window_s=2.0)
-    fold = TrainingFold(data, Parts(*(windows.select(np.array(rows)) for rows in ([0, 1, 3, 4], [2, 6], [5]))))
+    fold = TrainingFold(data, Subsets(*(windows.select(np.array(rows)) for rows in ([0, 1, 3, 4], [2, 6], [5]))))
     config = TrainingConfig(epochs=2, batch_size=4, sampler="ras", groups="rhythm-patient", patience=1)
     spec = CnnSpec(filters=(2,), kernels=(5,), input_samples=250)
     trained = fold.train(spec, config, tmp_path / "run")

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from scipy.stats import spearmanr
 
-from ecg_shock.data.datasets import DataConfig, load_parts
+from ecg_shock.data.datasets import DataConfig, load_subsets
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.training.fold import examples
 from ecg_shock.training.sampler import Sampler, gradient_scores
@@ -50,7 +50,7 @@ def network(spec):
     return model
 
 
-def gradients_one_by_one(model, part, class_weights, variables):
+def gradients_one_by_one(model, subset, class_weights, variables):
     """Return the gradient of each window's loss, shape (N, parameters), from the network's own probability."""
 
     @tf.function(jit_compile=False)
@@ -61,29 +61,29 @@ def gradients_one_by_one(model, part, class_weights, variables):
         return tf.concat([tf.reshape(g, [-1]) for g in tape.gradient(loss, variables)], axis=0)
 
     weights = tf.constant(class_weights, tf.float32)
-    ecg, labels = tf.constant(part.ecg[..., np.newaxis]), tf.constant(part.shockable)
-    return np.array([gradient(ecg[i], labels[i], weights[i]).numpy() for i in range(len(part.ecg))], np.float64)
+    ecg, labels = tf.constant(subset.ecg[..., np.newaxis]), tf.constant(subset.shockable)
+    return np.array([gradient(ecg[i], labels[i], weights[i]).numpy() for i in range(len(subset.ecg))], np.float64)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("spec", [SMALL, PUBLISHED], ids=["small", "published"])
 def test_score_is_the_norm_of_the_dense_layers_gradient(spec, balanced):
     """The score from the forward pass equals the norm of the tape's gradient of the last layer, to 1e-5 (S4)."""
-    part, model = windows(spec), network(spec)
-    class_weights = _class_weights(part.shockable, balanced)
-    logits, squared_norms = compile_inference(model)(part.ecg)
+    subset, model = windows(spec), network(spec)
+    class_weights = _class_weights(subset.shockable, balanced)
+    logits, squared_norms = compile_inference(model)(subset.ecg)
     dense = model.get_layer("shockable")
-    expected = gradients_one_by_one(model, part, class_weights, dense.trainable_variables)
-    found = gradient_scores(logits, squared_norms, part.shockable, class_weights)
+    expected = gradients_one_by_one(model, subset, class_weights, dense.trainable_variables)
+    found = gradient_scores(logits, squared_norms, subset.shockable, class_weights)
     np.testing.assert_allclose(found, np.linalg.norm(expected, axis=1), rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def population():
     """Return windows, a network, its class weights and its gradients with respect to all its weights."""
-    part, model = windows(SMALL), network(SMALL)
-    class_weights = _class_weights(part.shockable, True)
-    return part, model, class_weights, gradients_one_by_one(model, part, class_weights, model.trainable_variables)
+    subset, model = windows(SMALL), network(SMALL)
+    class_weights = _class_weights(subset.shockable, True)
+    return subset, model, class_weights, gradients_one_by_one(model, subset, class_weights, model.trainable_variables)
 
 
 @pytest.mark.parametrize("name", ["uniform", "class", "ras"])
@@ -93,11 +93,11 @@ def test_batches_estimate_the_networks_gradient(name, stale, population):
 
     Scores are those of the forward pass, or, as stale as can be, those of other windows.
     """
-    part, model, class_weights, gradients = population
+    subset, model, class_weights, gradients = population
     rng = np.random.default_rng(77)
     projected = gradients @ rng.normal(size=(gradients.shape[1], 8))
-    scores = gradient_scores(*compile_inference(model)(part.ecg), part.shockable, class_weights)
-    sampler = Sampler(name, part.groups, floor=0.1, gate=1.0, seed=31)
+    scores = gradient_scores(*compile_inference(model)(subset.ecg), subset.shockable, class_weights)
+    sampler = Sampler(name, subset.groups, floor=0.1, gate=1.0, seed=31)
     sampler.rescore(rng.permutation(scores) if stale else scores)
     indices, weights = sampler.draw((4000, 12))
     batches = np.mean(weights[..., np.newaxis] * projected[indices], axis=1)
@@ -108,9 +108,9 @@ def test_batches_estimate_the_networks_gradient(name, stale, population):
 
 def test_scores_of_the_last_layer_lower_the_whole_networks_variance(population):
     """By enumeration, drawing by the score has less variance of the full gradient than drawing uniformly."""
-    part, model, class_weights, gradients = population
-    scores = gradient_scores(*compile_inference(model)(part.ecg), part.shockable, class_weights)
-    sampler = Sampler("ras", part.groups, gate=1.0)
+    subset, model, class_weights, gradients = population
+    scores = gradient_scores(*compile_inference(model)(subset.ecg), subset.shockable, class_weights)
+    sampler = Sampler("ras", subset.groups, gate=1.0)
     uniform, mean = sampler.probabilities, gradients.mean(axis=0)
     sampler.rescore(scores)
     one, other = (
@@ -122,22 +122,22 @@ def test_scores_of_the_last_layer_lower_the_whole_networks_variance(population):
 
 def test_steps_measure_their_batches(population):
     """Loss, logits, feature norms and ‖Σ w g‖² of a step are those of the tape's gradients, weighted and added up."""
-    part, model, class_weights, _ = population
+    subset, model, class_weights, _ = population
     model = keras.models.clone_model(model)
     model.set_weights(population[1].get_weights())
     optimizer = keras.optimizers.SGD(0.0)  # each step sees the same network
     optimizer.build(model.trainable_variables)
-    sampler = Sampler("ras", part.groups, gate=1.0, seed=6)
+    sampler = Sampler("ras", subset.groups, gate=1.0, seed=6)
     sampler.rescore(np.random.default_rng(1).gamma(1.0, size=48))
     indices, weights = sampler.draw((5, 16))
-    steps = compile_train_steps(model, optimizer, part.ecg, part.shockable)
+    steps = compile_train_steps(model, optimizer, subset.ecg, subset.shockable)
     losses, logits, squared_norms, squared_sums = steps(indices, weights * class_weights[indices])
 
     dense = model.get_layer("shockable")
-    last = gradients_one_by_one(model, part, class_weights, dense.trainable_variables)
-    features = keras.Model(model.input, model.layers[-2].output).predict(part.ecg, verbose=0)
-    q = model.predict(part.ecg, verbose=0)[:, 0].astype(float)
-    loss = class_weights * -np.log(np.where(part.shockable, q, 1 - q))
+    last = gradients_one_by_one(model, subset, class_weights, dense.trainable_variables)
+    features = keras.Model(model.input, model.layers[-2].output).predict(subset.ecg, verbose=0)
+    q = model.predict(subset.ecg, verbose=0)[:, 0].astype(float)
+    loss = class_weights * -np.log(np.where(subset.shockable, q, 1 - q))
     for step in range(5):
         drawn, weight = indices[step], weights[step]
         summed = np.sum(weight[:, np.newaxis] * last[drawn], axis=0)
@@ -149,16 +149,16 @@ def test_steps_measure_their_batches(population):
 
 def test_a_step_goes_along_the_weighted_gradients(population):
     """A step of plain gradient descent moves every weight by the mean of the weighted gradients, divided by B."""
-    part, model, class_weights, gradients = population
+    subset, model, class_weights, gradients = population
     model = keras.models.clone_model(model)
     model.set_weights(population[1].get_weights())
     optimizer = keras.optimizers.SGD(0.5)
     optimizer.build(model.trainable_variables)
-    sampler = Sampler("ras", part.groups, gate=1.0, seed=6)
+    sampler = Sampler("ras", subset.groups, gate=1.0, seed=6)
     sampler.rescore(np.random.default_rng(1).gamma(1.0, size=48))
     indices, weights = sampler.draw((1, 16))
     before = np.concatenate([v.numpy().ravel() for v in model.trainable_variables])
-    compile_train_steps(model, optimizer, part.ecg, part.shockable)(indices, weights * class_weights[indices])
+    compile_train_steps(model, optimizer, subset.ecg, subset.shockable)(indices, weights * class_weights[indices])
     after = np.concatenate([v.numpy().ravel() for v in model.trainable_variables])
     expected = np.sum(weights[0][:, np.newaxis] * gradients[indices[0]], axis=0) / 16
     np.testing.assert_allclose((before - after) / 0.5, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
@@ -172,23 +172,23 @@ def test_scores_rank_real_windows_like_their_whole_gradient(recordings_dir: Path
     Printed: the rank correlation, and what drawing by the score makes of the full gradient's variance.
     """
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "cache"))
-    parts = load_parts(DataConfig(max_windows=10), recordings_dir)
-    training = examples(parts.train)
-    validation = examples(parts.validation.select(np.arange(0, len(parts.validation), 10)))
+    subsets = load_subsets(DataConfig(max_windows=10), recordings_dir)
+    training = examples(subsets.train)
+    validation = examples(subsets.validation.select(np.arange(0, len(subsets.validation), 10)))
     model = train(
         PUBLISHED, training, validation, TrainingConfig(epochs=EPOCHS, sampler="uniform"), tmp_path / "run"
     ).load_model()
 
     every = slice(None, None, 3)
-    part = Examples(training.ecg[every], training.shockable[every], training.rhythm[every])
-    ones = np.ones(len(part.ecg))
-    arguments = (*compile_inference(model)(part.ecg), part.shockable, ones)
-    gradients = gradients_one_by_one(model, part, ones, model.trainable_variables)
+    subset = Examples(training.ecg[every], training.shockable[every], training.rhythm[every])
+    ones = np.ones(len(subset.ecg))
+    arguments = (*compile_inference(model)(subset.ecg), subset.shockable, ones)
+    gradients = gradients_one_by_one(model, subset, ones, model.trainable_variables)
     norms = np.linalg.norm(gradients, axis=1)
     mean_square = np.sum(gradients.mean(axis=0) ** 2)
     uniform = np.mean(norms**2) - mean_square
     scores = gradient_scores(*arguments)
-    sampler = Sampler("ras", part.groups, gate=1.0)
+    sampler = Sampler("ras", subset.groups, gate=1.0)
     sampler.rescore(scores)
     ratio = (np.mean(norms**2 / (len(norms) * sampler.probabilities)) - mean_square) / uniform
     correlation = spearmanr(scores, norms).statistic

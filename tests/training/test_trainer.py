@@ -83,24 +83,24 @@ def test_steps_equal_those_of_plain_keras(tmp_path, sampler, balanced, averaged_
     Keras divides the weighted loss by the batch size, not by the sum of the weights; so must we.
     """
     spec = CnnSpec(filters=(4, 3), kernels=(9, 5), pool=3, dropout=0.0, input_samples=250)
-    part = PATIENTS  # by patient "class" has something to choose
+    subset = PATIENTS  # by patient "class" has something to choose
     settings = config(epochs=1, sampler=sampler, balanced=balanced, averaged_epochs=averaged_epochs)
-    result = train(spec, part, VALIDATION, settings, tmp_path)
+    result = train(spec, subset, VALIDATION, settings, tmp_path)
 
     model = build_model(spec)
     model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", jit_compile=False)
-    y = part.shockable
+    y = subset.shockable
     class_weights = np.where(y, len(y) / (2 * y.sum()), len(y) / (2 * (~y).sum())) if balanced else np.ones(len(y))
-    reference = Sampler(sampler, part.groups)
+    reference = Sampler(sampler, subset.groups)
     if sampler != "uniform":
-        features = keras.Model(model.input, model.layers[-2].output).predict(part.ecg, verbose=0)
-        error = np.abs(model.predict(part.ecg, verbose=0)[:, 0] - y)
+        features = keras.Model(model.input, model.layers[-2].output).predict(subset.ecg, verbose=0)
+        error = np.abs(model.predict(subset.ecg, verbose=0)[:, 0] - y)
         reference.rescore(class_weights * error * np.sqrt(1 + np.sum(features**2, axis=1)))
         assert reference.is_open
     losses, average = [], None
     for indices, weights in zip(*reference.draw((3, 32)), strict=True):
         sample_weight = weights * class_weights[indices]
-        ecg, target = part.ecg[indices][..., np.newaxis], y[indices].astype(float)[:, np.newaxis]
+        ecg, target = subset.ecg[indices][..., np.newaxis], y[indices].astype(float)[:, np.newaxis]
         losses.append(np.sum(sample_weight * keras.losses.binary_crossentropy(target, model(ecg))) / 32)
         model.train_on_batch(ecg, target, sample_weight=sample_weight)
         now, kept = model.get_weights(), np.exp(-1 / (0.8 * 3)) if averaged_epochs else 0.0
@@ -131,11 +131,11 @@ def draws(monkeypatch):
     return kept
 
 
-def last_layers_gradients(spec, part, class_weights):
+def last_layers_gradients(spec, subset, class_weights):
     """Return each window's gradient with respect to the last layer of an untrained network, from Keras's own output."""
     model = build_model(spec)
-    features = keras.Model(model.input, model.layers[-2].output).predict(part.ecg, verbose=0).astype(float)
-    error = class_weights * (model.predict(part.ecg, verbose=0)[:, 0] - part.shockable)
+    features = keras.Model(model.input, model.layers[-2].output).predict(subset.ecg, verbose=0).astype(float)
+    error = class_weights * (model.predict(subset.ecg, verbose=0)[:, 0] - subset.shockable)
     return error[:, np.newaxis] * np.column_stack([features, np.ones(len(error))])
 
 
@@ -433,15 +433,15 @@ def test_damaged_checkpoint_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [True, False])
-def test_parts_need_both_classes(tmp_path, kind):
-    """A part of one class is refused by name before anything is written."""
+def test_subsets_need_both_classes(tmp_path, kind):
+    """A subset of one class is refused by name before anything is written."""
     keep = kind == VALIDATION.shockable
-    part = Examples(VALIDATION.ecg[keep], VALIDATION.shockable[keep], VALIDATION.rhythm[keep])
+    subset = Examples(VALIDATION.ecg[keep], VALIDATION.shockable[keep], VALIDATION.rhythm[keep])
     missing = "nonshockable" if kind else "shockable"
-    with pytest.raises(ValueError, match=f"validation part has .* none is {missing}"):
-        train(SPEC, TRAINING, part, config(), tmp_path / "a")
-    with pytest.raises(ValueError, match=f"training part has .* none is {missing}"):
-        train(SPEC, part, VALIDATION, config(), tmp_path / "a")
+    with pytest.raises(ValueError, match=f"validation subset has .* none is {missing}"):
+        train(SPEC, TRAINING, subset, config(), tmp_path / "a")
+    with pytest.raises(ValueError, match=f"training subset has .* none is {missing}"):
+        train(SPEC, subset, VALIDATION, config(), tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 

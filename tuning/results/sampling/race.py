@@ -180,19 +180,19 @@ LAWS = {
 
 def patients() -> tuple[int, int]:
     """Count the patients of the training and of the validation part."""
-    from ecg_shock.data.datasets import DataConfig, load_parts
+    from ecg_shock.data.datasets import DataConfig, load_subsets
 
-    loaded = load_parts(DataConfig())
+    loaded = load_subsets(DataConfig())
     return len(set(loaded.train.patient.tolist())), len(set(loaded.validation.patient.tolist()))
 
 
 @lru_cache(maxsize=1)
 def parts(groups: Any = "rhythm") -> tuple[Any, Any]:
     """Return the training and the validation windows of fold 0."""
-    from ecg_shock.data.datasets import DataConfig, load_parts
+    from ecg_shock.data.datasets import DataConfig, load_subsets
     from ecg_shock.training.fold import examples
 
-    loaded = load_parts(DataConfig())
+    loaded = load_subsets(DataConfig())
     return examples(loaded.train, groups), examples(loaded.validation)
 
 
