@@ -29,7 +29,7 @@ from ecg_shock.evaluation.baselines import baseline_predictions
 from ecg_shock.evaluation.metrics import Model
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.inference.advisor import Advisor
-from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, data_config, load_bundle
+from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, load_bundle
 
 DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # at which our own bundles are evaluated
 
@@ -89,14 +89,13 @@ class EvaluationSet:
                 f"there are {len(self.bundles)} bundles; give the one to evaluate on {', '.join(self.databases)}."
             )
         for bundle in self.bundles:
-            data_config(bundle)
+            _ = bundle.card  # refuses one that does not say what its model has seen
 
     @cached_property
     def by_fold(self) -> dict[int, EvaluationSet]:
         """The same with one bundle each, by the fold of their predictions, which is 0 for databases."""
         return {
-            0 if self.databases else data_config(bundle).fold: replace(self, bundles=(bundle,))
-            for bundle in self.bundles
+            0 if self.databases else bundle.card.data.fold: replace(self, bundles=(bundle,)) for bundle in self.bundles
         }
 
     @cached_property
@@ -143,7 +142,7 @@ class EvaluationSet:
         """
         if len(self.bundles) > 1:
             raise ValueError(f"there are {len(self.bundles)} folds; ask one of by_fold for its training windows.")
-        config = data_config(self.bundles[0]).model_copy(update={"window_s": float(window_s)})
+        config = self.bundles[0].card.data.model_copy(update={"window_s": float(window_s)})
         return load_subsets(config, self.folder).train
 
     def predictions(
@@ -252,7 +251,7 @@ class EvaluationSet:
             raise ValueError(f'subset is {subset!r}; allowed are "test" and "validation".')
         found: dict[Record, None] = {}
         for bundle in self.bundles:
-            config = data_config(bundle)
+            config = bundle.card.data
             names = config.databases if subset == "validation" else self.databases or config.databases
             records = [record for name in names for record in _records_of(name)]
             if subset == "validation":
@@ -294,7 +293,7 @@ class EvaluationSet:
 
     def has_validation(self) -> bool:
         """Say whether the databases of the validation patients are there."""
-        names = {name for bundle in self.bundles for name in data_config(bundle).databases} - {SYNTHETIC}
+        names = {name for bundle in self.bundles for name in bundle.card.data.databases} - {SYNTHETIC}
         try:
             return all((data_dir(self.folder) / load_manifest(name).name).is_dir() for name in names)
         except FileNotFoundError:  # a manifest of one's own that is no longer there
@@ -302,7 +301,7 @@ class EvaluationSet:
 
     def _config(self, bundle: Bundle, window_s: float) -> DataConfig:
         """Give the configuration of the tested windows."""
-        config = data_config(bundle)
+        config = bundle.card.data
         return config.model_copy(update={"window_s": float(window_s), "databases": self.databases or config.databases})
 
 
@@ -332,7 +331,7 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
         raise FileNotFoundError(
             f"{folder} holds no bundle; give a bundle's folder, or the folder that `ecg-shock train --fold all` wrote."
         )
-    folds = [data_config(bundle).fold for bundle in bundles]
+    folds = [bundle.card.data.fold for bundle in bundles]
     if len(set(folds)) < len(folds):
         raise ValueError(f"{folder} holds bundles of the folds {folds}; give a folder with one of each fold.")
     first, *others = bundles
@@ -346,7 +345,7 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
                 f"{first.folder} and {other.folder} cannot be pooled: {'; '.join(differences)}. Validate each by "
                 "itself."
             )
-    return tuple(sorted(bundles, key=lambda bundle: data_config(bundle).fold))
+    return tuple(sorted(bundles, key=lambda bundle: bundle.card.data.fold))
 
 
 def describe(bundle: Bundle) -> Model:
@@ -366,7 +365,7 @@ def describe(bundle: Bundle) -> Model:
     ValueError
         If its card does not say what it was trained on.
     """
-    config = data_config(bundle)
+    config = bundle.card.data
     place = bundle.folder.resolve()
     return Model(
         name=bundle.card.name,
@@ -450,7 +449,7 @@ def _synthetic_records() -> tuple[Record, ...]:
 
 def _all_but_fold(bundle: Bundle) -> dict[str, Any]:
     """List what bundles of one model share, by the names of `bundle.toml`."""
-    config = data_config(bundle)
+    config = bundle.card.data
     data = {f"data.{key}": value for key, value in config.model_dump(mode="json", exclude={"fold"}).items()}
     training = {f"training.{key}": value for key, value in bundle.card.training.items()}
     return {

@@ -24,7 +24,6 @@ from ecg_shock.evaluation.events import (
 from ecg_shock.evaluation.reference import reference_segments
 from ecg_shock.inference.scanning import scan, with_rule
 from ecg_shock.inference.streaming import AlarmRule
-from ecg_shock.models.bundle import data_config
 from ecg_shock.preprocessing import FS
 
 # In the order of the windows that they look back on: of equals the first is chosen, which is on and off the soonest.
@@ -188,7 +187,7 @@ class RecordScans:
                 if subset == "test":
                     self._too_short.append(f"{recording.database}/{recording.name}")
                 continue
-            config = data_config(advisor.bundle)
+            config = advisor.bundle.card.data
             scanned = scan(recording, model=advisor)
             self._window_s, self._step_s = scanned.window_s, scanned.step_s
             segments = reference_segments(
@@ -218,7 +217,7 @@ class RecordScans:
             by_rule = tuple((rule, event_figures(found)) for rule, found in validation.items()) if scanned else ()
             rule = choose_rule(by_rule)
             choice = RuleChoice(
-                fold=data_config(advisor.bundle).fold,
+                fold=advisor.bundle.card.data.fold,
                 rule=rule or DEFAULT_RULE,
                 decided=rule is not None,
                 patients=len({record.patient for record in scanned}),

@@ -37,7 +37,7 @@ from ecg_shock.export.rescoring import Rescoring, check_tolerance, rescore
 from ecg_shock.export.runtimes import RUNTIMES, Tensor, need_c_compiler, need_onnx
 from ecg_shock.export.sidecar import INT8_ENDS_MV, INT8_STEP_MV, check_export, write_sidecar
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
-from ecg_shock.models.bundle import Bundle, data_config, load_bundle
+from ecg_shock.models.bundle import Bundle, load_bundle
 from ecg_shock.models.cnn import import_keras
 from ecg_shock.preprocessing import FS
 from ecg_shock.quiet import without_lines
@@ -203,7 +203,7 @@ def representative_windows(train: WindowSet) -> np.ndarray:
 def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]:
     """Load what the bundle was trained and selected on, in windows of its own length."""
     own = {"window_s": bundle.spec.input_samples / FS, "preprocessing": bundle.preprocessing}
-    config = data_config(bundle).model_copy(update=own)
+    config = bundle.card.data.model_copy(update=own)
     subsets = load_subsets(config, folder)
     known = bundle.card.patients
     strange = set(subsets.validation.patient.tolist()).difference(known.validation)

@@ -36,7 +36,6 @@ from ecg_shock.preprocessing import Preprocessing
 if TYPE_CHECKING:
     import keras
 
-    from ecg_shock.data.datasets import DataConfig
     from ecg_shock.models.card import Card
 
 FORMAT = 1
@@ -239,11 +238,6 @@ def load_bundle(folder: str | Path) -> Bundle:
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as a bundle: {error!s} ({type(error).__name__})") from error
-
-
-def data_config(bundle: Bundle) -> DataConfig:
-    """Return the data that a bundle was trained, selected and is to be tested on."""
-    return bundle.card.data
 
 
 def logit_of(probability: float) -> float:

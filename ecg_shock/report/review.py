@@ -19,7 +19,6 @@ from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest,
 from ecg_shock.evaluation.validation import describe_file
 from ecg_shock.evaluation.whole_records import RecordScans, WholeRecords
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
-from ecg_shock.models.bundle import data_config
 from ecg_shock.report.formats import rounded_down
 from ecg_shock.report.gallery import Strip
 from ecg_shock.report.html import ReportContent, shown_errors, write_report
@@ -211,7 +210,7 @@ def _has_noise(folder: Path | None) -> bool:
 def _provenance(
     evaluation: EvaluationSet, out: Path, validation: Validation, command: str, quick: bool
 ) -> dict[str, str | Mapping[str, str]]:
-    configs = [data_config(bundle) for bundle in evaluation.bundles]
+    configs = [bundle.card.data for bundle in evaluation.bundles]
     tested = evaluation.databases or configs[0].databases
     noise = [] if quick or not _has_noise(evaluation.folder) else [NOISE_DATABASE]
     found: dict[str, str | Mapping[str, str]] = {
