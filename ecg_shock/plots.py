@@ -6,8 +6,8 @@ window of the caller's alone. Each function returns a figure; ``savefig`` writes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,44 +64,44 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
         raise ValueError("history is empty; train at least one epoch")
     best = best_of(history)
     epochs = [e.epoch for e in history]
-    marker = "o" if len(history) == 1 else None  # a line of one point cannot be seen
 
     figure = Figure(figsize=(8, 13), dpi=120, layout="constrained")
     losses, rates, sizes, weights, shares = figure.subplots(5, 1, sharex=True)
-    losses.plot(epochs, [e.loss for e in history], marker=marker, label="training, with dropout")
-    losses.plot(epochs, [e.validation_loss for e in history], marker=marker, label="validation")
-    losses.set_yscale("log")
-    losses.set_ylabel("Loss")
 
-    rates.plot(epochs, [100 * e.sensitivity for e in history], marker=marker, lw=1, label="sensitivity")
-    rates.plot(epochs, [100 * e.specificity for e in history], marker=marker, lw=1, label="specificity")
-    rates.plot(
-        epochs, [100 * e.balanced_accuracy for e in history], marker=marker, color="black", label="balanced accuracy"
-    )
+    def draw(axes: Axes, values: Iterable[float | None], label: str, **style: Any) -> None:
+        # A line of one point cannot be seen; a value that was not measured is a gap.
+        axes.plot(
+            epochs, np.array([*values], dtype=float), marker="o" if len(history) == 1 else None, label=label, **style
+        )
+
+    draw(losses, (e.loss for e in history), "training, with dropout")
+    draw(losses, (e.validation_loss for e in history), "validation")
+    losses.set(yscale="log", ylabel="Loss")
+
+    draw(rates, (100 * e.sensitivity for e in history), "sensitivity", lw=1)
+    draw(rates, (100 * e.specificity for e in history), "specificity", lw=1)
+    draw(rates, (100 * e.balanced_accuracy for e in history), "balanced accuracy", color="black")
     # The first epochs may be anywhere; what matters lies close to 100 %.
     settled = history[len(history) // 4 :]
     rates.set_ylim(max(0.0, 100 * min(min(e.sensitivity, e.specificity) for e in settled) - 2), 100.5)
     rates.set_ylabel(f"Validation at threshold {THRESHOLD} (%)")
 
-    effective = [np.nan if e.effective_batch is None else e.effective_batch for e in history]
-    sizes.plot(epochs, effective, marker=marker, label="effective: uniform batch of the same variance")
-    sizes.plot(epochs, [e.kish for e in history], marker=marker, label="Kish's size")
+    draw(sizes, (e.effective_batch for e in history), "effective: uniform batch of the same variance")
+    draw(sizes, (e.kish for e in history), "Kish's size")
     sizes.set_yscale("log", base=2)
     sizes.yaxis.set_major_formatter(ScalarFormatter())
     sizes.yaxis.set_minor_formatter(NullFormatter())
     sizes.set_ylabel("Windows a batch")
 
-    weights.plot(epochs, [e.largest_weight for e in history], marker=marker, label="largest weight")
-    gains = [np.nan if e.gain is None else e.gain for e in history]
-    weights.plot(epochs, gains, marker=marker, label="τ: root of the largest gain in second moment")
+    draw(weights, (e.largest_weight for e in history), "largest weight")
+    draw(weights, (e.gain for e in history), "τ: root of the largest gain in second moment")
     weights.set_ylabel("Weight, gain")
     weights.set_ylim(bottom=0)
 
     for name in history[0].drawn:
-        shares.plot(epochs, [100 * e.drawn[name] for e in history], marker=marker, label=name.replace("_", " "))
-    shares.set_ylabel("Share of the draws (%)")
+        draw(shares, (100 * e.drawn[name] for e in history), name.replace("_", " "))
+    shares.set(ylabel="Share of the draws (%)", xlabel="Epoch")
     shares.set_ylim(bottom=0)
-    shares.set_xlabel("Epoch")
     shares.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     for axes in (losses, rates, sizes, weights, shares):
