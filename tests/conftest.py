@@ -44,6 +44,12 @@ def recordings_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache folder for prepared windows that are the same for many tests; ECG_SHOCK_CACHE has to name it."""
+    return tmp_path_factory.mktemp("session-cache")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Random numbers that are the same in every run."""

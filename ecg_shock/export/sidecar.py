@@ -82,6 +82,29 @@ class CFiles(_Table):
     sha256: dict[str, str]
 
 
+class Decision(_Table):
+    """The smallest logit that advises a shock; of int8 also as it is stored."""
+
+    rule: str
+    threshold: float
+    threshold_logit: float
+    threshold_stored: int | None = None
+
+
+class Input(_Table):
+    """The network's input: a `Tensor` with its rate in Hz, its units, and of int8 the range in mV."""
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+    fs: float
+    units: str
+    range_mv: tuple[float, float] | None = None
+
+
 class Filter(_Table):
     """How samples become the network's input."""
 
@@ -121,8 +144,8 @@ class Sidecar(_Table):
     c: CFiles | None = None
     bundle: dict[str, Any]  # what the network was made of
     classes: tuple[str, str]
-    decision: dict[str, Any]  # the smallest logit that advises a shock; of int8 also as it is stored
-    input: dict[str, Any]  # a `Tensor` with its rate, its units, and of int8 the range in mV
+    decision: Decision
+    input: Input
     outputs: tuple[Tensor, Tensor]
     kernels: str = ""
     preprocessing: Filter
@@ -182,7 +205,7 @@ def write_sidecar(
         },
         classes=("nonshockable", "shockable"),
         decision=_decision(bundle.threshold, exported),
-        input=ecg,
+        input=Input(**ecg),
         outputs=(exported.logit, exported.probability),
         preprocessing=Filter(
             steps=STEPS,
@@ -205,7 +228,7 @@ def write_sidecar(
 
 
 def check_export(path: Path) -> None:
-    """Check an exported network against its sidecar: digest, preprocessing and golden vectors.
+    """Check an exported network against its sidecar: digest, decision, preprocessing and golden vectors.
 
     Parameters
     ----------
@@ -235,6 +258,13 @@ def check_export(path: Path) -> None:
                 f"{file} has SHA-256 {found}, but its sidecar says {wanted}: it was changed or damaged. Export again."
             )
     exported = RUNTIMES[sidecar.kind](path)
+    decision = _decision(sidecar.decision.threshold, exported)
+    decided = all(vector.shock == (vector.logit >= decision.threshold_logit) for vector in sidecar.golden)
+    if sidecar.decision != decision or not decided:
+        raise ValueError(
+            f"{sidecar_of(path)} does not decide as its threshold of {decision.threshold:g} and its golden vectors do: "
+            "it was changed. Export again."
+        )
     for vector in sidecar.golden:
         _check_golden(path, exported, preprocessing, vector)
 
@@ -259,15 +289,14 @@ def _check_golden(path: Path, exported: Runtime, preprocessing: Preprocessing, v
         )
 
 
-def _decision(threshold: float, exported: Runtime) -> dict[str, Any]:
+def _decision(threshold: float, exported: Runtime) -> Decision:
     logit, rule = logit_of(threshold), "a shock is advised if logit >= threshold_logit"
-    decision = {"rule": rule, "threshold": threshold, "threshold_logit": logit}
-    if exported.logit.dtype == "int8":
-        decision["rule"] = f"{rule}, which is: the stored logit >= threshold_stored"
-        # 128, which nothing reaches, for a network whose every logit is below the threshold.
-        below = np.sum(exported.logit.read(np.arange(INT8_MIN, INT8_MAX + 1)) < logit)
-        decision["threshold_stored"] = INT8_MIN + int(below)
-    return decision
+    if exported.logit.dtype != "int8":
+        return Decision(rule=rule, threshold=threshold, threshold_logit=logit)
+    # 128, which nothing reaches, for a network whose every logit is below the threshold.
+    below = np.sum(exported.logit.read(np.arange(INT8_MIN, INT8_MAX + 1)) < logit)
+    rule += ", which is: the stored logit >= threshold_stored"
+    return Decision(rule=rule, threshold=threshold, threshold_logit=logit, threshold_stored=INT8_MIN + int(below))
 
 
 def _rate(fs: float) -> dict[str, Any]:

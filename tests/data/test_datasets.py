@@ -25,12 +25,11 @@ NEEDED = ("coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory):
-    """Keep the prepared windows of this module in a folder of its own."""
-    folder = tmp_path_factory.mktemp("cache")
+def cache(session_cache: Path):
+    """Keep the prepared windows of this module where other modules find them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECG_SHOCK_CACHE", str(folder))
-        yield folder / "windows"
+        patch.setenv("ECG_SHOCK_CACHE", str(session_cache))
+        yield session_cache / "windows"
 
 
 @pytest.fixture

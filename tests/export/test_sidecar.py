@@ -125,6 +125,18 @@ def test_damage_is_found(exports: Callable[[str], ExportResult], tmp_path: Path)
         sidecar_path.write_text(json.dumps(sidecar | {"golden": golden}), encoding="utf-8")
         with pytest.raises(ValueError, match="golden vector 'normal_sinus'"):
             check_export(path)
+    decision = sidecar["decision"]
+    for change in (
+        {"threshold_logit": decision["threshold_logit"] + 1},
+        {"threshold_stored": decision["threshold_stored"] + 1},
+        {"threshold": 0.9},
+    ):
+        sidecar_path.write_text(json.dumps(sidecar | {"decision": decision | change}), encoding="utf-8")
+        with pytest.raises(ValueError, match="does not decide as its threshold"):
+            check_export(path)
+    sidecar_path.write_text(json.dumps(sidecar | {"decision": {"rule": decision["rule"]}}), encoding="utf-8")
+    with pytest.raises(ValueError, match="decision.threshold is missing"):
+        check_export(path)
     rubbish = [{}, sidecar | {"golden": [{}]}, sidecar | {"golden": 3}, sidecar | {"kind": "tflite"}]
     rubbish += [
         sidecar | {"format": 2},
