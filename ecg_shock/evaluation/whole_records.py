@@ -26,7 +26,7 @@ from ecg_shock.inference.scanning import scan, with_rule
 from ecg_shock.inference.streaming import AlarmRule
 from ecg_shock.preprocessing import FS
 
-# In the order of the windows that they look back on: of equals the first is chosen, which is on and off the soonest.
+# In the order of the windows that they look back on: the first of equals is chosen, which raises its alarm the soonest.
 RULES = (AlarmRule(1, 1), AlarmRule(2, 3), AlarmRule(3, 5), AlarmRule(5, 8), AlarmRule(8, 10))
 DEFAULT_RULE = AlarmRule()
 MAX_LOSS_PERCENT = 1  # points of event sensitivity that fewer false alarms may cost
@@ -39,16 +39,16 @@ class RuleChoice:
     Parameters
     ----------
     fold : int
-        Of the model, whose validation patients they are.
+        The fold of the model on whose validation patients the rule was chosen.
     rule : AlarmRule
-        With which the tested patients of the fold are evaluated.
+        The rule that the test patients of this fold are evaluated with.
     decided : bool
         Whether the criterion chose it. If not, the validation patients have no event of `HEADLINE_MIN_S` and more, or
         their recordings were not there, and `rule` is the default.
     patients, records : int
-        Of the validation, that were scanned.
+        How many validation patients, and records of theirs, were scanned.
     by_rule : tuple of (AlarmRule, EventFigures)
-        All of `RULES` on these records; empty if there were none.
+        What each of `RULES` does on these records; empty if there were none.
     """
 
     fold: int
