@@ -11,7 +11,7 @@ import numpy as np
 
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.evaluation.detectors import DETECTORS
-from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.predictions import Predictions, predictions_of
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
 SVM_NAME = "leakage + count2, SVM"
@@ -21,32 +21,16 @@ SVM_CITATION = "Li et al. 2014, doi:10.1109/TBME.2013.2275000"
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where a feature parts shockable from nonshockable windows.
+    """Where a feature separates shockable from nonshockable windows: a shock is advised from `value` on, or below it.
 
-    Parameters
-    ----------
-    value : float
-        In the feature's unit; may be infinite, where one advice for all is best.
-    shock_above : bool
-        Whether a shock is advised from `value` on, or else below it.
+    It may be infinite, where one advice for all is best.
     """
 
     value: float
     shock_above: bool
 
     def shocks(self, feature: np.ndarray) -> np.ndarray:
-        """Say which windows are advised a shock.
-
-        Parameters
-        ----------
-        feature : numpy.ndarray
-            Shape (n_windows,). NaN is never advised a shock.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (n_windows,), bool.
-        """
+        """Say which windows are advised a shock, shape (n_windows,), bool; NaN never is."""
         return feature >= self.value if self.shock_above else feature < self.value
 
 
@@ -73,11 +57,6 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
         If `shockable` is not boolean.
     ValueError
         If the shapes differ, a value is infinite, or there are no shockable or no nonshockable windows.
-
-    Examples
-    --------
-    >>> fit_threshold(np.array([3.0, 4.0, 1.0]), np.array([True, True, False]))
-    Threshold(value=2.0, shock_above=True)
     """
     feature, shockable = np.asarray(feature, dtype=np.float64), np.asarray(shockable)
     if shockable.dtype != np.bool_:
@@ -101,7 +80,7 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
     below_nonshockable = np.concatenate([[0], np.cumsum(~is_shockable)])
     edges = np.concatenate([[-np.inf], values, [np.inf]])
     possible = np.flatnonzero(edges[:-1] < edges[1:])  # so many of the values lie below the threshold
-    # Sensitivity less the rate of false shocks, over a common denominator: integers, so that equal is equal
+    # Sensitivity less the proportion of false shocks, over a common denominator: integers, so that equal is equal
     gain = below_shockable * n_nonshockable - below_nonshockable * n_shockable
     gain_below, gain_above = gain[possible], gain[-1] - gain[possible]
     best_above, best_below = int(np.argmax(gain_above)), int(np.argmax(gain_below))
@@ -135,8 +114,8 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
     dict of str to Predictions
         By the names of `DETECTORS`, and `SVM_NAME`: leakage and count2 in a support vector machine [1]_. What is
         evaluated is ``shock``. ``probability`` rises with how shockable a window looks, and is **not calibrated**: for
-        a detector it is the share of training windows that look less shockable, so that its threshold lies anywhere,
-        and for the machine the logistic function of the distance from its boundary, which is 0.5.
+        a detector it is the proportion of training windows that look less shockable, so that its threshold lies
+        anywhere, and for the machine the logistic function of the distance from its boundary, which is 0.5.
 
     Raises
     ------
@@ -176,30 +155,14 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
     for name, feature in found.items():
         threshold = fit_threshold(fitted[name], labels)
         probability = _share_less_shockable(feature, fitted[name], threshold.shock_above)
-        results[name] = _predictions(test, fold, probability, threshold.shocks(feature))
+        results[name] = predictions_of(test, fold, probability, threshold.shocks(feature))
     machine = make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
     machine.fit(np.column_stack([fitted[name] for name in SVM_FEATURES]), labels)
     distance = machine.decision_function(np.column_stack([found[name] for name in SVM_FEATURES]))
-    results[SVM_NAME] = _predictions(test, fold, (1 + np.tanh(distance / 2)) / 2, distance > 0)
+    results[SVM_NAME] = predictions_of(test, fold, (1 + np.tanh(distance / 2)) / 2, distance > 0)
     return results
 
 
 def _share_less_shockable(feature: np.ndarray, training: np.ndarray, shock_above: bool) -> np.ndarray:
     sign = 1.0 if shock_above else -1.0
     return np.searchsorted(np.sort(sign * training), sign * feature) / len(training)
-
-
-def _predictions(test: WindowSet, fold: int, probability: np.ndarray, shock: np.ndarray) -> Predictions:
-    return Predictions(
-        database=test.database,
-        record=test.record,
-        lead=test.lead,
-        patient=test.patient,
-        start_s=test.start_s,
-        duration_s=np.full(len(test), test.window_s),
-        rhythm=test.rhythm,
-        aha_class=test.aha_class,
-        probability=probability,
-        shock=shock,
-        fold=np.full(len(test), fold),
-    )

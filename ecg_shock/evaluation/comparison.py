@@ -22,17 +22,15 @@ class Difference:
         Sensitivity, specificity, or their mean.
     windows, patients : int
         What it rests on.
-    first, second : float
-        The proportion of each.
-    difference : float
-        ``second - first``.
+    first, second, difference : float
+        The proportion of each, and ``second - first``.
     lower_limit, upper_limit : float or None
         Two-sided, from resampling patients with what both algorithms said of them; None for a single patient, and
         where all patients gain the same, so that nothing varies.
     only_first, only_second : int
         Windows that only the first, or only the second, gets right.
     p_value : float or None
-        McNemar's, exact and two-sided, see `mcnemar`; None for BAC, which is no proportion of windows.
+        See `mcnemar`; None for BAC, which is no proportion of windows.
     """
 
     measure: str
@@ -58,10 +56,8 @@ class Comparison:
         Length of every window in seconds.
     differences : tuple of Difference
         Se, Sp and BAC, as far as there are windows for them.
-    alpha : float
-        Error probability of the limits, two-sided.
-    resamples, seed : int
-        Of the patient bootstrap.
+    alpha, resamples, seed : float, int, int
+        Error probability of the limits, two-sided, and what the patient bootstrap was done with.
     """
 
     duration_s: float
@@ -74,34 +70,13 @@ class Comparison:
 def mcnemar(only_first: int, only_second: int) -> float:
     """Test whether two algorithms get equally many windows right, by the windows that only one of them does.
 
-    Parameters
-    ----------
-    only_first, only_second : int
-        Windows that only the first, or only the second, gets right.
-
-    Returns
-    -------
-    float
-        The exact binomial, two-sided p-value: 1 where there are no such windows.
-
-    Raises
-    ------
-    ValueError
-        If a count is negative.
-
-    Notes
-    -----
-    It takes windows as independent. Those of one patient are not, so that it is too small where a patient has many:
-    the limits by patient of `compare` are what to trust.
+    The p-value is the exact binomial, two-sided one [1]_: 1 where there are no such windows. It takes windows as
+    independent. Those of one patient are not, so that it is too small where a patient has many: the limits by patient
+    of `compare` are what to trust.
 
     References
     ----------
     .. [1] McNemar, Psychometrika 12:153-157, 1947, doi:10.1007/BF02295996
-
-    Examples
-    --------
-    >>> round(mcnemar(2, 10), 4)
-    0.0386
     """
     if only_first < 0 or only_second < 0:
         raise ValueError(f"the counts are {only_first!r} and {only_second!r}; allowed are 0 and more")
@@ -124,10 +99,8 @@ def compare(
     ----------
     first, second : Predictions
         Of the same windows, in any order. Windows of an intermediate class play no part.
-    alpha : float
-        Error probability of the limits, two-sided: half of it on each side.
-    resamples, seed : int
-        Of the patient bootstrap; the percentile method.
+    alpha, resamples, seed : float, int, int
+        See `Comparison`; the limits are those of the percentile method.
 
     Returns
     -------
@@ -144,21 +117,6 @@ def compare(
     -----
     Each draw takes whole patients, with the windows of both groups and what both algorithms said. Draws without a
     window of a group are excluded. Where the algorithms differ in no patient the limits are exactly 0.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> n, names = 40, np.array([f"p{i}" for i in range(40)])
-    >>> vf = (np.arange(n) % 2).astype(bool)
-    >>> first = Predictions(
-    ...     database=np.full(n, "mine"), record=names, lead=np.full(n, "II"), patient=names, start_s=np.zeros(n),
-    ...     duration_s=np.full(n, 4.0), rhythm=np.where(vf, "vf", "normal_sinus"),
-    ...     aha_class=np.where(vf, "coarse_vf", "normal_sinus"), probability=np.full(n, np.nan),
-    ...     shock=vf & (np.arange(n) > 9), fold=np.zeros(n, int),
-    ... )
-    >>> (same,) = compare(first, first)
-    >>> [(found.measure, found.first, found.difference, found.lower_limit) for found in same.differences]
-    [('Se', 0.75, 0.0, 0.0), ('Sp', 1.0, 0.0, 0.0), ('BAC', 0.875, 0.0, 0.0)]
     """
     check_bootstrap(alpha, resamples)
     other_shock = _shock_of(second, first)
@@ -167,7 +125,8 @@ def compare(
     comparisons = []
     for duration in np.unique(first.duration_s):
         mask = first.duration_s == duration
-        differences = _differences(first.select(mask), other_shock[mask], alpha, resamples, seed)
+        counts = _counts(first.select(mask), other_shock[mask])
+        differences = tuple(_difference(measure, found, alpha, resamples, seed) for measure, found in counts.items())
         comparisons.append(Comparison(float(duration), differences, alpha, resamples, seed))
     return tuple(comparisons)
 
@@ -206,29 +165,26 @@ def _name(predictions: Predictions, row: int) -> str:
     )
 
 
-def _differences(
-    windows: Predictions, other_shock: np.ndarray, alpha: float, resamples: int, seed: int
-) -> tuple[Difference, ...]:
-    patients, patient = codes(windows.patient)
+def _counts(windows: Predictions, other_shock: np.ndarray) -> dict[str, np.ndarray]:
+    """Count each patient's windows, shape (n_patients, n_groups, 5).
 
-    def by_patient(mask: np.ndarray) -> np.ndarray:
-        return np.bincount(patient[mask], minlength=len(patients))
-
+    All of a group, those that the first, the second, only the first and only the second gets right.
+    """
+    patient = codes(windows.patient)
     counts = {}
     for measure, classes, right in (("Se", SHOCKABLE, True), ("Sp", NONSHOCKABLE, False)):
         group = np.isin(windows.aha_class, classes)
         first, second = group & (windows.shock == right), group & (other_shock == right)
         columns = (group, first, second, first & ~second, second & ~first)
-        found = np.stack([by_patient(column) for column in columns], axis=1)
         if group.any():
-            counts[measure] = found[:, np.newaxis, :]
+            found = [np.bincount(patient[column], minlength=patient.max() + 1) for column in columns]
+            counts[measure] = np.stack(found, axis=1)[:, np.newaxis]
     if len(counts) == 2:
         counts["BAC"] = np.concatenate([counts["Se"], counts["Sp"]], axis=1)
-    return tuple(_difference(measure, found, alpha, resamples, seed) for measure, found in counts.items())
+    return counts
 
 
 def _difference(measure: str, counts: np.ndarray, alpha: float, resamples: int, seed: int) -> Difference:
-    """Compare by each patient's counts, shape (n_patients, n_groups, 5); see `_differences`."""
     counts = counts[counts[:, :, 0].any(axis=1)]
     windows, first, second, only_first, only_second = counts.sum(axis=0).T
     lower = upper = None

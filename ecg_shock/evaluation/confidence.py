@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,19 +23,11 @@ class Proportion:
     count : int
         The windows with the right advice: shock for shockable, no shock for nonshockable ones. Of an intermediate
         class, which has no right advice, the windows advised shock.
-    observed : float or None
-        ``count / windows``; like the rest None where there are no windows.
-    lower_limit : float or None
-        One-sided, see `lower_limit`.
-    patient_limit : float or None
-        One-sided, see `bootstrap_limit`; None also for a single patient with some windows wrong.
-    macro_average : float or None
-        Mean over patients of each patient's proportion.
-    design_effect : float or None
-        See `design_effect`; None also for a single patient, and where all windows or none count.
-    cluster_limit : float or None
-        One-sided, see `cluster_limit`: what to trust where few patients have errors. None also for a single patient
-        with some windows wrong.
+    observed, macro_average : float or None
+        ``count / windows``, and the mean over patients of each patient's proportion; None where there are no windows.
+    lower_limit, patient_limit, cluster_limit, design_effect : float or None
+        See the functions `lower_limit`, `bootstrap_limit`, `cluster_limit` (what to trust where few patients have
+        errors) and `design_effect`. Limits are one-sided. None where there are no windows, or the function gives NaN.
     """
 
     windows: int
@@ -62,10 +55,9 @@ class BalancedAccuracy:
     ----------
     patients : int
         All with shockable or nonshockable windows.
-    observed : float or None
-        None where there are no shockable or no nonshockable windows.
-    patient_limit : float or None
-        As in `Proportion`; windows of both groups are resampled together, patient by patient.
+    observed, patient_limit : float or None
+        As in `Proportion`; windows of both groups are resampled together, patient by patient. None where there are no
+        shockable or no nonshockable windows.
     """
 
     patients: int
@@ -93,7 +85,7 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA) -> float:
     ValueError
         If there are no windows, `k` is outside 0 to `n`, or `alpha` is outside 0 to 1.
     TypeError
-        If `k` or `n` is no integer.
+        If `k` or `n` is not an integer.
 
     References
     ----------
@@ -108,21 +100,13 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA) -> float:
     _check_alpha(alpha)
     if k == 0:
         return 0.0
-    from scipy.stats import beta  # slow to import, and not needed by what only imports the package
+    from scipy.stats import beta  # slow to import
 
     return float(beta.ppf(alpha, k, n - k + 1))
 
 
 def upper_limit(k: int, n: int, alpha: float = ALPHA) -> float:
-    """Compute the one-sided upper Clopper-Pearson limit of a proportion, 1 where `k` is `n`.
-
-    Parameters, errors and reference are those of `lower_limit`.
-
-    Examples
-    --------
-    >>> round(upper_limit(0, 30, alpha=0.05), 3)
-    0.095
-    """
+    """Compute the one-sided upper Clopper-Pearson limit of a proportion: `lower_limit` from the other side."""
     k, n = _checked(k, n)
     return 1.0 - lower_limit(n - k, n, alpha)
 
@@ -146,9 +130,9 @@ def bootstrap_limit(
 ) -> float:
     """Compute the lower limit of a proportion by resampling patients.
 
-    Windows of one patient resemble each other, so that `lower_limit`, which takes them as independent, is too
-    high. Here whole patients are drawn with replacement, as many as there are, and the limit is the `alpha`
-    quantile of the proportion (the percentile method [1]_ on clusters).
+    Windows of one patient resemble each other, so that `lower_limit`, which takes them as independent, is too high.
+    Here whole patients are drawn with replacement, and the limit is the `alpha` quantile of the proportion: the
+    percentile method [1]_ on clusters.
 
     Parameters
     ----------
@@ -158,10 +142,9 @@ def bootstrap_limit(
         mean of two, and a patient may have windows of both or of one.
     alpha : float
         Error probability, one-sided.
-    resamples : int
-        How often the patients are drawn, at least 2000.
-    seed : int
-        Seed of the draws. The order of the patients does not matter.
+    resamples, seed : int
+        How often the patients are drawn, at least 2000, and the seed of the draws. The order of the patients does not
+        matter.
 
     Returns
     -------
@@ -190,13 +173,6 @@ def bootstrap_limit(
     References
     ----------
     .. [1] Efron and Tibshirani, An Introduction to the Bootstrap, 1993, doi:10.1201/9780429246593
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> limit = bootstrap_limit(np.array([9, 10, 3, 10]), np.array([10, 10, 10, 10]))
-    >>> limit < lower_limit(32, 40)
-    True
     """
     check_bootstrap(alpha, resamples)
     correct, windows = _checked_by_patient(correct, windows)
@@ -218,43 +194,15 @@ def bootstrap_limit(
 def resample_patients(counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Draw patients with replacement, as many as there are, and add up what they count.
 
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Shape (n_patients, n_counts), int: any counts of each patient.
-    resamples : int
-        How often the patients are drawn.
-    rng : numpy.random.Generator
-        Makes the draws.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (resamples, n_counts), int: the sums of each draw. Their order does not depend on the patients' order.
-
-    Notes
-    -----
-    Patients with the same counts are drawn together by a multinomial: the same distribution, in less time.
+    From shape (n_patients, n_counts), int, to (resamples, n_counts). Patients with the same counts are drawn together
+    by a multinomial: the same distribution in less time, whatever the order of the patients.
     """
     kinds, alike = np.unique(counts, axis=0, return_counts=True)
     return rng.multinomial(len(counts), alike / len(counts), size=resamples) @ kinds
 
 
 def check_bootstrap(alpha: float, resamples: int) -> None:
-    """Refuse an error probability or a number of resamples that a bootstrap cannot work with.
-
-    Parameters
-    ----------
-    alpha : float
-        Allowed is anything between 0 and 1.
-    resamples : int
-        Allowed are `RESAMPLES` and more.
-
-    Raises
-    ------
-    ValueError
-        Naming what came and what is allowed.
-    """
+    """Refuse an error probability or a number of resamples that a bootstrap cannot work with."""
     if resamples < RESAMPLES:
         raise ValueError(f"resamples is {resamples!r}; allowed are {RESAMPLES} and more")
     _check_alpha(alpha)
@@ -290,37 +238,24 @@ def design_effect(correct: np.ndarray, windows: np.ndarray) -> float:
     Parameters
     ----------
     correct, windows : numpy.ndarray
-        Shape (n_patients,), int: how many windows of each patient are correct, and how many there are. Patients
-        without windows do not matter.
+        Shape (n_patients,), int, as for `bootstrap_limit`. Patients without windows do not matter.
 
     Returns
     -------
     float
-        The variance between patients, of the ratio estimator (see Notes), by the binomial variance. It can be below
-        1, by chance or where every patient has the same proportion. NaN for a single patient, and where all windows
-        are correct or none is: then there is no variance to compare.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, there are no windows, or a count is impossible.
+        It can be below 1, by chance or where every patient has the same proportion. NaN for a single patient, and where
+        all windows are correct or none is: then there is no variance to compare.
 
     Notes
     -----
     With m patients, c of whose n windows are correct, and p = sum(c) / sum(n), the variance of p between patients is
-    m / (m - 1) sum((c - p n)^2) / sum(n)^2 (linearised; with few patients it is somewhat too small), and the
+    m / (m - 1) sum((c - p n)^2) / sum(n)^2 [2]_ (linearised; with few patients it is somewhat too small), and the
     binomial one p (1 - p) / sum(n).
 
     References
     ----------
     .. [1] Kish, Survey Sampling, 1965, section 8.2
     .. [2] Rao and Scott, Biometrics 48:577-585, 1992, doi:10.2307/2532311
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> round(design_effect(np.array([10, 10, 0, 10]), np.array([10, 10, 10, 10])), 1)
-    13.3
     """
     correct, windows = (counts[:, 0] for counts in _checked_by_patient(correct, windows))
     total, right, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
@@ -340,21 +275,14 @@ def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = AL
 
     Parameters
     ----------
-    correct, windows : numpy.ndarray
-        Shape (n_patients,), int: how many windows of each patient are correct, and how many there are.
-    alpha : float
-        Error probability, one-sided.
+    correct, windows, alpha
+        As for `bootstrap_limit`, of one proportion.
 
     Returns
     -------
     float
         The limit, from 0 to 1, and never above `lower_limit` of the windows. Where all are correct it is that of as
         many windows as patients; NaN for a single patient with some windows wrong.
-
-    Raises
-    ------
-    ValueError
-        As for `design_effect`, or if `alpha` is outside 0 to 1.
 
     Notes
     -----
@@ -363,15 +291,9 @@ def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = AL
     References
     ----------
     .. [1] Korn and Graubard, Survey Methodology 24:193-201, 1998
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> print(round(cluster_limit((np.arange(100) < 99).astype(int), np.ones(100, int)), 3))
-    0.961
     """
     _check_alpha(alpha)
-    effect = design_effect(correct, windows)  # refuses what are no counts
+    effect = design_effect(correct, windows)  # refuses impossible counts
     total, right, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
     if right in (0, total):
         return float(alpha ** (1 / patients)) if right else 0.0
@@ -385,57 +307,60 @@ def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = AL
     return float(beta.ppf(alpha, p * effective, (1 - p) * effective + 1))
 
 
-def proportion_of(counts: np.ndarray, windows: np.ndarray, alpha: float, resamples: int, seed: int) -> Proportion:
+def proportion_of(
+    patient: np.ndarray, right: np.ndarray, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0
+) -> Proportion:
     """Compute a proportion of windows and its limits.
 
     Parameters
     ----------
-    counts, windows : numpy.ndarray
-        Shape (n_patients,), int: windows that count, and all windows, of each patient; zero is allowed.
+    patient : numpy.ndarray
+        Shape (n_windows,), int: a number from 0 on for each patient.
+    right : numpy.ndarray
+        Shape (n_windows,), bool: the windows that count.
     alpha, resamples, seed : float, int, int
         As for `bootstrap_limit`.
     """
-    counts, windows = counts[windows > 0], windows[windows > 0]
-    count, total = int(counts.sum()), int(windows.sum())
-    if total == 0:
+    if not len(right):
         return Proportion(0, 0, 0, None, None, None, None)
+    windows = np.bincount(patient)
+    correct = np.bincount(patient[right], minlength=len(windows))[windows > 0]
+    windows = windows[windows > 0]
+    count = int(correct.sum())
     return Proportion(
-        windows=total,
+        windows=len(right),
         patients=len(windows),
         count=count,
-        observed=count / total,
-        lower_limit=lower_limit(count, total, alpha),
-        patient_limit=_or_none(bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)),
-        macro_average=float(np.mean(counts / windows)),
-        design_effect=_or_none(design_effect(counts, windows)),
-        cluster_limit=_or_none(cluster_limit(counts, windows, alpha=alpha)),
+        observed=count / len(right),
+        lower_limit=lower_limit(count, len(right), alpha),
+        patient_limit=_or_none(bootstrap_limit(correct, windows, alpha=alpha, resamples=resamples, seed=seed)),
+        macro_average=float(np.mean(correct / windows)),
+        design_effect=_or_none(design_effect(correct, windows)),
+        cluster_limit=_or_none(cluster_limit(correct, windows, alpha=alpha)),
     )
 
 
 def balanced_accuracy_of(
-    shockable: tuple[np.ndarray, np.ndarray],
-    nonshockable: tuple[np.ndarray, np.ndarray],
-    alpha: float,
-    resamples: int,
-    seed: int,
+    patient: np.ndarray, right: np.ndarray, groups: Sequence[np.ndarray], alpha: float, resamples: int, seed: int
 ) -> BalancedAccuracy:
-    """Compute the mean of sensitivity and specificity, and its limit.
+    """Compute the mean of the proportions of two groups, and its limit.
 
     Parameters
     ----------
-    shockable, nonshockable : tuple of numpy.ndarray
-        Windows with the right advice, and all windows, of each patient: each shape (n_patients,), int.
-    alpha, resamples, seed : float, int, int
-        As for `bootstrap_limit`.
+    patient, right, alpha, resamples, seed
+        As for `proportion_of`.
+    groups : sequence of numpy.ndarray
+        Two of shape (n_windows,), bool: which windows are shockable, and which are nonshockable.
     """
-    counts, windows = (np.stack(pair, axis=1) for pair in zip(shockable, nonshockable, strict=True))
-    counted = windows.any(axis=1)
-    counts, windows = counts[counted], windows[counted]
+    correct, windows = (
+        np.stack([np.bincount(patient[group & counted], minlength=patient.max() + 1) for group in groups], axis=1)
+        for counted in (right, np.ones_like(right))
+    )
+    correct, windows = (counts[windows.any(axis=1)] for counts in (correct, windows))
     if not windows.any(axis=0).all():
         return BalancedAccuracy(len(windows), None, None)
-    limit = bootstrap_limit(counts, windows, alpha=alpha, resamples=resamples, seed=seed)
-    observed = float(np.mean(counts.sum(axis=0) / windows.sum(axis=0)))
-    return BalancedAccuracy(len(windows), observed, _or_none(limit))
+    limit = bootstrap_limit(correct, windows, alpha=alpha, resamples=resamples, seed=seed)
+    return BalancedAccuracy(len(windows), float(np.mean(correct.sum(axis=0) / windows.sum(axis=0))), _or_none(limit))
 
 
 def _or_none(limit: float) -> float | None:
@@ -443,34 +368,15 @@ def _or_none(limit: float) -> float | None:
 
 
 def poisson_upper_limit(count: int, alpha: float = ALPHA) -> float:
-    """Compute the exact upper limit of the expected number of events of which some were counted.
+    """Compute the exact upper limit of the expected number of events of which `count` were counted.
 
-    Parameters
-    ----------
-    count : int
-        How many were counted, 0 or more.
-    alpha : float
-        Error probability, one-sided.
-
-    Returns
-    -------
-    float
-        The expected number at which as few or fewer have the probability `alpha` [1]_. By the hours in which they were
-        counted it is the limit of their rate. Events are taken as independent, which those of one patient are not.
-
-    Raises
-    ------
-    ValueError
-        If `count` is below 0, or `alpha` outside 0 to 1.
+    It is the expected number at which as few or fewer have the probability `alpha` [1]_. Divided by the hours in which
+    they were counted it is the limit of their rate. Events are taken as independent, which those of one patient are
+    not.
 
     References
     ----------
     .. [1] Garwood, Biometrika 28:437-442, 1936, doi:10.1093/biomet/28.3-4.437
-
-    Examples
-    --------
-    >>> round(poisson_upper_limit(0), 3)
-    2.303
     """
     if count < 0 or not 0 < alpha < 1:
         raise ValueError(f"count is {count!r} and alpha {alpha!r}; allowed are 0 and more, and between 0 and 1")

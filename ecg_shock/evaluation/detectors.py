@@ -11,7 +11,7 @@ patients. From all of the papers this deviates in the same ways:
 Every feature is blind to the amplitude and offset of a window: windows are centred on their mean and divided by their
 largest absolute value beforehand. A flat window (all samples equal, whether 0 or not) becomes 0 and gets the value
 that is farthest from fibrillation, named below; a window with NaN or infinite samples is refused. A window that is not
-flat is judged by its shape, however small it is.
+flat is classified by its shape, however small it is. Parameters and errors of all features are those of `tci`.
 """
 
 from __future__ import annotations
@@ -201,8 +201,6 @@ def _share_of_pause(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
 def tcsc(ecg: np.ndarray) -> np.ndarray:
     """Measure the threshold crossing sample count: the share of samples over a fifth of the peak [1]_.
 
-    Parameters and errors are those of `tci`.
-
     Returns
     -------
     numpy.ndarray
@@ -230,8 +228,6 @@ def tcsc(ecg: np.ndarray) -> np.ndarray:
 @_by_window
 def leakage(ecg: np.ndarray) -> np.ndarray:
     """Measure the leakage of the VF filter: what remains when a window is added to itself half a period later [1]_.
-
-    Parameters and errors are those of `tci`.
 
     Returns
     -------
@@ -266,8 +262,6 @@ def leakage(ecg: np.ndarray) -> np.ndarray:
 def count2(ecg: np.ndarray) -> np.ndarray:
     """Measure Count2: the share of samples that are over the mean after a narrow band-pass around 14.6 Hz [1]_.
 
-    Parameters and errors are those of `tci`.
-
     Returns
     -------
     numpy.ndarray
@@ -298,8 +292,6 @@ def count2(ecg: np.ndarray) -> np.ndarray:
 def mav(ecg: np.ndarray) -> np.ndarray:
     """Measure the mean absolute value, as a share of the largest [1]_.
 
-    Parameters and errors are those of `tci`.
-
     Returns
     -------
     numpy.ndarray
@@ -320,8 +312,6 @@ def mav(ecg: np.ndarray) -> np.ndarray:
 @_by_window
 def spectral_m(ecg: np.ndarray) -> np.ndarray:
     """Measure the normalised first moment of the spectrum: its mean frequency over that of its peak [1]_.
-
-    Parameters and errors are those of `tci`.
 
     Returns
     -------
@@ -350,7 +340,7 @@ def spectral_m(ecg: np.ndarray) -> np.ndarray:
 def spectral_a2(ecg: np.ndarray) -> np.ndarray:
     """Measure the share of the spectrum that lies around its peak, from 0.7 to 1.4 times the peak's frequency.
 
-    Parameters and errors are those of `tci`; notes and references are those of `spectral_m`.
+    Notes and references are those of `spectral_m`.
 
     Returns
     -------
@@ -382,8 +372,6 @@ def _spectrum(ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def psr(ecg: np.ndarray) -> np.ndarray:
     """Measure how much of the plane a window fills when drawn against itself half a second later [1]_.
 
-    Parameters and errors are those of `tci`.
-
     Returns
     -------
     numpy.ndarray
@@ -409,8 +397,6 @@ def psr(ecg: np.ndarray) -> np.ndarray:
 @_by_window
 def hilb(ecg: np.ndarray) -> np.ndarray:
     """Measure how much of the plane a window fills when drawn against its Hilbert transform [1]_.
-
-    Parameters and errors are those of `tci`.
 
     Returns
     -------
@@ -452,8 +438,6 @@ def _visited(row: np.ndarray, column: np.ndarray) -> np.ndarray:
 @_by_window
 def complexity(ecg: np.ndarray) -> np.ndarray:
     """Measure the complexity of a window as a sequence of 0 and 1: the words it falls into [1]_, against chance [2]_.
-
-    Parameters and errors are those of `tci`.
 
     Returns
     -------
@@ -500,8 +484,6 @@ def _count_words(text: bytes) -> int:
 @_by_window
 def sample_entropy(ecg: np.ndarray) -> np.ndarray:
     """Measure sample entropy: how seldom what agrees for two samples agrees for the third as well [1]_.
-
-    Parameters and errors are those of `tci`.
 
     Returns
     -------

@@ -27,7 +27,7 @@ from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import Excluded, WindowSet, amplitude_mv, concatenate, rate_bpm
 from ecg_shock.evaluation.baselines import baseline_predictions
 from ecg_shock.evaluation.metrics import Model
-from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.predictions import Predictions, predictions_of
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, load_bundle
 
@@ -35,15 +35,7 @@ DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # at which our own bundles are ev
 
 
 class Record(NamedTuple):
-    """A record of a database.
-
-    Parameters
-    ----------
-    source : str
-        The database as it was named: its name, or the path of its manifest.
-    database, name, patient : str
-        As its recording has them.
-    """
+    """A record as its recording has it, and its database as it was named: its name, or the path of its manifest."""
 
     source: str
     database: str
@@ -104,20 +96,10 @@ class EvaluationSet:
         return {fold: Advisor(one.bundles[0]) for fold, one in self.by_fold.items()}
 
     def windows(self, window_s: float) -> WindowSet:
-        """Load the windows that are tested, of every class.
+        """Load the windows that are tested, of every class, fold by fold; their length is in seconds.
 
         They come from the recording as a whole, filtered as by a device that has been listening. Windows with annotated
         noise or invalid samples are excluded.
-
-        Parameters
-        ----------
-        window_s : float
-            Their length in seconds.
-
-        Returns
-        -------
-        WindowSet
-            Fold by fold.
         """
         found = []
         for bundle in self.bundles:
@@ -130,15 +112,7 @@ class EvaluationSet:
     def training(self, window_s: float) -> WindowSet:
         """Load the windows that the model of a single fold was trained on, with its limit a patient and its supplement.
 
-        Parameters
-        ----------
-        window_s : float
-            Their length in seconds.
-
-        Raises
-        ------
-        ValueError
-            If there are several folds, which share no training patients.
+        Several folds, which share no training patients, are a ValueError.
         """
         if len(self.bundles) > 1:
             raise ValueError(f"there are {len(self.bundles)} folds; ask one of by_fold for its training windows.")
@@ -170,23 +144,8 @@ class EvaluationSet:
                 windows = one.windows(duration_s)
                 probability = self.advisors[fold].probabilities(windows.ecg)
                 rate, amplitude = measure(windows)
-                found.append(
-                    Predictions(
-                        database=windows.database,
-                        record=windows.record,
-                        lead=windows.lead,
-                        patient=windows.patient,
-                        start_s=windows.start_s,
-                        duration_s=np.full(len(windows), windows.window_s),
-                        rhythm=windows.rhythm,
-                        aha_class=windows.aha_class,
-                        probability=probability,
-                        shock=probability >= one.bundles[0].threshold,
-                        fold=np.full(len(windows), fold),
-                        rate_bpm=rate,
-                        amplitude_mv=amplitude,
-                    )
-                )
+                shock = probability >= one.bundles[0].threshold
+                found.append(predictions_of(windows, fold, probability, shock, rate_bpm=rate, amplitude_mv=amplitude))
                 if on_duration:
                     on_duration()
         return Predictions.concatenate(found)
@@ -194,17 +153,8 @@ class EvaluationSet:
     def baselines(self, window_s: float, *, on_fold: Callable[[], Any] | None = None) -> dict[str, Predictions]:
         """Fit the classical detectors on the training windows of each fold, and let them predict its tested windows.
 
-        Parameters
-        ----------
-        window_s : float
-            Length of all windows in seconds.
-        on_fold : callable, optional
-            Called without arguments after each fold.
-
-        Returns
-        -------
-        dict of str to Predictions
-            As `ecg_shock.evaluation.baselines.baseline_predictions` names them, the folds pooled.
+        By name, see `ecg_shock.evaluation.baselines.baseline_predictions`, the folds pooled; `on_fold` is called after
+        each fold.
         """
         of_folds = []
         for fold, one in self.by_fold.items():
@@ -214,18 +164,7 @@ class EvaluationSet:
         return {name: Predictions.concatenate([found[name] for found in of_folds]) for name in of_folds[0]}
 
     def excluded(self, window_s: float) -> tuple[Excluded, ...]:
-        """Say what of the tested recordings is in no window.
-
-        Parameters
-        ----------
-        window_s : float
-            Length of the windows in seconds.
-
-        Returns
-        -------
-        tuple of Excluded
-            Of every recording of a tested patient, also of those without any window.
-        """
+        """Say what of the tested recordings is in no window, also of those without any window."""
         found: list[Excluded] = []
         for one in self.by_fold.values():
             tested = {(record.database, record.name) for record in one.records()}
@@ -266,24 +205,10 @@ class EvaluationSet:
         return tuple(found)
 
     def recordings(self, records: Iterable[Record]) -> Iterator[Recording]:
-        """Read records with their labels, each once and one at a time.
+        """Read records, such as those of `records`, with their labels, each once and one at a time.
 
-        Parameters
-        ----------
-        records : iterable of Record
-            Such as those of `records`.
-
-        Yields
-        ------
-        Recording
-            Database by database, in the order of the manifests.
-
-        Raises
-        ------
-        ValueError
-            If a database has no labels, or differs from its manifest.
-        FileNotFoundError
-            If a database is not there.
+        They come database by database, in the order of the manifests. Errors are those of
+        `ecg_shock.data.datasets.labelled_recordings`.
         """
         names: dict[str, set[str]] = {}
         for record in records:
@@ -349,22 +274,7 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
 
 
 def describe(bundle: Bundle) -> Model:
-    """Say what a bundle is, for the report.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        The model.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    ValueError
-        If its card does not say what it was trained on.
-    """
+    """Say what a bundle is, for the report."""
     config = bundle.card.data
     place = bundle.folder.resolve()
     return Model(
@@ -381,33 +291,12 @@ def describe(bundle: Bundle) -> Model:
 
 
 def patients_of(bundle: Bundle, subset: str) -> frozenset[str]:
-    """Return the patients that a bundle's card names.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        The model.
-    subset : {"train", "validation", "test"}
-        What they were for.
-    """
+    """Return the patients that a bundle's card names as its "train", "validation" or "test" patients."""
     return frozenset(getattr(bundle.card.patients, subset))
 
 
 def refuse_seen(bundle: Bundle, patients: Iterable[str]) -> None:
-    """Refuse patients that a model was trained on or selected with.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        The model.
-    patients : iterable of str
-        Who is to be tested.
-
-    Raises
-    ------
-    ValueError
-        If the model has seen one of them.
-    """
+    """Refuse to test patients that a model was trained on or selected with."""
     leaked = set(patients) & (patients_of(bundle, "train") | patients_of(bundle, "validation"))
     if leaked:
         raise ValueError(f"patients {sorted(leaked)!r} are tested, but {bundle.folder} has seen them.")
@@ -416,15 +305,8 @@ def refuse_seen(bundle: Bundle, patients: Iterable[str]) -> None:
 def measure(windows: WindowSet) -> tuple[np.ndarray, np.ndarray]:
     """Measure what separates the classes of VT and VF, as the label policy does.
 
-    Parameters
-    ----------
-    windows : WindowSet
-        With their rhythms.
-
-    Returns
-    -------
-    rate_bpm, amplitude_mv : numpy.ndarray
-        Shape (n_windows,): the rate of windows of VT, the peak-to-peak amplitude of those of VF; NaN elsewhere.
+    Shape (n_windows,) twice: the rate of windows of VT in beats per minute, and the peak-to-peak amplitude of those of
+    VF in mV; NaN elsewhere.
     """
     rate, amplitude = np.full(len(windows), np.nan), np.full(len(windows), np.nan)
     for index in np.flatnonzero(windows.rhythm == "vt"):

@@ -115,7 +115,7 @@ class RecordEvents:
     duration_s : float
         Length in seconds.
     windows, unusable : int
-        All windows, and those that could not be judged.
+        All windows, and those that could not be predicted.
     shockable_s, intermediate_s, nonshockable_s, uncounted_s : float
         How much of the record is annotated as what, in seconds.
     found_s, wrong_s : float
@@ -177,7 +177,7 @@ class EventFigures:
     hours, shockable_hours, intermediate_hours, nonshockable_hours, uncounted_hours : float
         Of signal, and of each kind of annotation.
     unusable : float or None
-        Share of the windows that could not be judged.
+        Proportion of the windows that could not be predicted.
     by_length : tuple of LengthRow
         Sensitivity for events, for each of `MIN_LENGTHS_S`.
     true_alarms, false_alarms, untrue_alarms, doubtful_alarms, other_alarms : int
@@ -255,10 +255,6 @@ def episode_events(
         Of the recording, see `reference_segments`.
     policy : LabelPolicy, optional
         Its rate of rapid VT tells which false alarms are doubtful; the defaults if not given.
-
-    Returns
-    -------
-    RecordEvents
     """
     policy = policy or LabelPolicy()
     events = tuple(reference_events(segments, scanned.episodes))
@@ -347,22 +343,11 @@ def event_figures(
     Parameters
     ----------
     records : sequence of RecordEvents
-        Of one alarm rule; none is allowed.
+        Of one alarm rule; it may be empty.
     name : str
         What they have in common.
-    alpha : float
-        Error probability of the limits, one-sided.
-    resamples, seed : int
-        Of the patient bootstrap.
-
-    Returns
-    -------
-    EventFigures
-
-    Raises
-    ------
-    ValueError
-        If the bootstrap's parameters are not allowed.
+    alpha, resamples, seed : float, int, int
+        Error probability of the limits, one-sided, and what the patient bootstrap is done with.
     """
     check_bootstrap(alpha, resamples)
     patients = list(dict.fromkeys(record.patient for record in records))
@@ -377,9 +362,9 @@ def event_figures(
     by_length = []
     for least_s in MIN_LENGTHS_S:
         events = [(r.patient, e) for r in records for e in r.events if e.length_s >= least_s - ROUNDING_S]
-        detected = by_patient((patient, event.detected) for patient, event in events).astype(int)
-        total = by_patient((patient, 1) for patient, _ in events).astype(int)
-        by_length.append(LengthRow(least_s, proportion_of(detected, total, alpha, resamples, seed)))
+        patient = np.array([number[name] for name, _ in events], dtype=int)
+        detected = np.array([event.detected for _, event in events], dtype=bool)
+        by_length.append(LengthRow(least_s, proportion_of(patient, detected, alpha, resamples, seed)))
 
     false = sum(len(r.false_alarms) for r in records)
     exposure_s = sum(r.nonshockable_s for r in records)

@@ -11,6 +11,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from ecg_shock.evaluation.confidence import (
     proportion_of,
     upper_limit,
 )
-from ecg_shock.evaluation.predictions import Predictions, codes
+from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 if TYPE_CHECKING:
@@ -56,10 +57,9 @@ class AhaGoal:
 
     Parameters
     ----------
-    observed : float or None
-        Se or Sp must be above this, 0 to 1; None for a class that is reported only.
-    limit : float or None
-        The 90 % one-sided lower limit must reach this.
+    observed, limit : float or None
+        Se or Sp must be above the one, and its 90 % one-sided lower limit must reach the other; None for a class that
+        is reported only.
     min_windows : int
         With fewer windows there is no verdict.
     """
@@ -89,15 +89,15 @@ class AhaRow:
     aha_class : str
         One of `ecg_shock.rhythms.AHA_CLASSES`.
     measure : {"Se", "Sp", "shock advised"}
-        What `rate` is the share of.
+        What `rate` is the proportion of.
     goal : AhaGoal
         What the AHA asks.
     rate : Proportion
         What was found.
     verdict : {"meets", "does not meet", "too few windows", "report only"}
-        ``"meets"`` takes both lines: the observed share above its goal, and its 90 % one-sided Clopper-Pearson limit at
-        its own, whatever `alpha` other limits have; and enough windows that lie apart: of those that overlap, on
-        whichever leads of a record, one counts.
+        ``"meets"`` takes the observed proportion above its goal, its 90 % one-sided Clopper-Pearson limit at its own,
+        whatever `alpha` other limits have, and enough windows that lie apart: of those that overlap, on whichever leads
+        of a record, one counts.
     """
 
     aha_class: str
@@ -174,7 +174,8 @@ class Performance:
     most_errors : tuple of GroupRow
         The patients with the most wrong advice, at most `MAX_PATIENTS_NAMED` rows, worst first.
     by_label : tuple of LabelRow
-        Rapid VT and coarse VF at other limits, see `sensitivity_to_labels`; none where they were not measured.
+        Rapid VT from each of `RAPID_VT_BPM` on and coarse VF above each of `COARSE_VF_MV`: where the verdict changes
+        with the limit, it depends on the labels. None for a rhythm of which a window was not measured.
     overlapping : int
         Windows that begin before the one before them has ended, on whichever lead of the record.
     """
@@ -206,22 +207,18 @@ class Model:
 
     Parameters
     ----------
-    name : str
-        As on its card.
+    name, commit, selection : str
+        What its card says: its name, which code trained it and how it was chosen; the last two may be empty.
     folder : str
         Name of the bundle's folder, without what lies above it.
     split, fold : str, int
         Whose test patients it was never shown.
     sha256 : str
         Digest of the LiteRT file, which gave the predictions.
-    commit : str
-        Of the code that trained it; empty if its card does not say.
     parameters : int
         Number of its weights.
     threshold : float
         Probability of *shockable* from which on it advises a shock.
-    selection : str
-        How the model was chosen; empty if its card does not say.
     """
 
     name: str
@@ -273,20 +270,16 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Validation:
-    """Judge an algorithm by its predictions, each duration by itself.
+    """Evaluate an algorithm by its predictions, each duration by itself.
 
     Parameters
     ----------
     predictions : Predictions
         Test predictions, pooled over folds, of one or several durations.
-    models : tuple of Model
-        Our own models that gave them, see `ecg_shock.evaluation.evaluation_set.describe`.
-    source : str
-        Where the predictions of others came from, in words.
-    alpha : float
-        Error probability of the limits, one-sided.
-    resamples, seed : int
-        Of the patient bootstrap, see `ecg_shock.evaluation.confidence.bootstrap_limit`.
+    models, source : tuple of Model, str
+        Our own models that gave them, or where the predictions of others came from, in words.
+    alpha, resamples, seed : float, int, int
+        See `Validation`.
 
     Raises
     ------
@@ -295,12 +288,11 @@ def evaluate(
     """
     if not len(predictions):
         raise ValueError("there are no predictions; give at least one window")
-    durations = np.unique(predictions.duration_s)
     return Validation(
         models=models,
         performances=tuple(
             _measure(predictions.select(predictions.duration_s == duration), alpha, resamples, seed)
-            for duration in durations
+            for duration in np.unique(predictions.duration_s)
         ),
         synthetic=bool((predictions.database == SYNTHETIC).any()),
         alpha=alpha,
@@ -310,86 +302,41 @@ def evaluate(
     )
 
 
-def sensitivity_to_labels(
-    predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[LabelRow, ...]:
-    """Evaluate rapid VT and coarse VF again with other limits between the classes.
-
-    Where a verdict changes with the limit, it depends on the labels and not on the algorithm alone.
-
-    Parameters
-    ----------
-    predictions : Predictions
-        Of one duration, with the `rate_bpm` of every window of VT or the `amplitude_mv` of every window of VF.
-    alpha, resamples, seed
-        As for `evaluate`.
-
-    Returns
-    -------
-    tuple of LabelRow
-        Rapid VT from each of `RAPID_VT_BPM` on, then coarse VF above each of `COARSE_VF_MV`. A rhythm of which there
-        is no window, or one that was not measured, has no rows.
-
-    Raises
-    ------
-    ValueError
-        If the bootstrap's parameters are not allowed.
-    """
-    rates, amplitudes = predictions.rate_bpm, predictions.amplitude_mv
-    vt = np.isin(predictions.aha_class, ("rapid_vt", "other_vt"))
-    vf = np.isin(predictions.aha_class, ("coarse_vf", "fine_vf"))
-    labels = []
-    if vt.any() and not np.isnan(rates[vt]).any():
-        labels += [("rapid_vt", "rate_bpm", limit, vt & (rates >= limit)) for limit in RAPID_VT_BPM]
-    if vf.any() and not np.isnan(amplitudes[vf]).any():
-        labels += [("coarse_vf", "amplitude_mv", limit, vf & (amplitudes > limit)) for limit in COARSE_VF_MV]
-    patients, patient = codes(predictions.patient)
-    record = _records(predictions)
-    rows = []
-    for aha_class, measured, limit, inside in labels:
-        counts = np.bincount(patient[inside & predictions.shock], minlength=len(patients))
-        windows = np.bincount(patient[inside], minlength=len(patients))
-        rate = proportion_of(counts, windows, alpha, resamples, seed)
-        apart = _count_apart(record[inside], predictions.start_s[inside], float(predictions.duration_s[0]))
-        rows.append(LabelRow(measured, limit, _row(aha_class, rate, apart)))
-    return tuple(rows)
-
-
 def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) -> Performance:
     """Evaluate windows of one duration."""
     import pandas as pd
 
-    duration_s = float(predictions.duration_s[0])
-    table = predictions.to_frame()
+    table = predictions.to_frame().sort_values(["database", "record", "start_s"], ignore_index=True)
     groups = {aha_class: group for group, classes in GROUPS.items() for aha_class in classes}
     table["group"] = pd.Categorical(table["aha_class"].map(groups).astype(object), categories=list(GROUPS))
-    table["count"] = predictions.shock != (table["group"] == "nonshockable")
-    patient, n_patients = table["patient"].cat.codes.to_numpy(), len(table["patient"].cat.categories)
+    table["count"] = table["shock"] != (table["group"] == "nonshockable")
+    duration_s = float(predictions.duration_s[0])
+    right, start_s = table["count"].to_numpy(), table["start_s"].to_numpy()
+    patient = table["patient"].cat.codes.to_numpy()
+    record = table.groupby(["database", "record"], observed=True).ngroup().to_numpy()  # which its leads share
 
-    def by_patient(mask: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-        counts = np.bincount(patient[mask & table["count"]], minlength=n_patients)
-        return counts, np.bincount(patient[mask], minlength=n_patients)
+    def proportion(mask: np.ndarray) -> Proportion:
+        return proportion_of(patient[mask], right[mask], alpha, resamples, seed)
 
-    shockable, nonshockable = (by_patient(table["group"] == group) for group in ("shockable", "nonshockable"))
-    sensitivity, specificity = (proportion_of(*counts, alpha, resamples, seed) for counts in (shockable, nonshockable))
+    def row_of(aha_class: str, mask: np.ndarray) -> AhaRow:
+        rate, goal = proportion(mask), AHA_GOALS[aha_class]
+        apart = _count_apart(record[mask], start_s[mask], duration_s)
+        return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, _verdict(rate, goal, apart))
+
+    shockable, nonshockable = ((table["group"] == group).to_numpy() for group in ("shockable", "nonshockable"))
+    sensitivity, specificity = proportion(shockable), proportion(nonshockable)
     tp, tn = sensitivity.count, specificity.count
     fn, fp = sensitivity.windows - tp, specificity.windows - tn
-    record = _records(predictions)
-    aha = []
-    for aha_class in AHA_CLASSES:
-        of_class = table["aha_class"] == aha_class
-        apart = _count_apart(record[of_class], predictions.start_s[of_class], duration_s)
-        aha.append(_row(aha_class, proportion_of(*by_patient(of_class), alpha, resamples, seed), apart))
     errors = [row for row in _group_rows(table, "patient") if row.group != "intermediate" and row.count < row.windows]
     errors.sort(key=lambda row: (row.count - row.windows, row.name, row.group != "shockable"))
     return Performance(
         duration_s=duration_s,
-        windows=len(predictions),
-        patients=n_patients,
-        aha=tuple(aha),
+        windows=len(table),
+        patients=len(table["patient"].cat.categories),
+        aha=tuple(row_of(name, (table["aha_class"] == name).to_numpy()) for name in AHA_CLASSES),
         sensitivity=sensitivity,
         specificity=specificity,
-        balanced_accuracy=balanced_accuracy_of(shockable, nonshockable, alpha, resamples, seed),
+        balanced_accuracy=balanced_accuracy_of(patient, right, (shockable, nonshockable), alpha, resamples, seed),
         tp=tp,
         fn=fn,
         tn=tn,
@@ -400,9 +347,24 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         by_database=_group_rows(table, "database"),
         by_rhythm=_group_rows(table, "rhythm"),
         most_errors=tuple(errors[:MAX_PATIENTS_NAMED]),
-        by_label=sensitivity_to_labels(predictions, alpha=alpha, resamples=resamples, seed=seed),
-        overlapping=int(_overlaps(record, predictions.start_s, duration_s)[2].sum()),
+        by_label=tuple(
+            LabelRow(measured, limit, row_of(aha_class, mask))
+            for aha_class, measured, limit, mask in _other_labels(table)
+        ),
+        overlapping=int(_overlaps(record, start_s, duration_s).sum()),
     )
+
+
+def _other_labels(table: pd.DataFrame) -> Iterator[tuple[str, str, float, np.ndarray]]:
+    """Give class, measure, limit and windows of rapid VT and coarse VF at other limits, if all were measured."""
+    for rhythm, aha_class, measured, limits, within in (
+        ("vt", "rapid_vt", "rate_bpm", RAPID_VT_BPM, np.greater_equal),
+        ("vf", "coarse_vf", "amplitude_mv", COARSE_VF_MV, np.greater),
+    ):
+        of_rhythm, values = (table["rhythm"] == rhythm).to_numpy(), table[measured].to_numpy()
+        if of_rhythm.any() and not np.isnan(values[of_rhythm]).any():
+            for limit in limits:
+                yield aha_class, measured, limit, of_rhythm & within(values, limit)
 
 
 def _group_rows(table: pd.DataFrame, column: str) -> tuple[GroupRow, ...]:
@@ -410,12 +372,6 @@ def _group_rows(table: pd.DataFrame, column: str) -> tuple[GroupRow, ...]:
         windows=("count", "size"), patients=("patient", "nunique"), count=("count", "sum")
     )
     return tuple(GroupRow(*row) for row in found.reset_index().itertuples(index=False))
-
-
-def _row(aha_class: str, rate: Proportion, apart: int) -> AhaRow:
-    goal = AHA_GOALS[aha_class]
-    measure = next(MEASURES[group] for group, classes in GROUPS.items() if aha_class in classes)
-    return AhaRow(aha_class, measure, goal, rate, _verdict(rate, goal, apart))
 
 
 def _verdict(rate: Proportion, goal: AhaGoal, apart: int) -> str:
@@ -427,25 +383,16 @@ def _verdict(rate: Proportion, goal: AhaGoal, apart: int) -> str:
     return MEETS if rate.observed > goal.observed and limit >= goal.limit else DOES_NOT_MEET
 
 
-def _records(predictions: Predictions) -> np.ndarray:
-    """Return the number of each record, shape (n_windows,), int; the leads of a record share it."""
-    databases, database = codes(predictions.database)
-    return codes(predictions.record)[1] * len(databases) + database
-
-
-def _overlaps(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Order windows by record and start, and tell which begin before the one before them has ended."""
-    order = np.lexsort((start_s, record))
-    record, start_s = record[order], start_s[order]
+def _overlaps(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> np.ndarray:
+    """Tell which windows, in order of record and start, begin before the one before them has ended."""
     overlaps = np.zeros(len(record), dtype=bool)
     overlaps[1:] = (record[1:] == record[:-1]) & (start_s[1:] < start_s[:-1] + duration_s - _ROUNDING_S)
-    return record, start_s, overlaps
+    return overlaps
 
 
 def _count_apart(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> int:
-    """Count as many windows as lie apart from each other."""
-    record, start_s, overlaps = _overlaps(record, start_s, duration_s)
-    if not overlaps.any():
+    """Count as many windows, in order of record and start, as lie apart from each other."""
+    if not _overlaps(record, start_s, duration_s).any():
         return len(record)
     apart, last, free_from_s = 0, -1, 0.0
     for number, start in zip(record.tolist(), start_s.tolist(), strict=True):

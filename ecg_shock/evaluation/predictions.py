@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import atomic_writer
 from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS
 
@@ -261,7 +262,9 @@ class Predictions:
             If the file cannot be read.
         """
         path = Path(path)
-        _check_threshold(threshold)
+        number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+        if threshold is not None and not (number and 0 < threshold < 1):
+            raise ValueError(f"threshold is {threshold!r}; allowed is a probability between 0 and 1, such as 0.5")
         table, faults = _read(path)
         if "shock" not in table:
             if threshold is None:
@@ -279,7 +282,7 @@ class Predictions:
 
     @classmethod
     def _of_checked(cls, columns: Mapping[str, np.ndarray]) -> Predictions:
-        """Put columns together that were checked before; what is right as a whole is right in parts."""
+        """Put columns together that were checked before: any subset of allowed rows is allowed."""
         predictions = object.__new__(cls)
         for name, values in columns.items():
             object.__setattr__(predictions, name, values)
@@ -295,28 +298,26 @@ class Predictions:
         )
 
 
-def codes(names: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Count off the names of a column.
+def predictions_of(
+    windows: WindowSet, fold: int, probability: np.ndarray, shock: np.ndarray, **measured: np.ndarray
+) -> Predictions:
+    """Put what was said of windows, each shape (n_windows,), beside what they are."""
+    names = ("database", "record", "lead", "patient", "start_s", "rhythm", "aha_class")
+    return Predictions(
+        **{name: getattr(windows, name) for name in names},
+        duration_s=np.full(len(windows), windows.window_s),
+        probability=probability,
+        shock=shock,
+        fold=np.full(len(windows), fold),
+        **measured,
+    )
 
-    Parameters
-    ----------
-    names : numpy.ndarray
-        Shape (n,), str.
 
-    Returns
-    -------
-    list of str, numpy.ndarray
-        Each name once, sorted, and shape (n,), int: which of them stands where.
-
-    Examples
-    --------
-    >>> codes(np.array(["b", "a", "b"]))
-    (['a', 'b'], array([1, 0, 1]))
-    """
+def codes(names: np.ndarray) -> np.ndarray:
+    """Give each name of a column a number from 0 on, in alphabetical order; shape (n,), int."""
     import pandas as pd
 
-    code, found = pd.factorize(names, sort=True)
-    return found.tolist(), code
+    return pd.factorize(names, sort=True)[0]
 
 
 def _find_faults(frame: pd.DataFrame) -> dict[int, str]:
@@ -386,15 +387,8 @@ def _describe(noun: str, faults: Mapping[int, str]) -> str:
     return "\n  ".join([f"{len(faults)} {noun}s are not allowed:", *named, *more])
 
 
-def _check_threshold(threshold: float | None) -> None:
-    if threshold is None:
-        return
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold!r}; allowed is a probability between 0 and 1, such as 0.5")
-
-
 def _read(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
-    """Read the rows of a file by the lines on which they begin, and what is wrong with those that cannot be read."""
+    """Read rows by the lines on which they begin, and what is wrong with those that cannot be read."""
     import pandas as pd
 
     # Not by `pandas.read_csv`, which pads short rows, shifts long ones, skips empty lines and cuts text at a NUL.

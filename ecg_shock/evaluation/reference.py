@@ -147,17 +147,7 @@ def reference_segments(
 def reference_events(segments: Sequence[Segment], episodes: Sequence[ShockableEpisode]) -> Iterator[ReferenceEvent]:
     """Join neighbouring shockable segments into events, and look for the first episode that overlaps with each.
 
-    Parameters
-    ----------
-    segments : sequence of Segment
-        Of one recording, in order of time.
-    episodes : sequence of ShockableEpisode
-        Of a scan of it, in order of time.
-
-    Yields
-    ------
-    ReferenceEvent
-        In order of time, of any length.
+    Segments, episodes and events are in order of time; events are of any length.
     """
     before = ""
     for kind, neighbours in groupby(segments, key=lambda segment: segment.kind):

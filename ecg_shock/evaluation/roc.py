@@ -37,11 +37,9 @@ class Roc:
         any error, so that nothing varies.
     windows, patients : int
         What it rests on.
-    band_rate : numpy.ndarray
-        Shape (n_rates,): rates of false positives, rising from 0 to 1.
-    band_lower, band_upper : numpy.ndarray
-        Shape (n_rates,): limits by patients of the sensitivity at each of these rates by itself, two-sided, half of
-        alpha on each side; NaN where `auc_limit` is.
+    band_rate, band_lower, band_upper : numpy.ndarray
+        Shape (n_rates,): false-positive rates, rising from 0 to 1, and the limits by patients of the sensitivity at
+        each of them by itself, two-sided, half of alpha on each side; NaN where `auc_limit` is.
     """
 
     threshold: np.ndarray
@@ -95,10 +93,6 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
     resamples, seed : int
         Of the patient bootstrap; the percentile method, as in `ecg_shock.evaluation.confidence.bootstrap_limit`.
 
-    Returns
-    -------
-    Roc
-
     Raises
     ------
     ValueError
@@ -120,7 +114,9 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
     probability, shockable, patient, n_patients = _clear(predictions)
     if shockable.all() or not shockable.any():
         raise ValueError("a ROC curve needs shockable and nonshockable windows")
-    threshold, sensitivity, false_positive_rate = _curve(probability, shockable)
+    from sklearn.metrics import roc_curve  # slow to import
+
+    false_positive_rate, sensitivity, threshold = roc_curve(shockable, probability)
     right = _pairs_in_order(probability, shockable, patient, n_patients)
     positives = np.bincount(patient[shockable], minlength=n_patients)
     negatives = np.bincount(patient[~shockable], minlength=n_patients)
@@ -159,24 +155,7 @@ def reliability(
     The share of shockable windows is that of the test set, which holds far more of them than what a device meets:
     the curve holds for as many shockable windows as the set has, and for no other.
 
-    Parameters
-    ----------
-    predictions : Predictions
-        Of one duration, with probabilities.
-    alpha : float
-        Error probability of the band, two-sided: half of it on each side.
-    resamples, seed : int
-        Of the patient bootstrap.
-
-    Returns
-    -------
-    Reliability
-
-    Raises
-    ------
-    ValueError
-        If there are no probabilities, several durations, or no windows; or if the bootstrap's parameters
-        are not allowed.
+    Parameters and errors are those of `roc`, but one group alone is enough.
     """
     check_bootstrap(alpha, resamples)
     probability, shockable, patient, n_patients = _clear(predictions)
@@ -216,21 +195,8 @@ def _clear(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray
     clear = predictions.select(~np.isin(predictions.aha_class, INTERMEDIATE))
     if not len(clear):
         raise ValueError("there are no windows of a shockable or nonshockable class")
-    patients, patient = codes(clear.patient)
-    return clear.probability, np.isin(clear.aha_class, SHOCKABLE), patient, len(patients)
-
-
-def _curve(probability: np.ndarray, shockable: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    order = np.argsort(-probability, kind="stable")
-    sorted_probability = probability[order]
-    last_of_ties = np.append(np.flatnonzero(np.diff(sorted_probability)), len(order) - 1)
-    tp = np.concatenate([[0], np.cumsum(shockable[order])[last_of_ties]])
-    fp = np.concatenate([[0], np.cumsum(~shockable[order])[last_of_ties]])
-    threshold = np.concatenate([[np.inf], sorted_probability[last_of_ties]])
-    steps_tp, steps_fp = np.diff(tp), np.diff(fp)
-    corners = steps_tp[:-1] * steps_fp[1:] != steps_tp[1:] * steps_fp[:-1]
-    kept = np.concatenate([[True], corners, [True]])
-    return threshold[kept], tp[kept] / tp[-1], fp[kept] / fp[-1]
+    patient = codes(clear.patient)
+    return clear.probability, np.isin(clear.aha_class, SHOCKABLE), patient, int(patient.max()) + 1
 
 
 def _advised(

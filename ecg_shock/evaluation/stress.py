@@ -19,7 +19,8 @@ import numpy as np
 from ecg_shock.data.noise import add_noise, compressions, draw_noise, mains, read_noise, resample
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, Proportion, proportion_of
+from ecg_shock.evaluation.confidence import Proportion, proportion_of
+from ecg_shock.evaluation.predictions import codes
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.preprocessing import hold_invalid
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
@@ -82,19 +83,10 @@ class Stress:
 
 
 def standard_stresses(folder: Path | None = None) -> tuple[Stress, ...]:
-    """List the stresses that every model is put to.
+    """List the stresses that every model is put to: levels of one follow each other, the mildest first if in order.
 
     Recorded noise, modelled chest compressions, mains hum, gain, polarity, sampling rate, clipping and missing samples.
-
-    Parameters
-    ----------
-    folder : pathlib.Path, optional
-        Where the databases lie, nstdb among them; it is read when a stress is applied.
-
-    Returns
-    -------
-    tuple of Stress
-        Levels of one stress follow each other, the mildest first where there is an order.
+    `folder` is where the databases lie, nstdb among them; it is read when a stress is applied.
     """
     stresses = []
     for record, name in RECORDED_NOISE.items():
@@ -148,18 +140,7 @@ class StressTest:
         self._missing = np.ones(len(windows), dtype=bool)
 
     def add(self, recording: Recording) -> None:
-        """Disturb the windows of a recording, if it has any.
-
-        Parameters
-        ----------
-        recording : Recording
-            One that windows were cut from, or another.
-
-        Raises
-        ------
-        ValueError
-            If it does not hold a window.
-        """
+        """Disturb the windows of a recording, if it has any; one that does not hold them is a ValueError."""
         windows = self._windows
         here = self._missing & (windows.database == recording.database) & (windows.record == recording.name)
         for lead in np.unique(windows.lead[here]).tolist():
@@ -174,17 +155,9 @@ class StressTest:
         self._missing &= ~here
 
     def points(self) -> tuple[StressPoint, ...]:
-        """Count, once all recordings were added.
+        """Count, once all recordings were added; a missing one is a ValueError.
 
-        Returns
-        -------
-        tuple of StressPoint
-            The undisturbed strips first, called ``"none"``; then one for each stress, on the same windows.
-
-        Raises
-        ------
-        ValueError
-            If a recording is missing.
+        The undisturbed strips come first, called ``"none"``; then one for each stress, on the same windows.
         """
         windows, missing = self._windows, self._missing
         if missing.any():
@@ -193,21 +166,14 @@ class StressTest:
                 f"{missing.sum()} windows are of recordings that were not given, first "
                 f"{windows.database[first]}/{windows.record[first]}; give all that the windows were cut from."
             )
-        patients, patient = np.unique(windows.patient, return_inverse=True)
-        shockable = np.isin(windows.aha_class, SHOCKABLE)
-
-        def rate(mask: np.ndarray, right: np.ndarray) -> Proportion:
-            counts = np.bincount(patient[mask & right], minlength=len(patients))
-            totals = np.bincount(patient[mask], minlength=len(patients))
-            return proportion_of(counts, totals, ALPHA, RESAMPLES, self._seed)
-
+        patient, shockable = codes(windows.patient), np.isin(windows.aha_class, SHOCKABLE)
         return tuple(
             StressPoint(
                 stress=stress.stress,
                 level=stress.level,
                 value=float(stress.value),
-                sensitivity=rate(shockable, shock),
-                specificity=rate(~shockable, ~shock),
+                sensitivity=proportion_of(patient[shockable], shock[shockable], seed=self._seed),
+                specificity=proportion_of(patient[~shockable], ~shock[~shockable], seed=self._seed),
                 unusable=int((~usable).sum()),
             )
             for stress, shock, usable in zip(self._stresses, self._shock, self._usable, strict=True)
@@ -215,27 +181,7 @@ class StressTest:
 
 
 def sub_sample(windows: WindowSet, at_most: int | None, seed: int) -> WindowSet:
-    """Draw windows of clear classes, at most so many of each patient and AHA class.
-
-    Parameters
-    ----------
-    windows : WindowSet
-        To draw from.
-    at_most : int or None
-        At least 1; None for all.
-    seed : int
-        Of the draw.
-
-    Returns
-    -------
-    WindowSet
-        In the order of `windows`.
-
-    Raises
-    ------
-    ValueError
-        If `at_most` is less than 1.
-    """
+    """Draw windows of clear classes, at most so many of each patient and AHA class, or all; their order stays."""
     clear = np.flatnonzero(np.isin(windows.aha_class, SHOCKABLE + NONSHOCKABLE))
     if at_most is None:
         return windows.select(clear)

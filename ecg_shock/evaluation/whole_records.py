@@ -172,12 +172,9 @@ class RecordScans:
         self._window_s = self._step_s = 0.0
 
     def add(self, recording: Recording) -> None:
-        """Scan a recording, on the first lead, with the model of each fold that tests or validates on its patient.
+        """Scan a labelled recording, on the first lead, with the model of each fold that tests or validates on it.
 
-        Parameters
-        ----------
-        recording : Recording
-            With labels; windows have the model's own length.
+        Windows have the model's own length.
         """
         for (fold, subset), patients in self._patients.items():
             if recording.patient not in patients:
@@ -197,17 +194,7 @@ class RecordScans:
                 found.append(episode_events(with_rule(scanned, rule), recording, segments, policy=config.labels))
 
     def figures(self) -> WholeRecords:
-        """Choose the rule of each fold, and pool the tested records.
-
-        Returns
-        -------
-        WholeRecords
-
-        Raises
-        ------
-        ValueError
-            If no tested record is as long as a window.
-        """
+        """Choose the rule of each fold, and pool the tested records; none as long as a window is a ValueError."""
         choices = []
         records: list[RecordEvents] = []
         fixed: dict[AlarmRule, list[RecordEvents]] = {rule: [] for rule in RULES}

@@ -18,7 +18,6 @@ from ecg_shock.evaluation.metrics import (
     RAPID_VT_BPM,
     AhaRow,
     evaluate,
-    sensitivity_to_labels,
 )
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
@@ -262,10 +261,13 @@ def test_other_limits_take_every_measurement(
     predictions = measured(make_predictions(300), rng)
     rate = predictions.rate_bpm.copy()
     rate[np.flatnonzero(predictions.rhythm == "vt")[3]] = np.nan
-    rows = sensitivity_to_labels(dataclasses.replace(predictions, rate_bpm=rate))
-    assert {label.measured for label in rows} == {"amplitude_mv"}
-    assert sensitivity_to_labels(make_predictions(300)) == ()
-    assert sensitivity_to_labels(predictions.select(~np.isin(predictions.rhythm, ["vt", "vf"]))) == ()
+    clear = predictions.select(~np.isin(predictions.rhythm, ["vt", "vf"]))
+    vf_alone, unmeasured, without = (
+        evaluate(made).performances[0].by_label
+        for made in (dataclasses.replace(predictions, rate_bpm=rate), make_predictions(300), clear)
+    )
+    assert {label.measured for label in vf_alone} == {"amplitude_mv"}
+    assert unmeasured == without == ()
 
 
 def test_overlapping_windows_are_counted() -> None:
