@@ -3,7 +3,8 @@
 TensorFlow is loaded only by what trains: `import ecg_shock` and `predict` do without it.
 """
 
-from ecg_shock.data.recordings import Episode, Recording, read_record
+from ecg_shock.data.readers import read_record
+from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.evaluation.metrics import Validation
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.validation import validate

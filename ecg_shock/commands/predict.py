@@ -38,7 +38,7 @@ def predict(
 
     Example: ecg-shock predict cudb/cu01 --start 225 --length 5
     """
-    from ecg_shock.data.recordings import read_record
+    from ecg_shock.data.readers import read_record
     from ecg_shock.inference.advisor import Advisor
 
     strip = read_record(path, fs=fs, units=units, leads=None if lead is None else [lead]).strip(start, length)

@@ -46,7 +46,10 @@ from pathlib import Path
 import numpy as np
 
 from ecg_shock.data.manifests import Manifest
-from ecg_shock.data.recordings import Episode, Recording, read_record, read_wfdb_header, reading
+from ecg_shock.data.readers import read_record
+from ecg_shock.data.reading import reading
+from ecg_shock.data.recordings import Episode, Recording
+from ecg_shock.data.wfdb_files import read_wfdb_header
 
 # Beat annotations by https://archive.physionet.org/physiobank/annotations.shtml
 BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?")

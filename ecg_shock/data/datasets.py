@@ -40,7 +40,11 @@ SOURCES = (
     "rhythms.py",
     "data/annotations.py",
     "data/datasets.py",
+    "data/edf_files.py",
+    "data/reading.py",
     "data/recordings.py",
+    "data/tables.py",
+    "data/wfdb_files.py",
     "data/synthetic.py",
     "data/windows.py",
 )

@@ -8,18 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.recordings import (
-    MV_PER_UNIT,
-    Recording,
-    check_checksum,
-    find_recording,
-    first_edf_lead,
-    lead_names,
-    read_record,
-    read_wfdb_header,
-    reading,
-    warn_of_missing_gains,
-)
+from ecg_shock.data.edf_files import first_edf_lead
+from ecg_shock.data.readers import find_recording, read_record
+from ecg_shock.data.reading import lead_names, reading
+from ecg_shock.data.recordings import MV_PER_UNIT, Recording
+from ecg_shock.data.wfdb_files import check_checksum, read_wfdb_header, warn_of_missing_gains
 
 PIECE_S = 3600.0  # a lead of an hour at 250 Hz has 3.6 MB, and five times that while it is read
 

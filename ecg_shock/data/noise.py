@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from ecg_shock.data.manifests import database_path
-from ecg_shock.data.recordings import read_record
+from ecg_shock.data.readers import read_record
 from ecg_shock.data.windows import amplitude_mv
 from ecg_shock.preprocessing import hold_invalid, preprocess_strips
 

@@ -11,7 +11,8 @@ import wfdb
 
 from ecg_shock.data import lead as pieces
 from ecg_shock.data.lead import open_lead
-from ecg_shock.data.recordings import Recording, read_record
+from ecg_shock.data.readers import read_record
+from ecg_shock.data.recordings import Recording
 
 
 @pytest.fixture

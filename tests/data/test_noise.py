@@ -19,7 +19,7 @@ from ecg_shock.data.noise import (
     read_noise,
     resample,
 )
-from ecg_shock.data.recordings import read_record
+from ecg_shock.data.readers import read_record
 from ecg_shock.preprocessing import Preprocessing, Preprocessor
 
 FS = 250.0

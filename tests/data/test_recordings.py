@@ -13,7 +13,8 @@ import wfdb
 from ecg_shock.data.annotations import read_labels
 from ecg_shock.data.lead import open_lead
 from ecg_shock.data.manifests import data_dir, load_manifest
-from ecg_shock.data.recordings import Episode, Recording, read_record
+from ecg_shock.data.readers import read_record
+from ecg_shock.data.recordings import Episode, Recording
 
 INVALID = {"80": -(2**7), "212": -(2**11), "16": -(2**15), "24": -(2**23), "32": -(2**31)}
 

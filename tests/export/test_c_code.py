@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ecg_shock import Advisor, Stream
-from ecg_shock.data.recordings import read_record
+from ecg_shock.data.readers import read_record
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.export.c_code import SOURCES, quantize_int8, write_c
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE

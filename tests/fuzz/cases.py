@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 from ecg_shock.data.lead import open_lead
-from ecg_shock.data.recordings import Recording, read_record
+from ecg_shock.data.readers import read_record
+from ecg_shock.data.recordings import Recording
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE, Advice, Advisor, predict, predict_many
 from ecg_shock.inference.scanning import scan
 from ecg_shock.inference.streaming import AlarmRule, Stream

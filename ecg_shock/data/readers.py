@@ -1,0 +1,148 @@
+"""Read a recording, in whatever format it lies there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ecg_shock.data.edf_files import read_edf
+from ecg_shock.data.manifests import data_dir, resource_dir
+from ecg_shock.data.reading import WHAT_TO_DO
+from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs
+from ecg_shock.data.tables import read_csv, read_npy
+from ecg_shock.data.wfdb_files import find_wfdb_header, read_wfdb
+
+
+def read_record(
+    path: str | Path,
+    *,
+    fs: float | None = None,
+    units: str | None = None,
+    leads: Sequence[str] | None = None,
+) -> Recording:
+    """Read an ECG recording, in whatever format it lies there.
+
+    ============  ========================================================================================
+    Format        What is read
+    ============  ========================================================================================
+    WFDB          A record with its header beside it: the path of the record without suffix, of its
+                  ``.hea``, its ``.dat`` or, as in the PhysioNet challenges, its ``.mat``.
+    EDF, EDF+     ``.edf``; annotations are ignored.
+    CSV           ``.csv``, ``.tsv`` or ``.txt``: a column a lead, a row of names on top or none, separated by
+                  comma, semicolon or tab, decimal point, an empty cell or ``nan`` for a missing sample.
+    NumPy         ``.npy``: shape (n_samples,) or (n_samples, n_leads).
+    ============  ========================================================================================
+
+    Of a WFDB record or an EDF file the channels in V, mV or µV are kept. What its header says of sizes and
+    checksums is checked against the data, and what does not agree is refused rather than repaired.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file or WFDB record. A relative path at which nothing lies, such as ``"vfdb/426"``, is looked up in the data
+        folder: ``ECG_SHOCK_DATA``, else the cache that ``ecg-shock fetch`` fills.
+    fs : float, optional
+        Sampling rate in Hz. Needed for CSV and NumPy; the others know theirs, and it has to agree.
+    units : {"mV", "uV", "V"}, optional
+        Unit of the samples. Needed for CSV and NumPy; the others know theirs, and it has to agree.
+    leads : sequence of str, optional
+        Names of the leads to keep, in this order; all by default. Leads without a name are called ``"1"``,
+        ``"2"`` … by their column; of leads that share a name, the second is called ``"ECG-2"``.
+
+    Returns
+    -------
+    Recording
+        Signal as float32 in mV, NaN for missing samples; without episodes and beats.
+
+    Raises
+    ------
+    OSError
+        If there is nothing to read at `path`, nor in the data folder.
+    TypeError
+        If an argument or the data has a wrong type.
+    ValueError
+        If the file is damaged, disagrees with its header or the arguments, has no voltage channel, or an
+        argument is missing. The message names the file and what to do.
+
+    Notes
+    -----
+    - A WFDB gain of 0 means that the record is not calibrated. It is read as the WFDB library does, at 200
+      units/mV, and a warning is logged.
+    - A WFDB checksum of 0 counts as none, because some writers put 0 there; any other has to hold.
+    - WFDB records of several segments, with skewed signals or in compressed formats are refused.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/ecg.npy", np.zeros(1250))
+    ...     read_record(f"{folder}/ecg.npy", fs=250, units="uV").duration_s
+    5.0
+    """
+    if fs is not None:
+        check_fs(fs)
+    if units is not None and units not in MV_PER_UNIT:
+        raise ValueError(f"units {units!r} are unknown; allowed are {tuple(MV_PER_UNIT)}")
+    if isinstance(leads, str):
+        raise TypeError(f"leads is the text {leads!r}; give a list of names, leads=[{leads!r}]")
+    path = find_recording(path)
+    if path.suffix == ".hea":
+        return read_wfdb(path, fs, units, leads)
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty. {WHAT_TO_DO}")
+    suffix = path.suffix.lower()
+    if suffix == ".edf":
+        return read_edf(path, fs, units, leads)
+    if suffix not in (".csv", ".tsv", ".txt", ".npy"):
+        raise ValueError(
+            f"{path} has an unknown format {suffix!r}; allowed are a WFDB record with its .hea beside it, "
+            ".edf, .csv, .tsv, .txt and .npy"
+        )
+    if fs is None or units is None:
+        raise ValueError(
+            f"{path} does not say its sampling rate and unit; pass fs= (--fs) in Hz and units= (--units) such as 'mV'"
+        )
+    return (read_npy if suffix == ".npy" else read_csv)(path, fs, units, leads)
+
+
+def find_recording(path: str | Path) -> Path:
+    """Return the file that a path or the name of a record means.
+
+    What lies at the path wins. Else a relative path without ``..`` is looked up in the data folder.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        As for `read_record`.
+
+    Returns
+    -------
+    pathlib.Path
+        The ``.hea`` of a WFDB record, or the file.
+
+    Raises
+    ------
+    IsADirectoryError
+        If it is a folder.
+    FileNotFoundError
+        If it is in neither place; the message names both.
+    """
+    path = Path(path)
+    if found := find_wfdb_header(path) or (path if path.is_file() else None):
+        return found
+    missing, here = f"{path} is missing, and there is no {path}.hea either; check the path", path.is_dir()
+    if not path.anchor and ".." not in path.parts:
+        folder = data_dir()
+        named = folder / path
+        if found := find_wfdb_header(named) or (named if named.is_file() else None):
+            return found
+        public = [manifest.stem for manifest in resource_dir("data_manifests").glob("*.toml")]
+        database = path.parts[0] if path.parts and path.parts[0] in public else "vfdb"
+        missing = (
+            f"{path} is missing, both here in {Path.cwd()} and in the data folder {folder}, and so is {path}.hea; "
+            f"check the path, or fetch a public database, such as with: ecg-shock fetch {database}"
+        )
+        here = here or named.is_dir()
+    if here:
+        raise IsADirectoryError(f"{path} is a folder; give the path of one recording in it")
+    raise FileNotFoundError(missing)
