@@ -15,6 +15,7 @@ exclude_patterns = ["build"]
 # Types stand in the docstrings. A second copy of them in every signature makes it hard to read.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "model_config"}  # pydantic's own
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
@@ -24,10 +25,11 @@ default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", r"(?!ecg_shock\.).*")]
 
 myst_heading_anchors = 3
+highlight_language = "none"  # a block without a language is text
 
 html_theme = "furo"
 html_title = "ecg_shock"
 html_copy_source = False
 html_show_sourcelink = False
 html_static_path = ["static"]
-html_css_files = ["tables.css"]
+html_css_files = ["pages.css"]

@@ -37,13 +37,6 @@ BLOCK = re.compile(r"^(?:<!-- (.*?) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE |
 OURS = {("ecg-shock",): [], ("python", "-m", "ecg_shock.tune"): ["tune"]}
 
 
-class Mirror(SimpleHTTPRequestHandler):
-    """Serve a folder without a log."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay silent."""
-
-
 @pytest.fixture
 def mirror(recordings_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Let PhysioNet be this machine, and return a data folder that lacks cudb, the smallest database."""
@@ -58,8 +51,10 @@ def mirror(recordings_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for file in (recordings_dir / database).iterdir():
             (folder / database / file.name).symlink_to(file)
     monkeypatch.setattr("ecg_shock.data.fetch.load_manifest", load_from_mirror)
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *args: None)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Mirror, directory=str(recordings_dir))) as server:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(recordings_dir))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield folder
@@ -69,7 +64,7 @@ def mirror(recordings_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def check_console(text: str, note: str, folder: Path) -> None:
     """Run the commands of a block one after another, ours in this process, where the libraries are loaded already."""
-    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+    for part in re.split(r"^\$ ", text.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
         line, _, expected = part.partition("\n")
         command = line.partition("  # ")[0] + (f" {note}" if note.startswith("--") else "")
         words = shlex.split(command)
@@ -97,7 +92,8 @@ def check_python(text: str, names: dict[str, Any], where: str) -> None:
         return
     example = doctest.DocTestParser().get_doctest(text.replace("…", "..."), names, where, where, 0)
     report: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=report.append, clear_globs=False)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    doctest.DocTestRunner(optionflags=flags).run(example, out=report.append, clear_globs=False)
     names.update(example.globs)
     assert not report, "".join(report)
 
@@ -151,5 +147,5 @@ def test_difference_is_seen(tmp_path: Path) -> None:
             check_console(text, "", tmp_path)
     with pytest.raises(AssertionError, match="Got"):
         check_python(">>> 1 + 1\n3\n", {}, "here")
-    check_console("$ echo 12 13 14\n12\n…\n14\n", "", tmp_path)
+    check_console("$ echo 12 \\\n    13 14  # three\n12\n…\n14\n", "", tmp_path)
     check_python(">>> x = 1.25\n>>> x\n1.2…\n", {}, "here")
