@@ -23,7 +23,7 @@ test: $(VENV)/installed-dev docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --durations 10
 
 # Warnings are errors, a reference of ours that leads nowhere among them.
 docs: $(VENV)/installed-dev

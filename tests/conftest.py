@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +44,15 @@ def recordings_dir() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a cache folder for prepared windows that are the same for many tests; ECG_SHOCK_CACHE has to name it."""
-    return tmp_path_factory.mktemp("session-cache")
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep prepared windows out of the user's cache, in one folder for all tests and all their processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # each worker has a folder of its own in it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECG_SHOCK_CACHE", str(folder / "session-cache"))
+        yield folder / "session-cache"
 
 
 @pytest.fixture

@@ -34,11 +34,9 @@ from ecg_shock.training.trainer import EpochLog
 
 
 @pytest.fixture(scope="module")
-def synthetic(tmp_path_factory: pytest.TempPathFactory) -> WindowSet:
+def synthetic() -> WindowSet:
     """Load the embedded synthetic windows."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECG_SHOCK_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return load_windows(DataConfig(databases=("synthetic",)))
+    return load_windows(DataConfig(databases=("synthetic",)))
 
 
 def epoch_log(epoch: int, **changes: float | None) -> EpochLog:

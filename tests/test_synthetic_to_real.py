@@ -16,11 +16,8 @@ from ecg_shock.training.trainer import TrainingConfig
 
 @pytest.mark.slow
 @pytest.mark.recordings
-def test_trained_on_synthetic_is_better_than_chance_on_real(
-    recordings_dir: Path, session_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trained_on_synthetic_is_better_than_chance_on_real(recordings_dir: Path, tmp_path: Path) -> None:
     """The lower limit over patients of its balanced accuracy on vfdb and cudb, which it never saw, is above 60 %."""
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(session_cache))
     fold = TrainingFold.load(DataConfig(databases=("synthetic",), split="synthetic-v1"))
     config = TrainingConfig(epochs=25, batch_size=64, balanced=True)
     result = fold.train(CnnSpec((20, 15, 15, 10, 5), (10,) * 5), config, tmp_path / "run")

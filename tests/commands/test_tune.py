@@ -22,9 +22,8 @@ from ecg_shock.search.trials import Trial
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in an empty folder, with a cache of its own."""
+    """Run in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

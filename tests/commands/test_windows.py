@@ -15,16 +15,9 @@ from ecg_shock.data.windows import WindowSet
 from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a cache folder."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def synthetic(cache: Path, monkeypatch: pytest.MonkeyPatch) -> WindowSet:
+def synthetic() -> WindowSet:
     """Load the embedded synthetic windows."""
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     return load_windows(DataConfig(databases=("synthetic",)))
 
 
@@ -69,11 +62,8 @@ def test_balance_is_the_length_of_the_recordings(synthetic: WindowSet) -> None:
 
 
 @pytest.mark.recordings
-def test_balance_is_the_length_in_the_headers(
-    recordings_dir: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_balance_is_the_length_in_the_headers(recordings_dir: Path) -> None:
     """Every second of cudb is accounted for."""
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     seconds = 0.0
     for header in (recordings_dir / "cudb").glob("*.hea"):
         _, _, fs, samples = header.read_text().split()[:4]
@@ -95,7 +85,6 @@ def test_what_cannot_be_done_is_refused_before_reading(
     options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong option costs no minutes: nothing is prepared."""
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     done = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["windows", *options])
     assert done.exit_code != 0

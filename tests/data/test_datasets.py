@@ -24,14 +24,6 @@ CLEAR = SHOCKABLE + NONSHOCKABLE
 NEEDED = ("coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable")
 
 
-@pytest.fixture(scope="module")
-def cache(session_cache: Path):
-    """Keep the prepared windows of this module where other modules find them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECG_SHOCK_CACHE", str(session_cache))
-        yield session_cache / "windows"
-
-
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty cache, for few synthetic patients."""
@@ -41,7 +33,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def public(cache: Path, recordings_dir: Path) -> tuple[Subsets, ...]:
+def public(recordings_dir: Path) -> tuple[Subsets, ...]:
     """Return the subsets of every fold of the public split."""
     return tuple(load_subsets(DataConfig(fold=fold), recordings_dir) for fold in range(5))
 
@@ -118,7 +110,7 @@ def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, se
 
 
 @pytest.mark.recordings
-def test_public_split_is_the_one_proposed(cache: Path, recordings_dir: Path) -> None:
+def test_public_split_is_the_one_proposed(recordings_dir: Path) -> None:
     """The split file is what `propose_groups` makes of the clear 5-s windows with seed 0."""
     windows = load_windows(DataConfig(), recordings_dir)
     everyone = {patient for fold in load_split("public-v1") for patient in fold.test}
@@ -128,19 +120,17 @@ def test_public_split_is_the_one_proposed(cache: Path, recordings_dir: Path) -> 
 
 @pytest.mark.recordings
 def test_reading_again_equals_the_first_time(
-    cache: Path, public: tuple[Subsets, ...], monkeypatch: pytest.MonkeyPatch
+    public: tuple[Subsets, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes from the cache is what was put there, and it needs no recordings."""
-    files = sorted(cache.iterdir())
-    monkeypatch.setenv("ECG_SHOCK_DATA", str(cache / "not-there"))
+    monkeypatch.setenv("ECG_SHOCK_DATA", str(tmp_path))
     again = load_subsets(DataConfig(fold=2))
     assert_equal(load_test(DataConfig(fold=2)), public[2].test)
     for name in ("train", "validation", "test"):
         assert_equal(getattr(again, name), getattr(public[2], name))
-    assert sorted(cache.iterdir()) == files
 
 
-def test_synthetic_subsets(cache: Path) -> None:
+def test_synthetic_subsets() -> None:
     """The synthetic default has all clear classes in all subsets."""
     for fold in (0, 4):
         loaded = load_subsets(SYNTHETIC.model_copy(update={"fold": fold}))
@@ -149,7 +139,7 @@ def test_synthetic_subsets(cache: Path) -> None:
             assert (shockable(subset) == np.isin(subset.aha_class, ["coarse_vf", "rapid_vt"])).all()
 
 
-def test_thinning_out_is_even_and_can_be_left(cache: Path) -> None:
+def test_thinning_out_is_even_and_can_be_left() -> None:
     """The cap keeps the first and the last window of a patient's class, and None keeps all."""
     everything = load_subsets(SYNTHETIC.model_copy(update={"max_windows": None})).train
     few = load_subsets(SYNTHETIC.model_copy(update={"max_windows": 3})).train
@@ -163,7 +153,7 @@ def test_thinning_out_is_even_and_can_be_left(cache: Path) -> None:
 
 
 @pytest.mark.recordings
-def test_supplement_goes_to_training_alone(cache: Path, public: tuple[Subsets, ...], recordings_dir: Path) -> None:
+def test_supplement_goes_to_training_alone(public: tuple[Subsets, ...], recordings_dir: Path) -> None:
     """Synthetic asystole is added to the training subset, and no other subset changes."""
     loaded = load_subsets(DataConfig(supplement=("asystole",)), recordings_dir)
     added = loaded.train.select(loaded.train.database == "synthetic")
@@ -242,9 +232,7 @@ def test_missing_database_says_how_to_get_it(empty_cache: Path, tmp_path: Path) 
 
 
 @pytest.mark.recordings
-def test_folder_that_is_named_has_to_be_there(
-    cache: Path, public: tuple[Subsets, ...], recordings_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_that_is_named_has_to_be_there(public: tuple[Subsets, ...], recordings_dir: Path) -> None:
     """Windows in the cache do not stand in for a folder that was given and does not hold the database."""
     with pytest.raises(FileNotFoundError, match="not-there"):
         load_subsets(DataConfig(), recordings_dir / "not-there")
@@ -300,7 +288,7 @@ def test_wrong_split_is_refused(empty_cache: Path) -> None:
         load_subsets(SYNTHETIC.model_copy(update={"split": "public-v1"}))
 
 
-def test_subsets_that_share_a_patient_are_refused(cache: Path) -> None:
+def test_subsets_that_share_a_patient_are_refused() -> None:
     """The last check before training: one shared patient, and there are no parts."""
     loaded = load_subsets(SYNTHETIC)
     for wrong in ({"train": loaded.test}, {"validation": loaded.train}, {"validation": loaded.test}):

@@ -111,18 +111,10 @@ def wrong(predictions: Predictions) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the windows of synthetic patients, for all tests here."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def review(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def review(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the whole command on the synthetic test patients, where no noise is recorded."""
     folder = bundle_of(tmp_path_factory.mktemp("model") / "bundle", DataConfig(databases=("synthetic",)), HOSTILE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECG_SHOCK_CACHE", str(cache))
-        validate(folder, "--data", folder, "--out", folder / "review")
+    validate(folder, "--data", folder, "--out", folder / "review")
     return folder / "review"
 
 
@@ -158,11 +150,8 @@ def test_gallery_holds_the_samples_of_every_error(review: Path, page: str) -> No
     assert page.count('class="probability"') >= len(rows)
 
 
-def test_baselines_are_fitted_on_training_patients(
-    review: Path, page: str, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_baselines_are_fitted_on_training_patients(review: Path, page: str) -> None:
     """Each detector is in both tables, with the shares that it has when fitted here, and the difference to them."""
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     subsets = load_subsets(DataConfig(databases=("synthetic",)))
     others = baseline_predictions(subsets.train, subsets.test, 0)
     tables = Tables(page).tables
@@ -240,9 +229,8 @@ def test_provenance_is_what_lies_there(review: Path, page: str) -> None:
     assert {"scikit-learn", "ai-edge-litert", "commit", "count2"} <= defined.keys()
 
 
-def test_quick_leaves_out_and_says_so(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_leaves_out_and_says_so(tmp_path: Path) -> None:
     """Neither other algorithms, stress nor whole records, and the gallery still; two runs make equal files."""
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--quick")
     page = (model / "validation" / "report.html").read_text(encoding="utf-8")
@@ -255,11 +243,8 @@ def test_quick_leaves_out_and_says_so(tmp_path: Path, cache: Path, monkeypatch: 
     assert (model / "validation" / "report.html").read_text(encoding="utf-8") == page
 
 
-def test_each_recording_is_read_once_and_held_alone(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_recording_is_read_once_and_held_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the tested and the validation patients, for the gallery, stress and whole records together."""
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     read: list[str] = []
     alive: list[weakref.ref[Recording]] = []
 
@@ -279,9 +264,8 @@ def test_each_recording_is_read_once_and_held_alone(
     assert set(read) == fold.test | fold.validation
 
 
-def test_missing_recordings_are_said(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_recordings_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where windows come from the cache and their recordings are gone, the report is made without what needs them."""
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
 
     def gone(*_: object) -> Iterator[Recording]:
         raise FileNotFoundError("gone")
@@ -299,9 +283,8 @@ def test_missing_recordings_are_said(tmp_path: Path, cache: Path, monkeypatch: p
     assert 'id="baselines"' in page
 
 
-def test_folds_are_pooled(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_are_pooled(tmp_path: Path) -> None:
     """Baselines of two folds are evaluated on the windows of both, and stress is said to be of the first."""
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     for fold in (0, 1):
         bundle_of(tmp_path / f"fold-{fold}" / "bundle", DataConfig(databases=("synthetic",), fold=fold))
     validate(tmp_path, "--out", tmp_path / "out")

@@ -34,14 +34,6 @@ STUDY = {
 }
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory):
-    """Keep prepared windows out of the user's cache folder, for this process and those it starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECG_SHOCK_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def start_worker(folder: Path) -> subprocess.Popen[bytes]:
     """Start a worker as its supervisor does, and return it after its first epoch."""
     command = [sys.executable, "-m", "ecg_shock.search.worker", str(folder), "search", "--data", str(folder)]
@@ -54,7 +46,7 @@ def start_worker(folder: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_a_search_survives_kills_on_both_sides(cache: None, tmp_path: Path):
+def test_a_search_survives_kills_on_both_sides(tmp_path: Path):
     """Its supervisor lost, asked to stop, itself killed: each epoch of each trial is trained exactly once."""
     study = Study.model_validate(STUDY)
     keep_study(study, tmp_path)
@@ -97,7 +89,7 @@ def test_a_search_survives_kills_on_both_sides(cache: None, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_tune_goes_on_after_a_kill_and_ends_with_a_bundle(cache: None, tmp_path: Path):
+def test_tune_goes_on_after_a_kill_and_ends_with_a_bundle(tmp_path: Path):
     """The command, killed in its search and run again, ends all trainings, tells its choice and writes the bundle."""
     study, out = tmp_path / "tiny.toml", tmp_path / "out"
     study.write_text(tomli_w.dumps(STUDY))

@@ -166,14 +166,11 @@ def test_a_step_goes_along_the_weighted_gradients(population):
 
 @pytest.mark.recordings
 @pytest.mark.slow
-def test_scores_rank_real_windows_like_their_whole_gradient(
-    recordings_dir: Path, session_cache: Path, tmp_path, monkeypatch
-):
+def test_scores_rank_real_windows_like_their_whole_gradient(recordings_dir: Path, tmp_path):
     """On real windows and a trained network the score ranks like the whole gradient's norm, and lowers its variance.
 
     Printed: the rank correlation, and what drawing by the score makes of the full gradient's variance.
     """
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(session_cache))
     subsets = load_subsets(DataConfig(max_windows=10), recordings_dir)
     training = examples(subsets.train)
     validation = examples(subsets.validation.select(np.arange(0, len(subsets.validation), 10)))
