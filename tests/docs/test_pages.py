@@ -111,7 +111,6 @@ def check_covered(place: str) -> None:
 def test_page_runs_as_printed(
     page: Path,
     tmp_path: Path,
-    session_cache: Path,
     synthetic_bundle: Callable[..., Bundle],
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
@@ -120,7 +119,6 @@ def test_page_runs_as_printed(
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("ECG_SHOCK_CACHE", str(session_cache))
     monkeypatch.setenv(
         "ECG_SHOCK_DATA", str(request.getfixturevalue("mirror" if page.stem == "tutorial" else "recordings_dir"))
     )
