@@ -82,7 +82,9 @@ def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zo
     def draw(axes: Axes) -> None:
         if not zoomed:
             axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=":")
-        axes.fill_between(found.band_rate, found.band_lower, found.band_upper, color=FIRST, alpha=0.18, lw=0)
+        axes.fill_between(
+            found.band_false_positive_rate, found.band_lower, found.band_upper, color=FIRST, alpha=0.18, lw=0
+        )
         curve = [0, *found.false_positive_rate], [0, *found.sensitivity]
         axes.plot(*curve, color=FIRST, label="by probability")
         axes.plot(false_positive_rate, sensitivity, "s", color=SECOND, clip_on=zoomed, label="as advised")

@@ -15,7 +15,7 @@ from ecg_shock.evaluation.detectors import DETECTORS
 from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe
 from ecg_shock.evaluation.metrics import Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, standard_stresses, sub_sample
+from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, draw_clear_windows, standard_stresses
 from ecg_shock.evaluation.validation import describe_file
 from ecg_shock.evaluation.whole_records import RecordScans, WholeRecords
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
@@ -185,7 +185,7 @@ def _stress_test(evaluation: EvaluationSet, duration_s: float) -> tuple[StressTe
     fold, first = next(iter(evaluation.by_fold.items()))
     windows = first.windows(duration_s)
     for at_most in range(MAX_OF_A_GROUP, 0, -1):
-        chosen = sub_sample(windows, at_most, SEED)
+        chosen = draw_clear_windows(windows, at_most, SEED)
         if len(chosen) <= MAX_STRESSED:
             break
     if not len(chosen):

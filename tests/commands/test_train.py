@@ -110,14 +110,14 @@ def test_validate_pools_the_folds_own_test_patients(run_folder: Path, tmp_path: 
 
 
 def test_validate_refuses_patients_that_the_model_has_seen(run_folder: Path) -> None:
-    """Judging all synthetic windows would test the model on its own training patients."""
+    """Evaluating on all synthetic windows would test the model on its own training patients."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
-    with pytest.raises(ValueError, match=r"synthetic/p0.*has seen them"):
+    with pytest.raises(ValueError, match=r"selected with the patients .*synthetic/p0"):
         EvaluationSet((bundle,), ("synthetic",)).predictions([5.0])
 
 
 def test_prediction_is_the_keras_models(run_folder: Path) -> None:
-    """What is judged, on LiteRT, is what was trained, in Keras."""
+    """The LiteRT model that is evaluated predicts as the trained Keras model."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
     found = EvaluationSet((bundle,)).predictions([5.0])
     test = load_subsets(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=0)).test

@@ -91,7 +91,7 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
         (["--predictions", "FILE", "--data", "there"], "remove MODEL"),
         (["--predictions", "FOLDER"], "is a folder; --predictions takes a CSV file"),
         (["--threshold", "0.5"], "--threshold is for --predictions"),
-        (["--predictions", "FILE", "--threshold", "0.5"], "says itself where a shock is advised"),
+        (["--predictions", "FILE", "--threshold", "0.5"], "has a column shock, which decides"),
         (["--predictions", "FILE", "--threshold", "50"], "threshold is 50.0; allowed is a probability"),
         (["--predictions", "NOWHERE"], "No such file"),
     ],

@@ -162,8 +162,8 @@ def test_machine_is_a_balanced_support_vector_machine(rng: np.random.Generator) 
 def test_share_of_training_windows_by_hand() -> None:
     """The probability of a detector counts the training windows that look less shockable, on either side."""
     training, feature = np.array([3.0, 1.0, 2.0, 2.0]), np.array([0.0, 2.0, 2.5, 9.0])
-    above = baselines._share_less_shockable(feature, training, shock_above=True)
-    below = baselines._share_less_shockable(feature, training, shock_above=False)
+    above = baselines._proportion_less_shockable(feature, training, shock_above=True)
+    below = baselines._proportion_less_shockable(feature, training, shock_above=False)
     np.testing.assert_array_equal(above, [0, 0.25, 0.75, 1])
     np.testing.assert_array_equal(below, [1, 0.25, 0.25, 0])
 
@@ -177,12 +177,12 @@ def test_baselines_refuse_what_would_be_dishonest(rng: np.random.Generator) -> N
         baseline_predictions(train, made_up("xyz", CLEAR, rng, 5.0), 0)
     with pytest.raises(ValueError, match=r"0 shockable and 3 nonshockable"):
         baseline_predictions(made_up("abc", ("asystole",), rng), test, 0)
-    with pytest.raises(ValueError, match=r"train has 0 clear windows"):
+    with pytest.raises(ValueError, match="train has 0 shockable and nonshockable windows"):
         baseline_predictions(made_up("abc", ("fine_vf",), rng), test, 0)
-    with pytest.raises(ValueError, match=r"test 0; both need some"):
+    with pytest.raises(ValueError, match="test has 0 windows; give some of both"):
         baseline_predictions(train, test.select(np.zeros(len(test), dtype=bool)), 0)
     test.ecg[5, 7] = np.nan
-    with pytest.raises(ValueError, match="window 5 has NaN"):
+    with pytest.raises(ValueError, match="NaN or infinite samples, the first is window 5"):
         baseline_predictions(train, test, 0)
 
 

@@ -295,5 +295,5 @@ def test_poisson_limit_leaves_alpha_below(count: int, alpha: float) -> None:
 @pytest.mark.parametrize(("count", "alpha"), [(-1, 0.1), (0, 0.0), (0, 1.0), (3, float("nan"))])
 def test_poisson_limit_refuses(count: int, alpha: float) -> None:
     """What is no count, and what is no probability."""
-    with pytest.raises(ValueError, match="allowed are 0 and more"):
+    with pytest.raises(ValueError, match="allowed are 0 or more"):
         poisson_upper_limit(count, alpha)

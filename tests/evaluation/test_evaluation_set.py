@@ -14,7 +14,7 @@ import tomli_w
 from ecg_shock.data.datasets import DataConfig, load_windows
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import LabelPolicy, WindowSet
-from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure
+from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure_rate_and_amplitude
 from ecg_shock.evaluation.metrics import evaluate
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import FORMAT, KERAS_NAME, LITERT_NAME, Bundle, load_bundle
@@ -73,7 +73,7 @@ def test_unlike_models_are_not_pooled(tmp_path: Path, changes: dict[str, Any], m
     """Whatever differs but the fold is named, and nothing else is."""
     write(tmp_path / "fold-0" / "bundle", 0)
     write(tmp_path / "fold-1" / "bundle", 1, **changes)
-    with pytest.raises(ValueError, match=rf"cannot be pooled: {message}[^;]*\. Validate each by itself") as refusal:
+    with pytest.raises(ValueError, match=rf"cannot be pooled: {message}[^;]*\. Validate each separately") as refusal:
         find_bundles(tmp_path)
     assert str(tmp_path / "fold-1" / "bundle") in str(refusal.value)
 
@@ -103,12 +103,12 @@ def test_rates_of_vt_and_amplitudes_of_vf_are_measured() -> None:
         start_s=np.arange(n) * 5.0,
         window_s=5.0,
     )
-    rate, amplitude = measure(windows)
+    rate, amplitude = measure_rate_and_amplitude(windows)
     assert rate[0] == pytest.approx(180, abs=1)
     assert amplitude[1] == pytest.approx(0.6, abs=0.01)
     assert np.isnan(rate).tolist() == [False, True, True, True]
     assert np.isnan(amplitude).tolist() == [True, False, True, True]
-    nothing = measure(windows.select(np.zeros(n, bool)))
+    nothing = measure_rate_and_amplitude(windows.select(np.zeros(n, bool)))
     assert [len(values) for values in nothing] == [0, 0]
 
 
@@ -116,7 +116,7 @@ def test_rates_of_vt_and_amplitudes_of_vf_are_measured() -> None:
 def test_measurements_say_what_the_labels_say(recordings_dir: Path) -> None:
     """Every real window of VT and VF has the class that its measured rate or amplitude gives it."""
     windows = load_windows(DataConfig(), recordings_dir)
-    rate, amplitude = measure(windows)
+    rate, amplitude = measure_rate_and_amplitude(windows)
     policy = LabelPolicy()
     for rhythm, beyond, classes in (
         ("vt", rate >= policy.rapid_vt_bpm, ("rapid_vt", "other_vt")),
@@ -172,9 +172,9 @@ def test_seen_patients_are_refused(synthetic_bundle: Callable[..., Bundle]) -> N
         patients = {**bundle.raw_card["patients"], subset: [patient]}
         bundle = replace(bundle, raw_card={**bundle.raw_card, "patients": patients})
         for evaluation in (EvaluationSet((bundle,)), EvaluationSet((bundle,), ("synthetic",))):
-            with pytest.raises(ValueError, match=f"{patient}.* are tested, but"):
+            with pytest.raises(ValueError, match=f"selected with the patients .*{patient}.*cannot be tested"):
                 evaluation.windows(5.0)
-            with pytest.raises(ValueError, match=f"{patient}.* are tested, but"):
+            with pytest.raises(ValueError, match=f"selected with the patients .*{patient}.*cannot be tested"):
                 evaluation.records()
     with pytest.raises(ValueError, match=r"has no \[card.data\]"):
         EvaluationSet((replace(bundle, raw_card={}),))

@@ -110,7 +110,7 @@ def test_durations_stay_apart(make_predictions: Callable[..., Predictions]) -> N
         assert evaluate(parts[performance.duration_s]).performances == (performance,)
 
 
-def predictions_of(aha_class: str, rhythm: str, right: int, wrong: int) -> Predictions:
+def combine_predictions(aha_class: str, rhythm: str, right: int, wrong: int) -> Predictions:
     """Build windows of one class, each of its own patient."""
     n = right + wrong
     shock = (np.arange(n) < right) == (aha_class in SHOCKABLE)
@@ -158,7 +158,7 @@ def test_verdict_takes_both_lines_and_enough_windows(
     aha_class: str, rhythm: str, right: int, wrong: int, verdict: str
 ) -> None:
     """Each verdict at the edge of its goals, by counts worked out beforehand."""
-    row = row_of(predictions_of(aha_class, rhythm, right, wrong), aha_class)
+    row = row_of(combine_predictions(aha_class, rhythm, right, wrong), aha_class)
     assert (row.rate.count, row.rate.windows) == (right, right + wrong)
     assert row.verdict == verdict
 
@@ -176,7 +176,7 @@ def test_goals_are_those_of_the_aha() -> None:
 
 def test_absent_classes_have_rows_without_figures() -> None:
     """With VF alone, the other classes are there, empty and unjudged, and what needs both groups is None."""
-    performance = evaluate(predictions_of("coarse_vf", "vf", 250, 3)).performances[0]
+    performance = evaluate(combine_predictions("coarse_vf", "vf", 250, 3)).performances[0]
     for row in performance.aha[1:]:
         assert row.rate.windows == row.rate.patients == 0
         assert row.rate.observed is row.rate.lower_limit is row.rate.patient_limit is None
@@ -188,7 +188,7 @@ def test_absent_classes_have_rows_without_figures() -> None:
 
 def test_no_predictions() -> None:
     """There is nothing to judge in no predictions."""
-    nothing = predictions_of("coarse_vf", "vf", 1, 0).select(np.array([False]))
+    nothing = combine_predictions("coarse_vf", "vf", 1, 0).select(np.array([False]))
     with pytest.raises(ValueError, match="no predictions"):
         evaluate(nothing)
 
@@ -272,7 +272,7 @@ def test_other_limits_take_every_measurement(
 
 def test_overlapping_windows_are_counted() -> None:
     """Windows that slide by 1 s overlap, but for the first of each record, and leads of one time do; neighbours not."""
-    windows = dataclasses.replace(predictions_of("coarse_vf", "vf", 6, 0), patient=np.full(6, "p"))
+    windows = dataclasses.replace(combine_predictions("coarse_vf", "vf", 6, 0), patient=np.full(6, "p"))
     sliding = dataclasses.replace(windows, record=np.array(list("aaabbb")), start_s=np.array([2.0, 0, 1, 7, 8, 30]))
     assert evaluate(sliding).performances[0].overlapping == 3
     side_by_side = dataclasses.replace(windows, record=np.full(6, "a"), start_s=np.arange(6) * 4.9999)
@@ -287,7 +287,7 @@ def test_overlapping_windows_are_counted() -> None:
 )
 def test_overlapping_windows_make_no_verdict(step_s: float, leads: int, verdict: str) -> None:
     """240 right windows of coarse VF meet the goal; sliding ones, or twelve leads of twenty moments, are too few."""
-    windows = predictions_of("coarse_vf", "vf", 240, 0)
+    windows = combine_predictions("coarse_vf", "vf", 240, 0)
     crowded = dataclasses.replace(
         windows,
         patient=np.full(240, "p"),
@@ -302,7 +302,7 @@ def test_overlapping_windows_make_no_verdict(step_s: float, leads: int, verdict:
 @pytest.mark.parametrize("alpha", [0.5, 0.1, 0.001])
 def test_verdicts_are_at_the_level_of_the_goals(alpha: float) -> None:
     """38 of 50 do not reach the AHA's limit for rapid VT, whatever level other limits are asked for at."""
-    windows = predictions_of("rapid_vt", "vt", 38, 12)
+    windows = combine_predictions("rapid_vt", "vt", 38, 12)
     (found,) = (row for row in evaluate(windows, alpha=alpha).performances[0].aha if row.aha_class == "rapid_vt")
     assert found.verdict == "does not meet"
     assert found.rate.lower_limit == pytest.approx(lower_limit(38, 50, alpha))
@@ -310,7 +310,7 @@ def test_verdicts_are_at_the_level_of_the_goals(alpha: float) -> None:
 
 def test_effective_windows_are_at_most_those_there_are() -> None:
     """One error in each of two patients of ten is a variance of 0, and still no more than twenty windows."""
-    windows = predictions_of("coarse_vf", "vf", 18, 2)
+    windows = combine_predictions("coarse_vf", "vf", 18, 2)
     patient = np.array(["p"] * 9 + ["q"] * 9 + ["p", "q"])
     rate = row_of(
         dataclasses.replace(windows, patient=patient, record=patient, start_s=5.0 * np.arange(20)), "coarse_vf"

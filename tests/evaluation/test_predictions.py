@@ -126,8 +126,12 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
             r"line 4: (record is 'c.x00'; allowed: text of .*, without|line contains) NUL",
         ),
         ("cu01", "c" * 65, "line 4: record is 'c+'; allowed: text of at most 64"),
-        ("rapid_vt", "normal_sinus", "line 4: rhythm 'vt' is no 'normal_sinus'; allowed: rapid_vt, other_vt"),
-        ("rapid_vt", "", "line 4: rhythm 'vt' alone does not decide .* rapid_vt or other_vt"),
+        (
+            "rapid_vt",
+            "normal_sinus",
+            "line 4: aha_class is 'normal_sinus', but rhythm is 'vt'; allowed: rapid_vt, other_vt",
+        ),
+        ("rapid_vt", "", "line 4: rhythm 'vt' needs an aha_class as well: rapid_vt or other_vt"),
         ("vt,rapid_vt", ",", "line 4: there is neither a rhythm nor an aha_class"),
         ("vt,rapid_vt", ",vt", "line 4: aha_class is 'vt'; allowed: coarse_vf"),
         ("vt,rapid_vt", "tachy,", "line 4: rhythm is 'tachy'; allowed: vf"),
@@ -144,7 +148,7 @@ def test_malformed_line_is_named(tmp_path: Path, old: str, new: str, match: str)
 def test_duplicates_are_named(tmp_path: Path) -> None:
     """The second line of one window is refused, whatever it predicts; another lead or duration is no duplicate."""
     repeated = GOOD[0].replace("0.9,true", "0.2,false")
-    with pytest.raises(ValueError, match="line 5: 'vfdb', record '418', lead 'ECG', 0 s, 5 s stands twice"):
+    with pytest.raises(ValueError, match="line 5: .*database 'vfdb', record '418', lead 'ECG', 0 s, 5 s appears twice"):
         Predictions.read_csv(write(tmp_path, HEADER, *GOOD, repeated))
     other_lead, longer = GOOD[0].replace("ECG", "II"), GOOD[0].replace(",5,", ",8,")
     assert len(Predictions.read_csv(write(tmp_path, HEADER, *GOOD, other_lead, longer))) == 5
@@ -162,7 +166,7 @@ def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
     lines = [
         GOOD[0].replace("0.9,true", "high,maybe"),  # two faults, of which the first is named
         GOOD[1],
-        GOOD[1],  # stands twice
+        GOOD[1],  # appears twice
         GOOD[0].replace("0,5,", "20,5,").replace(",0.9", ",1.9"),
         GOOD[2].replace("rapid_vt", ""),
         GOOD[0].replace("0,5,", "30,5,").replace("true,0", "true,3"),  # another fold
@@ -174,9 +178,9 @@ def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
     assert title.endswith("predictions.csv, 6 lines are not allowed:")
     expected = [
         "line 2: probability is 'high'; allowed: numbers",
-        "line 4: 'vfdb', record '418', lead 'ECG', 5 s, 5 s stands twice",
+        "line 4: the window of database 'vfdb', record '418', lead 'ECG', 5 s, 5 s appears twice",
         "line 5: probability is 1.9; allowed: 0 to 1",
-        "line 6: rhythm 'vt' alone does not decide",
+        "line 6: rhythm 'vt' needs an aha_class",
         "line 7: patient 'vfdb/418' is in fold 3 and in fold 0",
         "line 8: there are 2 values; the header names 11",
     ]
@@ -223,14 +227,14 @@ def test_foreign_file_of_rhythms_and_probabilities(tmp_path: Path) -> None:
     assert found["rhythm"] == ["vf", "paced", "normal_sinus", "asystole"]
     assert found["shock"] == [True, False, True, False]
     assert found["amplitude_mv"] == [0.31, None, None, 0.05]
-    with pytest.raises(ValueError, match="has no column shock: say from which probability"):
+    with pytest.raises(ValueError, match="has no column shock; give the threshold"):
         Predictions.read_csv(path)
 
 
 def test_threshold_is_not_guessed(tmp_path: Path) -> None:
     """A threshold for a file that decides itself is refused, and so is one that is no probability."""
     path = write(tmp_path, HEADER, *GOOD)
-    with pytest.raises(ValueError, match="says itself where a shock is advised"):
+    with pytest.raises(ValueError, match="has a column shock, which decides"):
         Predictions.read_csv(path, threshold=0.5)
     for threshold in (0, 1, 50, True, "0.5", float("nan")):
         with pytest.raises(ValueError, match="threshold is .*; allowed is a probability between 0 and 1"):
@@ -241,7 +245,7 @@ def test_threshold_is_not_guessed(tmp_path: Path) -> None:
     ("cell", "match"),
     [
         ("fast", "line 2: rate_bpm is 'fast'; allowed: numbers"),
-        ("0", "line 2: rate_bpm is 0.0; allowed: measured numbers, or nothing"),
+        ("0", "line 2: rate_bpm is 0.0; allowed: more than 0, or empty"),
         ("-150", "line 2: rate_bpm is -150.0"),
         ("inf", "line 2: rate_bpm is inf"),
     ],
@@ -255,14 +259,14 @@ def test_malformed_measurement(tmp_path: Path, cell: str, match: str) -> None:
 @pytest.mark.parametrize(
     ("header", "match"),
     [
-        ("", "line 1: the header must name the columns.*missing are 'record', 'patient'"),
-        ("record,probability", "missing are 'patient', 'start_s', 'duration_s', 'aha_class or rhythm'"),
-        (f"{HEADER},threshold", "unknown are 'threshold'. Known are database, record"),
-        (HEADER.replace(",", ";"), "line 1: the header must name the columns, with commas"),
-        (f"{HEADER},fold", "twice there are 'fold'"),
-        (HEADER.replace("start_s", "start"), "missing are 'start_s'; unknown are 'start'"),
-        (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing are 'shock or probability'"),
-        (GOOD[0], "unknown are 'vfdb', '418'"),
+        ("", "line 1: the header must name the columns.*missing: 'record', 'patient'"),
+        ("record,probability", "missing: 'patient', 'start_s', 'duration_s', 'aha_class or rhythm'"),
+        (f"{HEADER},threshold", "unknown: 'threshold'. Known columns are database, record"),
+        (HEADER.replace(",", ";"), "line 1: the header must name the columns, separated by commas"),
+        (f"{HEADER},fold", "more than once: 'fold'"),
+        (HEADER.replace("start_s", "start"), "missing: 'start_s'; unknown: 'start'"),
+        (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing: 'shock or probability'"),
+        (GOOD[0], "unknown: 'vfdb', '418'"),
     ],
 )
 def test_header_must_be_known(tmp_path: Path, header: str, match: str) -> None:
@@ -327,7 +331,7 @@ def test_concatenate_undoes_select(make_predictions: Callable[..., Predictions])
     joined = Predictions.concatenate([short, long])
     assert columns(joined.select(joined.duration_s == 8)) == columns(long)
     assert len(joined.select(joined.duration_s == 2)) == 0
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="appears twice"):
         Predictions.concatenate([short, short])
     with pytest.raises(ValueError, match="is in fold"):
         Predictions.concatenate([short, dataclasses.replace(long, fold=long.fold + 1)])
@@ -354,13 +358,13 @@ def test_names_that_look_alike_are_refused(
 def test_a_record_is_of_one_patient(make_predictions: Callable[..., Predictions]) -> None:
     """A row number in place of the patient would make each window a patient: a record of two is named, with both."""
     good = make_predictions(30)
-    with pytest.raises(ValueError, match="record '.+' is of patient 'p.+' and of patient 'p.+'; a record is of one"):
+    with pytest.raises(ValueError, match="record '.+' belongs to patient 'p.+' and to patient 'p.+'"):
         dataclasses.replace(good, patient=np.array([f"p{i}" for i in range(30)]), fold=np.zeros(30, int))
 
 
 def test_lengths_that_are_meant_to_be_one_are_refused(make_predictions: Callable[..., Predictions]) -> None:
     """Lengths a rounding apart would be judged apart, each with too few windows; ten milliseconds are a difference."""
     good = make_predictions(6)
-    with pytest.raises(ValueError, match="duration_s is 5.0001; allowed: lengths that are equal"):
+    with pytest.raises(ValueError, match="duration_s is 5.0001; allowed: durations that are equal"):
         dataclasses.replace(good, duration_s=np.array([5, 5, 5.0001, 5, 5, 5]))
     assert len(dataclasses.replace(good, duration_s=np.array([5, 5, 5.01, 5, 5, 5]))) == 6

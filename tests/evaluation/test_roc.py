@@ -132,8 +132,8 @@ def test_band_is_that_of_drawing_patients(
     patients = list(by_patient.values())
     found = roc(predictions)
     rates = [0.0, 0.1, 0.3, 0.6, 1.0]
-    at = np.searchsorted(found.band_rate, rates)
-    np.testing.assert_array_equal(found.band_rate[at], rates)
+    at = np.searchsorted(found.band_false_positive_rate, rates)
+    np.testing.assert_array_equal(found.band_false_positive_rate[at], rates)
     drawn = []
     for _ in range(400):
         windows = [window for i in rng.integers(len(patients), size=len(patients)) for window in patients[i]]

@@ -22,8 +22,8 @@ from ecg_shock.evaluation.stress import (
     Stress,
     StressPoint,
     StressTest,
+    draw_clear_windows,
     standard_stresses,
-    sub_sample,
 )
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
@@ -48,7 +48,7 @@ def stress_test(
 ) -> tuple[StressPoint, ...]:
     """Test windows of clear classes, at most so many of each group, on all recordings."""
     seed = options.get("seed", 0)
-    test = StressTest(advisor, sub_sample(windows, options.get("at_most"), seed), stresses, seed=seed)
+    test = StressTest(advisor, draw_clear_windows(windows, options.get("at_most", 10**6), seed), stresses, seed=seed)
     for recording in recordings:
         test.add(recording)
     return test.points()
@@ -102,7 +102,7 @@ def test_limits_are_those_of_patients(advisor: Advisor) -> None:
     """Windows of one patient are drawn together: the limit is the bootstrap's over counts of patients."""
     flip = of("flip", lambda strips: strips * np.where(np.arange(len(strips)) % 2, 1.0, 0.0)[:, None])
     recordings, windows = made_up()
-    chosen = sub_sample(windows, None, 0)
+    chosen = draw_clear_windows(windows, 10**6, 0)
     point = stress_test(advisor, recordings, chosen, (flip,))[1]
     correct, totals = [], []
     for patient in np.unique(chosen.patient[np.isin(chosen.aha_class, SHOCKABLE)]):
@@ -232,31 +232,31 @@ def test_draw_is_of_patients_and_classes() -> None:
     _, windows = made_up()
     groups = [(p, c) for p, c in zip(windows.patient, windows.aha_class, strict=True) if c not in INTERMEDIATE]
     expected = {group: min(2, groups.count(group)) for group in set(groups)}
-    chosen = sub_sample(windows, 2, 7)
+    chosen = draw_clear_windows(windows, 2, 7)
     found = list(zip(chosen.patient, chosen.aha_class, strict=True))
     assert {group: found.count(group) for group in set(found)} == expected
-    np.testing.assert_array_equal(chosen.start_s, sub_sample(windows, 2, 7).start_s)
-    assert not np.array_equal(chosen.start_s, sub_sample(windows, 2, 8).start_s)
+    np.testing.assert_array_equal(chosen.start_s, draw_clear_windows(windows, 2, 7).start_s)
+    assert not np.array_equal(chosen.start_s, draw_clear_windows(windows, 2, 8).start_s)
     position = {(r, s): i for i, (r, s) in enumerate(zip(windows.record, windows.start_s, strict=True))}
     order = [position[key] for key in zip(chosen.record, chosen.start_s, strict=True)]
     assert order == sorted(order)
-    assert len(sub_sample(windows, None, 7)) == len(groups)
-    with pytest.raises(ValueError, match="at_most=0 leaves no window"):
-        sub_sample(windows, 0, 7)
+    assert len(draw_clear_windows(windows, 10**6, 7)) == len(groups)
+    with pytest.raises(ValueError, match="max_per_group is 0; allowed are 1 or more"):
+        draw_clear_windows(windows, 0, 7)
 
 
 def test_what_is_missing_is_named(advisor: Advisor) -> None:
     """No window, a recording that is not given, one without the lead, and one too short are told apart."""
     recordings, windows = made_up()
-    with pytest.raises(ValueError, match="no windows of clear AHA classes"):
+    with pytest.raises(ValueError, match="no shockable or nonshockable windows"):
         stress_test(advisor, recordings, windows.select(np.zeros(len(windows), dtype=bool)), ())
-    with pytest.raises(ValueError, match=rf"windows are of recordings .* synthetic/{recordings[3].name}"):
+    with pytest.raises(ValueError, match=rf"windows belong to recordings .* synthetic/{recordings[3].name}"):
         stress_test(advisor, recordings[:3] + recordings[4:], windows, (), at_most=1)
     other_lead = replace(recordings[0], leads=("?",))
-    with pytest.raises(ValueError, match="does not hold all windows"):
+    with pytest.raises(ValueError, match="does not contain all windows"):
         stress_test(advisor, (other_lead,), windows, ())
     short = replace(recordings[0], signal=recordings[0].signal[:1300], episodes=())
-    with pytest.raises(ValueError, match="does not hold all windows"):
+    with pytest.raises(ValueError, match="does not contain all windows"):
         stress_test(advisor, (short,), windows, ())
 
 
