@@ -50,7 +50,7 @@ def test_help_is_light() -> None:
 
 @pytest.mark.parametrize("kind", [ValueError, TypeError, OSError, FileNotFoundError])
 def test_error_is_one_line(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user can mend comes as one line, with square brackets as they are, and exit code 1."""
+    """What a user can fix comes as one line, with square brackets as they are, and exit code 1."""
     text = "no [bold]such[/bold] file [/x] " + "far away " * 30
     result = fetch_that_raises(kind(text), monkeypatch)
     assert result.exit_code == 1
@@ -65,7 +65,7 @@ def test_verbose_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defect_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that no user can mend is not dressed up as one."""
+    """An error that no user can fix is not dressed up as one."""
     error = KeyError("rhythm")
     assert fetch_that_raises(error, monkeypatch).exception is error
 

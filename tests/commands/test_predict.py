@@ -86,7 +86,7 @@ def test_verdict_follows_the_threshold(
     result = run(path, "--model", folder)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == verdict
-    assert f"probability  {probability:.3f} of shockable; a shock from {threshold:g} on" in result.stdout
+    assert f"probability  {probability:.3f} of shockable; threshold {threshold:g}" in result.stdout
     assert "a [b].npy" in result.stdout.replace("\n", "")
 
 

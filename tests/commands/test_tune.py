@@ -111,7 +111,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("ecg_shock.training.fold.load_subsets", load_subsets)
     done = CliRunner().invoke(app, ["tune"])
-    assert (done.exit_code, done.stderr) == (130, "stopped; the same command goes on from here\n")
+    assert (done.exit_code, done.stderr) == (130, "stopped; run the same command to continue\n")
 
 
 def test_synthetic_windows_are_not_counted_as_patients(

@@ -86,7 +86,7 @@ def test_balance_is_the_length_in_the_headers(
     ("options", "message"),
     [
         (["synthetic", "--sheet", "sheet.gif"], "ends in .png, .pdf, .svg"),
-        (["synthetic", "--sheet", "nowhere/sheet.png"], "nowhere, the folder of --sheet, is not there"),
+        (["synthetic", "--sheet", "nowhere/sheet.png"], "--sheet: the folder nowhere does not exist"),
         (["synthetic", "--seed", "-1"], "--seed"),
         (["nstdb"], "nstdb has no labels"),
     ],
