@@ -25,7 +25,7 @@ from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.report import figures, tables
 from ecg_shock.report import html as report
 from ecg_shock.report.first_screen import weaknesses
-from ecg_shock.report.gallery import Strip, paper
+from ecg_shock.report.gallery import Strip, draw_strip
 from ecg_shock.report.html import ReportContent, write_report
 from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS, NONSHOCKABLE, SHOCKABLE
 
@@ -189,7 +189,7 @@ def test_every_error_is_in_the_gallery(tmp_path: Path, make_predictions: Callabl
         assert attributes["data-kind"] == ("missed shock" if missed else "false shock")
         assert attributes["data-patient"] == predictions.patient[row]
         assert f"{predictions.probability[row]:.4f}" in text
-        assert ("was not given" in text) == (row % 2 == 0)
+        assert ("ECG is not available" in text) == (row % 2 == 0)
         distances.append(abs(predictions.probability[row] - missed))
     assert distances == sorted(distances, reverse=True)
 
@@ -286,9 +286,13 @@ def test_what_is_empty_is_missing_and_said(tmp_path: Path, make_predictions: Cal
         "excluded": (
             "excluded",
             [Excluded("db", "r", "labelled noise", 12.0)],
-            "is in no window, and why, was not given",
+            "Excluded segments of the recordings are not listed",
         ),
-        "provenance": ("provenance", {"Command": "ecg-shock validate"}, "come from was not given"),
+        "provenance": (
+            "provenance",
+            {"Command": "ecg-shock validate"},
+            "The origin of data, software",
+        ),
     }
     for given in [None, *fields]:
         content = ReportContent(validation, predictions, **({given: fields[given][1]} if given else {}))
@@ -311,7 +315,7 @@ def test_excluded_seconds_are_summed(tmp_path: Path, make_predictions: Callable[
         Excluded("a", "2", "guard", 5.0),
     ]
     page = write(tmp_path, ReportContent(evaluate(predictions), predictions, excluded=excluded))
-    assert page.table("Seconds in no window") == [
+    assert page.table("Excluded seconds") == [
         ["Reason", "a", "b", "All"],
         ["guard", "5", "400", "405"],
         ["noise", "30", "0", "30"],
@@ -342,11 +346,11 @@ def test_weakest_points_are_the_gravest() -> None:
     (performance,) = evaluate(predictions).performances
     first, second, third = weaknesses(performance, predictions)
     assert first.startswith("Coarse VF does not meet its goal: 160 of 220 windows of 20 patients are advised a shock")
-    assert "Observed 72.7 % where more than 90 %" in first
+    assert "Observed 72.7 % (goal: above 90 %)" in first
     assert second.startswith("Too few windows")
     assert "Rapid VT: 0 of 50 windows" in second
     assert "Asystole: 0 of 100 windows" in second
-    assert third == "3 of the 4 false shocks are of one patient, q (paced); all 4 are of 2 patients."
+    assert third == "3 of the 4 false shocks are from one patient, q (paced); all 4 are from 2 patients."
 
 
 def test_verdict_that_hangs_on_independence_is_called_weak() -> None:
@@ -357,8 +361,8 @@ def test_verdict_that_hangs_on_independence_is_called_weak() -> None:
     (performance,) = evaluate(windows(rows)).performances
     assert performance.aha[0].verdict == "meets"
     found = " ".join(weaknesses(performance, windows(rows)))
-    assert "Coarse VF meets its goal only if windows of one patient count as independent" in found
-    assert "20 of the 20 missed shocks are of one patient, bad" in found
+    assert "Coarse VF meets its goal only if windows of one patient are taken as independent" in found
+    assert "20 of the 20 missed shocks are from one patient, bad" in found
 
 
 def test_curves_are_those_of_the_predictions(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
@@ -418,7 +422,7 @@ def test_decisions_alone_are_reported(tmp_path: Path, make_predictions: Callable
     rows = report.shown_errors(validation, predictions)
     page = write(tmp_path, ReportContent(validation, predictions, strips=sine))
     assert "curves" not in {attributes["id"] for attributes, _ in page.all("section")}
-    assert "There is no ROC curve and no reliability: the algorithm gave its decisions" in page.text
+    assert "There are no ROC and reliability curves: the predictions have no probabilities" in page.text
     names = [(str(predictions.patient[row]), str(predictions.record[row]), predictions.start_s[row]) for row in rows]
     assert names == sorted(names)
     assert sorted(rows) == errors_of(predictions, 5.0)
@@ -441,7 +445,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
         evaluate(predictions), predictions, baselines={"never": evaluate(other)}, comparisons={"never": comparison}
     )
     page = write(tmp_path, content)
-    ((name, se, se_p, sp, sp_p, accuracy),) = page.table("This algorithm less the other")[1:]
+    ((name, se, se_p, sp, sp_p, accuracy),) = page.table("This algorithm minus the other")[1:]
     found = {difference.measure: difference for difference in comparison.differences}
     missed = np.isin(predictions.aha_class, SHOCKABLE)
     assert (name, se_p, sp_p) == ("never", "< 0.0001", "< 0.0001")
@@ -460,7 +464,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     assert mine is not None
     assert (
         "<b> has the higher balanced accuracy on the same windows: 100.0 %, this algorithm "
-        f"{math.floor(1000 * mine) / 10:.1f} %. Limits by patient of this one less that one: −"
+        f"{math.floor(1000 * mine) / 10:.1f} %. Limits by patient of the difference, this algorithm minus <b>: −"
     ) in verdict
 
 
@@ -490,7 +494,7 @@ def drawn(markup: str) -> list[np.ndarray]:
 def test_strip_is_drawn_to_scale(fs: float) -> None:
     """A sine is found on the paper where 25 mm/s and 10 mm/mV put it, whatever its rate."""
     times = np.arange(round(5 * fs)) / fs
-    (row,) = paper(Strip(0.8 * np.sin(2 * np.pi * 2 * times) + 7.0, fs, 10.0), (10.0, 15.0))
+    (row,) = draw_strip(Strip(0.8 * np.sin(2 * np.pi * 2 * times) + 7.0, fs, 10.0), (10.0, 15.0))
     attributes = Page(row).all("svg")[0][0]
     assert (attributes["width"], attributes["height"], attributes["viewbox"]) == ("125mm", "20mm", "0 0 1250 200")
     (points,) = drawn(row)
@@ -504,21 +508,21 @@ def test_gaps_and_infinities_are_not_drawn() -> None:
     """Where nothing was recorded the line breaks, and a strip of nothing is empty paper."""
     ecg = np.zeros(625)
     ecg[100:120], ecg[300], ecg[400:410] = np.nan, np.inf, -np.inf
-    (row,) = paper(Strip(ecg, 125.0, 0.0), (0.0, 5.0))
+    (row,) = draw_strip(Strip(ecg, 125.0, 0.0), (0.0, 5.0))
     assert [len(piece) for piece in drawn(row)] == [100, 180, 99, 215]
-    (row,) = paper(Strip(np.full(625, np.nan), 125.0, 0.0), (0.0, 5.0))
+    (row,) = draw_strip(Strip(np.full(625, np.nan), 125.0, 0.0), (0.0, 5.0))
     assert drawn(row) == []
-    (row,) = paper(Strip(np.zeros(1), 250.0, 0.0), (0.0, 5.0))
+    (row,) = draw_strip(Strip(np.zeros(1), 250.0, 0.0), (0.0, 5.0))
     assert [len(piece) for piece in drawn(row)] == [1]
 
 
 def test_long_and_large_strips_are_broken_and_cut() -> None:
     """Longer than 7 s goes on in the next row; beyond 3 mV is cut, which the strip says."""
-    rows = paper(Strip(np.where(np.arange(4000) == 500, 9.0, 0.0), 250.0, 60.0), (61.0, 75.0))
+    rows = draw_strip(Strip(np.where(np.arange(4000) == 500, 9.0, 0.0), 250.0, 60.0), (61.0, 75.0))
     assert [Page(row).all("svg")[0][0]["width"] for row in rows] == ["175mm", "175mm", "50mm"]
     assert sum(len(piece) for row in rows for piece in drawn(row)) == 2000 + 2  # each break is in both rows
     assert all(piece[:, 1].min() >= 0 and piece[:, 1].max() <= 600 for row in rows for piece in drawn(row))
-    assert "cut at 3 mV" in rows[0]
+    assert "drawn up to ±3 mV" in rows[0]
     assert [Page(row).all("text")[0][1].split()[0] for row in rows] == ["0:01:00.0", "0:01:07.0", "0:01:14.0"]
     edges = [a["d"] for row in rows for a, _ in Page(row).all("path") if a.get("class") == "edge"]
     assert edges == ["M250 0V600", "M250 0V600"]
@@ -575,7 +579,7 @@ def test_stress_is_drawn_down_to_the_limit(tmp_path: Path, make_predictions: Cal
     ]
     order = np.argsort([point.value for point in stress])
     ordered = [stress[i] for i in order]
-    chart = figures.rates_figure(
+    chart = figures.se_sp_figure(
         "Se and Sp under noise",
         "noise",
         [point.value for point in ordered],

@@ -33,7 +33,7 @@ from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.whole_records import RecordScans
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import TOML_NAME, load_bundle
-from ecg_shock.report.gallery import Strip, paper
+from ecg_shock.report.gallery import Strip, draw_strip
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 if sys.version_info >= (3, 11):
@@ -100,7 +100,9 @@ def bundle_of(folder: Path, data: DataConfig, name: str = "made up") -> Path:
 
 def drawn(ecg: np.ndarray, fs: float, start_s: float, window: tuple[float, float]) -> list[str]:
     """Return the traces that samples make on paper."""
-    return [re.findall(r'd="([^"]*)" class="trace"', str(row))[0] for row in paper(Strip(ecg, fs, start_s), window)]
+    return [
+        re.findall(r'd="([^"]*)" class="trace"', str(row))[0] for row in draw_strip(Strip(ecg, fs, start_s), window)
+    ]
 
 
 def wrong(predictions: Predictions) -> np.ndarray:
@@ -167,7 +169,7 @@ def test_baselines_are_fitted_on_training_patients(
     others = baseline_predictions(subsets.train, subsets.test, 0)
     tables = Tables(page).tables
     observed = {name: cells for name, *cells in tables["Observed, and lower limit by patient"][1:]}
-    less = {name: cells for name, *cells in tables["This algorithm less the other, with limits"][1:]}
+    less = {name: cells for name, *cells in tables["This algorithm minus the other, with limits"][1:]}
     names = [detector.name for detector in DETECTORS]
     assert list(observed) == ["this algorithm", *names, SVM_NAME]
     assert list(less) == [*names, SVM_NAME]
@@ -185,7 +187,7 @@ def test_baselines_are_fitted_on_training_patients(
 
 def test_stress_is_of_a_stated_part(page: str) -> None:
     """Without nstdb its noise is excluded, which is said; the other stresses are on as many windows as is told."""
-    assert "Recorded noise was excluded from the stress tests: nstdb is not there." in page
+    assert "The stress tests have no recorded noise, since nstdb was not found." in page
     rows = Tables(page).tables["Stress tests"][1:]
     assert not {"baseline wander", "electrode motion", "muscle noise"} & {row[0] for row in rows}
     assert {"none", "chest compressions (model)", "missing samples"} <= {row[0] for row in rows}
@@ -203,7 +205,7 @@ def test_seconds_left_out_add_up(review: Path, page: str) -> None:
     recorded = sum(
         r.duration_s for r in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED) if r.patient in tested
     )
-    total = Tables(page).tables["Seconds in no window"][-1]
+    total = Tables(page).tables["Excluded seconds"][-1]
     assert float(total[-1]) == pytest.approx(recorded - in_windows, abs=0.5)
 
 
@@ -246,7 +248,7 @@ def test_quick_leaves_out_and_says_so(tmp_path: Path, cache: Path, monkeypatch: 
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--quick")
     page = (model / "validation" / "report.html").read_text(encoding="utf-8")
-    assert "Other algorithms, stress tests and whole records were excluded (--quick)." in page
+    assert "Other algorithms, stress tests and whole records were skipped (--quick)." in page
     assert 'id="whole"' not in page
     assert 'id="baselines"' not in page
     assert 'id="stress"' not in page
@@ -290,9 +292,9 @@ def test_missing_recordings_are_said(tmp_path: Path, cache: Path, monkeypatch: p
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--data", tmp_path)
     page = (model / "validation" / "report.html").read_text(encoding="utf-8")
-    assert "The recordings were not there, to show the ECG of the errors." in page
-    assert "The recordings were not there to be disturbed." in page
-    assert "The recordings were not there to be scanned whole." in page
+    assert "The recordings were not found, so the ECG of the errors is not shown." in page
+    assert "The recordings were not found, so there is no stress test." in page
+    assert "The recordings were not found, so whole records were not scanned." in page
     assert 'id="whole"' not in page
     assert 'id="gallery"' not in page
     assert 'id="stress"' not in page
@@ -329,8 +331,8 @@ def test_decisions_alone(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<img" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;3" in page
-    assert "There is no ROC curve and no reliability" in page
-    assert "The predictions came without recordings" in page
+    assert "There are no ROC and reliability curves" in page
+    assert "need recordings, which do not come with predictions" in page
     assert 'id="curves"' not in page
     assert Tables(page).defined["other.csv"] == f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
     assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["source"].startswith("other.csv")
@@ -367,7 +369,7 @@ def test_real_records(tmp_path: Path, recordings_dir: Path, monkeypatch: pytest.
             seconds[line["duration_s"]] += float(line["duration_s"])
     tables = Tables(page)
     total = sum(len(signal) / 250 for signal in signals.values())
-    assert float(tables.tables["Seconds in no window"][-1][-1]) == pytest.approx(total - seconds["5.0"], abs=0.5)
+    assert float(tables.tables["Excluded seconds"][-1][-1]) == pytest.approx(total - seconds["5.0"], abs=0.5)
     lines = sorted(
         f"{name} {entry.bytes} {entry.sha256 or entry.samples_sha256}\n"
         for name, entry in load_manifest(manifest).files.items()
