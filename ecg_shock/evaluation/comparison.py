@@ -136,7 +136,11 @@ def compare(
 
 def _merge(first: Predictions, second: Predictions) -> pd.DataFrame:
     """Join both predictions by window, one row per window of `first`; other windows or labels are a ValueError."""
-    frames = [predictions.to_frame()[[*WINDOW_KEY, "patient", "aha_class", "shock"]] for predictions in (first, second)]
+    texts = dict.fromkeys(("database", "record", "lead", "patient", "aha_class"), object)
+    frames = [
+        predictions.to_frame()[[*WINDOW_KEY, "patient", "aha_class", "shock"]].astype(texts)
+        for predictions in (first, second)
+    ]
     merged = frames[0].merge(frames[1], "outer", WINDOW_KEY, suffixes=("", "_second"), indicator="found_in")
     for name, found_in in (("second", "left_only"), ("first", "right_only")):
         missing = merged[merged["found_in"] == found_in]
@@ -144,7 +148,7 @@ def _merge(first: Predictions, second: Predictions) -> pd.DataFrame:
             example = _describe_window(missing.iloc[0])
             raise ValueError(f"{len(missing)} windows are missing in the {name} predictions, such as {example}")
     for column in ("patient", "aha_class"):
-        different = merged[merged[column].astype(str) != merged[f"{column}_second"].astype(str)]
+        different = merged[merged[column] != merged[f"{column}_second"]]
         if len(different):
             window = different.iloc[0]
             raise ValueError(

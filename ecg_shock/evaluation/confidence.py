@@ -203,7 +203,7 @@ def resample_patients(counts: np.ndarray, resamples: int, rng: np.random.Generat
 def check_bootstrap(alpha: float, resamples: int) -> None:
     """Raise a ValueError unless `alpha` lies between 0 and 1 and `resamples` is at least `RESAMPLES`."""
     if resamples < RESAMPLES:
-        raise ValueError(f"resamples is {resamples!r}; allowed are {RESAMPLES} and more")
+        raise ValueError(f"resamples is {resamples!r}; allowed are {RESAMPLES} or more")
     _check_alpha(alpha)
 
 

@@ -42,7 +42,7 @@ def title(validation: Validation) -> str:
     return f"Validation of {len(validation.models)} models" if validation.models else "Validation of an algorithm"
 
 
-def evaluated(
+def describe_evaluated(
     validation: Validation, predictions: Predictions, performance: Performance, threshold: float | None
 ) -> dict[str, str]:
     """Describe what was evaluated, and on which data."""
@@ -65,7 +65,7 @@ def evaluated(
     }
 
 
-def verdict(performance: Performance) -> dict[str, Any]:
+def summarise_verdicts(performance: Performance) -> dict[str, Any]:
     """Return the verdicts for one duration, as the template shows them: a summary, and each class with a chart."""
     low = _left_end(performance)
     found = [row.verdict for row in performance.aha]
@@ -104,7 +104,7 @@ def _left_end(performance: Performance) -> float:
     return min(MAX_LEFT_END, math.floor(10 * min(value for value in found if value is not None)) / 10)
 
 
-def weaknesses(performance: Performance, predictions: Predictions) -> list[str]:
+def find_weaknesses(performance: Performance, predictions: Predictions) -> list[str]:
     """Return at most `MAX_WEAKNESSES` sentences on the weakest points, the most serious first."""
     failed = sorted((row for row in performance.aha if row.verdict == DOES_NOT_MEET), key=_shortfall, reverse=True)
     found = [_failure(row) for row in failed]
@@ -136,7 +136,7 @@ def weaknesses(performance: Performance, predictions: Predictions) -> list[str]:
     return found[:MAX_WEAKNESSES]
 
 
-def better(
+def describe_better_algorithms(
     performance: Performance, baselines: Mapping[str, Validation], comparisons: Mapping[str, Comparison]
 ) -> list[str]:
     """Return a sentence on each other algorithm with a higher balanced accuracy."""
@@ -157,7 +157,7 @@ def better(
     return sentences
 
 
-def evidence(validation: Validation, predictions: Predictions, performance: Performance) -> list[str]:
+def describe_evidence(validation: Validation, predictions: Predictions, performance: Performance) -> list[str]:
     """Return sentences on the limits of the evidence."""
     counts = "; ".join(f"{class_name(row.aha_class)} {row.rate.patients}" for row in performance.aha)
     databases = ", ".join(np.unique(predictions.database).tolist())

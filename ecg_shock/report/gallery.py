@@ -81,7 +81,7 @@ def worst_first(predictions: Predictions) -> list[int]:
     return rows[np.lexsort([key[rows] for key in keys])].tolist()
 
 
-def entry(predictions: Predictions, row: int, strip: Strip | None, threshold: float | None) -> dict[str, Any]:
+def gallery_entry(predictions: Predictions, row: int, strip: Strip | None, threshold: float | None) -> dict[str, Any]:
     """Return the values that the template shows for one window, with the ECG around it."""
     start_s, duration_s = float(predictions.start_s[row]), float(predictions.duration_s[row])
     names = {name: str(getattr(predictions, name)[row]) for name in ("database", "record", "lead", "patient", "rhythm")}

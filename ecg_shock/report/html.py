@@ -26,9 +26,16 @@ from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.evaluation.whole_records import WholeRecords
 from ecg_shock.files import write_text
 from ecg_shock.report.figures import patients_figure
-from ecg_shock.report.first_screen import better, evaluated, evidence, title, verdict, weaknesses
+from ecg_shock.report.first_screen import (
+    describe_better_algorithms,
+    describe_evaluated,
+    describe_evidence,
+    find_weaknesses,
+    summarise_verdicts,
+    title,
+)
 from ecg_shock.report.formats import printable
-from ecg_shock.report.gallery import Strip, entry, paper_grid, worst_first
+from ecg_shock.report.gallery import Strip, gallery_entry, paper_grid, worst_first
 from ecg_shock.report.sections import (
     baseline_section,
     curves_section,
@@ -157,12 +164,12 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "bac_note": BAC_NOTE,
         "level": level_of(validation),
         "performance": performance,
-        "verdict": verdict(performance),
-        "other_verdicts": [verdict(other) for other in validation.performances if other is not performance],
-        "weaknesses": weaknesses(performance, predictions),
-        "better": better(performance, content.baselines, content.comparisons),
+        "verdict": summarise_verdicts(performance),
+        "other_verdicts": [summarise_verdicts(other) for other in validation.performances if other is not performance],
+        "weaknesses": find_weaknesses(performance, predictions),
+        "better": describe_better_algorithms(performance, content.baselines, content.comparisons),
         "window_notes": list(window_notes(validation.performances)),
-        "evaluated": evaluated(validation, content.predictions, performance, threshold),
+        "evaluated": describe_evaluated(validation, content.predictions, performance, threshold),
         "not_done": _not_done(content, no_curves(predictions)),
         "curves": curves_section(predictions, performance, validation),
         "durations": durations_figure(validation.performances) if len(validation.performances) > 1 else "",
@@ -182,7 +189,8 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "whole": whole_section(content.whole_records),
         "has_gallery": content.strips is not None,
         "gallery": [
-            entry(predictions, row, content.strips(int(row_numbers[row])), threshold) for row in errors[:MAX_STRIPS]
+            gallery_entry(predictions, row, content.strips(int(row_numbers[row])), threshold)
+            for row in errors[:MAX_STRIPS]
         ]
         if content.strips
         else [],
@@ -196,7 +204,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "provenance": {
             name: value if isinstance(value, Mapping) else {"": value} for name, value in content.provenance.items()
         },
-        "evidence": evidence(validation, content.predictions, performance),
+        "evidence": describe_evidence(validation, content.predictions, performance),
     }
 
 

@@ -206,8 +206,9 @@ def event_notes(whole: WholeRecords) -> list[str]:
         "limit of false alarms per hour is Poisson's, as if they were independent; the limit by patient is from "
         "resampled patients.",
         "Each fold's alarm rule was chosen on the validation patients of its model, and evaluated on its test "
-        f"patients. Of {rules}, it is the rule with the fewest false alarms per hour among those whose sensitivity for "
-        f"events of {whole.headline_least_s:g} s or longer is within one percentage point of the best. "
+        f"patients. The candidates are {rules}; of those whose sensitivity for events of {whole.headline_least_s:g} s "
+        "or longer is within one percentage point of the best, the rule with the fewest false alarms per hour is "
+        "chosen. "
         f"{' '.join(map(_chosen, whole.choices))} Do not choose a rule from the table of other rules, which shows the "
         "test patients.",
         f"The default rule of scans and streams, {_rule(whole.fixed_rule)}, is shown for comparison, the same for all "

@@ -107,7 +107,7 @@ def test_changed_decisions_are_listed(
     ],
 )
 def test_wrong_request_is_an_error(options: tuple[str, ...], code: int, message: str, tmp_path: Path) -> None:
-    """What cannot be done is one line that says what is allowed, and no folder is made."""
+    """Errors are one line that says what is allowed, and no folder is made."""
     done = run(*options, "--out", tmp_path / "out")
     assert done.exit_code == code
     assert message in done.stderr

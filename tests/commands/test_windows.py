@@ -1,4 +1,4 @@
-"""`ecg-shock windows` counts every second once, and draws what it names."""
+"""`ecg-shock windows` counts every second once, and plots windows."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_balance_is_the_length_in_the_headers(
 def test_what_cannot_be_done_is_refused_before_reading(
     options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong option costs no minutes: nothing is prepared."""
+    """Wrong options are refused before recordings are read."""
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     done = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["windows", *options])

@@ -19,7 +19,7 @@ from ecg_shock.evaluation.predictions import Predictions
 def test_predictions_and_their_file_give_the_same_figures(
     make_predictions: Callable[..., Predictions], tmp_path: Path
 ) -> None:
-    """A file is judged as what it holds, and named by its digest."""
+    """A file gives the same results as its predictions, and is identified by its digest."""
     predictions = make_predictions(200)
     path = tmp_path / "other.csv"
     predictions.write_csv(path)
@@ -34,7 +34,7 @@ def test_predictions_and_their_file_give_the_same_figures(
 def test_threshold_decides_where_the_file_does_not(
     make_predictions: Callable[..., Predictions], tmp_path: Path
 ) -> None:
-    """A file of probabilities is evaluated by decisions at the threshold, and the figures say which one it was."""
+    """A file of probabilities is evaluated at the threshold, which the results name."""
     predictions = make_predictions(200)
     path = tmp_path / "other.csv"
     predictions.write_csv(path)
@@ -52,7 +52,7 @@ def test_threshold_decides_where_the_file_does_not(
 def test_a_folder_is_a_model(
     make_predictions: Callable[..., Predictions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder's bundles predict what is asked for, and the figures name them."""
+    """The bundles of a folder predict, and the results name them."""
     predictions = make_predictions(100)
     model = Model("m", "m", "public-v1", 0, "0" * 64, "", 10, 0.5, "")
     asked: list[Any] = []
@@ -73,7 +73,7 @@ def test_a_folder_is_a_model(
 
 
 def test_options_of_other_kinds_are_refused(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:
-    """What has no effect is not taken in silence, and what cannot be judged is named."""
+    """Options that do not apply are refused, and so are predictions that cannot be read."""
     predictions = make_predictions(20)
     path = tmp_path / "other.csv"
     predictions.write_csv(path)

@@ -1,4 +1,4 @@
-"""One command makes the whole review, and everything in it is what the parts say by themselves."""
+"""One command makes the complete report, which agrees with its separately computed parts."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class Tables(HTMLParser):
             self.defined[self._term] = self._text.strip()
 
 
-def bundle_of(folder: Path, data: DataConfig, name: str = "made up") -> Path:
-    """Let the model that comes with the package say that it was trained on other data."""
+def bundle_of(folder: Path, data: DataConfig, name: str = "synthetic") -> Path:
+    """Copy the pretrained model with a card that names other training data."""
     shutil.copytree(DEFAULT_BUNDLE, folder)
     content = tomllib.loads((folder / TOML_NAME).read_text(encoding="utf-8"))
     fold = load_split(data.split)[data.fold]
@@ -163,7 +163,7 @@ def test_gallery_holds_the_samples_of_every_error(review: Path, page: str) -> No
 def test_baselines_are_fitted_on_training_patients(
     review: Path, page: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each detector is in both tables, with the shares that it has when fitted here, and the difference to them."""
+    """Each detector is in the tables with the proportions of a separate fit, and the differences."""
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     subsets = load_subsets(DataConfig(databases=("synthetic",)))
     others = baseline_predictions(subsets.train, subsets.test, 0)
@@ -186,19 +186,19 @@ def test_baselines_are_fitted_on_training_patients(
 
 
 def test_stress_is_of_a_stated_part(page: str) -> None:
-    """Without nstdb its noise is excluded, which is said; the other stresses are on as many windows as is told."""
+    """Without nstdb there is no recorded noise, which the report says; other stresses have the stated windows."""
     assert "The stress tests have no recorded noise, since nstdb was not found." in page
     rows = Tables(page).tables["Stress tests"][1:]
     assert not {"baseline wander", "electrode motion", "muscle noise"} & {row[0] for row in rows}
     assert {"none", "chest compressions (model)", "missing samples"} <= {row[0] for row in rows}
-    told = re.search(r"(\d+) of \d+ windows of 5 s: at most \d of each patient", page)
-    assert told is not None
+    stated = re.search(r"(\d+) of \d+ windows of 5 s were drawn: at most \d of each patient", page)
+    assert stated is not None
     for row in rows:
-        assert int(row[2].split("/")[1]) + int(row[5].split("/")[1]) == int(told[1])
+        assert int(row[2].split("/")[1]) + int(row[5].split("/")[1]) == int(stated[1])
 
 
 def test_seconds_left_out_add_up(review: Path, page: str) -> None:
-    """What is in windows and what is not is all that was recorded of the tested patients."""
+    """Windows and excluded segments add up to the recordings of the test patients."""
     predictions = Predictions.read_csv(review / "predictions.csv")
     in_windows = 5.0 * (predictions.duration_s == 5.0).sum()
     tested = load_split("synthetic-v1")[0].test
@@ -243,7 +243,7 @@ def test_provenance_is_what_lies_there(review: Path, page: str) -> None:
 
 
 def test_quick_leaves_out_and_says_so(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither other algorithms, stress nor whole records, and the gallery still; two runs make equal files."""
+    """The quick report has the gallery only, and two runs write equal files."""
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--quick")
@@ -260,7 +260,7 @@ def test_quick_leaves_out_and_says_so(tmp_path: Path, cache: Path, monkeypatch: 
 def test_each_recording_is_read_once_and_held_alone(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the tested and the validation patients, for the gallery, stress and whole records together."""
+    """Each recording of test and validation patients is read once."""
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(cache))
     read: list[str] = []
     alive: list[weakref.ref[Recording]] = []
