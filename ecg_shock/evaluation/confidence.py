@@ -216,7 +216,7 @@ def _check_counts_by_patient(correct: np.ndarray, windows: np.ndarray) -> tuple[
             "allowed is (n_patients,) or (n_patients, n_proportions) for both"
         )
     if (correct < 0).any() or (correct > windows).any():
-        raise ValueError("every patient's correct windows must lie between 0 and the patient's windows")
+        raise ValueError("every count in correct must be between 0 and the same patient's count in windows")
     if (windows.sum(axis=0) == 0).any():
         raise ValueError("a proportion without windows has no limit and no design effect; exclude it")
     return (correct, windows) if correct.ndim == 2 else (correct[:, np.newaxis], windows[:, np.newaxis])

@@ -59,11 +59,11 @@ from ecg_shock.evaluation.reference import (
 )
 from ecg_shock.inference.scanning import Scan, ShockableEpisode
 
-# How far from an alarm's time a shockable or intermediate segment explains it. It is the guard of cudb, the widest of
-# our manifests: where the onset of VF was annotated is this uncertain.
+# An alarm is not false if a shockable or intermediate segment is within this time. It is the guard time of cudb, the
+# longest in our manifests, since the annotated onset of VF is this uncertain.
 TOLERANCE_S = 5.0
-# Lengths from which on events are counted. An alarm at 5 of 8 windows of 5 s, a second apart, needs 9 s to rest on
-# windows that are whole within the event, so that the headline is events of 10 s and more.
+# Minimum lengths of the counted events. Five windows of 5 s, in steps of 1 s, cover 9 s: the shortest event that
+# fills all windows of an alarm at 5 of 8; so the headline is for events of 10 s or longer.
 MIN_LENGTHS_S = (0.0, 5.0, 10.0, 20.0)
 HEADLINE_MIN_S = 10.0
 

@@ -167,7 +167,7 @@ class Predictions:
             object.__setattr__(self, name, values.astype(column.dtype, copy=False))
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"the columns differ in length: {lengths}")
+            raise ValueError(f"the columns differ in length: {lengths}; give one value per window")
         faults = _find_faults(self.to_frame())
         if faults:
             raise ValueError(_list_faults("row", faults))
@@ -466,7 +466,7 @@ def _parse(header: list[str], rows: Mapping[int, Sequence[str]], faults: dict[in
     table = table.assign(**{name: default for name, default in _DEFAULTS.items() if name not in table})
     rhythm, aha_class = table["rhythm"], table["aha_class"]
     for line in table.index[(rhythm == "") & (aha_class == "")]:
-        faults.setdefault(line, "there is neither a rhythm nor an aha_class")
+        faults.setdefault(line, "there is neither a rhythm nor an aha_class; give at least one")
     for line, name in rhythm[(aha_class == "") & rhythm.isin(list(_SPLIT_RHYTHMS))].items():
         faults.setdefault(
             line,

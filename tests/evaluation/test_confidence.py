@@ -160,8 +160,8 @@ def test_bootstrap_ends() -> None:
     [
         ([1, 2], [3], {}, "shape"),
         ([[[1]]], [[[1]]], {}, "shape"),
-        ([4], [3], {}, "between 0 and the patient's windows"),
-        ([-1], [3], {}, "between 0 and the patient's windows"),
+        ([4], [3], {}, "between 0 and the same patient's count"),
+        ([-1], [3], {}, "between 0 and the same patient's count"),
         ([], [], {}, "without windows"),
         ([[1, 0]], [[1, 0]], {}, "without windows"),
         ([1], [1], {"resamples": 100}, "resamples is 100"),
