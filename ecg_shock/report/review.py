@@ -194,7 +194,7 @@ def _stress_test(evaluation: EvaluationSet, duration_s: float) -> tuple[StressTe
     stresses = standard_stresses(evaluation.folder)
     if not _has_noise(evaluation.folder):
         stresses = tuple(stress for stress in stresses if stress.stress not in RECORDED_NOISE.values())
-    of_fold = f" of fold {fold}, with its model only" if len(evaluation.bundles) > 1 else ""
+    of_fold = f" of fold {fold}, with its model only," if len(evaluation.bundles) > 1 else ""
     note = (
         f"{len(drawn)} of {len(windows)} windows of {duration_s:g} s{of_fold} were drawn: at most {max_per_group} of "
         f"each patient and AHA class, seed {STRESS_SEED}, without fine VF and other VT. Each is filtered and predicted "

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ecg_shock.inference.streaming import AlarmRule
 
 QUALITY_NOTE = (
-    "The limits of the rule for unusable strips were set so that it accepts the clear VF and VT of all patients of "
-    "vfdb, cudb and mitdb, including the test patients; on these databases, that is not a result."
+    "The limits of the rule for unusable strips were set so that it accepts all clear VF and VT of vfdb, cudb and "
+    "mitdb, including that of the test patients. That it refuses none of theirs is by design, and not a finding."
 )
 
 # The columns of the tables: heading, and the function that makes the cell
@@ -156,7 +156,7 @@ def event_tables(whole: WholeRecords) -> list[Table]:
         Table.from_rows(f"Whole records: events of shockable rhythm, {alarm}", lengths, DETECTED),
         Table.from_rows(f"Whole records: false alarms in nonshockable time, {alarm}", groups, FALSE_ALARMS),
         Table.from_rows(f"Whole records: seconds until the alarm, {alarm_words(whole)}", groups, DELAYS),
-        Table.from_rows(f"Whole records: time, {alarm}", groups, TIMES),
+        Table.from_rows(f"Whole records: hours and results by time, {alarm}", groups, TIMES),
         Table("Whole records: other alarm rules on the same windows", rule_header, rules),
         Table("Whole records: alarm rules on the validation patients", ("Fold", *rule_header), tuple(choices)),
     ]

@@ -312,7 +312,7 @@ def test_folds_are_pooled(tmp_path: Path, cache: Path, monkeypatch: pytest.Monke
     assert set(predictions.fold.tolist()) == {0, 1}
     assert page.count('<li data-kind="') == len(wrong(predictions))
     assert "was evaluated on other windows" not in page
-    assert "windows of 5 s of fold 0, with its model alone" in page
+    assert "windows of 5 s of fold 0, with its model only, were drawn" in page
     split = load_split("synthetic-v1")
     both = EvaluationSet(tuple(load_bundle(tmp_path / f"fold-{fold}" / "bundle") for fold in (0, 1)))
     records = {f"synthetic/{entry.record}" for entry in both.excluded(5.0)}
