@@ -99,7 +99,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.
     with locked(folder):
         done = CliRunner().invoke(app, ["tune", "quickstart", "--out", str(folder)])
     assert done.exit_code == 1
-    assert done.stderr == f"error: another run works in {folder}; wait for it or choose another folder with --out\n"
+    assert done.stderr == f"error: another run is using {folder}; wait for it, or choose another folder with --out\n"
     assert [file.name for file in folder.iterdir()] == [".lock"]
 
 
