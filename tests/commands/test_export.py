@@ -100,7 +100,7 @@ def test_changed_decisions_are_listed(
     ("options", "code", "message"),
     [
         (("--to", "tflite"), 1, "to='tflite' is not known; choose one of litert, litert-int8, onnx"),
-        (("nowhere", "--to", "litert"), 1, "nowhere is no bundle"),
+        (("nowhere", "--to", "litert"), 1, "nowhere is not a bundle"),
         ((), 2, "Missing option '--to'"),
     ],
 )

@@ -146,7 +146,7 @@ def test_bundles_that_cannot_be_pooled_are_refused(run_folder: Path, tmp_path: P
         (["--filters", "20,x"], "'20,x' is no list of integers"),
         (["--filters", "4,4,4"], "differ in length"),
         (["--sampler", "magic"], "magic"),
-        (["--like", "nowhere"], "is no bundle"),
+        (["--like", "nowhere"], "is not a bundle"),
     ],
 )
 def test_wrong_options_are_one_line(
