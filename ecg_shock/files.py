@@ -29,7 +29,7 @@ GIT_TIMEOUT_S = 10
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` at the end of the `with` chunk, once it is on disk.
+    """Open a temporary file that replaces `path` at the end of the `with` block, once it is on disk.
 
     After an error `path` is unchanged.
     """

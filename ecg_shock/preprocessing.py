@@ -283,7 +283,7 @@ def preprocess_strips(strips: np.ndarray, fs: float, preprocessing: Preprocessin
 
 
 def is_valid(signal: np.ndarray) -> np.ndarray:
-    """Return which samples are valid: finite and at most 10 V.
+    """Return which samples are valid: finite and within ±10 V.
 
     Parameters
     ----------

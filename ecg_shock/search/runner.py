@@ -245,7 +245,7 @@ def _run_worker(
         if failures == MAX_CONSECUTIVE_FAILURES:
             raise WorkerError(
                 f"{failures} trainings in a row failed, the last one with {message['error']!r}; see error.txt in the "
-                f"folders of {folder / phase}. Fix the cause and run the same command again to continue after them."
+                f"folders of {folder / phase}. Fix the cause and run the same command again to continue."
             )
 
     def give_up(name: str, reason: str) -> None:

@@ -87,10 +87,9 @@ def supervise(
         if crashes < MAX_CRASHES:
             continue
         if not messages:
-            raise WorkerError(
-                f"the worker process crashed {crashes} times before it began a trial (exit code {code}). "
-                f"{log} ends with:\n{_tail(log)}"
-            )
+            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            message = f"the worker process crashed {crashes} times before it began a trial (exit code {code})"
+            raise WorkerError("\n".join([f"{message}. {log} ends with:", *tail]))
         trial, reason = messages[-1]["trial"], f"the process crashed {crashes} times in this trial (exit code {code})"
         on_give_up(trial, reason)
         crashes = 0
@@ -154,7 +153,3 @@ def _stop_on_interrupt(request: IO[bytes]) -> Iterator[threading.Event]:
         yield requested
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:])

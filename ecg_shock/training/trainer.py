@@ -368,7 +368,7 @@ def read_result(folder: Path) -> TrainingResult:
     """
     path = Path(folder) / CHECKPOINT_NAME
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, which holds the trained weights; delete {folder} to train again")
+        raise FileNotFoundError(f"{path} is missing, so there are no trained weights; delete {folder} to train again")
     checkpoint = load_checkpoint(path)
     found = checkpoint.run.get("format")
     if found != CHECKPOINT_FORMAT:
