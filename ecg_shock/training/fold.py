@@ -138,7 +138,7 @@ def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
         return f"network and training are those of {base.name}, chosen without the test patients"
     return (
         f"network and training are those of {base.name}, which was trained or selected on {shared} of this fold's "
-        f"{len(tested)} test patients: the result is optimistic by that choice"
+        f"{len(tested)} test patients: the result is optimistic because of that choice"
     )
 
 

@@ -128,7 +128,7 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 
 
 def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
-    """Return τ, the root of the ratio of the gradient's second moments, of uniform over importance sampling.
+    """Return the gain τ, where τ² is the gradient's second moment with uniform sampling over that with this sampler.
 
     The windows are drawn from `sampling_distribution` without a floor. The gain τ ≥ 1 is √(mean s²) / mean s for "ras",
     as in [1]_; √(mean s²) divided by the mean of the groups' root mean squares for "class"; and 1 for "uniform", or if

@@ -172,7 +172,7 @@ def test_card_says_whether_test_patients_had_a_part_in_the_choice(run_folder: Pa
         assert expected in card.selection
     shared = len({*given.card.patients.train, *given.card.patients.validation} & {*card.patients.test})
     assert shared > 0
-    assert f"with {shared} of this fold's {len(card.patients.test)} test patients" in card.selection
+    assert f"on {shared} of this fold's {len(card.patients.test)} test patients" in card.selection
 
 
 def test_synthetic_patients_are_not_counted_with_real_ones(tmp_path: Path) -> None:
