@@ -423,8 +423,9 @@ def _strip_filter(
 ) -> tuple[int, int, int, slice | np.ndarray, np.ndarray, np.ndarray]:
     """Return what `preprocess_strips` needs for strips of n samples.
 
-    The values are the length of the lead-in in samples, the index of the strip's first sample at 125 Hz, the number of
-    samples at 125 Hz up to its end, `_newest_and_weights` of these, and the frequency response of the band-pass.
+    These are the length of the lead-in in samples, the index of the strip's first sample at 125 Hz, the number of
+    samples at 125 Hz up to the strip's end, for each of these the newest input and the weights of the inputs, and the
+    frequency response of the band-pass.
     """
     up, down = _ratio(fs)
     lead_in = min(round(WARM_UP_S * fs), n)

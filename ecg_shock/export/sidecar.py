@@ -346,7 +346,7 @@ def _golden_vectors(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golde
 
 
 def _golden_samples(n: int, fs: float) -> int:
-    """Return a number of raw samples, longer than a window of n samples, after which the C code gives advice."""
+    """Return a number of raw samples, for a warm-up and a window of n, at whose end the C code gives advice."""
     up, down = rate_ratio(fs)
     for filtered in count(n + round(WARM_UP_S * FS), DEFAULT_STEP):
         samples = filtered * down // up

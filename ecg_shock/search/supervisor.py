@@ -57,7 +57,7 @@ def supervise(
         process is killed and the exception is passed on.
     on_give_up : callable
         Called with the name of a trial and a reason after the process has crashed `MAX_CRASHES` times in that trial
-        without progress. It must prevent that the trial is started again.
+        without progress. It must prevent the trial from being started again.
 
     Raises
     ------

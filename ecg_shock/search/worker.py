@@ -42,7 +42,7 @@ MAX_ERROR_LENGTH = 300
 
 
 class Stopped(BaseException):
-    """The supervisor asked the worker to stop. Not an Exception, which would count as a failed trial."""
+    """The supervisor asked the worker to stop. An Exception would count as a failed trial."""
 
 
 class Recycled(BaseException):
@@ -50,7 +50,7 @@ class Recycled(BaseException):
 
 
 class MachineError(BaseException):
-    """The machine failed, not the network. Not an Exception, which Keras Tuner would record as a failed trial."""
+    """The machine failed, not the network. Keras Tuner would record an Exception as a failed trial."""
 
 
 class SupervisorConnection:

@@ -43,7 +43,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint in a file, which is an ``.npz`` of arrays and JSON without pickles."""
+    """Write a checkpoint as an ``.npz`` of arrays and JSON without pickles, in place of an older one."""
     arrays: dict[str, Any] = {
         "run": np.array(json.dumps(checkpoint.run)),
         "history": np.array(json.dumps(checkpoint.history)),

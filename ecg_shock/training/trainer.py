@@ -245,7 +245,7 @@ def train(
     spec : CnnSpec
         The network.
     training, validation : Examples
-        Windows to train on, and windows of other patients to choose the epoch by. Both need both classes.
+        Windows to train on, and windows of other patients to choose the epoch by. Each set needs both classes.
     config : TrainingConfig
         The settings.
     folder : pathlib.Path
