@@ -110,7 +110,7 @@ def test_unusable_strip_says_why(tmp_path: Path) -> None:
         (("--start", "inf"), "is not within the recording"),
         (("--lead", "V5"), "has no leads ['V5']; choose from ['1', '2']"),
         (("--length", "1"), "allowed are 2 to 10 s"),
-        (("--model", "nowhere"), "nowhere is no bundle"),
+        (("--model", "nowhere"), "nowhere is not a bundle"),
     ],
 )
 def test_wrong_request_is_an_error(options: tuple[str, ...], message: str, recording: tuple[Path, np.ndarray]) -> None:
