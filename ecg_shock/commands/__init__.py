@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-Lead = Annotated[str | None, typer.Option(help="Name of the lead.", show_default="the first one")]
+Lead = Annotated[
+    str | None,
+    typer.Option(help="Name of the lead.", show_default="the first that is an ECG by its name, or the only one"),
+]
 Fs = Annotated[
     float | None, typer.Option(help="Sampling rate in Hz; CSV and NumPy files do not say.", show_default=False)
 ]

@@ -27,7 +27,7 @@ def scan(
         Path,
         typer.Argument(
             metavar="RECORD",
-            help="A recording: a WFDB record, .edf, .csv or .npy; or a fetched record by its name, such as vfdb/426.",
+            help="A recording: a WFDB record, .edf, .bdf, .csv or .npy; or a fetched record by name, such as vfdb/426.",
         ),
     ],
     lead: Lead = None,

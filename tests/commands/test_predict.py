@@ -83,7 +83,7 @@ def test_verdict_follows_the_threshold(
     text = (folder / "bundle.toml").read_text(encoding="utf-8")
     text = re.sub("^threshold = .*$", f"threshold = {threshold!r}", text, count=1, flags=re.MULTILINE)
     (folder / "bundle.toml").write_text(text, encoding="utf-8")
-    result = run(path, "--model", folder)
+    result = run(path, "--model", folder, "--lead", "1")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == verdict
     assert f"probability  {probability:.3f} of shockable; a shock from {threshold:g} on" in result.stdout
@@ -106,11 +106,12 @@ def test_unusable_strip_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--start", "17"), "a strip from 17 s of 5 s is not within the recording, of 20 s"),
-        (("--start", "inf"), "is not within the recording"),
+        (("--lead", "1", "--start", "17"), "a strip from 17 s of 5 s is not within the recording, of 20 s"),
+        (("--lead", "1", "--start", "inf"), "is not within the recording"),
         (("--lead", "V5"), "has no leads ['V5']; choose from ['1', '2']"),
-        (("--length", "1"), "allowed are 2 to 10 s"),
-        (("--model", "nowhere"), "nowhere is no bundle"),
+        ((), "no name says which lead is the ECG; choose with leads= (--lead) from ['1', '2']"),
+        (("--lead", "1", "--length", "1"), "allowed are 2 to 10 s"),
+        (("--lead", "1", "--model", "nowhere"), "nowhere is no bundle"),
     ],
 )
 def test_wrong_request_is_an_error(options: tuple[str, ...], message: str, recording: tuple[Path, np.ndarray]) -> None:
