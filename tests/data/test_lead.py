@@ -132,3 +132,38 @@ def test_real_records(recordings_dir: Path, name: str) -> None:
     np.testing.assert_array_equal(
         np.concatenate(list(open_lead(recordings_dir / name).pieces())), read_record(recordings_dir / name).signal[:, 0]
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (("EEG C3-M2", "EOG-L", "ECG II"), "ECG II"),
+        (("EEG (C3-M2)", "ECG"), "ECG"),
+        (("ECG", "ECG-2"), "ECG"),
+        (("MLII", "V5"), "MLII"),
+        (("V5", "MLII"), "V5"),
+        (("ABP", "PLETH", "RESP", "MCL1"), "MCL1"),
+        (("Chin EMG", "EOG V", "lead I"), "lead I"),
+        (("i", "ii", "avr"), "i"),
+        (("mod.V1", "D3"), "mod.V1"),
+        (("EEG Fpz-Cz", "EEG EKG-Ref"), "EEG EKG-Ref"),
+        (("F3-A2", "ekg1"), "ekg1"),
+        (("anything",), "anything"),
+        (("1", "2"), None),
+        (("lead0", "lead1"), None),
+        (("EEG C3",), None),
+        (("EEG C3", "Position"), None),
+        (("Pleth", "unnamed"), None),
+    ],
+)
+def test_lead_is_the_first_ecg_by_its_name(names: tuple[str, ...], chosen: str | None) -> None:
+    """Of one lead or several; where no name tells, the error lists them and says how to choose."""
+    recording = Recording(np.zeros((2000, len(names))) + np.arange(len(names)), fs=250.0, leads=names)
+    if chosen is None:
+        for choose in (lambda: open_lead(recording), lambda: recording.strip(0, 5)):
+            with pytest.raises(ValueError, match=r"no name says which lead is the ECG; choose with leads= \(--lead\)"):
+                choose()
+        return
+    assert open_lead(recording).lead == chosen
+    assert recording.strip(1, 5).leads == open_lead(recording).strip(1, 5).leads == (chosen,)
+    assert (recording.strip(1, 5).signal == names.index(chosen)).all()
