@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,10 @@ logger = logging.getLogger(__name__)
 
 WHAT_TO_DO = "Compare it with its source, and copy or download it again."
 
-# Other spellings that have one meaning. "MV" is a megavolt, and so is not among them.
-SPELLINGS = {"uv": "uV", "UV": "uV", "Uv": "uV", "\u00b5v": "uV", "\u03bcv": "uV", "mv": "mV", "v": "V"}
+# Spellings of voltages, in lower case and with u for the micro signs. "mcV" is left to the caller, and so is "MV",
+# which would be a megavolt.
+SPELLING = re.compile(r"(milli|micro|nano|[mun])?[ -]?v(?:olts?)?")
+MV_PER_PREFIX = {"": 1e3, "m": 1.0, "milli": 1.0, "u": 1e-3, "micro": 1e-3, "n": 1e-6, "nano": 1e-6}
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,15 @@ def mv_per_unit(unit: str, units: str | None = None) -> float | None:
     `units`, what the caller says, stands in where the file gives no unit, or what may be a voltage in a spelling that
     is not known, such as "mcV".
     """
-    unit = SPELLINGS.get(unit, unit)
-    if unit in MV_PER_UNIT:
-        return MV_PER_UNIT[unit]
+    spelling = SPELLING.fullmatch(unit.lower().replace("\u00b5", "u").replace("\u03bc", "u"))
+    if spelling and not (spelling[1] == "m" and unit[0] == "M"):
+        return MV_PER_PREFIX[spelling[1] or ""]
     return MV_PER_UNIT[units] if units is not None and may_be_voltage(unit) else None
 
 
 def may_be_voltage(unit: str) -> bool:
     """Say whether a unit is missing, or unknown but no more than a spelling of a voltage."""
-    return unit == "" or unit.lower().endswith(("v", "volt", "volts"))
+    return unit == "" or re.fullmatch(r"[^\W\d_]{0,5}\.?v(olts?)?", unit.lower()) is not None
 
 
 def choose_channels(file: SignalFile, leads: Sequence[str] | None) -> list[int]:
@@ -150,9 +153,9 @@ def _check_channel(file: SignalFile, i: int) -> None:
     if channel.mv_per_unit is not None:
         return
     if may_be_voltage(channel.unit):
-        what = f"the unit {quoted(channel.unit)}, which is not known," if channel.unit else "no unit"
+        what = f"in {quoted(channel.unit)}, a unit that is not known" if channel.unit else "no unit"
         raise ValueError(
-            f"{file.path} gives {quoted(channel.name)} {what} in its header; say it with units= (--units), such as 'uV'"
+            f"{file.path} gives {quoted(channel.name)} {what}; say the unit with units= (--units), such as 'uV'"
         )
     channels = [f"{c.name} in {c.unit or 'no unit'}" for c in file.channels]
     raise ValueError(f"{file.path} has the channels {listed(channels)}; ECG leads have to be in {tuple(MV_PER_UNIT)}")
@@ -205,7 +208,7 @@ def choose_leads(path: Path, names: Sequence[str], leads: Sequence[str] | None) 
 def to_float32(path: Path, mv: np.ndarray) -> np.ndarray:
     """Return a signal in mV as float32; raise ValueError if it has infinite values."""
     with np.errstate(over="ignore"):
-        mv = mv.astype(np.float32)
+        mv = mv.astype(np.float32, copy=False)
     if np.isinf(mv).any():
         raise ValueError(f"{path} holds infinite values; save missing samples as NaN, and check the unit")
     return mv

@@ -16,7 +16,7 @@ MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "\u00b5V": 1e-3, "\u03bcV": 1e-3, "V": 1e3
 # Words of a label, in lower case, that name an ECG lead: standard, modified (MLII, MCL1, ML5), bipolar chest leads
 # (CM5, CC5), and leads as French and Spanish recorders number them (D2). So does a word that holds "ecg" or "ekg".
 ECG_WORD = re.compile(
-    r"i|ii|iii|d(i|ii|iii|[1-4])|av[rlf]|v[1-9xyz]?|v[1-9][rl]|ml(i|ii|iii|[1-6])|mv[1-6]|mcl[1-6]|c[mcsbrh][1-7]"
+    r"i|ii|iii|d(i|ii|iii|[1-4])|av[rlf]|v[1-9xyz]?|v[1-9][rl]|ml(i|ii|iii|[1-6])|mv[1-6]|mcl[1-6]|c[bcmrs][1-7]"
 )
 # What begins a word of another signal's label, in lower case: "Airflow" is no ECG, and neither is "EOG V".
 OTHER_SIGNALS = (

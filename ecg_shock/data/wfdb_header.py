@@ -24,7 +24,7 @@ DEFAULT_GAIN = 200.0
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _WHOLE = r"[-+]?\d{1,18}(?:\.0*)?"  # some writers put 1024.0
-_NAME = re.compile(r"([^\s/\\]+)(?:/(\d{1,18}))?")
+_NAME = re.compile(r"\S+?(?:/(\d{1,18}))?")
 _RATE = re.compile(rf"({_NUMBER})(?:/{_NUMBER}(?:\({_NUMBER}\))?)?")
 _FORMAT = re.compile(r"(\d{1,9})(?:x(\d{1,18}))?(?::(\d{1,18}))?(?:\+(\d{1,18}))?")
 _GAIN = re.compile(rf"({_NUMBER}|[-+]?(?:nan|inf|infinity))(?:\(({_WHOLE})\))?(?:/(\S+))?", re.IGNORECASE)
@@ -99,11 +99,8 @@ def read_header(path: Path) -> Header:
     lines = _lines(path)
     record = lines[0].split()
     try:
-        name = _NAME.fullmatch(record[0])
-        if not name:
-            raise ValueError(f"{quoted(record[0])} stands where the name of the record belongs")
         if len(record) < 2 or not re.fullmatch(r"\d{1,18}", record[1]):
-            raise ValueError("after the name of the record belongs the number of signals")
+            raise ValueError("the number of signals belongs after the name of the record, which has no spaces")
         fs: float = DEFAULT_FS
         if len(record) > 2:
             rate = _RATE.fullmatch(record[2])
@@ -113,7 +110,7 @@ def read_header(path: Path) -> Header:
                     "such as 249.97"
                 )
             fs = int(rate[1]) if re.fullmatch(r"\d{1,15}", rate[1]) else float(rate[1])
-        if len(record) > 3 and not re.fullmatch(r"\d{1,18}", record[3]):
+        if len(record) > 3 and not re.fullmatch(r"\d{1,18}(?:\.0*)?", record[3]):
             raise ValueError(
                 f"{quoted(record[3])} stands where the number of samples belongs; write a whole number, 0 if it is not "
                 "known, before time and date"
@@ -121,11 +118,12 @@ def read_header(path: Path) -> Header:
     except ValueError as error:
         raise _refusal(path, lines[0], error) from None
     # What follows are time and date, which databases write in many ways and nothing here needs.
-    n_signals, n_frames = int(record[1]), int(record[3]) if len(record) > 3 else 0
-    if name[2] is not None:
+    n_signals, n_frames = int(record[1]), int(record[3].partition(".")[0]) if len(record) > 3 else 0
+    name = _NAME.fullmatch(record[0])
+    if name and name[1] is not None:
         segments = tuple(_segment(path, line) for line in lines[1:])
-        if not segments or len(segments) != int(name[2]):
-            raise ValueError(f"{path} promises {int(name[2])} segments and lists {len(segments)}. {WHAT_TO_DO}")
+        if not segments or len(segments) != int(name[1]):
+            raise ValueError(f"{path} promises {int(name[1])} segments and lists {len(segments)}. {WHAT_TO_DO}")
         return Header(n_signals, fs, len(record) > 2, n_frames, segments=segments)
     if n_signals == 0 or n_signals != len(lines) - 1:
         raise ValueError(f"{path} promises {n_signals} signals and describes {len(lines) - 1}. {WHAT_TO_DO}")
@@ -138,7 +136,7 @@ def _lines(path: Path) -> list[str]:
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"{path} has {size} bytes, too many for a WFDB header. {WHAT_TO_DO}")
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip(b"\0")
     lines = [line.strip() for line in content.splitlines()]
     lines = [line for line in lines if line and not line.startswith(b"#")]
     if not lines:
@@ -154,7 +152,7 @@ def _decode(line: bytes) -> str:
 
 
 def _refusal(path: Path, line: str, cause: Exception) -> ValueError:
-    return ValueError(f"{path} cannot be read as a WFDB header, because in the line {quoted(line, 100)} {cause}")
+    return ValueError(f"{path} cannot be read as a WFDB header: in the line {quoted(line, 100)}, {cause}")
 
 
 def _in_folder(path: Path, name: str) -> str:
@@ -188,7 +186,8 @@ def _signal(path: Path, line: str) -> SignalLine:
     try:
         fmt = _FORMAT.fullmatch(fields[1]) if len(fields) > 1 else None
         if not fmt:
-            raise ValueError("there is no format of the signal file after its name, such as 16 or 212")
+            what = f"{quoted(fields[1])} stands" if len(fields) > 1 else "nothing stands"
+            raise ValueError(f"{what} where the format of the signal file belongs; write a number such as 16 or 212")
         gain = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
         if len(fields) > 2 and not gain:
             raise ValueError(

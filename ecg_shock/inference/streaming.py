@@ -29,6 +29,7 @@ MAX_AHEAD_S = 3600.0  # times that leap further ahead are no gap
 MAX_BEHIND_S = 60.0  # times that leap further back are no packet that comes late or twice: the clock was put back,
 MAX_LATE_S = 2.0  # as it was if so many seconds of packets in a row seem to come late
 SUMMER_TIME_S = 3600.0  # a leap of exactly this is no gap of an hour
+MAX_SURPLUS, MAX_SURPLUS_S = 0.05, 1.0  # more samples than the clock has time for are of another rate than fs
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,7 @@ class Stream:
         self._clock_start_s: float | None = None  # what the clock said at the first sample
         self._change_s = 0.0  # by how much that was changed last
         self._late_s = 0.0  # length of the packets in a row that seem to come late
+        self._surplus = 0  # samples that were dropped of others
 
     @property
     def state(self) -> str:
@@ -304,7 +306,8 @@ class Stream:
         TypeError
             If the samples are no array of real numbers, or the time is no number.
         ValueError
-            If their shape is not (n,), or the time is not finite or over an hour ahead. Nothing is taken then.
+            If their shape is not (n,), the time is not finite or over an hour ahead, or the times do not fit `fs`.
+            Nothing is taken then.
         """
         mv = real_numbers(samples)
         if mv.ndim != 1:
@@ -345,6 +348,13 @@ class Stream:
                 samples = round(ahead_s * self.fs)
         if abs(ahead_s) <= CLOCK_TOLERANCE_S:
             return mv
+        if -len(mv) < samples < 0:
+            self._surplus -= samples
+            if self._surplus > MAX_SURPLUS * self._received + MAX_SURPLUS_S * self.fs:
+                raise ValueError(
+                    f"more samples come than the times at_s have room for at fs={self.fs:g} Hz, {self._surplus} of "
+                    f"{self._received + self._surplus} until now. Begin a new Stream with the true rate."
+                )
         return np.concatenate([np.full(samples, np.nan), mv]) if samples > 0 else mv[-samples:]
 
     def _change_clock(self, change_s: float, ahead_s: float) -> float:

@@ -113,11 +113,11 @@ def test_number_of_records_that_is_not_known(tmp_path: Path, caplog: pytest.LogC
             read_record(write(tmp_path / "a.edf", {"data": ECG}, records=records))
 
 
-@pytest.mark.parametrize("unit", ["", "mcV", ".V", "MV", "microV"])
+@pytest.mark.parametrize("unit", ["", "mcV", ".V", "MV", "Mv"])
 def test_unit_that_the_header_does_not_say(unit: str, tmp_path: Path) -> None:
     """The caller says it, and is asked to; a unit that is known may not be contradicted, and % is none."""
     path = write(tmp_path / "a.edf", {"data": ECG, "unit": unit}, {"data": ECG, "unit": "%", "label": "SpO2"})
-    with pytest.raises(ValueError, match=r"say it with units= \(--units\)"):
+    with pytest.raises(ValueError, match=r"say the unit with units= \(--units\)"):
         read_record(path)
     recording = read_record(path, units="uV")
     assert recording.leads == ("ECG",)
@@ -129,7 +129,10 @@ def test_unit_that_the_header_does_not_say(unit: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("unit", "mv"),
-    [("uV", 1e-3), ("uv", 1e-3), ("mv", 1), ("V", 1e3), ("\u00b5V", 1e-3), ("\u03bcV", 1e-3), (b"\xb5V", 1e-3)],
+    [
+        *(("uV", 1e-3), ("uv", 1e-3), ("mv", 1), ("V", 1e3), ("\u00b5V", 1e-3), ("\u03bcV", 1e-3), (b"\xb5V", 1e-3)),
+        *(("Volt", 1e3), ("MicroV", 1e-3), ("nV", 1e-6)),
+    ],
 )
 def test_unit_of_one_meaning(unit: str | bytes, mv: float, tmp_path: Path) -> None:
     """Spellings in UTF-8, Latin-1 and lower case are known, and may not be contradicted."""

@@ -209,6 +209,19 @@ def test_clock_that_is_changed_makes_no_gap(
     assert f"put {'forward' if change_s > 0 else 'back'} by {round(abs(change_s))}." in record.getMessage()
 
 
+@pytest.mark.parametrize("true_fs", [300, 360, 500, 1000])
+def test_rate_that_the_clock_contradicts(advisor, recording, true_fs: int) -> None:
+    """A stream of another rate than `fs` says is refused within seconds, rather than cut to fit."""
+    stream = Stream(250.0, model=advisor)
+
+    def push(seconds: int) -> None:
+        for i in range(seconds):
+            stream.push(recording.signal[:true_fs, 0].astype(float), at_s=float(i))
+
+    with pytest.raises(ValueError, match="fs=250 Hz"):
+        push(10)
+
+
 def test_single_time_that_is_wrong(advisor, recording) -> None:
     """A packet with a time of another year is taken, and so are those that follow by the clock as it was."""
     stream = Stream(recording.fs, model=advisor)
