@@ -138,7 +138,9 @@ def _read_marks(path: Path, annotator: str, fs: float, end_s: float) -> list[_Ma
     _check_end(file)
     with reading(file, "WFDB annotations"):
         found = wfdb.rdann(str(path.absolute()), annotator)
-        times_s = found.sample / (found.fs or fs)
+        # Without a rate of its own in the file, the library takes that of the header, which it may have misread.
+        own = found.fs if b"## time resolution: " in file.read_bytes() else None
+        times_s = found.sample / (own or fs)
         marks = [
             _Mark(float(time_s), str(symbol), int(subtype), text.rstrip("\0").strip())
             for time_s, symbol, subtype, text in zip(times_s, found.symbol, found.subtype, found.aux_note, strict=True)

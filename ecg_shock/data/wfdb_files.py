@@ -89,20 +89,20 @@ class _Record(WfdbFile):
 
     def __init__(self, path: Path, header: Header, units: str | None) -> None:
         self.path, self.header, self.frame_rate = path, header, float(header.fs)
-        problems: dict[str, tuple[int, Exception | None]] = {}
+        files: dict[str, tuple[int, Exception | None]] = {}  # frames of each, and what hinders reading it
         for name in dict.fromkeys(signal.file for signal in header.signals):
             try:
-                problems[name] = _frames(path, header, name), None
+                files[name] = _frames(path, header, name), None
             except (OSError, ValueError) as error:
-                problems[name] = header.n_frames, error
+                files[name] = header.n_frames, error
         self.channels = tuple(
             Channel(
                 name=name,
                 unit=signal.unit,
                 mv_per_unit=mv_per_unit(signal.unit, units),
                 fs=header.fs * signal.samples_per_frame,
-                n_samples=problems[signal.file][0] * signal.samples_per_frame,
-                problem=problems[signal.file][1] or _problem(path, signal),
+                n_samples=files[signal.file][0] * signal.samples_per_frame,
+                problem=files[signal.file][1] or _problem(path, signal),
             )
             for name, signal in zip(lead_names([s.description for s in header.signals]), header.signals, strict=True)
         )
@@ -174,7 +174,10 @@ class _Record(WfdbFile):
         with file.open("rb") as stream:
             stream.seek(signal.byte_offset + first_block * block_bytes)
             content = stream.read((last_block - first_block) * block_bytes)
-        padded = content.ljust((last_block - first_block) * block_bytes, b"\0")  # the last block may be cut short
+        missing = (last_block - first_block) * block_bytes - len(content)
+        if missing >= block_bytes:
+            raise ValueError(f"{file} became shorter while it was read. {WHAT_TO_DO}")
+        padded = content + bytes(missing)  # the last block may be cut short
         skipped = first * per_frame - first_block * block_samples
         samples = unpack(signal.fmt, padded)[skipped : skipped + (last - first) * per_frame]
         return samples.reshape(last - first, per_frame)

@@ -298,3 +298,16 @@ def test_annotation_file_that_is_cut_short(labels, tmp_path: Path) -> None:
         read_labels(tmp_path / "r", manifest)
     file.write_bytes(content + bytes(6))
     assert len(read_labels(tmp_path / "r", manifest)[0]) == 3
+
+
+def test_times_count_by_the_rate_of_the_header(labels, tmp_path: Path) -> None:
+    """Also where the WFDB library would read 1e2 as 1, or cannot read the header for its date."""
+    marks = ((0, "+", "(N", 0), (10, "+", "(VFIB", 0), (30, "+", "(N", 0))
+    expected = spans(labels("vfdb", *marks)[0])
+    header = tmp_path / "r.hea"
+    first, *rest = header.read_text().splitlines()
+    name, n_signals, fs, n_samples = first.split()[:4]
+    assert float(fs) == 100
+    for line in (f"{name} {n_signals} 1e2 {n_samples}", f"{name} {n_signals} {fs} {n_samples} 2014-05-08 05:05:15"):
+        header.write_text("\n".join([line, *rest]))
+        assert spans(read_labels(tmp_path / "r", load_manifest("vfdb"))[0]) == expected
