@@ -225,7 +225,7 @@ def _text(field: bytes) -> str:
 def _number(field: bytes) -> float:
     """Return a number of a header, or NaN if it is none."""
     text = _text(field)
-    return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) else math.nan
+    return float(text) if re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", text) else math.nan
 
 
 def _shown(field: bytes) -> str:

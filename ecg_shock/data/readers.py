@@ -98,7 +98,12 @@ def read_record(
         check_agreement(file, chosen, fs, units)
         file.warn(chosen)
         channels = [file.channels[i] for i in chosen]
-        signal = np.empty((channels[0].n_samples, len(chosen)), np.float32)
+        try:
+            signal = np.empty((channels[0].n_samples, len(chosen)), np.float32)
+        except MemoryError:  # gaps between segments take no room in the files
+            raise ValueError(
+                f"{path} is too long to be in memory, {channels[0].n_samples:,} samples; choose fewer leads, or scan it"
+            ) from None
         done = 0
         for piece in file.pieces(chosen, PIECE_SAMPLES):
             signal[done : done + len(piece)] = piece

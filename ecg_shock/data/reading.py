@@ -184,15 +184,15 @@ def lead_names(names: Sequence[str | None]) -> list[str]:
     """Name the nameless by their column, and number those that share a name."""
     filled = [(name or "").strip() or str(column) for column, name in enumerate(names, 1)]
     seen: Counter[str] = Counter()
-    unique: list[str] = []
+    unique: dict[str, None] = {}
     for name in filled:
         seen[name] += 1
         numbered = name if seen[name] == 1 else f"{name}-{seen[name]}"
         while numbered in unique:  # "ECG", "ECG-2" and "ECG"
             seen[name] += 1
             numbered = f"{name}-{seen[name]}"
-        unique.append(numbered)
-    return unique
+        unique[numbered] = None
+    return list(unique)
 
 
 def choose_leads(path: Path, names: Sequence[str], leads: Sequence[str] | None) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,7 +37,7 @@ def find_wfdb_header(path: Path) -> Path | None:
     """Return the header of the WFDB record that a path means, or None if it means none."""
     if path.suffix == ".hea":
         candidates = [path]
-    elif path.suffix in (".dat", ".mat"):
+    elif path.suffix in (".dat", ".mat", ".flac"):
         candidates = [path.with_suffix(".hea")]
     else:
         candidates = [Path(f"{path}.hea")]
@@ -90,9 +91,12 @@ class _Record(WfdbFile):
     def __init__(self, path: Path, header: Header, units: str | None) -> None:
         self.path, self.header, self.frame_rate = path, header, float(header.fs)
         files: dict[str, tuple[int, Exception | None]] = {}  # frames of each, and what hinders reading it
-        for name in dict.fromkeys(signal.file for signal in header.signals):
+        groups: dict[str, list[SignalLine]] = {}
+        for signal in header.signals:
+            groups.setdefault(signal.file, []).append(signal)
+        for name, signals in groups.items():
             try:
-                files[name] = _frames(path, header, name), None
+                files[name] = _frames(path, header, signals), None
             except (OSError, ValueError) as error:
                 files[name] = header.n_frames, error
         self.channels = tuple(
@@ -200,12 +204,14 @@ class _Segments(WfdbFile):
                 f"{path} promises {header.n_signals} signals, which its segments do not have. {WHAT_TO_DO}"
             )
         described = [signal.description for signal in layout.header.signals]
+        times_described = Counter(described)
         # Where each segment holds each signal; None where it does not.
         self._columns: dict[str, list[int | None]] = {}
         for name, record in records.items():
-            found = [signal.description for signal in record.header.signals]
+            found = record.header.signals
             if variable:
-                self._columns[name] = [found.index(each) if each in found else None for each in described]
+                columns = {signal.description: column for column, signal in enumerate(found)}
+                self._columns[name] = [columns.get(each) for each in described]
             elif len(found) == len(described):
                 self._columns[name] = list(range(len(described)))
             else:
@@ -228,7 +234,7 @@ class _Segments(WfdbFile):
                 channel,
                 n_samples=length * self._spans[i],
                 problem=self._problem(i, channel)
-                if not variable or described.count(described[i]) == 1
+                if not variable or times_described[described[i]] == 1
                 else ValueError(f"{path} has several signals {quoted(described[i])}; its segments mix them up"),
             )
             for i, channel in enumerate(layout.channels)
@@ -312,9 +318,9 @@ def _problem(path: Path, signal: SignalLine) -> Exception | None:
     return None
 
 
-def _frames(path: Path, header: Header, name: str) -> int:
-    """Return how many frames a signal file has; raise ValueError or OSError if it is not as its header says."""
-    signals = [signal for signal in header.signals if signal.file == name]
+def _frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
+    """Return how many frames the file of these signals has; raise ValueError or OSError if the header is wrong."""
+    name = signals[0].file
     (fmt, offset), *others = dict.fromkeys((signal.fmt, signal.byte_offset) for signal in signals)
     per_frame = sum(signal.samples_per_frame for signal in signals)
     if fmt == NO_FILE:

@@ -22,7 +22,7 @@ MAX_NAME = 200  # file systems have names of up to 255 bytes
 DEFAULT_FS = 250
 DEFAULT_GAIN = 200.0
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _WHOLE = r"[-+]?\d{1,18}(?:\.0*)?"  # some writers put 1024.0
 _NAME = re.compile(r"\S+?(?:/(\d{1,18}))?")
 _RATE = re.compile(rf"({_NUMBER})(?:/{_NUMBER}(?:\({_NUMBER}\))?)?")

@@ -293,9 +293,15 @@ def test_negative_gain_is_calibrated(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_messages_are_bounded(tmp_path: Path) -> None:
-    """A megabyte of header gives a message of a few lines."""
-    long = "x" * 900_000
-    for line in (f"{{f}} 16 {long}/mV", f"{{f}} {long}", f"{{f}} 16 200/{long}", f"{long} 16 200/mV"):
+    """A megabyte of header gives a message of a few lines, and that at once."""
+    long, number = "x" * 900_000, "1" * 900_000
+    for line in (
+        f"{{f}} 16 {number}e",
+        f"{{f}} 16 {long}/mV",
+        f"{{f}} {long}",
+        f"{{f}} 16 200/{long}",
+        f"{long} 16 200/mV",
+    ):
         with pytest.raises((ValueError, OSError)) as refusal:
             read_record(one_lead(tmp_path, line))
         assert len(str(refusal.value)) < 1000
