@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs, choose_lead, listed, quoted
+from ecg_shock.data.recordings import MAX_LISTED, MV_PER_UNIT, Recording, check_fs, choose_lead, is_ecg, listed, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -123,42 +123,54 @@ def choose_channels(file: SignalFile, leads: Sequence[str] | None) -> list[int]:
     if leads is not None:
         chosen = choose_leads(file.path, names, leads)
         for i in chosen:
-            _check_channel(file, i)
+            if (hindrance := _hindrance(file, i)) is not None:
+                raise hindrance
         return chosen
-    voltages = [i for i, channel in enumerate(file.channels) if channel.mv_per_unit is not None]
-    sound = [i for i in voltages if file.channels[i].problem is None]
-    if not sound:
-        for i in voltages or range(len(file.channels)):
-            _check_channel(file, i)
-        raise ValueError(f"{file.path} has no signals. {WHAT_TO_DO}")
-    for i in voltages:
-        if i not in sound:
-            logger.warning("channel %r is left out: %s", names[i], file.channels[i].problem)
-    return sound
+    hindrances = [_hindrance(file, i) for i in range(len(names))]
+    # Of those that are voltages, or may be; that a pressure is none is no news.
+    told = [each for each, channel in zip(hindrances, file.channels, strict=True) if each and _is_voltage(channel)]
+    if None not in hindrances:
+        raise next(iter(told or filter(None, hindrances)), ValueError(f"{file.path} has no signals. {WHAT_TO_DO}"))
+    for hindrance in told:
+        logger.warning("a channel is left out: %s", hindrance)
+    return [i for i, hindrance in enumerate(hindrances) if hindrance is None]
 
 
 def choose_channel(file: SignalFile, lead: str | None) -> int:
-    """Return the column of the lead to classify, by the rule of `ecg_shock.data.recordings.choose_lead`."""
+    """Return the column of the lead to classify, by the rule of `ecg_shock.data.recordings.choose_lead`.
+
+    A lead whose name says nothing does not stand in for an ECG that cannot be read.
+    """
     if lead is not None:
         return choose_channels(file, [lead])[0]
-    voltages = choose_channels(file, None)
-    return voltages[choose_lead([file.channels[i].name for i in voltages], None, file.path)]
+    chosen = choose_channels(file, None)
+    if not any(is_ecg(file.channels[i].name) for i in chosen):
+        for i, channel in enumerate(file.channels):
+            if is_ecg(channel.name) and _is_voltage(channel) and (hindrance := _hindrance(file, i)) is not None:
+                raise hindrance
+    return chosen[choose_lead([file.channels[i].name for i in chosen], None, file.path)]
 
 
-def _check_channel(file: SignalFile, i: int) -> None:
-    """Raise what hinders reading a channel, or ValueError if it is no voltage."""
+def _is_voltage(channel: Channel) -> bool:
+    """Say whether a channel is a voltage, or may be one."""
+    return channel.mv_per_unit is not None or may_be_voltage(channel.unit)
+
+
+def _hindrance(file: SignalFile, i: int) -> Exception | None:
+    """Return what hinders reading a channel in mV."""
     channel = file.channels[i]
     if channel.problem is not None:
-        raise channel.problem
+        return channel.problem
     if channel.mv_per_unit is not None:
-        return
+        return None
     if may_be_voltage(channel.unit):
         what = f"in {quoted(channel.unit)}, a unit that is not known" if channel.unit else "no unit"
-        raise ValueError(
+        return ValueError(
             f"{file.path} gives {quoted(channel.name)} {what}; say the unit with units= (--units), such as 'uV'"
         )
-    channels = [f"{c.name} in {c.unit or 'no unit'}" for c in file.channels]
-    raise ValueError(f"{file.path} has the channels {listed(channels)}; ECG leads have to be in {tuple(MV_PER_UNIT)}")
+    first = [f"{c.name} in {c.unit or 'no unit'}" for c in file.channels[:MAX_LISTED]]
+    channels = listed(first, len(file.channels))
+    return ValueError(f"{file.path} has the channels {channels}; ECG leads have to be in {tuple(MV_PER_UNIT)}")
 
 
 def check_agreement(file: SignalFile, chosen: Sequence[int], fs: float | None, units: str | None) -> None:

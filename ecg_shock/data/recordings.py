@@ -233,10 +233,11 @@ def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
     raise ValueError(f"{where}: no name says which lead is the ECG; choose with leads= (--lead) from {listed(names)}")
 
 
-def listed(names: Sequence[object]) -> str:
-    """List names for a message, of bounded length."""
+def listed(names: Sequence[object], total: int | None = None) -> str:
+    """List names for a message, of bounded length; `total` says how many there are if `names` are but the first."""
+    total = len(names) if total is None else total
     shown = [quoted(name) for name in names[:MAX_LISTED]]
-    more = f", … and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    more = f", … and {total - MAX_LISTED} more" if total > MAX_LISTED else ""
     return f"[{', '.join(shown)}{more}]"
 
 

@@ -161,12 +161,24 @@ def test_bad_channel_does_no_harm(
         recording = read_record(path)
     assert recording.leads == (open_lead(path).lead,) == ("ecg 2",)
     np.testing.assert_allclose(recording.signal[:, 0], ECG / 1000, rtol=1e-6)
-    assert "channel 'V1' is left out" in caplog.records[0].getMessage()
+    assert caplog.records[0].getMessage().startswith(f"a channel is left out: {path} ")
     for read in (lambda: read_record(path, leads=["V1"]), lambda: open_lead(path, lead="V1")):
         with pytest.raises(ValueError, match=message):
             read()
     with pytest.raises(ValueError, match=message):
         read_record(write(tmp_path / "a.edf", {"data": ECG, **bad}))
+
+
+@pytest.mark.parametrize("bad", [{"unit": "mcV"}, {"unit": ""}, {"pmin": 0, "pmax": 0}])
+def test_no_other_lead_stands_in_for_an_ecg(bad: dict[str, Any], tmp_path: Path) -> None:
+    """Where the ECG cannot be read, the only voltage left is not taken for it unless its name says ECG."""
+    for other in ("EEG", "channel x"):
+        path = write(tmp_path / "a.edf", {"data": ECG[::-1], "label": other}, {"data": ECG, **bad})
+        with pytest.raises(ValueError, match="ECG' (in|no|: )|scale for 'ECG'"):
+            open_lead(path)
+        assert open_lead(path, lead=other).lead == other
+    path = write(tmp_path / "a.edf", {"data": ECG[::-1], "label": "V5"}, {"data": ECG, **bad})
+    assert open_lead(path).lead == "V5"
 
 
 def test_annotations_and_gaps(tmp_path: Path) -> None:

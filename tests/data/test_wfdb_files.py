@@ -277,7 +277,8 @@ def test_one_bad_signal_does_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFi
         recording = read_record(path)
     assert recording.leads == (open_lead(path).lead,) == ("ECG",)
     np.testing.assert_allclose(recording.signal[:, 0], (ECG + 3) / 200, rtol=1e-6)
-    assert {record.args[0] for record in caplog.records} == set(bad) - {"V2"}
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert [message in said for _, _, message in bad.values()] == [True, False, True, True, True]
     for lead, (_, _, message) in bad.items():
         for read in (lambda name: read_record(path, leads=[name]), lambda name: open_lead(path, lead=name)):
             with pytest.raises((ValueError, FileNotFoundError), match=message):
