@@ -44,7 +44,9 @@ SOURCES = (
     "data/reading.py",
     "data/recordings.py",
     "data/tables.py",
+    "data/unpacking.py",
     "data/wfdb_files.py",
+    "data/wfdb_header.py",
     "data/synthetic.py",
     "data/windows.py",
 )
