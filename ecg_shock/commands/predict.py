@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ecg_shock.commands import Fs, Lead, Model, Units
+from ecg_shock.commands import Decimal, Delimiter, Fs, Lead, Model, Units
 
 if TYPE_CHECKING:
     from ecg_shock.inference.advisor import Advice
@@ -21,7 +21,7 @@ def predict(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A recording: a WFDB record, .edf, .csv or .npy; or a fetched record by its name, such as vfdb/426.",
+            help="A recording: a WFDB record, .edf, .csv, .npy or .mat; or a fetched one by its name, such as vfdb/426.",
         ),
     ],
     start: Annotated[float, typer.Option(help="Start of the strip, in seconds.")] = 0.0,
@@ -29,6 +29,8 @@ def predict(
     lead: Lead = None,
     fs: Fs = None,
     units: Units = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -41,7 +43,9 @@ def predict(
     from ecg_shock.data.readers import read_record
     from ecg_shock.inference.advisor import Advisor
 
-    strip = read_record(path, fs=fs, units=units, leads=None if lead is None else [lead]).strip(start, length)
+    leads = None if lead is None else [lead]
+    recording = read_record(path, fs=fs, units=units, leads=leads, delimiter=delimiter, decimal=decimal)
+    strip = recording.strip(start, length)
     advisor = Advisor(model)
     advice = advisor.predict(strip)
     name = advisor.bundle.name or str(advisor.bundle.folder)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ecg_shock.commands import Fs, Lead, Model, Units
+from ecg_shock.commands import Decimal, Delimiter, Fs, Lead, Model, Units
 
 if TYPE_CHECKING:
     from ecg_shock.inference.scanning import Scan
@@ -27,7 +27,7 @@ def scan(
         Path,
         typer.Argument(
             metavar="RECORD",
-            help="A recording: a WFDB record, .edf, .csv or .npy; or a fetched record by its name, such as vfdb/426.",
+            help="A recording: a WFDB record, .edf, .csv, .npy or .mat; or a fetched one by its name, such as vfdb/426.",
         ),
     ],
     lead: Lead = None,
@@ -42,6 +42,8 @@ def scan(
     out: Annotated[Path, typer.Option(help="Folder for annotations, tables and picture.")] = Path("runs/scan"),
     fs: Fs = None,
     units: Units = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and write no files.")] = False,
 ) -> None:
@@ -60,7 +62,7 @@ def scan(
     from ecg_shock.plots import draw_scan
 
     rule = None if alarm is None else _rule(alarm)
-    opened = open_lead(path, fs=fs, units=units, lead=lead)
+    opened = open_lead(path, fs=fs, units=units, lead=lead, delimiter=delimiter, decimal=decimal)
     if not as_json and out.exists() and not out.is_dir():
         raise ValueError(f"--out is {str(out)!r}, a file; give a folder.")
     if not as_json:

@@ -132,7 +132,13 @@ class WfdbLead(Lead):
 
 
 def open_lead(
-    recording: str | Path | Recording, *, fs: float | None = None, units: str | None = None, lead: str | None = None
+    recording: str | Path | Recording,
+    *,
+    fs: float | None = None,
+    units: str | None = None,
+    lead: str | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
 ) -> Lead:
     """Open one lead of a recording, of whatever length.
 
@@ -145,6 +151,8 @@ def open_lead(
         As for `read_record`.
     lead : str, optional
         Name of the lead; the first one if not given.
+    delimiter, decimal
+        As for `read_record`.
 
     Returns
     -------
@@ -176,7 +184,8 @@ def open_lead(
                 return WfdbLead(path, header, names.index(chosen), chosen)
         if lead is None:
             lead = _first_lead(path)
-        recording = read_record(path, fs=fs, units=units, leads=None if lead is None else [lead])
+        leads = None if lead is None else [lead]
+        recording = read_record(path, fs=fs, units=units, leads=leads, delimiter=delimiter, decimal=decimal)
     chosen = recording.leads[0] if lead is None else lead
     if chosen not in recording.leads:
         raise ValueError(f"lead={lead!r} is not in this recording; choose from {recording.leads!r}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ecg_shock.data.arrays import read_mat, read_npy
 from ecg_shock.data.edf_files import read_edf
 from ecg_shock.data.manifests import data_dir, resource_dir
 from ecg_shock.data.reading import WHAT_TO_DO
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs
-from ecg_shock.data.tables import read_csv, read_npy
+from ecg_shock.data.tables import read_csv
 from ecg_shock.data.wfdb_files import find_wfdb_header, read_wfdb
+
+TEXT = (".csv", ".tsv", ".txt")
 
 
 def read_record(
@@ -19,6 +22,8 @@ def read_record(
     fs: float | None = None,
     units: str | None = None,
     leads: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
 ) -> Recording:
     """Read an ECG recording, in whatever format it lies there.
 
@@ -29,8 +34,10 @@ def read_record(
                   ``.hea``, its ``.dat`` or, as in the PhysioNet challenges, its ``.mat``.
     EDF, EDF+     ``.edf``; annotations are ignored.
     CSV           ``.csv``, ``.tsv`` or ``.txt``: a column a lead, a row of names on top or none, separated by
-                  comma, semicolon or tab, decimal point, an empty cell or ``nan`` for a missing sample.
+                  comma, semicolon, tab, ``|`` or spaces, decimal point or comma, an empty cell or ``nan`` for a
+                  missing sample.
     NumPy         ``.npy``: shape (n_samples,) or (n_samples, n_leads).
+    MATLAB        ``.mat`` of version 5 to 7 without a ``.hea`` beside it: one array of such a shape.
     ============  ========================================================================================
 
     Of a WFDB record or an EDF file the channels in V, mV or µV are kept. What its header says of sizes and
@@ -42,12 +49,16 @@ def read_record(
         The file or WFDB record. A relative path at which nothing lies, such as ``"vfdb/426"``, is looked up in the data
         folder: ``ECG_SHOCK_DATA``, else the cache that ``ecg-shock fetch`` fills.
     fs : float, optional
-        Sampling rate in Hz. Needed for CSV and NumPy; the others know theirs, and it has to agree.
+        Sampling rate in Hz. Needed for CSV, NumPy and MATLAB; the others know theirs, and it has to agree.
     units : {"mV", "uV", "V"}, optional
-        Unit of the samples. Needed for CSV and NumPy; the others know theirs, and it has to agree.
+        Unit of the samples. Needed for CSV, NumPy and MATLAB; the others know theirs, and it has to agree.
     leads : sequence of str, optional
         Names of the leads to keep, in this order; all by default. Leads without a name are called ``"1"``,
         ``"2"`` … by their column; of leads that share a name, the second is called ``"ECG-2"``.
+    delimiter : str, optional
+        What separates the columns of a CSV file; found in its lines if not given.
+    decimal : {".", ","}, optional
+        Decimal sign of a CSV file; found in its lines if not given.
 
     Returns
     -------
@@ -91,18 +102,22 @@ def read_record(
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty. {WHAT_TO_DO}")
     suffix = path.suffix.lower()
+    if suffix not in TEXT and (delimiter is not None or decimal is not None):
+        raise ValueError(f"{path} is no table in text; leave delimiter= and decimal= out")
     if suffix == ".edf":
         return read_edf(path, fs, units, leads)
-    if suffix not in (".csv", ".tsv", ".txt", ".npy"):
+    if suffix not in (*TEXT, ".npy", ".mat"):
         raise ValueError(
             f"{path} has an unknown format {suffix!r}; allowed are a WFDB record with its .hea beside it, "
-            ".edf, .csv, .tsv, .txt and .npy"
+            ".edf, .csv, .tsv, .txt, .npy and .mat"
         )
     if fs is None or units is None:
         raise ValueError(
             f"{path} does not say its sampling rate and unit; pass fs= (--fs) in Hz and units= (--units) such as 'mV'"
         )
-    return (read_npy if suffix == ".npy" else read_csv)(path, fs, units, leads)
+    if suffix in TEXT:
+        return read_csv(path, fs, units, leads, delimiter, decimal)
+    return (read_npy if suffix == ".npy" else read_mat)(path, fs, units, leads)
 
 
 def find_recording(path: str | Path) -> Path:

@@ -1,0 +1,262 @@
+"""Which columns of a table can be an ECG, and whether the table contradicts the rate and unit that the caller gave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ecg_shock.data.lead_labels import is_ecg_label
+from ecg_shock.data.reading import lead_names
+from ecg_shock.data.recordings import MV_PER_UNIT
+
+# First words of a name, so that "time_s" and "Time (ms)" count too.
+TIME_NAMES = frozenset({"time", "t", "timestamp", "seconds", "sample", "samples", "index"})
+MIN_VALUES = 3  # two of a lead rise as often as they fall
+EVEN_STEPS = 0.5  # 1/360 s written to three decimals has steps of 0.002 and 0.003 s
+
+# Clocks that jitter, and packets that overtake each other, go back now and then, but not far. An ECG falls as far as it
+# rises, but for its baseline.
+MAX_FALLS = 0.1  # of the steps
+MAX_FALLEN = 0.05  # of what it rises
+WRAP = 0.5  # of the range: a counter falls by nearly all of it
+
+# Of a clock and the sampling rate: both are nominal, and time is rounded, or jitters.
+RATE_TOLERANCE = 0.02
+GAP_STEPS = 5  # usual steps of a clock that are missing samples
+MIN_RISES = 10  # of a clock that says a rate
+
+SECONDS = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds", "sek", "sekunden"), 1.0),
+    **dict.fromkeys(("ms", "msec", "millis", "millisecond", "milliseconds", "millisekunden"), 1e-3),
+    **dict.fromkeys(("us", "\u00b5s", "\u03bcs", "usec", "micros", "microsecond", "microseconds"), 1e-6),
+    **dict.fromkeys(("ns", "nanosecond", "nanoseconds"), 1e-9),
+    **dict.fromkeys(("min", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hours"), 3600.0),
+    "days": 86400.0,
+}
+VOLTS = {unit.casefold(): mv for unit, mv in MV_PER_UNIT.items()} | {"nv": 1e-6, "kv": 1e6}
+VOLTS |= {"millivolts": 1.0, "millivolt": 1.0, "microvolts": 1e-3, "microvolt": 1e-3, "volts": 1e3, "volt": 1e3}
+NO_VOLTS = frozenset(
+    {"adu", "adc", "count", "counts", "lsb", "digits", "raw", "a.u.", "au", "%", "g", "bpm", "\u00b0c"}
+)
+
+EMPTY = "is empty"  # a column behind a delimiter that ends each row
+MAX_NAMES, MAX_NAME = 12, 40  # in a message
+
+
+def shown(text: str) -> str:
+    """Quote a piece of a file, cut to a length that fits into a message."""
+    plain = "".join(character if character.isprintable() else "?" for character in text[: MAX_NAME + 1])
+    return repr(plain if len(plain) <= MAX_NAME else plain[:MAX_NAME] + "\u2026")
+
+
+def listed(names: Sequence[str]) -> str:
+    """List names in a message, and count those that do not fit."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return f"[{', '.join(shown(name) for name in names[:MAX_NAMES])}]{more}"
+
+
+def never_falls(values: np.ndarray) -> np.ndarray:
+    """Say of each row whether it rises at most of its samples and falls at none, as time does and no ECG.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Shape (n_rows, n), NaN where invalid.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_rows,), booleans.
+    """
+    n = values.shape[1]
+    if n < MIN_VALUES:
+        return np.zeros(len(values), dtype=bool)
+    head = values[:, :33]
+    found = np.asarray(~(head[:, 1:] < head[:, :-1]).any(axis=1))  # few are left
+    rows = np.flatnonzero(found)
+    if len(rows):
+        before, after = values[rows, :-1], values[rows, 1:]
+        found[rows] = ~(after < before).any(axis=1) & ((after > before).sum(axis=1) > n / 2)
+    return found
+
+
+def why_no_lead(values: np.ndarray) -> str:
+    """Say why a column of a table cannot be an ECG, or nothing if it can.
+
+    Time and counts never fall, or fall by their whole range where they wrap. A constant column is a flat lead.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Shape (n,), NaN where missing.
+
+    Returns
+    -------
+    str
+        A reason that follows the name of the column in a message, or nothing.
+    """
+    values = values[np.isfinite(values)]
+    if len(values) < MIN_VALUES:
+        return ""
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.diff(values)
+        span = float(np.ptp(values))
+        if not 0 < span < np.inf:
+            return ""
+        for forward, verbs in ((steps, ("rises", "falls")), (-steps, ("falls", "rises"))):
+            back = forward[forward < 0]
+            wraps = back <= -WRAP * span
+            small = back[~wraps]
+            rises = forward[forward > 0]
+            if not len(rises) or len(small) > MAX_FALLS * len(steps) or -small.sum() > MAX_FALLEN * rises.sum():
+                continue
+            if not wraps.any():
+                even = not len(back) and len(rises) == len(steps) and np.ptp(steps) <= EVEN_STEPS * abs(steps.mean())
+                how = f"{verbs[0]} evenly" if even else f"{'hardly ' if len(back) else 'n'}ever {verbs[1]}"
+                return f"{how}, as time and counts do and no ECG"
+            if len(rises) > 2 * wraps.sum():
+                return "begins again and again, as a counter does and no ECG"
+    return ""
+
+
+def choose_columns(
+    path: Path,
+    names: Sequence[str],
+    columns: Mapping[int, np.ndarray],
+    no_leads: Mapping[int, str],
+    leads: Sequence[str] | None,
+) -> list[int]:
+    """Choose the columns of a table that are its leads.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, for messages.
+    names : sequence of str
+        What the table calls its columns; empty where it does not.
+    columns : mapping
+        The columns that hold numbers, by their position.
+    no_leads : mapping
+        Why other columns cannot be an ECG, by their position.
+    leads : sequence of str or None
+        The leads that were asked for.
+
+    Returns
+    -------
+    list of int
+        Those asked for, else those whose names say ECG, else all.
+
+    Raises
+    ------
+    ValueError
+        If one that was asked for is not there or cannot be an ECG, or if none was asked for and one cannot be.
+    """
+    filled = lead_names(names)
+    reasons = dict(no_leads)
+    for i, values in columns.items():
+        if names[i] and re.split(r"[\W_]+", names[i].lower().lstrip("# "))[0] in TIME_NAMES:
+            reasons[i] = "is no ECG lead"
+        elif reason := why_no_lead(values):
+            reasons[i] = reason
+    possible = [filled[i] for i in range(len(names)) if i not in reasons]
+    there = [i for i in range(len(names)) if i in columns or reasons.get(i) != EMPTY]
+    chosen = there if leads is None else find_columns(path, filled, leads)
+    for i in chosen:
+        if i in reasons:
+            ask = f"choose with leads= (--lead) from {listed(possible)}" if possible else "no other column is left"
+            raise ValueError(f"{path}: column {shown(filled[i])} {reasons[i]}; {ask}")
+    labelled = [i for i in chosen if is_ecg_label(names[i])]
+    return labelled if leads is None and labelled else chosen
+
+
+def find_columns(path: Path, names: Sequence[str], leads: Sequence[str]) -> list[int]:
+    """Return the columns of these leads in this order; raise ValueError for an unknown name."""
+    unknown = [lead for lead in leads if lead not in names]
+    if unknown or not leads:
+        there = listed([str(lead) for lead in unknown])
+        raise ValueError(f"{path} has no leads {there}; choose from {listed(names)}")
+    return [names.index(lead) for lead in leads]
+
+
+def unit_of(name: str) -> str:
+    """Return the unit that ends the name of a column, such as "mV" of "ECG (mV)", "ECG_mV" or "mV", or nothing."""
+    if match := re.fullmatch(r"[(\[]?([^\s()\[\]]+)[)\]]", name.strip()) or re.search(
+        r"[(\[]\s*([^()\[\]]+?)\s*[)\]]\W*$", name
+    ):
+        return match[1]
+    words = [word for word in re.split(r"[\s_/,:|.-]+", name.strip()) if word]
+    last = words[-1] if words else ""
+    # A "V" behind a space, as in "Lead V", is rather a lead.
+    bare = last.casefold() == "v" and not re.search(r"[_/]\s*v$", name.strip(), re.IGNORECASE)
+    return "" if bare or last.casefold() not in VOLTS.keys() | SECONDS.keys() else last
+
+
+def check_voltage(path: Path, name: str, unit: str, given: str) -> None:
+    """Raise ValueError if a column says another unit than the caller."""
+    said = unit.strip("()[] ").casefold()
+    if (said in VOLTS and VOLTS[said] != MV_PER_UNIT[given]) or said in NO_VOLTS:
+        raise ValueError(
+            f"{path}: column {shown(name)} is in {unit.strip('()[] ')} by its header, not in {given!r}; give the unit "
+            "that is right, and correct the header if that is wrong"
+        )
+
+
+def is_time_name(name: str, unit: str) -> bool:
+    """Say whether the name or unit of a column says that it is time."""
+    said = name.lower()
+    return unit.strip("()[] ").lower() in SECONDS or bool(
+        re.search(r"time|zeit|temps|tiempo|tempo|clock|elapsed|epoch|date", said)
+        or re.split(r"[\W_]+", said.lstrip("# "))[0] == "t"
+    )
+
+
+def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, first_line: int) -> None:
+    """Raise ValueError if a column of time has a gap, or says another sampling rate than the caller.
+
+    Parameters
+    ----------
+    path, name : pathlib.Path, str
+        The file and the column, for messages.
+    times : numpy.ndarray
+        Shape (n,), NaN where missing. If it falls as a lead does, or as a counter that wraps, it says nothing.
+    unit : str
+        Its unit, or nothing if that is not known: then it may be any.
+    fs : float
+        The sampling rate in Hz that the caller gave.
+    first_line : int
+        The line of the first value, for messages.
+    """
+    at = np.flatnonzero(np.isfinite(times))
+    steps = np.diff(times[at])
+    rises = np.flatnonzero(steps > 0)
+    if len(rises) < MIN_RISES or -steps[steps < 0].sum() > MAX_FALLEN * steps[rises].sum():
+        return
+    usual = float(np.median(steps[rises]))
+    largest = int(np.argmax(steps))
+    if steps[largest] > GAP_STEPS * usual:
+        raise ValueError(
+            f"{path}: column {shown(name)} leaps from {times[at[largest]]:.15g} to {times[at[largest + 1]]:.15g} at "
+            f"line {first_line + at[largest + 1]}, and rises by {usual:.6g} elsewhere: samples are missing there. Put "
+            "nan in their place, or save the parts one by one"
+        )
+    # From one rise to another, since many samples may share a stamp.
+    samples = int(at[rises[-1] + 1] - at[rises[0] + 1])
+    elapsed = float(times[at[rises[-1] + 1]] - times[at[rises[0] + 1]])
+    unit_s = SECONDS.get(unit.strip("()[] ").lower())
+    if unit_s is None and (steps[rises] == np.round(steps[rises])).all() and not is_time_name(name, ""):
+        return  # it may count samples, packets or ticks
+    if unit_s is None and usual == 1 == steps[largest]:
+        return
+    tolerance = RATE_TOLERANCE + 2 * float(steps[largest]) / elapsed
+    rates = [samples / elapsed / one for one in ([unit_s] if unit_s else sorted({*SECONDS.values()}))]
+    if all(abs(rate / fs - 1) > tolerance for rate in rates):
+        rate = samples / elapsed / (unit_s or 1.0)
+        condition = "" if unit_s else ", if it is in seconds"
+        raise ValueError(
+            f"{path}: column {shown(name)} says {rate:.6g} Hz{condition}, not the {fs:g} Hz of fs= (--fs); give the "
+            "rate that is right, or remove the column if it is wrong"
+        )
