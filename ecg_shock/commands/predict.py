@@ -21,7 +21,7 @@ def predict(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A recording: a WFDB record, .edf, .csv, .npy or .mat; or a fetched one by its name, such as vfdb/426.",
+            help="A WFDB record, .edf, .csv, .npy or .mat; or a fetched one by its name, such as vfdb/426.",
         ),
     ],
     start: Annotated[float, typer.Option(help="Start of the strip, in seconds.")] = 0.0,

@@ -27,7 +27,7 @@ def scan(
         Path,
         typer.Argument(
             metavar="RECORD",
-            help="A recording: a WFDB record, .edf, .csv, .npy or .mat; or a fetched one by its name, such as vfdb/426.",
+            help="A WFDB record, .edf, .csv, .npy or .mat; or a fetched one by its name, such as vfdb/426.",
         ),
     ],
     lead: Lead = None,

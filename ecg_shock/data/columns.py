@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ EVEN_STEPS = 0.5  # 1/360 s written to three decimals has steps of 0.002 and 0.0
 # rises, but for its baseline.
 MAX_FALLS = 0.1  # of the steps
 MAX_FALLEN = 0.05  # of what it rises
+BLOCK = 2**20  # values
 WRAP = 0.5  # of the range: a counter falls by nearly all of it
 
 # Of a clock and the sampling rate: both are nominal, and time is rounded, or jitters.
@@ -99,28 +100,44 @@ def why_no_lead(values: np.ndarray) -> str:
     str
         A reason that follows the name of the column in a message, or nothing.
     """
-    values = values[np.isfinite(values)]
+    finite = np.isfinite(values)
+    values = values if finite.all() else values[finite]
     if len(values) < MIN_VALUES:
         return ""
     with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.diff(values)
         span = float(np.ptp(values))
         if not 0 < span < np.inf:
             return ""
-        for forward, verbs in ((steps, ("rises", "falls")), (-steps, ("falls", "rises"))):
-            back = forward[forward < 0]
-            wraps = back <= -WRAP * span
-            small = back[~wraps]
-            rises = forward[forward > 0]
-            if not len(rises) or len(small) > MAX_FALLS * len(steps) or -small.sum() > MAX_FALLEN * rises.sum():
+        for sign, (forth, back) in ((1, ("rises", "falls")), (-1, ("falls", "rises"))):
+            wraps = small = rises = 0
+            fallen = risen = 0.0
+            lowest, highest = np.inf, 0.0
+            for steps in _steps(values):  # a day need not be in memory twice
+                steps = sign * steps
+                falls = steps[steps < 0]
+                wrapped = falls <= -WRAP * span
+                wraps += int(wrapped.sum())
+                small += int((~wrapped).sum())
+                fallen -= float(falls[~wrapped].sum())
+                risen += float(steps[steps > 0].sum())
+                rises += int((steps > 0).sum())
+                lowest, highest = min(lowest, float(steps.min())), max(highest, float(steps.max()))
+            if not rises or small > MAX_FALLS * len(values) or fallen > MAX_FALLEN * risen:
                 continue
-            if not wraps.any():
-                even = not len(back) and len(rises) == len(steps) and np.ptp(steps) <= EVEN_STEPS * abs(steps.mean())
-                how = f"{verbs[0]} evenly" if even else f"{'hardly ' if len(back) else 'n'}ever {verbs[1]}"
-                return f"{how}, as time and counts do and no ECG"
-            if len(rises) > 2 * wraps.sum():
-                return "begins again and again, as a counter does and no ECG"
+            if wraps:
+                if rises > 2 * wraps:
+                    return "begins again and again, as a counter does and no ECG"
+                continue
+            even = lowest > 0 and highest - lowest <= EVEN_STEPS * span / (len(values) - 1)
+            how = f"{forth} evenly" if even else f"{'hardly ' if small else 'n'}ever {back}"
+            return f"{how}, as time and counts do and no ECG"
     return ""
+
+
+def _steps(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the differences from each value to the next, in blocks."""
+    for first in range(0, len(values) - 1, BLOCK):
+        yield np.diff(values[first : first + BLOCK + 1])
 
 
 def choose_columns(
@@ -230,24 +247,28 @@ def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, 
     first_line : int
         The line of the first value, for messages.
     """
-    at = np.flatnonzero(np.isfinite(times))
-    steps = np.diff(times[at])
-    rises = np.flatnonzero(steps > 0)
-    if len(rises) < MIN_RISES or -steps[steps < 0].sum() > MAX_FALLEN * steps[rises].sum():
+    finite = np.isfinite(times)
+    at = np.arange(len(times), dtype=np.int32) if finite.all() else np.flatnonzero(finite)
+    steps = np.diff(times if finite.all() else times[at])
+    rising = steps > 0
+    some = steps[:BLOCK][rising[:BLOCK]]
+    fallen = -steps[steps < 0].sum()
+    if len(some) < MIN_RISES or fallen > MAX_FALLEN * (steps.sum() + fallen):
         return
-    usual = float(np.median(steps[rises]))
+    usual = float(np.median(some))
     largest = int(np.argmax(steps))
     if steps[largest] > GAP_STEPS * usual:
+        before, after = times[at[largest]], times[at[largest + 1]]
         raise ValueError(
-            f"{path}: column {shown(name)} leaps from {times[at[largest]]:.15g} to {times[at[largest + 1]]:.15g} at "
-            f"line {first_line + at[largest + 1]}, and rises by {usual:.6g} elsewhere: samples are missing there. Put "
-            "nan in their place, or save the parts one by one"
+            f"{path}: column {shown(name)} leaps from {before:.15g} to {after:.15g} at line "
+            f"{first_line + at[largest + 1]}, and rises by {usual:.6g} elsewhere: samples are missing there. Put nan in "
+            "their place, or save the parts one by one"
         )
     # From one rise to another, since many samples may share a stamp.
-    samples = int(at[rises[-1] + 1] - at[rises[0] + 1])
-    elapsed = float(times[at[rises[-1] + 1]] - times[at[rises[0] + 1]])
+    first, last = at[int(np.argmax(rising)) + 1], at[len(rising) - int(np.argmax(rising[::-1]))]
+    samples, elapsed = int(last) - int(first), float(times[last] - times[first])
     unit_s = SECONDS.get(unit.strip("()[] ").lower())
-    if unit_s is None and (steps[rises] == np.round(steps[rises])).all() and not is_time_name(name, ""):
+    if unit_s is None and (some == np.round(some)).all() and not is_time_name(name, ""):
         return  # it may count samples, packets or ticks
     if unit_s is None and usual == 1 == steps[largest]:
         return
