@@ -55,9 +55,7 @@ def read_mat(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> 
         wanted = [*signals[:1], *rates] if len(signals) == 1 else []
         loaded = scipy.io.loadmat(path, variable_names=wanted) if wanted else {}
         arrays = {name: np.asarray(loaded[name]) for name in wanted}
-    except OSError:
-        raise
-    except Exception as error:  # of damaged files SciPy raises many kinds
+    except Exception as error:  # of damaged files SciPy raises many kinds, OSError too
         raise ValueError(
             f"{path} cannot be read as a MATLAB file: it is damaged, or a WFDB record without its .hea. {WHAT_TO_DO}"
         ) from error

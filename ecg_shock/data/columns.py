@@ -261,8 +261,8 @@ def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, 
         before, after = times[at[largest]], times[at[largest + 1]]
         raise ValueError(
             f"{path}: column {shown(name)} leaps from {before:.15g} to {after:.15g} at line "
-            f"{first_line + at[largest + 1]}, and rises by {usual:.6g} elsewhere: samples are missing there. Put nan in "
-            "their place, or save the parts one by one"
+            f"{first_line + at[largest + 1]}, and rises by {usual:.6g} elsewhere: samples are missing there. Put nan "
+            "in their place, or save the parts one by one"
         )
     # From one rise to another, since many samples may share a stamp.
     first, last = at[int(np.argmax(rising)) + 1], at[len(rising) - int(np.argmax(rising[::-1]))]
