@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -275,9 +276,8 @@ def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, 
     tolerance = RATE_TOLERANCE + 2 * float(steps[largest]) / elapsed
     rates = [samples / elapsed / one for one in ([unit_s] if unit_s else sorted({*SECONDS.values()}))]
     if all(abs(rate / fs - 1) > tolerance for rate in rates):
-        rate = samples / elapsed / (unit_s or 1.0)
-        condition = "" if unit_s else ", if it is in seconds"
+        rate = min(rates, key=lambda rate: abs(math.log(rate / fs)))
         raise ValueError(
-            f"{path}: column {shown(name)} says {rate:.6g} Hz{condition}, not the {fs:g} Hz of fs= (--fs); give the "
+            f"{path}: column {shown(name)} says {rate:.6g} Hz, not the {fs:g} Hz of fs= (--fs); give the "
             "rate that is right, or remove the column if it is wrong"
         )

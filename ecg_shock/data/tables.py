@@ -40,16 +40,15 @@ NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semic
 DECIMALS = (".", ",")
 
 HEAD_LINES, MAX_LINE = 500, 2**17  # lines from which the form of a table is taken, and characters of a line
-CHUNK = 50_000  # rows read at a time: 20 MB of Python's objects
+CHUNK = 100_000  # cells read at a time: 10 MB of Python's objects
+MISSING = frozenset({"na", "n/a", "null", "none", "nil", "missing", "nan", "value!", "div/0!"})
 SAMPLE_ROWS = 100
 MAX_REASON = 80  # characters of a library's message
 DAY_S = 86400.0
 COMMENTS = ("#", "%", "//", ";")
 
-_NUMBERS = {
-    sign: re.compile(rf"[+-]?(\d+[{sign}]?\d*|[{sign}]\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
-    for sign in DECIMALS
-}
+_NUMBERS = {sign: re.compile(rf"[+-]?(\d+[{sign}]?\d*|[{sign}]\d+)(e[+-]?\d+)?", re.IGNORECASE) for sign in DECIMALS}
+_NO_NUMBER = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)  # for float(), but no sign of numbers in a table
 # 1.234 that is a thousand two hundred and thirty-four; a decimal fraction begins with "0." now and then.
 _THOUSANDS = {sign: re.compile(rf"[+-]?[1-9]\d{{0,2}}[{sign}]\d{{3}}") for sign in DECIMALS}
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2})(?:[.,:](\d+))?")
@@ -179,13 +178,17 @@ def _kind(cell: str, decimal: str) -> str:
         return "empty"
     if _NUMBERS[decimal].fullmatch(cell):
         return "number"
+    if _NO_NUMBER.fullmatch(cell):
+        return "nan"
     if _STAMP.fullmatch(cell):
         return "time"
-    return "words" if not re.match(r"[\W_]*\d", cell) else "other"
+    return "words" if re.match(r"[\W_]*[^\W\d_]", cell) else "other"
 
 
 def _is_comment(line: str, delimiter: str) -> bool:
-    return line.lstrip().startswith(COMMENTS) and not (delimiter == ";" and line.lstrip().startswith(";"))
+    text = line.lstrip()
+    error = text[1:4] in ("N/A", "VAL", "DIV", "REF", "NAM", "NUM")  # of Excel, "#N/A"
+    return text.startswith(COMMENTS) and not error and not (delimiter == ";" and text.startswith(";"))
 
 
 def _try_form(head: Sequence[str], delimiter: str, decimal: str) -> _Form | None:
@@ -204,19 +207,20 @@ def _try_form(head: Sequence[str], delimiter: str, decimal: str) -> _Form | None
     columns = []
     for cells in zip(*(row for row in kinds if len(row) == width and "number" in row), strict=True):
         count = Counter(cells)
-        count.pop("empty", None)  # a lead that is not connected yet, unless each row ends with a delimiter
+        for missing in ("empty", "nan"):
+            count.pop(missing, None)  # a lead that is not connected yet, unless each row ends with a delimiter
         # Where a number and something else are as frequent, numbers are meant, and the rest is an error.
         columns.append(max(count, key=lambda kind: (count[kind], kind == "number")) if count else "number")
     if "other" in columns or "number" not in columns:
         return None
     if not any(row[-1].strip() for row in rows if len(row) == width):
         columns[-1] = "empty"
-    allowed = {"number": ("number", "empty"), "time": ("time", "empty"), "empty": ("empty",)}
+    allowed = {"number": ("number", "empty", "nan"), "time": ("time", "empty"), "empty": ("empty",)}
 
     def is_row(row: Sequence[str]) -> bool:
         return (
             len(row) == width
-            and ("number" in row or "time" in row)
+            and not {"number", "time", "nan"}.isdisjoint(row)
             and all(kind not in allowed or cell in allowed[kind] for cell, kind in zip(row, columns, strict=True))
         )
 
@@ -225,8 +229,9 @@ def _try_form(head: Sequence[str], delimiter: str, decimal: str) -> _Form | None
         good.pop(0)  # pandas numbers columns that have no name
     if not good or (decimal == "," == delimiter and not any("," in cell for i in good for cell in rows[i])):
         return None
+    numbers = ("number", "nan")
     sample = tuple(
-        tuple(_number(cell, decimal) if kind == "number" else 0.0 for cell, kind in zip(rows[i], kinds[i], strict=True))
+        tuple(_number(cell, decimal) if kind in numbers else 0.0 for cell, kind in zip(rows[i], kinds[i], strict=True))
         for i in good[:SAMPLE_ROWS]
     )
     filled = [i for i, row in enumerate(rows) if row and i > good[0]]
@@ -331,10 +336,6 @@ def _header(path: Path, head: Sequence[str], form: _Form, fs: float) -> tuple[li
     for row in above_rows:
         if width > 1 and len(row) == width - 1 and form.kinds[-1] == "empty":
             row.append("")  # each row ends with a delimiter
-    for (i, _), row in zip(lines, above_rows, strict=True):
-        if len(row) == width and _kind(row[0], form.decimal) == "number":  # it is no name
-            no_number = next(cell for cell in row if _kind(cell, form.decimal) != "number")
-            raise ValueError(f"{path} line {i + 1}: {_no_number(no_number, form.decimal)}")
     units = [""] * width
     if (
         len(above_rows) > 1
@@ -345,12 +346,19 @@ def _header(path: Path, head: Sequence[str], form: _Form, fs: float) -> tuple[li
         units = [cell.strip("'\" ") for cell in above_rows.pop()]
         lines.pop()
     if len(above_rows) > 1 or len(above_rows[0]) != width:
-        wrong = [i + 1 for i, _ in (lines[:-1] if len(above_rows[-1]) == width else lines)]
+        named = len(above_rows[-1]) == width  # and what stands above is too much
+        wrong = [i + 1 for (i, _), row in zip(lines, above_rows, strict=True) if named or len(row) != width]
+        wrong = wrong[:-1] if named else wrong
         what = f"line {wrong[0]}" if len(wrong) == 1 else f"lines {wrong[0]} to {wrong[-1]}"
         raise ValueError(
             f"{path}: {what} above the numbers cannot be read: from line {form.first + 1} on it has {width} columns. "
             f"Remove {what}, or begin each with #"
         )
+    row = above_rows[0]
+    numbers = [cell for cell in row if not _is_name(cell, form.decimal)]
+    if numbers and not (row[0] == "" and row[1:] == [str(k) for k in range(width - 1)]):  # so numbered by pandas
+        words = [cell for cell in row if _kind(cell, form.decimal) == "words"]
+        raise ValueError(f"{path} line {lines[0][0] + 1}: {_no_number((words or numbers)[0], form.decimal)}")
     names = [cell.strip("'\" ") for cell in above_rows[0]]
     return names, [unit or unit_of(name) for unit, name in zip(units, names, strict=True)]
 
@@ -359,6 +367,14 @@ def _cells(line: str, form: _Form) -> list[str]:
     if len(form.kinds) == 1 and form.delimiter == " ":
         return [line.strip().strip('"')]
     return [cell.strip() for cell in _split(line, form.delimiter)]
+
+
+def _is_name(cell: str, decimal: str) -> bool:
+    """Say whether a cell above numbers is a name, or nothing; else it is a sample, or what stands for a missing one."""
+    text = cell.strip("'\" ")
+    letters = sum(character.isalpha() for character in text)
+    missing = text.casefold().strip("#-/") in MISSING or _kind(text, decimal) in ("number", "nan", "time")
+    return not text or (not missing and letters > (1 if re.match(r"[\W_]*\d", text) else 0))
 
 
 def _is_unit(cell: str) -> bool:
@@ -409,7 +425,7 @@ def _chunks(path: Path, encoding: str, form: _Form) -> Iterator[tuple[int, list[
         while True:
             chunk: list[list[str]] = []
             try:
-                chunk.extend(islice(rows, CHUNK))
+                chunk.extend(islice(rows, max(1, CHUNK // width)))
             except csv.Error as error:
                 reason = str(error)[:MAX_REASON]
                 raise ValueError(
@@ -450,7 +466,7 @@ class _Numbers:
             self._values.extend([float(cell if self._decimal == "." else cell.replace(",", ".")) for cell in cells])
         except ValueError:
             for at, cell in enumerate(cells, line):
-                if _kind(cell, self._decimal) not in ("number", "empty"):
+                if _kind(cell, self._decimal) not in ("number", "empty", "nan"):
                     raise ValueError(f"{self._path} line {at}: {_no_number(cell, self._decimal)}") from None
             self._values.extend(_number(cell, self._decimal) for cell in cells)
         if not self._fractions:
@@ -474,6 +490,8 @@ class _Numbers:
 
 def _no_number(cell: str, decimal: str) -> str:
     sign = "point" if decimal == "." else "comma"
+    if "\0" in cell:
+        return "there are NUL bytes: the file was not saved to its end, or is not UTF-8; save it as UTF-8"
     what = f"{shown(cell)} is not a number"
     return f"{what}; write numbers with a decimal {sign}, and leave the cells of missing samples empty"
 
