@@ -98,10 +98,8 @@ def read_csv(
                 f"{path} line {line} holds NUL bytes: the file was not saved to its end, or is not UTF-8; save it as "
                 "UTF-8"
             )
-    if delimiter is None and (
-        match := re.fullmatch(r"\ufeff?sep=(.)\s*", head[0], re.IGNORECASE)
-    ):  # as Excel writes it
-        delimiter, head[0] = match[1], "\n"
+    if delimiter is None and (match := re.fullmatch(r"sep=(.)\s*", head[0], re.IGNORECASE)) and match[1] in DELIMITERS:
+        delimiter, head[0] = match[1], "\n"  # as Excel reads and writes it
     form = _form(path, head, delimiter, decimal)
     names, found_units = _header(path, head, form, fs)
     if names[-1] and form.kinds[-1] == "empty":
@@ -191,8 +189,11 @@ def _is_comment(line: str, delimiter: str) -> bool:
     return text.startswith(COMMENTS) and not error and not (delimiter == ";" and text.startswith(";"))
 
 
-def _try_form(head: Sequence[str], delimiter: str, decimal: str) -> _Form | None:
-    """Return how the lines read with this delimiter and decimal sign, or None if they do not."""
+def _try_form(head: Sequence[str], delimiter: str, decimal: str, *, commas: bool) -> _Form | None:
+    """Return how the lines read with this delimiter and decimal sign, or None if they do not.
+
+    Decimal commas have to stand there, unless the caller says that there are `commas`.
+    """
     rows: list[list[str]] = []
     if delimiter == " " and any("\t" in line.strip() for line in head if not _is_comment(line, delimiter)):
         return None
@@ -227,7 +228,9 @@ def _try_form(head: Sequence[str], delimiter: str, decimal: str) -> _Form | None
     good = [i for i, row in enumerate(kinds) if is_row(row)]
     if good and rows[good[0]] == ["", *map(str, range(width - 1))]:
         good.pop(0)  # pandas numbers columns that have no name
-    if not good or (decimal == "," == delimiter and not any("," in cell for i in good for cell in rows[i])):
+    if not good:
+        return None
+    if decimal == "," and not (commas and delimiter != ",") and not any("," in cell for i in good for cell in rows[i]):
         return None
     numbers = ("number", "nan")
     sample = tuple(
@@ -250,7 +253,7 @@ def _form(path: Path, head: Sequence[str], delimiter: str | None, decimal: str |
     forms: dict[str, _Form] = {}
     for sign in DECIMALS if decimal is None else (decimal,):
         for between in DELIMITERS if delimiter is None else (delimiter,):
-            if form := _try_form(head, between, sign):
+            if form := _try_form(head, between, sign, commas=decimal is not None):
                 forms.setdefault(repr((form.kinds, form.sample)), form)
     if not forms:
         if sum(1 for line in head if line.strip()) == 1:  # names, at most

@@ -70,6 +70,19 @@ def test_lead_is_chosen_beside_a_time_column(recording: tuple[Path, np.ndarray],
     assert run_json(path, "--lead", "II")["lead"] == "II"
 
 
+def test_decimal_commas_are_read_as_the_options_say(recording: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """A CSV of which one column or two can be read asks for --decimal, and is read with it."""
+    _, signal = recording
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(f"{uv:.1f}".replace(".", ",") for uv in signal[:, 0]), encoding="utf-8")
+    assert "--decimal" in run(path).stderr
+    found = run_json(path, "--decimal", ",")
+    assert found["probability"] == pytest.approx(
+        Advisor().predict(signal[: 5 * FS, 0], FS, units="uV").probability, abs=1e-3
+    )
+    assert "allowed are" in run(path, "--delimiter", "x").stderr
+
+
 @pytest.mark.parametrize(("share", "verdict"), [(0.5, "SHOCK ADVISED"), (None, "NO SHOCK ADVISED")])
 def test_verdict_follows_the_threshold(
     share: float | None, verdict: str, recording: tuple[Path, np.ndarray], tmp_path: Path
