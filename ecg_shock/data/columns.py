@@ -22,6 +22,7 @@ EVEN_STEPS = 0.5  # 1/360 s written to three decimals has steps of 0.002 and 0.0
 # rises, but for its baseline.
 MAX_FALLS = 0.1  # of the steps
 MAX_FALLEN = 0.05  # of what it rises
+MAX_SET_BACK = 0.02  # of the rises: a clock is set back seldom
 BLOCK = 2**20  # values
 WRAP = 0.5  # of the range: a counter falls by nearly all of it
 
@@ -123,7 +124,8 @@ def why_no_lead(values: np.ndarray) -> str:
                 risen += float(steps[steps > 0].sum())
                 rises += int((steps > 0).sum())
                 lowest, highest = min(lowest, float(steps.min())), max(highest, float(steps.max()))
-            if not rises or small > MAX_FALLS * len(values) or fallen > MAX_FALLEN * risen:
+            rare = small <= MAX_SET_BACK * rises  # however far
+            if not rises or not (rare or (small <= MAX_FALLS * len(values) and fallen <= MAX_FALLEN * risen)):
                 continue
             if wraps:
                 if rises > 2 * wraps:

@@ -80,6 +80,10 @@ def read_record(
     - A WFDB gain of 0 means that the record is not calibrated. It is read as the WFDB library does, at 200
       units/mV, and a warning is logged.
     - A WFDB checksum of 0 counts as none, because some writers put 0 there; any other has to hold.
+    - A column of a table that never falls, or a counter that wraps, is no lead, whatever its name. The lead beside it
+      has to be chosen with `leads`.
+    - If names of columns say ECG, these alone are the leads of a table.
+    - What a table says of its rate, by time or in a comment, and of its units has to agree with the arguments.
     - WFDB records of several segments, with skewed signals or in compressed formats are refused.
 
     Examples
