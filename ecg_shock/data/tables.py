@@ -31,6 +31,7 @@ from ecg_shock.data.columns import (
     unit_of,
     why_no_lead,
 )
+from ecg_shock.data.lead_labels import is_ecg_label
 from ecg_shock.data.reading import WHAT_TO_DO, build_recording, lead_names
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording
 
@@ -268,8 +269,10 @@ def _form(path: Path, head: Sequence[str], delimiter: str | None, decimal: str |
         return max(likely, key=lambda form: (form.rows, len(form.kinds)))  # whose faulty lines are named later
     settled = [form for form in likely if _is_settled(head, form)] if len(likely) > 1 else likely
     if len(settled) == 1:
-        form, given = settled[0], delimiter is not None or decimal is not None
-        if given or not _may_be_decimal_commas(head, form) or _is_settled(head, form):
+        form = settled[0]
+        if decimal is not None or (delimiter is not None and not _has_parts(head, form)):
+            return form
+        if not _may_be_decimal_commas(head, form) or _is_settled(head, form):
             return form
     line = shown(head[likely[0].first].strip())
     raise ValueError(
@@ -300,11 +303,16 @@ def _is_settled(head: Sequence[str], form: _Form) -> bool:
     names = _split(lines[0], form.delimiter)
     if form.decimal == "," or form.delimiter not in (",", ", "):
         return len(names) == len(form.kinds)
-    # No column of whole numbers writes 012 or -0, as the parts of a decimal fraction may be.
-    cells = [cell for line in head[form.first :] for cell in _split(line, form.delimiter)]
-    parts = any(re.fullmatch(r"\s*([+-]?0\d+|-0)\s*", cell) for cell in cells)
     units = any(name.strip("()[] ").casefold() in VOLTS.keys() | SECONDS.keys() for name in names[1:])
-    return len(names) == len(form.kinds) and all(names) and not parts and not units
+    return len(names) == len(form.kinds) and all(names) and not _has_parts(head, form) and not units
+
+
+def _has_parts(head: Sequence[str], form: _Form) -> bool:
+    """Say whether cells between commas are 012 or -0, as parts of decimal fractions may be, and no whole number is."""
+    if form.delimiter not in (",", ", ") or form.decimal != ".":
+        return False
+    cells = [cell for line in head[form.first :] for cell in _split(line, form.delimiter)]
+    return any(re.fullmatch(r"\s*([+-]?0\d+|-0)\s*", cell) for cell in cells)
 
 
 def _header(path: Path, head: Sequence[str], form: _Form, fs: float) -> tuple[list[str], list[str]]:
@@ -322,7 +330,8 @@ def _header(path: Path, head: Sequence[str], form: _Form, fs: float) -> tuple[li
     lines = [(i, line) for i, line in above if not _is_comment(line, form.delimiter)]
     if not lines and above and above[-1][1].lstrip().startswith(("#", "%")):
         cells = _cells(above[-1][1].lstrip().lstrip("#% "), form)  # as numpy.savetxt writes names
-        if len(cells) == width and not any(_kind(cell, form.decimal) in ("number", "other") for cell in cells):
+        named = width > 1 or is_ecg_label(cells[0])  # one column alone has mostly remarks above it
+        if named and len(cells) == width and all(_is_name(cell, form.decimal) for cell in cells):
             lines = [(above[-1][0], above[-1][1].lstrip().lstrip("#% "))]
     if not lines:
         cells = [cell.strip() for cell in _split(head[form.first], form.delimiter)]
@@ -464,7 +473,8 @@ class _Numbers:
     def add(self, cells: Sequence[str], line: int) -> None:
         """Add cells, the first of which stands on this line."""
         try:
-            if "_" in "".join(cells):  # which float() would take
+            text = "".join(cells)
+            if "_" in text or (self._decimal == "," and "." in text):  # which float() would take
                 raise ValueError
             self._values.extend([float(cell if self._decimal == "." else cell.replace(",", ".")) for cell in cells])
         except ValueError:

@@ -43,6 +43,7 @@ TIME_NAMES = (
     "RecordingTime",
 )
 TIME_NAMES += ("sample", "clock", "packet", "counter", "x", "", "Date", "elapsed_ms", "seq")
+COMMENT_WORDS = ("written", "OpenBCI", "exported", "patient")
 COMMENTS = ("# written by a device", "%OpenBCI Raw EXG Data", "// exported 2024-01-02 12:00:00", "# patient: unknown")
 PREAMBLES = ("Device: Holter 3", "Sampling rate: {fs} Hz", "Name;Unknown", "Start,2024-01-02", "Channels\t2")
 
@@ -55,7 +56,7 @@ class Case(NamedTuple):
     arguments: dict[str, Any]
     expected_mv: np.ndarray
     names: tuple[str, ...]  # that the ECG may have
-    others: int  # columns that may be leads as well
+    others: int  # columns that may be leads as well; -1 if the ECG is the only column of all
 
 
 def choose(rng: np.random.Generator, options: Sequence[Any]) -> Any:
@@ -180,7 +181,7 @@ def write_table(rng: np.random.Generator, folder: Path) -> Case:
     at = int(rng.integers(n))
     if fault == 0:
         rows[at] = rows[at][1:]
-    elif fault == 1:
+    elif fault == 1 and len(columns) > 1:
         rows[at] = [*rows[at], "0.5"]
     elif fault == 2:
         rows[at][ecg] = choose(rng, ("x", "1.2.3", "0x10", "1_0", "--", "#N/A", "1 000", "\0", "1'000.5", "\u221e"))
@@ -209,6 +210,7 @@ def write_table(rng: np.random.Generator, folder: Path) -> Case:
     expected = [float(Decimal(cell) * mv_per_unit) if cell not in ("", "nan", "NaN") else np.nan for cell in cells]
     path = folder / choose(rng, ("r.csv", "r.tsv", "r.txt"))
     allowed = (names[ecg].strip(), str(ecg + 1))
+    others = others if len(columns) > 1 else -1
     return Case(path, text.encode(encoding, errors="replace"), arguments, np.array(expected), allowed, others)
 
 
@@ -294,7 +296,7 @@ def write_edf(rng: np.random.Generator, folder: Path) -> Case:
         data += rng.bytes(int(rng.integers(1, 50)))
     elif fault == 2:  # numbers of the header
         places = [i for i in range(176, header) if chr(data[i]).isdigit()]
-        data[choose(rng, places)] = ord(choose(rng, "x- ,"))
+        data[choose(rng, places)] = ord(choose(rng, "x,"))  # another number would be another scale
     arguments: dict[str, Any] = {"leads": ["ECG II"]} if rng.random() < 0.7 else {}
     if rng.random() < 0.2:
         arguments["fs"] = float(fs)
@@ -318,7 +320,9 @@ def outcome(case: Case) -> str:
 def compare(case: Case, recording: Recording) -> str:
     """Say whether a recording holds the ECG, alone or beside what may be leads as well."""
     lead = next((lead for lead in recording.leads if lead in case.names), None)
-    if lead is None or len(recording.leads) > 1 + case.others:
+    if case.others == -1 and len(recording.leads) == 1 and not recording.leads[0].startswith(COMMENT_WORDS):
+        lead = recording.leads[0]  # a column alone may have the last line above it for a name
+    if lead is None or len(recording.leads) > 1 + max(case.others, 0):
         return f"FAULT: the leads {recording.leads}"
     if "fs" in case.arguments and recording.fs != case.arguments["fs"]:
         return f"FAULT: {recording.fs} Hz"
