@@ -90,7 +90,7 @@ def read_csv(
         raise ValueError(f"decimal is {decimal!r}; allowed are {DECIMALS}")
     encoding = _encoding(path)
     with _open(path, encoding) as file:
-        head = list(islice(iter(lambda: file.readline(MAX_LINE), ""), HEAD_LINES))
+        head = list(islice(iter(lambda: file.readline(MAX_LINE), ""), HEAD_LINES)) or [""]
     for line, text in enumerate(head, 1):
         if len(text) == MAX_LINE:
             raise ValueError(f"{path} line {line} has more than {MAX_LINE} characters; write a line for each sample")
