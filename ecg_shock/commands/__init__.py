@@ -18,4 +18,13 @@ Units = Annotated[
     str | None,
     typer.Option(help="Unit of the samples, mV, uV or V, for CSV, NumPy and MATLAB files.", show_default=False),
 ]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        help="Delimiter of the columns of a CSV file: ',', ';', '|', tab or space.", show_default="taken from the file"
+    ),
+]
+Decimal = Annotated[
+    str | None, typer.Option(help="Decimal sign of a CSV file, '.' or ','.", show_default="taken from the file")
+]
 Model = Annotated[Path | None, typer.Option(help="Folder of a bundle.", show_default="the model in the package")]

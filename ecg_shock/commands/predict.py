@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ecg_shock.commands import Fs, Lead, Model, Units
+from ecg_shock.commands import Decimal, Delimiter, Fs, Lead, Model, Units
 
 if TYPE_CHECKING:
     from ecg_shock.inference.advisor import Advice
@@ -29,6 +29,8 @@ def predict(
     lead: Lead = None,
     fs: Fs = None,
     units: Units = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -42,7 +44,8 @@ def predict(
     from ecg_shock.data.lead import open_lead
     from ecg_shock.inference.advisor import Advisor
 
-    strip = open_lead(path, fs=fs, units=units, lead=lead).strip(start, length)  # of a day of ECG, this alone is read
+    source = open_lead(path, fs=fs, units=units, lead=lead, delimiter=delimiter, decimal=decimal)
+    strip = source.strip(start, length)  # of a recording of a day, only the strip is read
     advisor = Advisor(model)
     advice = advisor.predict(strip)
     name = advisor.bundle.name or str(advisor.bundle.folder)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ecg_shock.commands import Fs, Lead, Model, Units
+from ecg_shock.commands import Decimal, Delimiter, Fs, Lead, Model, Units
 
 if TYPE_CHECKING:
     from ecg_shock.inference.scanning import Scan
@@ -44,6 +44,8 @@ def scan(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/scan"),
     fs: Fs = None,
     units: Units = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and write no files.")] = False,
 ) -> None:
@@ -63,7 +65,7 @@ def scan(
     from ecg_shock.plots import draw_scan
 
     rule = None if alarm is None else _rule(alarm)
-    opened = open_lead(path, fs=fs, units=units, lead=lead)
+    opened = open_lead(path, fs=fs, units=units, lead=lead, delimiter=delimiter, decimal=decimal)
     if not as_json and out.exists() and not out.is_dir():
         raise ValueError(f"--out is {str(out)!r}, a file; give a folder.")
     if not as_json:

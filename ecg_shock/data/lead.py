@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_shock.data.readers import check_arguments, find_recording, open_file, read_record
+from ecg_shock.data.lead_labels import choose_lead
+from ecg_shock.data.readers import check_arguments, check_text_options, find_recording, open_file, read_record
 from ecg_shock.data.reading import SignalFile, check_agreement, choose_channel
-from ecg_shock.data.recordings import Recording, choose_lead, strip_samples
+from ecg_shock.data.recordings import Recording, strip_samples
 
 PIECE_S = 3600.0  # a lead of an hour at 250 Hz has 3.6 MB, and five times that while it is read
 
@@ -111,7 +112,13 @@ class FileLead(Lead):
 
 
 def open_lead(
-    recording: str | Path | Recording, *, fs: float | None = None, units: str | None = None, lead: str | None = None
+    recording: str | Path | Recording,
+    *,
+    fs: float | None = None,
+    units: str | None = None,
+    lead: str | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
 ) -> Lead:
     """Open one lead of a recording, of whatever length.
 
@@ -123,6 +130,8 @@ def open_lead(
         As for `read_record`.
     lead : str, optional
         Name of the lead; if not given, the first that is an ECG by its name, or the only one.
+    delimiter, decimal
+        As for `read_record`.
 
     Returns
     -------
@@ -144,6 +153,7 @@ def open_lead(
     if not isinstance(recording, Recording):
         check_arguments(fs, units)
         path = find_recording(recording)
+        check_text_options(path, delimiter, decimal)
         file = open_file(path, units)
         if file is not None:
             channel = choose_channel(file, lead)
@@ -151,5 +161,6 @@ def open_lead(
             file.warn([channel])
             return FileLead(file, channel)
         source, where = str(path.resolve()), str(path)
-        recording = read_record(path, fs=fs, units=units, leads=None if lead is None else [lead])
+        leads = None if lead is None else [lead]
+        recording = read_record(path, fs=fs, units=units, leads=leads, delimiter=delimiter, decimal=decimal)
     return Lead(recording, recording.leads[choose_lead(recording.leads, lead, where)], source)

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ecg_shock.data.arrays import read_mat, read_npy
 from ecg_shock.data.edf_files import open_edf
 from ecg_shock.data.manifests import data_dir, resource_dir
 from ecg_shock.data.reading import WHAT_TO_DO, SignalFile, build_recording, check_agreement, choose_channels
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs
-from ecg_shock.data.tables import read_csv, read_npy
+from ecg_shock.data.tables import read_csv
 from ecg_shock.data.wfdb_files import find_wfdb_header, open_wfdb
 
 PIECE_SAMPLES = 2**20  # of each channel that are read at once, so that little but the result is in memory
+
+TEXT = (".csv", ".tsv", ".txt")
 
 
 def read_record(
@@ -23,6 +26,8 @@ def read_record(
     fs: float | None = None,
     units: str | None = None,
     leads: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
 ) -> Recording:
     """Read an ECG recording, in whatever format it lies there.
 
@@ -34,8 +39,10 @@ def read_record(
                   FLAC included, and records of several segments, with NaN in their gaps.
     EDF, BDF      ``.edf`` and ``.bdf``, with or without +; annotations are ignored.
     CSV           ``.csv``, ``.tsv`` or ``.txt``: a column a lead, a row of names on top or none, separated by
-                  comma, semicolon or tab, decimal point, an empty cell or ``nan`` for a missing sample.
+                  comma, semicolon, tab, ``|`` or spaces, decimal point or comma, an empty cell or ``nan`` for a
+                  missing sample.
     NumPy         ``.npy``: shape (n_samples,) or (n_samples, n_leads).
+    MATLAB        ``.mat`` of version 5 to 7 without a ``.hea`` beside it: one array of such a shape.
     ============  ========================================================================================
 
     Of a WFDB, EDF or BDF recording the channels in V, mV or µV are kept. What its header says of sizes and
@@ -48,13 +55,17 @@ def read_record(
         The file or WFDB record. A relative path at which nothing lies, such as ``"vfdb/426"``, is looked up in the data
         folder: ``ECG_SHOCK_DATA``, else the cache that ``ecg-shock fetch`` fills.
     fs : float, optional
-        Sampling rate in Hz. Needed for CSV and NumPy; the others know theirs, and it has to agree.
+        Sampling rate in Hz. Needed for CSV, NumPy and MATLAB; the others know theirs, and it has to agree.
     units : {"mV", "uV", "V"}, optional
-        Unit of the samples. Needed for CSV and NumPy, and for the channels of others whose header gives no unit or
-        an unknown one such as "mcV"; where it gives one, it has to agree.
+        Unit of the samples. Needed for CSV, NumPy and MATLAB, and for the channels of others whose header gives no unit
+        or an unknown one such as "mcV"; where it gives one, it has to agree.
     leads : sequence of str, optional
         Names of the leads to keep, in this order; all by default. Leads without a name are called ``"1"``,
         ``"2"`` … by their column; of leads that share a name, the second is called ``"ECG-2"``.
+    delimiter : str, optional
+        What separates the columns of a CSV file; found in its lines if not given.
+    decimal : {".", ","}, optional
+        Decimal sign of a CSV file; found in its lines if not given.
 
     Returns
     -------
@@ -79,6 +90,10 @@ def read_record(
     - A WFDB header without a number of samples, or with 0, and an EDF header with -1 data records leave the length to
       the size of the file.
     - WFDB signals that are skewed or in format 8, and EDF+ files with gaps in time, are refused.
+    - A column of a table that never falls, or a counter that wraps, is not a lead, whatever its name. If no name of the
+      table says ECG and such a column is not called time, the error asks for `leads`.
+    - If names of columns say ECG, these alone are the leads of a table.
+    - What a table says of its sampling rate, by time or in a comment, and of its units has to agree with the arguments.
 
     Examples
     --------
@@ -92,6 +107,7 @@ def read_record(
     if isinstance(leads, str):
         raise TypeError(f"leads is the text {leads!r}; give a list of names, leads=[{leads!r}]")
     path = find_recording(path)
+    check_text_options(path, delimiter, decimal)
     file = open_file(path, units)
     if file is not None:
         chosen = choose_channels(file, leads)
@@ -110,16 +126,18 @@ def read_record(
             done += len(piece)
         return build_recording(path, signal, channels[0].fs, [channel.name for channel in channels])
     suffix = path.suffix.lower()
-    if suffix not in (".csv", ".tsv", ".txt", ".npy"):
+    if suffix not in (*TEXT, ".npy", ".mat"):
         raise ValueError(
             f"{path} has an unknown format {suffix!r}; allowed are a WFDB record with its .hea beside it, "
-            ".edf, .bdf, .csv, .tsv, .txt and .npy"
+            ".edf, .bdf, .csv, .tsv, .txt, .npy and .mat"
         )
     if fs is None or units is None:
         raise ValueError(
             f"{path} does not say its sampling rate and unit; pass fs= (--fs) in Hz and units= (--units) such as 'mV'"
         )
-    return (read_npy if suffix == ".npy" else read_csv)(path, fs, units, leads)
+    if suffix in TEXT:
+        return read_csv(path, fs, units, leads, delimiter, decimal)
+    return (read_npy if suffix == ".npy" else read_mat)(path, fs, units, leads)
 
 
 def open_file(path: Path, units: str | None) -> SignalFile | None:
@@ -132,6 +150,12 @@ def open_file(path: Path, units: str | None) -> SignalFile | None:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty. {WHAT_TO_DO}")
     return open_edf(path, units) if path.suffix.lower() in (".edf", ".bdf") else None
+
+
+def check_text_options(path: Path, delimiter: str | None, decimal: str | None) -> None:
+    """Raise ValueError if a delimiter or decimal sign is given for a file that is not a table in text."""
+    if path.suffix.lower() not in TEXT and (delimiter is not None or decimal is not None):
+        raise ValueError(f"{path} is not a table in text; leave delimiter= and decimal= out")
 
 
 def check_arguments(fs: float | None, units: str | None) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_shock.data.recordings import MAX_LISTED, MV_PER_UNIT, Recording, check_fs, choose_lead, is_ecg, listed, quoted
+from ecg_shock.data.lead_labels import MAX_LISTED, choose_lead, is_ecg, listed, quoted
+from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.recordings import MV_PER_UNIT, Recording, is_ecg
+from ecg_shock.data.columns import never_falls
+from ecg_shock.data.lead_labels import is_ecg
+from ecg_shock.data.recordings import MV_PER_UNIT, Recording
 from ecg_shock.inference.quality import unusable_reasons
 from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
 from ecg_shock.preprocessing import (
@@ -391,4 +393,9 @@ def _check_strips(signals: np.ndarray, fs: float, units: str) -> np.ndarray:
     valid = np.isfinite(signals).any(axis=1)
     if not valid.all():
         raise ValueError(f"strip {int(np.argmin(valid))} has no valid sample at all; there is nothing to classify.")
+    rising = never_falls(signals)
+    if rising.any():
+        raise ValueError(
+            f"strip {int(np.argmax(rising))} never falls, as time does and no ECG; give the samples of a lead."
+        )
     return signals

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ecg_shock.data.columns import never_falls
 from ecg_shock.data.lead import Lead, open_lead
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording
 from ecg_shock.inference.advisor import Advisor, choose_advisor, real_numbers
@@ -239,6 +240,8 @@ def _open(recording: Any, fs: float | None, units: str | None, lead: str | None)
         samples = real_numbers(recording)
         if samples.ndim != 1 or not len(samples):
             raise ValueError(f"the recording has shape {samples.shape}; give one lead, (n,), or a Recording.")
+        if never_falls(samples[None])[0]:
+            raise ValueError("the recording never falls, as time does and no ECG; give the samples of a lead.")
         if fs is None:
             raise ValueError("fs is missing; give the sampling rate of the array in Hz.")
         units = "mV" if units is None else units

@@ -62,14 +62,28 @@ def test_strip_is_the_one_asked_for(recording: tuple[Path, np.ndarray]) -> None:
     assert found["recording"] == str(path)
 
 
-def test_lead_is_chosen_beside_a_time_column(recording: tuple[Path, np.ndarray], tmp_path: Path) -> None:
-    """A CSV whose first column is time is refused without --lead, and read with it."""
+def test_lead_beside_a_time_column(recording: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """Of a CSV whose first column is time, the lead beside it is read, and its name is printed."""
     _, signal = recording
     path = tmp_path / "a.csv"
     table = np.column_stack([np.arange(len(signal)) / FS, signal[:, 0]])
     np.savetxt(path, table, delimiter=",", header="time_s,II", comments="")
-    assert "'time_s' is no ECG lead; choose with leads= (--lead)" in run(path).stderr
-    assert run_json(path, "--lead", "II")["lead"] == "II"
+    assert run_json(path)["lead"] == run_json(path, "--lead", "II")["lead"] == "II"
+    assert "lead II" in run(path).stdout
+    assert "'time_s' is no ECG lead; choose with leads= (--lead) from ['II']" in run(path, "--lead", "time_s").stderr
+
+
+def test_decimal_commas_are_read_as_the_options_say(recording: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """A CSV of which one column or two can be read asks for --decimal, and is read with it."""
+    _, signal = recording
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(f"{uv:.1f}".replace(".", ",") for uv in signal[:, 0]), encoding="utf-8")
+    assert "--decimal" in run(path).stderr
+    found = run_json(path, "--decimal", ",")
+    assert found["probability"] == pytest.approx(
+        Advisor().predict(signal[: 5 * FS, 0], FS, units="uV").probability, abs=1e-3
+    )
+    assert "allowed are" in run(path, "--delimiter", "x").stderr
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.5, "SHOCK ADVISED"), (None, "NO SHOCK ADVISED")])

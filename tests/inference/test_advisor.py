@@ -224,6 +224,7 @@ SIGNAL = np.sin(np.arange(625) / 5)
         (SIGNAL, {"units": "mv"}, ValueError, "units='mv' is not known; allowed are mV, uV"),
         (SIGNAL, {"units": None}, ValueError, "units=None"),
         (np.full(625, np.nan), {}, ValueError, "no valid sample at all"),
+        (np.arange(625) / 125, {}, ValueError, "strip 0 never falls, as time does"),
         (np.ma.masked_all(625), {}, ValueError, "no valid sample at all"),
         (Recording(SIGNAL[:, None], 125.0, ("II",)), {"fs": 250}, ValueError, "fs=250, but the recording has 125.0"),
         (Recording(SIGNAL[:, None], 125.0, ("II",)), {"units": "uV"}, ValueError, "a recording is in mV"),

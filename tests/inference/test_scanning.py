@@ -166,6 +166,7 @@ def test_episodes_of_random_answers_are_apart_and_hold_their_alarms(advisor, rng
         (np.zeros(1000), {"fs": 250}, ValueError, "shorter than a window"),
         (np.zeros(9000), {"fs": 250, "units": "mm"}, ValueError, "units"),
         (np.zeros(9000), {"fs": 50}, ValueError, "out of range"),
+        (np.arange(9000) / 250, {"fs": 250}, ValueError, "never falls, as time does"),
         (np.zeros(9000), {"fs": 250, "step_s": 0}, ValueError, "step_s"),
         (np.zeros(9000), {"fs": 10**400}, ValueError, "above 0"),
         (np.zeros(9000), {"fs": 250, "alarm": 3}, TypeError, "no alarm rule"),

@@ -1,0 +1,122 @@
+"""Names of leads: which of them are an ECG, which one to classify, and how a message lists them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# Words of a label, in lower case, that name an ECG lead: standard, modified (MLII, MCL1, ML5), bipolar chest leads
+# (CM5, CC5), and leads as French and Spanish recorders number them (D2). So does a word that holds "ecg" or "ekg".
+ECG_WORD = re.compile(
+    r"i|ii|iii|d(i|ii|iii|[1-4])|av[rlf]|v[1-9xyz]?|v[1-9][rl]|ml(i|ii|iii|[1-6])|mv[1-6]|mcl[1-6]|c[bcmrs][1-7]"
+)
+# What begins a word of another signal's label, in lower case: "Airflow" is no ECG, and neither is "EOG V".
+OTHER_SIGNALS = (
+    *("eeg", "eog", "emg", "erg", "eda", "gsr", "egm", "meg", "resp", "imp", "flow", "airflow", "nasal", "thor", "abd"),
+    *(
+        "chest",
+        "effort",
+        "snor",
+        "mic",
+        "pleth",
+        "ppg",
+        "spo",
+        "sao",
+        "pulse",
+        "abp",
+        "art",
+        "bp",
+        "nibp",
+        "cvp",
+        "pap",
+    ),
+    *(
+        "icp",
+        "lap",
+        "rap",
+        "press",
+        "temp",
+        "co2",
+        "etco",
+        "acc",
+        "gyr",
+        "pos",
+        "leg",
+        "chin",
+        "event",
+        "marker",
+        "trig",
+    ),
+    *("sync", "batt", "noise"),
+)
+EEG_PAIR = re.compile(r"(fp|[acefopt])[z\d]\d?-(fp|[acfmopt])[z\d]\d?")  # C3-M2, Fpz-Cz, and E1-M2 of an EOG
+# An ECG's "quality", "peaks" or "time" is not an ECG.
+OF_AN_ECG = re.compile(
+    r"time|quality|sqi|rate|\bhr\b|peak|index|marker|event|label|annot|status|\boff\b|impedance|beat|count|flag|note",
+    re.IGNORECASE,
+)
+ECG = re.compile(r"(?<![a-z])e[ck]g(?![a-z])|^e[ck]g|e[ck]g$", re.IGNORECASE)
+UNITS = frozenset({"mv", "uv", "v"})
+MAX_LISTED = 20  # names in a message
+
+
+def is_ecg(name: str) -> bool | None:
+    """Say whether a lead is an ECG by its name.
+
+    Parameters
+    ----------
+    name : str
+        Label of a channel or a column, such as ``"ECG II"``, ``"MLII"`` or ``"ekg (mV)"``.
+
+    Returns
+    -------
+    bool or None
+        False if the name says that it is another signal; None if it says neither.
+
+    Examples
+    --------
+    >>> [is_ecg(name) for name in ("ECG II", "MLII", "aVR", "EEG EKG-Ref", "EOG-V", "ABP", "ECG quality", "1", "lead")]
+    [True, True, True, True, False, False, False, None, None]
+    """
+    text = name.replace("_", " ").strip()
+    if OF_AN_ECG.search(text):
+        return False
+    if ECG.search(text):
+        return True
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    if any(word.startswith(OTHER_SIGNALS) for word in words) or EEG_PAIR.search(name.lower()):
+        return False
+    if len(words) > 1 and words[-1] in UNITS:
+        words.pop()
+    return True if any(ECG_WORD.fullmatch(word) for word in words) else None
+
+
+def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
+    """Return the column of the lead to classify: as named, else the first that is an ECG by its name, or the only one.
+
+    `where` begins the message of the ValueError that is raised if there is no such lead, or no name tells.
+    """
+    if lead is not None:
+        if lead not in names:
+            raise ValueError(f"{where} has no lead {lead!r}; choose from {listed(names)}")
+        return list(names).index(lead)
+    kinds = [is_ecg(name) for name in names]
+    if True in kinds:
+        return kinds.index(True)
+    if kinds == [None]:
+        return 0
+    raise ValueError(f"{where}: no name says which lead is the ECG; choose with leads= (--lead) from {listed(names)}")
+
+
+def listed(names: Sequence[object], total: int | None = None) -> str:
+    """List names for a message, of bounded length; `total` says how many there are if `names` are but the first."""
+    total = len(names) if total is None else total
+    shown = [quoted(name) for name in names[:MAX_LISTED]]
+    more = f", … and {total - MAX_LISTED} more" if total > MAX_LISTED else ""
+    return f"[{', '.join(shown)}{more}]"
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """Quote what stood in a file, of bounded length."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
