@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -20,8 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ecg_shock.data.datasets import Subsets
     from ecg_shock.search.consensus import Candidate, Setting
     from ecg_shock.search.study import Study
@@ -213,7 +212,8 @@ def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:
 
 
 def _show_windows(study: Study, subsets: Subsets) -> None:
-    """Count windows and patients; synthetic windows that were added to those of patients are counted apart."""
+    """Count windows and patients, and apart from them what only trains: synthetic windows and extra databases."""
+    from ecg_shock.data.datasets import of_extra
     from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
     from ecg_shock.search.runner import supplemented
 
@@ -222,27 +222,36 @@ def _show_windows(study: Study, subsets: Subsets) -> None:
     named = {"train": subsets.train, "validation": subsets.validation, "test, set aside": subsets.test}
     for name in named:
         table.add_column(name, justify="right")
-    added = {name: supplemented(subset, study) for name, subset in named.items()}
+    added = {
+        name: {"synthetic": supplemented(subset, study), "extra": of_extra(subset, study.data)}
+        for name, subset in named.items()
+    }
+
+    def counts(name: str, of_class: np.ndarray) -> str:
+        masks = {kind: mask[of_class] for kind, mask in added[name].items()}
+        return _counts(named[name].patient[of_class], masks)
+
     for aha_class in AHA_CLASSES:
-        of_class = {name: subset.aha_class == aha_class for name, subset in named.items()}
-        cells = (_counts(subset.patient[of_class[name]], added[name][of_class[name]]) for name, subset in named.items())
+        cells = (counts(name, subset.aha_class == aha_class) for name, subset in named.items())
         table.add_row(AHA_LABELS[aha_class], *cells)
     table.add_section()
-    table.add_row("all", *(_counts(subset.patient, added[name]) for name, subset in named.items()))
+    table.add_row("all", *(counts(name, np.ones(len(subset), bool)) for name, subset in named.items()))
     console.print(table)
     for name, subset in named.items():
-        patients = sorted(set(subset.patient[~added[name]].tolist()))
-        if added[name].any():
-            patients.append(f"{len(set(subset.patient[added[name]].tolist()))} synthetic")
+        own = ~np.any(list(added[name].values()), axis=0)
+        patients = sorted(set(subset.patient[own].tolist()))
+        patients += [
+            f"{len(set(subset.patient[mask].tolist()))} {kind}" for kind, mask in added[name].items() if mask.any()
+        ]
         console.print(f"[bold]{name}[/]: {escape(', '.join(patients))}", highlight=False)
     console.print()
 
 
-def _counts(patients: np.ndarray, added: np.ndarray) -> str:
-    """Count the windows of these patients, the patients, and apart from them the windows that were added."""
-    real = patients[~added]
-    counted = f"{len(real):,} ({len(set(real.tolist()))})"
-    return counted + (f" + {added.sum():,} synthetic" if added.any() else "")
+def _counts(patients: np.ndarray, added: dict[str, np.ndarray]) -> str:
+    """Count the windows of these patients, the patients, and apart from them the windows that were added, by kind."""
+    own = patients[~np.any(list(added.values()), axis=0)]
+    counted = f"{len(own):,} ({len(set(own.tolist()))})"
+    return counted + "".join(f" + {mask.sum():,} {kind}" for kind, mask in added.items() if mask.any())
 
 
 def _epochs(training: TrainingConfig) -> str:

@@ -24,7 +24,8 @@ def windows(
         list[str] | None,
         typer.Argument(
             metavar="DB",
-            help="Databases to count: vfdb, cudb, mitdb, synthetic, or the path of a manifest.",
+            help="Databases to count: vfdb, cudb, mitdb, synthetic, ludb, qtdb, challenge-2017, aami-ec13, or the path "
+            "of a manifest.",
             show_default="vfdb cudb mitdb",
         ),
     ] = None,

@@ -195,11 +195,11 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
         train = concatenate([train, added.select(np.isin(added.aha_class, data.supplement))])
     if data.extra:
         patients = extra_patients(data).values()
-        of_extra = data.model_copy(update={"databases": data.extra})
-        added = load_windows(of_extra, folder, leads=data.train_leads)
+        extra = data.model_copy(update={"databases": data.extra})
+        added = load_windows(extra, folder, leads=data.train_leads)
         added = added.select(_of(frozenset().union(*(p.train for p in patients)), added) & _clear(added))
         train = concatenate([train, added])
-        checked = load_windows(of_extra, folder)
+        checked = load_windows(extra, folder)
         may_check = _of(frozenset().union(*(p.check for p in patients)), checked)
         other_hospitals = checked.select(may_check & np.isin(checked.aha_class, NONSHOCKABLE))
     return Subsets(
@@ -237,6 +237,11 @@ def extra_patients(data: DataConfig) -> dict[str, ExtraPatients]:
     return found
 
 
+def of_extra(windows: WindowSet, data: DataConfig) -> np.ndarray:
+    """Say which windows, shape (n_windows,), are of a database in `data.extra`."""
+    return np.isin(windows.database, [load_manifest(name).name for name in data.extra])
+
+
 def training_weights(windows: WindowSet, data: DataConfig) -> np.ndarray:
     """Weigh training windows so that those of `data.extra` have the share `data.extra_weight` of the nonshockable ones.
 
@@ -254,7 +259,7 @@ def training_weights(windows: WindowSet, data: DataConfig) -> np.ndarray:
     """
     weights = np.ones(len(windows))
     nonshockable = ~shockable(windows)
-    extra = nonshockable & np.isin(windows.database, [load_manifest(name).name for name in data.extra])
+    extra = nonshockable & of_extra(windows, data)
     own = nonshockable & ~extra
     if extra.any() and own.any():
         weights[extra] = data.extra_weight * nonshockable.sum() / extra.sum()

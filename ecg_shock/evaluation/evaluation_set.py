@@ -31,6 +31,7 @@ from ecg_shock.evaluation.predictions import Predictions, predictions_of
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, load_bundle
 
+SHOWN_PATIENTS = 10  # a database has up to 1,184
 DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # at which our own bundles are evaluated
 
 
@@ -297,9 +298,10 @@ def patients_of(bundle: Bundle, subset: str) -> frozenset[str]:
 
 def refuse_seen(bundle: Bundle, patients: Iterable[str]) -> None:
     """Refuse to test patients that a model was trained on or selected with."""
-    leaked = set(patients) & (patients_of(bundle, "train") | patients_of(bundle, "validation"))
+    leaked = sorted(bundle.card.patients.seen(patients))
     if leaked:
-        raise ValueError(f"patients {sorted(leaked)!r} are tested, but {bundle.folder} has seen them.")
+        more = f" and {len(leaked) - SHOWN_PATIENTS} more" if len(leaked) > SHOWN_PATIENTS else ""
+        raise ValueError(f"patients {leaked[:SHOWN_PATIENTS]!r}{more} are tested, but {bundle.folder} has seen them.")
 
 
 def measure(windows: WindowSet) -> tuple[np.ndarray, np.ndarray]:

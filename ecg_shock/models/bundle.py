@@ -295,5 +295,9 @@ def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str
 
 def _plain(value: Any) -> str:
     """Write a value on one line, without HTML."""
+    if isinstance(value, dict):
+        value = [
+            f"{key} ({_plain(entry)})" if isinstance(entry, dict) else f"{key} {entry}" for key, entry in value.items()
+        ]
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return " ".join(text.split()).replace("<", "&lt;")
