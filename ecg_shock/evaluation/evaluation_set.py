@@ -113,11 +113,13 @@ class EvaluationSet:
     def training(self, window_s: float) -> WindowSet:
         """Load the windows that the model of a single fold was trained on, with its limit a patient and its supplement.
 
-        Several folds, which share no training patients, are a ValueError.
+        Those of `DataConfig.extra` are not among them: what is compared with the model learns from the patients of the
+        split alone, and an evaluation needs no other databases. Several folds, which share no training patients, are a
+        ValueError.
         """
         if len(self.bundles) > 1:
             raise ValueError(f"there are {len(self.bundles)} folds; ask one of by_fold for its training windows.")
-        config = self.bundles[0].card.data.model_copy(update={"window_s": float(window_s)})
+        config = self.bundles[0].card.data.model_copy(update={"window_s": float(window_s), "extra": ()})
         return load_subsets(config, self.folder).train
 
     def predictions(
