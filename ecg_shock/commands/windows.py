@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ecg_shock.data.windows import WindowSet
 
 SHEET_SUFFIXES = (".png", ".pdf", ".svg")
+NUMBER_WIDTH = 7  # of as many seconds as a database has; a longer name of a database is broken on a narrow terminal
 
 
 def windows(
@@ -104,9 +105,9 @@ def _balance(found: WindowSet) -> Table:
     kept = found.window_s * pd.Series(found.database).value_counts().reindex(names, fill_value=0)
 
     table = Table(title="seconds of the first lead, and why they are in no window", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("excluded")
+    table.add_column("excluded", min_width=12)
     for heading in (*names, "all"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", min_width=min(len(heading), NUMBER_WIDTH), overflow="fold")
 
     def add(label: str, seconds: pd.Series, style: str = "") -> None:
         table.add_row(label, *(f"{cell:,.0f}" for cell in (*seconds, seconds.sum())), style=style)
