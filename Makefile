@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test bench clean
+.PHONY: help tune test docs bench clean
 
 help:
 	@echo "make tune    search networks on the embedded synthetic study (under 5 minutes)"
-	@echo "make test    lint, check the types, run the tests"
+	@echo "make test    lint, check the types, build the documentation, run the tests"
+	@echo "make docs    build the documentation into build/docs"
 	@echo "make bench   run what is timed"
 	@echo "make clean   remove the environment and all caches; runs/ stays"
 	@echo
@@ -18,11 +19,16 @@ help:
 tune: $(VENV)/installed
 	$(BIN)/python -m ecg_shock.tune
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --durations 10
+
+# Warnings are errors, a reference of ours that leads nowhere among them.
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --nitpicky --quiet docs build/docs
+	@echo "documentation: build/docs/index.html"
 
 bench: $(VENV)/installed-dev
 	for script in tests/benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done

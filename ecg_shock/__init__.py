@@ -1,6 +1,6 @@
-"""Shock advice from an ECG: train, search, evaluate by the AHA goals, and run anywhere.
+"""Train, evaluate and run a classifier that advises a shock from an ECG.
 
-TensorFlow is loaded only by what trains: `import ecg_shock` and `predict` do without it.
+Only training loads TensorFlow; `import ecg_shock` and `predict` do not.
 """
 
 from ecg_shock.data.readers import read_record

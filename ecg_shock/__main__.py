@@ -1,4 +1,4 @@
-"""`python -m ecg_shock COMMAND`, the same as `ecg-shock COMMAND`."""
+"""Run `python -m ecg_shock COMMAND`, the same as `ecg-shock COMMAND`."""
 
 from ecg_shock.commands.app import main
 

@@ -1,4 +1,4 @@
-"""`python -m ecg_shock.tune [STUDY]`, the same as `ecg-shock tune [STUDY]`."""
+"""Run `python -m ecg_shock.tune [STUDY]`, the same as `ecg-shock tune [STUDY]`."""
 
 import sys
 

@@ -46,7 +46,7 @@ def test_signatures_are_the_promised_ones() -> None:
 
 
 def test_validate_takes_one_thing_by_position() -> None:
-    """What is judged comes first, and every option by name only."""
+    """The subject comes first, and every option by name only."""
     first, *others = inspect.signature(ecg_shock.validate).parameters.values()
     assert (first.name, first.kind.name) == ("predictions", "POSITIONAL_OR_KEYWORD")
     assert {parameter.kind.name for parameter in others} == {"KEYWORD_ONLY"}

@@ -1,4 +1,4 @@
-"""Commands, one thin file each: parse, call, print. Options that several of them have stand here."""
+"""The commands, one module each, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-Lead = Annotated[str | None, typer.Option(help="Name of the lead.", show_default="the first one")]
-Fs = Annotated[
-    float | None, typer.Option(help="Sampling rate in Hz; CSV and NumPy files do not say.", show_default=False)
+Lead = Annotated[str | None, typer.Option(help="Name of the lead.", show_default="the first lead")]
+Fs = Annotated[float | None, typer.Option(help="Sampling rate in Hz, for CSV and NumPy files.", show_default=False)]
+Units = Annotated[
+    str | None, typer.Option(help="Unit of the samples, mV, uV or V, for CSV and NumPy files.", show_default=False)
 ]
-Units = Annotated[str | None, typer.Option(help="mV, uV or V; CSV and NumPy files do not say.", show_default=False)]
-Model = Annotated[
-    Path | None, typer.Option(help="Folder of a bundle.", show_default="the one that comes with the package")
-]
+Model = Annotated[Path | None, typer.Option(help="Folder of a bundle.", show_default="the model in the package")]

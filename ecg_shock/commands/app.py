@@ -25,10 +25,10 @@ STOPPED_EXIT_CODE = 130  # what shells give a command that Ctrl-C ended
 
 
 class OneLineErrors(TyperGroup):
-    """Commands whose errors, as far as a user can fix them, are one line on standard error and no traceback."""
+    """Commands that print an error which a user can fix as one line on standard error, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the chosen command."""
+        """Run the command that the user chose."""
         console = Console(stderr=True)
         try:
             return super().invoke(ctx)
@@ -36,7 +36,7 @@ class OneLineErrors(TyperGroup):
             console.print("; ".join(["stopped", *map(str, interrupt.args)]))
             raise typer.Exit(STOPPED_EXIT_CODE) from None
         except (ValueError, TypeError, OSError) as error:
-            # A reader that closes the pipe, such as `head`, is no error: typer ends quietly.
+            # A closed pipe, as after `head`, is no error: typer ends quietly.
             closed_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if closed_pipe or ctx.params["verbose"]:
                 raise
@@ -57,12 +57,16 @@ app = typer.Typer(
 @app.callback()
 def options(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log what is done, and show the traceback of an error.")
+        bool, typer.Option("--verbose", "-v", help="Log each step, and show the traceback of an error.")
     ] = False,
 ) -> None:
-    """Shock advice from an ECG: fetch recordings, train, search, evaluate by the AHA goals, predict, scan, export.
+    """Train, evaluate and run a classifier that advises a shock from an ECG.
 
-    Not a medical device. `ecg-shock COMMAND --help` explains a command.
+    Not a medical device. Run ecg-shock COMMAND --help for help on a command.
+
+    For example:
+      ecg-shock fetch vfdb cudb mitdb
+      ecg-shock predict cudb/cu01 --start 225
     """
     if verbose:
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")

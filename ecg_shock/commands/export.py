@@ -1,4 +1,4 @@
-"""`ecg-shock export`: a model for a device, with all that the device needs to know."""
+"""`ecg-shock export`: convert a model for a device, and check the result."""
 
 from __future__ import annotations
 
@@ -20,34 +20,30 @@ MAX_FLIPS_SHOWN = 10
 def export(
     to: Annotated[
         str,
-        typer.Option("--to", metavar="FORMAT", help="Export to litert, litert-int8, onnx, c or c-int8."),
+        typer.Option("--to", metavar="FORMAT", help="Format: litert, litert-int8, onnx, c or c-int8."),
     ],
     model: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="MODEL", help="The folder of a bundle.", show_default="the model that comes with the package"
-        ),
+        typer.Argument(metavar="MODEL", help="Folder of a bundle.", show_default="the model in the package"),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the files to this folder.", show_default="runs/export/FORMAT")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="runs/export/FORMAT")] = None,
     fs: Annotated[
         float,
-        typer.Option(help="Sampling rate in Hz of the device that C is for; the other formats take 125 Hz."),
+        typer.Option(help="Sampling rate of the device in Hz, for c and c-int8; the other formats take 125 Hz."),
     ] = 250.0,
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Read the recordings from this folder.", show_default="ECG_SHOCK_DATA, else the cache folder"
-        ),
+        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
     ] = None,
 ) -> None:
-    """Export a model for a device, and score it again on its own validation patients.
+    """Export a model for a device, and evaluate the result.
 
-    A JSON file beside the network says how samples become its input, what
-    decides, and what must come out for given samples. C takes raw samples and
-    needs nothing else. If the export differs from the model by more than its
-    format allows, nothing is written.
+    The exported model predicts the model's validation patients again. If it
+    differs from the model by more than its format allows, nothing is written.
+
+    A JSON file beside the network describes filter, input, threshold and rule,
+    with test samples and their results. The C code takes raw samples, and needs
+    no library.
 
     Example: ecg-shock export --to c-int8 --fs 500
     """
@@ -65,15 +61,15 @@ def export(
     console.print(_table(result.rescoring))
     for flip in result.rescoring.flips[:MAX_FLIPS_SHOWN]:
         console.print(
-            f"decided otherwise: {flip.database}/{flip.record} at {flip.start_s:g} s, {flip.aha_class}, "
-            f"{flip.probability:.3f} became {flip.exported:.3f}",
+            f"decision changed: {flip.database}/{flip.record} at {flip.start_s:g} s, {flip.aha_class}, "
+            f"probability {flip.probability:.3f} became {flip.exported:.3f}",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
     more = len(result.rescoring.flips) - MAX_FLIPS_SHOWN
     if more > 0:
-        console.print(f"and {more} more, all of them in {result.files[-1].name}", highlight=False, markup=False)
+        console.print(f"and {more} more; all are in {result.files[-1].name}", highlight=False, markup=False)
     for path in result.files:
         console.print(f"written: {path} ({path.stat().st_size:,} bytes)", highlight=False, markup=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""`ecg-shock fetch`: fetch the public databases, or check a local copy."""
+"""`ecg-shock fetch`: download the public databases, or check a local copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ecg_shock.data.manifests import Manifest
 
-SHOWN_PROBLEMS = 10  # a database has up to 144 files: when all are missing, ten say as much
+MAX_PROBLEMS_SHOWN = 10  # of each database
 
 
 def fetch(
@@ -22,7 +22,7 @@ def fetch(
         list[str],
         typer.Argument(
             metavar="DB",
-            help="Databases to fetch: vfdb, cudb, mitdb, nstdb; for training and stress tests ludb, qtdb, "
+            help="Databases to download: vfdb, cudb, mitdb, nstdb; for training and stress tests ludb, qtdb, "
             "challenge-2011, challenge-2017, aami-ec13; or the path of a manifest (.toml).",
         ),
     ],
@@ -36,14 +36,15 @@ def fetch(
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Fetch nothing: check the files that are there, and exit with 1 on a problem."),
+        typer.Option(
+            "--verify", help="Download nothing: check the local files, and exit with 1 if any is missing or wrong."
+        ),
     ] = False,
 ) -> None:
-    """Fetch databases from PhysioNet, every file checked by size and SHA-256.
+    """Download databases from PhysioNet, and check each file's size and SHA-256.
 
-    Run it again at any time: files that are there and right are kept.
-
-    The licence, and the publications to cite, are printed at the end.
+    Files that are already there and correct are kept, so you can repeat the
+    command. It prints the licences and the publications to cite.
 
     Example: ecg-shock fetch vfdb cudb mitdb --data recordings
     """
@@ -86,15 +87,15 @@ def _verify(manifests: dict[str, Manifest], folder: Path, console: Console) -> b
     table.add_column("state")
     for database, manifest in manifests.items():
         found = [problem.state for problem in problems[database]]
-        state = ", ".join(f"{found.count(kind)} {kind}" for kind in sorted(set(found))) or "right"
+        state = ", ".join(f"{found.count(kind)} {kind}" for kind in sorted(set(found))) or "correct"
         table.add_row(manifest.name, str(len(manifest.files)), f"{manifest.total_bytes:,}", state)
     console.print(table)
     for database, manifest in manifests.items():
         lines = [f"{manifest.name}/{problem}" for problem in problems[database]]
-        if len(lines) > SHOWN_PROBLEMS:
-            lines[SHOWN_PROBLEMS:] = [f"{manifest.name}: and {len(lines) - SHOWN_PROBLEMS} more"]
+        if len(lines) > MAX_PROBLEMS_SHOWN:
+            lines[MAX_PROBLEMS_SHOWN:] = [f"{manifest.name}: and {len(lines) - MAX_PROBLEMS_SHOWN} more"]
         console.print(*lines, sep="\n", end="\n" if lines else "", markup=False, highlight=False, soft_wrap=True)
     if any(problems.values()):
-        console.print("`ecg-shock fetch` with the same names and folder fetches what is missing or wrong.")
+        console.print("Run the same command without --verify to download missing and wrong files.")
         return False
     return True

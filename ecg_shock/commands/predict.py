@@ -1,4 +1,4 @@
-"""`ecg-shock predict`: advice for one strip of a recording."""
+"""`ecg-shock predict`: advise on one strip of a recording."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def predict(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A recording: a WFDB record, .edf, .csv or .npy; or a fetched record by its name, such as vfdb/426.",
+            help="A WFDB record, an .edf, .csv or .npy file, or a downloaded record by name, such as vfdb/426.",
         ),
     ],
     start: Annotated[float, typer.Option(help="Start of the strip, in seconds.")] = 0.0,
@@ -32,9 +32,10 @@ def predict(
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Advise whether to shock, from one strip of one lead.
+    """Advise a shock, or no shock, from one strip of one lead.
 
-    A strip that is flat, saturated, noisy, out of range or mostly missing is unusable, and no shock is advised.
+    No shock is advised if the strip is unusable: flat, saturated, noisy, out of
+    range or mostly missing.
 
     Example: ecg-shock predict cudb/cu01 --start 225 --length 5
     """
@@ -69,13 +70,13 @@ def predict(
     facts.add_column(overflow="fold")
     facts.add_row("strip", f"{path} lead {strip.leads[0]}, {start:g} to {start + strip.duration_s:g} s")
     if advice.usable:
-        facts.add_row("probability", f"{advice.probability:.3f} of shockable; a shock from {advice.threshold:g} on")
+        facts.add_row("probability", f"{advice.probability:.3f} of shockable; threshold {advice.threshold:g}")
     facts.add_row("model", name)
     console.print(facts)
 
 
 def _verdict(advice: Advice) -> tuple[str, str]:
-    """Return a style and the advice in words."""
+    """Return a rich style and the advice in words."""
     if not advice.usable:
         return "bold yellow", f"UNUSABLE: {advice.reason}"
     return ("bold red", "SHOCK ADVISED") if advice.shock else ("bold green", "NO SHOCK ADVISED")

@@ -1,4 +1,4 @@
-"""`ecg-shock scan`: episodes of shockable rhythm in a recording of any length."""
+"""`ecg-shock scan`: find episodes of shockable rhythm in a recording of any length."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ def scan(
         Path,
         typer.Argument(
             metavar="RECORD",
-            help="A recording: a WFDB record, .edf, .csv or .npy; or a fetched record by its name, such as vfdb/426.",
+            help="A WFDB record, an .edf, .csv or .npy file, or a downloaded record by name, such as vfdb/426.",
         ),
     ],
     lead: Lead = None,
     window: Annotated[
-        float | None, typer.Option(help="Length of a window, 2 to 10 s.", show_default="the model's own, mostly 5")
+        float | None, typer.Option(help="Length of a window, 2 to 10 s.", show_default="the model's own, usually 5")
     ] = None,
-    step: Annotated[float, typer.Option(help="From one window to the next, 0.1 to 10 s.")] = 1.0,
+    step: Annotated[float, typer.Option(help="Step from one window to the next, 0.1 to 10 s.")] = 1.0,
     alarm: Annotated[
         str | None,
-        typer.Option(metavar="K/N", help="Alarm when K of the last N windows advise a shock.", show_default="5/8"),
+        typer.Option(
+            metavar="K/N", help="Raise an alarm when K of the last N windows advise a shock.", show_default="5/8"
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for annotations, tables and picture.")] = Path("runs/scan"),
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/scan"),
     fs: Fs = None,
     units: Units = None,
     model: Model = None,
@@ -47,10 +49,11 @@ def scan(
 ) -> None:
     """Find episodes of shockable rhythm in a recording of any length.
 
-    Windows slide over the filtered recording. K of the last N windows that advise a
-    shock raise an alarm. The results are NAME.shk (WFDB annotations: rhythm changes
-    and alarms), NAME.csv (a row for each window), NAME.json (the episodes) and
-    NAME.png. They never replace the results of another recording of that name.
+    Every window of the filtered recording is predicted. An alarm is raised when
+    K of the last N windows advise a shock. The results are NAME.shk (WFDB
+    annotations of rhythm changes and alarms), NAME.csv (one row per window),
+    NAME.json (the episodes) and NAME.png. Results of another recording with the
+    same name are never replaced.
 
     Example: ecg-shock scan cudb/cu01 --step 0.5 --alarm 4/6
     """
@@ -66,8 +69,8 @@ def scan(
     if not as_json:
         paths = scan_paths(opened.name, out)
         if any(written.exists() and written.samefile(opened.source) for written in paths):
-            raise ValueError(f"the scan would be written over {path}; give another folder with --out.")
-        check_free(paths, opened.source)  # before a day is scanned for nothing
+            raise ValueError(f"the results would replace the recording {path}; give another folder with --out.")
+        check_free(paths, opened.source)  # before the scan, which may take long
     console = Console(markup=False, highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal or as_json) as progress:
         task = progress.add_task(opened.name, total=opened.duration_s)

@@ -23,21 +23,26 @@ console = Console()
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on with what is there.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the run. A run that is already there is continued.")] = Path(
         "runs/train"
     ),
     like: Annotated[
-        Path | None, typer.Option(help="Bundle whose data, network and training to repeat; other options change them.")
+        Path | None,
+        typer.Option(help="Use the data, network and training settings of this bundle; other options override them."),
     ] = None,
-    fold: Annotated[str | None, typer.Option(help="Outer fold of the split, or 'all'.", show_default="0")] = None,
+    fold: Annotated[
+        str | None, typer.Option(help="Outer fold of the split, or 'all'.", show_default="0", rich_help_panel="Data")
+    ] = None,
     databases: Annotated[
-        str | None, typer.Option(help="Databases, separated by commas.", show_default="vfdb,cudb,mitdb")
+        str | None,
+        typer.Option(help="Databases, separated by commas.", show_default="vfdb,cudb,mitdb", rich_help_panel="Data"),
     ] = None,
     supplement: Annotated[
         str | None,
         typer.Option(
-            help="AHA classes, separated by commas, of which synthetic windows are added to the training windows.",
+            help="Add synthetic training windows of these AHA classes, separated by commas.",
             show_default="none",
+            rich_help_panel="Data",
         ),
     ] = None,
     extra: Annotated[
@@ -49,43 +54,76 @@ def train(
         ),
     ] = None,
     filters: Annotated[
-        str | None, typer.Option(help="Filters of each block, separated by commas.", show_default=PUBLISHED_FILTERS)
+        str | None,
+        typer.Option(
+            help="Number of filters of each block, separated by commas.",
+            show_default=PUBLISHED_FILTERS,
+            rich_help_panel="Network",
+        ),
     ] = None,
     kernels: Annotated[
         str | None,
-        typer.Option(help="Kernel length of each block, separated by commas.", show_default=PUBLISHED_KERNELS),
+        typer.Option(
+            help="Kernel length of each block in samples, separated by commas.",
+            show_default=PUBLISHED_KERNELS,
+            rich_help_panel="Network",
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Largest number of epochs.", show_default="400")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Maximum number of epochs.", show_default="400", rich_help_panel="Training")
+    ] = None,
     patience: Annotated[
         int | None,
-        typer.Option(help="Stop after so many epochs without a better one; 0 never stops early.", show_default="0"),
+        typer.Option(
+            help="Stop after this many epochs without improvement; 0 never stops early.",
+            show_default="0",
+            rich_help_panel="Training",
+        ),
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="How windows are drawn: uniform, class, ras or obs.", show_default="uniform"),
+        typer.Option(
+            help="How training windows are drawn: uniform; or those with large gradients more often, by class (class), "
+            "by class and window (ras), or by rank (obs, biased).",
+            show_default="uniform",
+            rich_help_panel="Training",
+        ),
     ] = None,
     balanced: Annotated[
         bool | None,
         typer.Option(
             "--balanced/--prior",
-            help="Give both classes equal weight, or the weight that they have in the databases.",
+            help="Weight shockable and nonshockable windows equally, or by their numbers in the training subset.",
             show_default="balanced",
+            rich_help_panel="Training",
         ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="0.001")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Learning rate of the Adam optimiser.", show_default="0.001", rich_help_panel="Training"),
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the initial weights, dropout and sampler.", show_default="0")
+        int | None,
+        typer.Option(
+            help="Seed of initial weights, dropout and sampler.", show_default="0", rich_help_panel="Training"
+        ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
+        typer.Option(
+            help="Folder of the recordings.",
+            show_default="ECG_SHOCK_DATA, else the cache folder",
+            rich_help_panel="Data",
+        ),
     ] = None,
 ) -> None:
-    """Train a network, keep its best epoch, and write it as a bundle.
+    """Train one network, keep its best epoch, and save it as a bundle.
 
-    The epoch is chosen by balanced accuracy on the validation patients; the test patients are not looked at.
+    The best epoch has the highest balanced accuracy on the validation patients;
+    the test patients are not used. Ctrl-C or a crash loses at most the current
+    epoch: run the same command to continue.
 
-    Ctrl-C or a crash loses at most the running epoch: the same command goes on.
+    Example: ecg-shock train --fold all --epochs 100 --out runs/mine
     """
     from ecg_shock.data.datasets import SYNTHETIC, DataConfig
     from ecg_shock.data.splits import load_split
@@ -123,7 +161,7 @@ def train(
         )
 
     if fold is not None and fold != "all" and not fold.isdecimal():
-        raise ValueError(f"fold is {fold!r}; give a number, or 'all'.")
+        raise ValueError(f"--fold is {fold!r}; give a number, or 'all'.")
     if fold == "all":
         folds = list(range(len(load_split(config.split))))
     else:
@@ -139,7 +177,7 @@ def train(
 
 
 def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, folder: Path, base: Bundle | None) -> None:
-    """Train on one fold and write its bundle and its plot."""
+    """Train on one fold, and save its bundle and learning curve."""
     from ecg_shock.models.bundle import BUNDLE_NAME
     from ecg_shock.plots import draw_history
     from ecg_shock.training.fold import patients, selection_of
@@ -207,4 +245,4 @@ def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{text!r} is no list of integers; write them with commas, such as 20,15,10.") from None
+        raise ValueError(f"{text!r} is not a list of integers; separate them by commas, such as 20,15,10.") from None

@@ -1,7 +1,4 @@
-"""The main command: search networks, agree on one, train it again, and write it as a bundle.
-
-Run as `python -m ecg_shock.tune [STUDY]`, the same as `ecg-shock tune [STUDY]`.
-"""
+"""`ecg-shock tune`: search networks, choose one, and save it as a bundle."""
 
 from __future__ import annotations
 
@@ -38,42 +35,41 @@ def tune(
         str,
         typer.Argument(
             metavar="STUDY",
-            help="A TOML file, or one of the embedded studies: quickstart (synthetic recordings, minutes), "
-            "public (vfdb, cudb, mitdb; hours), paper (the published search; months).",
+            help="A TOML file, or a study in the package: quickstart (synthetic recordings, minutes), "
+            "public (vfdb, cudb, mitdb; hours) or paper (the published search; months).",
         ),
     ] = "quickstart",
     trials: Annotated[
-        int | None, typer.Option(help="Number of networks to draw and train.", show_default="the study's")
+        int | None, typer.Option(help="Number of networks to draw and train.", show_default="from STUDY")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Number of epochs of every training.", show_default="the study's")
+        int | None, typer.Option(help="Maximum number of epochs of each training.", show_default="from STUDY")
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Number of times that each candidate is trained again.", show_default="the study's"),
+        typer.Option(help="Number of times that each candidate is trained again.", show_default="from STUDY"),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run; the same command goes on with what is there.", show_default="runs/STUDY"),
+        typer.Option(help="Folder of the run. A run that is already there is continued.", show_default="runs/STUDY"),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
     ] = None,
 ) -> None:
-    """Search networks, choose one, and write it as a bundle.
+    """Search networks, choose the best, and save it as a bundle.
 
-    1. Draw networks and train each of them.
+    1. Draw random networks, and train each of them.
+    2. For each depth, take the median of the best networks as a candidate.
+    3. Train the candidates again with several learning rates and seeds.
+    4. Choose the candidate with the highest balanced accuracy on the
+       validation patients, and save it in the run's folder bundle/.
 
-    2. For each depth, take the median of the best networks.
+    The test patients are not used. Ctrl-C stops after the current epoch; the
+    same command continues from there, also after a crash.
 
-    3. Train these candidates again with several learning rates and seeds.
-
-    4. Choose one by balanced accuracy on the validation patients, and write it to bundle/ in the folder of the run.
-
-    The test patients are not looked at.
-
-    Ctrl-C stops after the current epoch. The same command goes on from there, also after a crash.
+    Example: ecg-shock tune public --out runs/public
     """
     logging.basicConfig(
         level=logging.WARNING,
@@ -96,7 +92,7 @@ def tune(
         with locked(folder):
             _run(asked, fold, folder, recordings)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on from here") from None
+        raise KeyboardInterrupt("run the same command to continue") from None
 
 
 def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> None:
@@ -137,17 +133,17 @@ def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> No
     bundle = fold.write_bundle(folder / BUNDLE_NAME, f"study {study.name}", best, selection=SELECTION)
     _print_path(f"bundle{mark}", f"{bundle.folder}")
     if study.synthetic:
-        _print_path("its worth on real windows", f"ecg-shock validate {bundle.folder} --databases vfdb,cudb,mitdb")
+        _print_path("to evaluate it on real ECG", f"ecg-shock validate {bundle.folder} --databases vfdb,cudb,mitdb")
 
 
 def _print_path(name: str, path: str) -> None:
-    """Print a path as it is, on one line, so that it can be copied."""
+    """Print a path or command on one line, so that it can be copied."""
     console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def _progress(what: str, total: int, done: tuple[Trial, ...]) -> Iterator[Any]:
-    """Show a bar with the best so far on a terminal, and one line a training elsewhere; yield what follows messages."""
+    """Yield a callback that shows messages of the search: as a progress bar on a terminal, else one line a training."""
     best = max((trial.balanced_accuracy for trial in done if trial.error is None), default=0.0)
     ended = len(done)
     bar = Progress(
@@ -203,7 +199,7 @@ def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:
     plan.add_row("search", f"{study.search.trials} networks, {_epochs(study.trial_training)}")
     plan.add_row(
         "retraining",
-        f"one network a depth × {len(study.consensus.learning_rates)} learning rates × {study.consensus.seeds} seeds, "
+        f"1 network per depth × {len(study.consensus.learning_rates)} learning rates × {study.consensus.seeds} seeds, "
         f"{_epochs(study.training)}",
     )
     console.print(plan, highlight=False)
@@ -212,14 +208,14 @@ def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:
 
 
 def _show_windows(study: Study, subsets: Subsets) -> None:
-    """Count windows and patients, and apart from them what only trains: synthetic windows and extra databases."""
+    """Print the numbers of windows and patients; what only trains, synthetic or extra, is counted separately."""
     from ecg_shock.data.datasets import of_extra
     from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
     from ecg_shock.search.runner import supplemented
 
     table = Table(title="windows (patients)", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("AHA class")
-    named = {"train": subsets.train, "validation": subsets.validation, "test, set aside": subsets.test}
+    named = {"train": subsets.train, "validation": subsets.validation, "test, not used": subsets.test}
     for name in named:
         table.add_column(name, justify="right")
     added = {
@@ -248,14 +244,14 @@ def _show_windows(study: Study, subsets: Subsets) -> None:
 
 
 def _counts(patients: np.ndarray, added: dict[str, np.ndarray]) -> str:
-    """Count the windows of these patients, the patients, and apart from them the windows that were added, by kind."""
+    """Format the numbers of windows and patients, and of the windows that only train, by kind."""
     own = patients[~np.any(list(added.values()), axis=0)]
     counted = f"{len(own):,} ({len(set(own.tolist()))})"
     return counted + "".join(f" + {mask.sum():,} {kind}" for kind, mask in added.items() if mask.any())
 
 
 def _epochs(training: TrainingConfig) -> str:
-    stop = f" (stops after {training.patience} without a better one)" if training.patience else ""
+    stop = f" (stops after {training.patience} without improvement)" if training.patience else ""
     return f"{training.epochs} epochs{stop}"
 
 
@@ -292,7 +288,7 @@ def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
 
 
 def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) -> None:
-    headings = ("N", "filters", "kernels", "params", "rate", "runs", "BAC %", "from-to", "")
+    headings = ("N", "filters", "kernels", "params", "LR", "runs", "BAC %", "from-to", "")
     table = _narrow_table(f"retrained, mean BAC on the validation subset{mark}", headings)
     for setting in compared:
         table.add_row(
@@ -307,16 +303,16 @@ def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) ->
 
 
 def _narrow_table(title: str, headings: tuple[str, ...]) -> Table:
-    """Begin a table that fits 80 columns: numbers stand whole, and only filters and kernels wrap."""
-    begun = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    """Make an empty table for 80 columns, in which only filters and kernels wrap."""
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in headings:
         wraps = heading in ("filters", "kernels")
-        begun.add_column(heading, justify="left" if wraps else "right", no_wrap=not wraps)
-    return begun
+        table.add_column(heading, justify="left" if wraps else "right", no_wrap=not wraps)
+    return table
 
 
 def _blocks(network: Trial | Candidate | Setting, parameters: int) -> tuple[str, ...]:
-    """Write depth, filters, kernels and parameters, the first cells of a network's row."""
+    """Format the depth, filters, kernels and parameters of a network, the first cells of its row."""
     filters, kernels = (" ".join(map(str, values)) for values in (network.filters, network.kernels))
     return str(len(network.filters)), filters, kernels, f"{parameters:,}"
 

@@ -1,4 +1,4 @@
-"""`ecg-shock validate`: evaluate models on their own test patients."""
+"""`ecg-shock validate`: evaluate a model on its test patients, or another algorithm by its predictions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ def validate(
         Path | None,
         typer.Argument(
             metavar="MODEL",
-            help="A bundle, or a folder of fold-0/bundle, fold-1/bundle …, whose predictions are pooled.",
-            show_default="the model that comes with the package",
+            help="A bundle, or a folder with fold-0/bundle, fold-1/bundle …, whose predictions are pooled.",
+            show_default="the model in the package",
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="Evaluate any other algorithm by what it said of labelled windows, instead of a model.",
+            help="Evaluate another algorithm by its predictions of labelled windows.",
             show_default=False,
+            rich_help_panel="Another algorithm",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="With --predictions that have no column shock: probability from which on a shock is advised.",
+            help="For a FILE.csv without the column shock: advise a shock at this probability or above.",
             show_default=False,
+            rich_help_panel="Another algorithm",
         ),
     ] = None,
     out: Annotated[
@@ -43,34 +45,50 @@ def validate(
     databases: Annotated[
         str | None,
         typer.Option(
-            help="Databases by commas that the model has not seen: all their windows are predicted.",
-            show_default="the test patients of the model's own split",
+            help="Databases, separated by commas, that the model has not seen; all of their patients are tested.",
+            show_default="the test patients of the model's split",
+            rich_help_panel="A model",
         ),
     ] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Add the test results to the model's own card as well.")
+        bool,
+        typer.Option("--record", help="Add the results to the model's card.", rich_help_panel="A model"),
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Exclude other algorithms, stress tests and whole records.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Skip the classical detectors, stress tests and complete records.",
+            rich_help_panel="A model",
+        ),
     ] = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
+        typer.Option(
+            help="Folder of the recordings.",
+            show_default="ECG_SHOCK_DATA, else the cache folder",
+            rich_help_panel="A model",
+        ),
     ] = None,
 ) -> None:
-    """Evaluate a model by the AHA goals on the patients it was never shown, or another algorithm by its predictions.
+    """Evaluate a model, or another algorithm by its predictions, by the AHA goals.
 
-    A model is evaluated on windows of 2, 3, 4, 5, 8 and 10 s.
+    For example:
+      ecg-shock validate runs/train
+      ecg-shock validate --predictions FILE.csv
 
-    FILE.csv has one row a window, with record, patient, start_s, duration_s,
-    aha_class (or rhythm, where that decides it), and shock (or probability).
-    It may have database, lead, fold, rate_bpm and amplitude_mv.
+    A model predicts windows of 2, 3, 4, 5, 8 and 10 s of its test patients, which
+    it has never seen. The report compares it with classical detectors, adds
+    noise and artefacts, evaluates alarms on complete records (detected events,
+    false alarms per hour, delay), and shows the ECG of every error. Alarm rules
+    are chosen on the patients that the model was selected with.
 
-    The tables are printed and written as report.md and report.json, and what a model predicted as predictions.csv.
+    FILE.csv has one row per window with the columns record, patient, start_s,
+    duration_s, aha_class (or rhythm, if it has one class only), and shock (or
+    probability). Optional: database, lead, fold, rate_bpm, amplitude_mv.
 
-    report.html is the whole review on one page. Of a model it shows classical detectors on the same windows, stress
-    tests, what an alarm does on whole records (detected episodes, false alarms an hour, delay), and every error as ECG.
-    The alarm rule is chosen on the patients that the model was selected with.
+    The folder gets report.html, report.md and report.json, and a model's
+    predictions.csv.
     """
     from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
     from ecg_shock.inference.advisor import DEFAULT_BUNDLE
@@ -95,15 +113,17 @@ def validate(
     if predictions:
         if model or databases or record or quick or data:
             raise ValueError(
-                "--predictions are evaluated as they are; remove MODEL, --databases, --record, --quick and --data."
+                "MODEL, --databases, --record, --quick and --data cannot be given with --predictions; remove them."
             )
         if predictions.is_dir():
-            raise ValueError(f"{predictions} is a folder; --predictions takes a CSV file, MODEL the folder of a model.")
+            raise ValueError(
+                f"{predictions} is a folder, but --predictions takes a CSV file; give a model's folder as MODEL."
+            )
         content = review_file(predictions, folder, threshold=threshold, command=command)
         written = [*REPORT_NAMES]
     else:
         if threshold is not None:
-            raise ValueError("--threshold is for --predictions; a model has its own.")
+            raise ValueError("--threshold is for --predictions, since a model has its own threshold; remove it.")
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if record and (databases or len(bundles) > 1):
             raise ValueError("--record is for one bundle and its own test patients; remove it, or give one bundle.")
@@ -123,7 +143,7 @@ def validate(
 
 
 def _command(model: Path | None, options: dict[str, object]) -> str:
-    """Write the command as it can be typed again."""
+    """Return the command line, quoted so that it can be run again."""
     words = ["ecg-shock", "validate", *([str(model)] if model else [])]
     for name, value in options.items():
         if value is True:

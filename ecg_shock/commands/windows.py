@@ -1,4 +1,4 @@
-"""`ecg-shock windows`: count the labelled windows of the databases, and draw some of them."""
+"""`ecg-shock windows`: count the labelled windows of the databases, and plot some of them."""
 
 from __future__ import annotations
 
@@ -40,23 +40,25 @@ def windows(
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Draw windows of each AHA class to this .png, .pdf or .svg.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="Plot windows of each AHA class to this .png, .pdf or .svg.", show_default=False
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed that decides which windows are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of plotted windows.")] = 0,
 ) -> None:
-    """Count windows by database and AHA class, and what is excluded by reason.
+    """Count labelled windows by AHA class, and the excluded seconds by reason.
 
-    Windows do not overlap, and are counted on the first lead of each recording.
+    Windows are cut from the first lead of each recording, without overlap.
 
     Example: ecg-shock windows vfdb cudb --window 4 --sheet windows.png
     """
     from ecg_shock.data.datasets import DataConfig, load_windows
 
-    if sheet is not None:  # refuse what could not be written before the recordings are read
+    if sheet is not None:  # checked before the recordings are read, which takes long
         if sheet.suffix.lower() not in SHEET_SUFFIXES:
             raise ValueError(f"--sheet is {str(sheet)!r}; give a file that ends in {', '.join(SHEET_SUFFIXES)}.")
         if not sheet.absolute().parent.is_dir():
-            raise FileNotFoundError(f"{sheet.parent}, the folder of --sheet, is not there; make it, or give another.")
+            raise FileNotFoundError(f"--sheet: the folder {sheet.parent} does not exist; make it, or give another.")
     config = DataConfig(databases=tuple(databases or DataConfig().databases), window_s=window)
     console = Console(markup=False, highlight=False)
     with console.status("reading the recordings"):
@@ -93,7 +95,7 @@ def _class_table(found: WindowSet) -> Table:
 
 
 def _balance(found: WindowSet) -> Table:
-    """Lay out seconds by database: what is excluded by reason, what is in windows, and both together."""
+    """Make a table of seconds by database: excluded by reason, in windows, and their sum."""
     import pandas as pd
 
     names = list(dict.fromkeys([*found.database.tolist(), *(entry.database for entry in found.excluded)]))
@@ -104,8 +106,8 @@ def _balance(found: WindowSet) -> Table:
     excluded = by_reason.sum()
     kept = found.window_s * pd.Series(found.database).value_counts().reindex(names, fill_value=0)
 
-    table = Table(title="seconds of the first lead, and why they are in no window", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("excluded", min_width=12)
+    table = Table(title="seconds of the first lead, excluded and in windows", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("reason", min_width=12)
     for heading in (*names, "all"):
         table.add_column(heading, justify="right", min_width=min(len(heading), NUMBER_WIDTH), overflow="fold")
 

@@ -1,6 +1,6 @@
-"""Classical detectors fitted on training patients, as baselines on the same windows and patients as a network.
+"""Baselines for the network: classical detectors, fitted on the same training patients.
 
-A threshold for each feature of `ecg_shock.evaluation.detectors`, and two of the features in a support vector machine.
+They are a threshold for each feature of `ecg_shock.evaluation.detectors`, and a support vector machine on two features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.evaluation.detectors import DETECTORS
-from ecg_shock.evaluation.predictions import Predictions, predictions_of
+from ecg_shock.evaluation.predictions import Predictions, combine_predictions
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
 SVM_NAME = "leakage + count2, SVM"
@@ -21,35 +21,34 @@ SVM_CITATION = "Li et al. 2014, doi:10.1109/TBME.2013.2275000"
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where a feature separates shockable from nonshockable windows: a shock is advised from `value` on, or below it.
+    """The threshold of a feature: a shock is advised at `value` or above, or only below it.
 
-    It may be infinite, where one advice for all is best.
+    An infinite `value` gives all windows the same advice.
     """
 
     value: float
     shock_above: bool
 
     def shocks(self, feature: np.ndarray) -> np.ndarray:
-        """Say which windows are advised a shock, shape (n_windows,), bool; NaN never is."""
+        """Return whether each window is advised a shock, shape (n_windows,), bool; False for NaN."""
         return feature >= self.value if self.shock_above else feature < self.value
 
 
 def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
-    """Find the threshold with the largest balanced accuracy, exactly.
+    """Find the threshold with the highest balanced accuracy.
 
     Parameters
     ----------
     feature : numpy.ndarray
-        Shape (n_windows,), of training patients. NaN is allowed, and counts as advised no shock on either side of
-        any threshold: right for a nonshockable window, wrong for a shockable one.
+        Shape (n_windows,), of training patients. NaN is allowed: no shock is advised.
     shockable : numpy.ndarray
         Shape (n_windows,), bool.
 
     Returns
     -------
     Threshold
-        Halfway between two neighbouring values. Of equally good ones a shock above goes before a shock below, and
-        then the lower value before the higher.
+        Halfway between two adjacent values. Of equally good thresholds, one with a shock above is preferred, then the
+        lowest.
 
     Raises
     ------
@@ -79,18 +78,18 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
     below_shockable = np.concatenate([[0], np.cumsum(is_shockable)])
     below_nonshockable = np.concatenate([[0], np.cumsum(~is_shockable)])
     edges = np.concatenate([[-np.inf], values, [np.inf]])
-    possible = np.flatnonzero(edges[:-1] < edges[1:])  # so many of the values lie below the threshold
-    # Sensitivity less the proportion of false shocks, over a common denominator: integers, so that equal is equal
+    possible = np.flatnonzero(edges[:-1] < edges[1:])  # numbers of values below a threshold
+    # Sensitivity minus the false-positive rate, times a common denominator: integers compare without rounding
     gain = below_shockable * n_nonshockable - below_nonshockable * n_shockable
     gain_below, gain_above = gain[possible], gain[-1] - gain[possible]
     best_above, best_below = int(np.argmax(gain_above)), int(np.argmax(gain_below))
     shock_above = bool(gain_above[best_above] >= gain_below[best_below])
     index = possible[best_above if shock_above else best_below]
-    return Threshold(_between(edges[index], edges[index + 1]), shock_above)
+    return Threshold(_midpoint(edges[index], edges[index + 1]), shock_above)
 
 
-def _between(low: float, high: float) -> float:
-    """Return what is more than `low` and at most `high`, halfway if numbers allow."""
+def _midpoint(low: float, high: float) -> float:
+    """Return a number above `low` and up to `high`, halfway if floating point allows."""
     if np.isinf(low) or np.isinf(high):
         return float(low if np.isinf(low) else high)
     middle = low / 2 + high / 2
@@ -98,12 +97,12 @@ def _between(low: float, high: float) -> float:
 
 
 def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[str, Predictions]:
-    """Fit every detector on some patients and let it predict others.
+    """Fit every baseline on training windows, and predict test windows of other patients.
 
     Parameters
     ----------
     train : WindowSet
-        Windows to fit on, shockable and nonshockable; those of an intermediate class are excluded.
+        Training windows; those of an intermediate class are excluded.
     test : WindowSet
         Windows of other patients, of the same length and of any class.
     fold : int
@@ -112,23 +111,23 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
     Returns
     -------
     dict of str to Predictions
-        By the names of `DETECTORS`, and `SVM_NAME`: leakage and count2 in a support vector machine [1]_. What is
-        evaluated is ``shock``. ``probability`` rises with how shockable a window looks, and is **not calibrated**: for
-        a detector it is the proportion of training windows that look less shockable, so that its threshold lies
-        anywhere, and for the machine the logistic function of the distance from its boundary, which is 0.5.
+        By the names of `DETECTORS`, and `SVM_NAME`: a support vector machine on leakage and count2 [1]_.
+        ``probability`` is a score and **not calibrated**. For a detector it is the proportion of training windows that
+        look less shockable, so the threshold differs from 0.5; for the support vector machine it is the logistic
+        function of the distance from its boundary.
 
     Raises
     ------
     ValueError
-        If a patient is in both, the lengths differ, one has no windows, `train` lacks shockable or nonshockable
+        If a patient is in both sets, the lengths differ, `test` is empty, `train` lacks shockable or nonshockable
         windows, or a sample is NaN or infinite.
 
     Notes
     -----
     Deviations from [1]_:
 
-    - The kernel's width and the penalty are those that scikit-learn sets, where the paper searches them.
-    - Classes are weighted to balance.
+    - The kernel's width and the penalty are scikit-learn's defaults; the paper searches them.
+    - The classes have equal weight.
 
     References
     ----------
@@ -140,29 +139,33 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
 
     shared = set(train.patient.tolist()) & set(test.patient.tolist())
     if shared:
-        raise ValueError(f"patients {sorted(shared)!r} are in train and in test; give windows of other patients.")
+        raise ValueError(f"patients {sorted(shared)!r} are in train and in test; give test windows of other patients.")
     if train.window_s != test.window_s:
         raise ValueError(
-            f"train has windows of {train.window_s:g} s and test of {test.window_s:g} s; features depend on the length."
+            f"train has windows of {train.window_s:g} s and test of {test.window_s:g} s; give both the same length, "
+            "which the features depend on."
         )
     train = train.select(~np.isin(train.aha_class, INTERMEDIATE))
     if not len(train) or not len(test):
-        raise ValueError(f"train has {len(train)} clear windows and test {len(test)}; both need some.")
-    labels = np.isin(train.aha_class, SHOCKABLE)
-    fitted = {detector.name: detector.feature(train.ecg) for detector in DETECTORS}
-    found = {detector.name: detector.feature(test.ecg) for detector in DETECTORS}
+        raise ValueError(
+            f"train has {len(train)} shockable and nonshockable windows, and test has {len(test)} windows; give some "
+            "of both."
+        )
+    shockable = np.isin(train.aha_class, SHOCKABLE)
+    train_features = {detector.name: detector.feature(train.ecg) for detector in DETECTORS}
+    test_features = {detector.name: detector.feature(test.ecg) for detector in DETECTORS}
     results = {}
-    for name, feature in found.items():
-        threshold = fit_threshold(fitted[name], labels)
-        probability = _share_less_shockable(feature, fitted[name], threshold.shock_above)
-        results[name] = predictions_of(test, fold, probability, threshold.shocks(feature))
-    machine = make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
-    machine.fit(np.column_stack([fitted[name] for name in SVM_FEATURES]), labels)
-    distance = machine.decision_function(np.column_stack([found[name] for name in SVM_FEATURES]))
-    results[SVM_NAME] = predictions_of(test, fold, (1 + np.tanh(distance / 2)) / 2, distance > 0)
+    for name, feature in test_features.items():
+        threshold = fit_threshold(train_features[name], shockable)
+        probability = _proportion_less_shockable(feature, train_features[name], threshold.shock_above)
+        results[name] = combine_predictions(test, fold, probability, threshold.shocks(feature))
+    svm = make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
+    svm.fit(np.column_stack([train_features[name] for name in SVM_FEATURES]), shockable)
+    distance = svm.decision_function(np.column_stack([test_features[name] for name in SVM_FEATURES]))
+    results[SVM_NAME] = combine_predictions(test, fold, (1 + np.tanh(distance / 2)) / 2, distance > 0)
     return results
 
 
-def _share_less_shockable(feature: np.ndarray, training: np.ndarray, shock_above: bool) -> np.ndarray:
+def _proportion_less_shockable(feature: np.ndarray, training: np.ndarray, shock_above: bool) -> np.ndarray:
     sign = 1.0 if shock_above else -1.0
     return np.searchsorted(np.sort(sign * training), sign * feature) / len(training)

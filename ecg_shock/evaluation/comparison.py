@@ -1,36 +1,41 @@
-"""Two algorithms on the same windows: which is better, and how sure is that."""
+"""Compare two algorithms on the same windows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, check_bootstrap, resample_patients
-from ecg_shock.evaluation.predictions import Predictions, codes
+from ecg_shock.evaluation.predictions import Predictions, encode_names
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WINDOW_KEY = ["database", "record", "lead", "start_s", "duration_s"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the second algorithm is better than the first.
+    """The difference of two algorithms in one measure.
 
     Parameters
     ----------
     measure : {"Se", "Sp", "BAC"}
         Sensitivity, specificity, or their mean.
     windows, patients : int
-        What it rests on.
+        The numbers of windows and patients.
     first, second, difference : float
-        The proportion of each, and ``second - first``.
+        The proportion of each algorithm, and ``second - first``.
     lower_limit, upper_limit : float or None
-        Two-sided, from resampling patients with what both algorithms said of them; None for a single patient, and
-        where all patients gain the same, so that nothing varies.
+        Two-sided limits of `difference` from resampled patients; None for a single patient, and if the difference is
+        the same, but not 0, for all patients.
     only_first, only_second : int
-        Windows that only the first, or only the second, gets right.
+        The numbers of windows that only the first or only the second algorithm gets right.
     p_value : float or None
-        See `mcnemar`; None for BAC, which is no proportion of windows.
+        See `mcnemar`; None for BAC, which is not a proportion of windows.
     """
 
     measure: str
@@ -55,9 +60,9 @@ class Comparison:
     duration_s : float
         Length of every window in seconds.
     differences : tuple of Difference
-        Se, Sp and BAC, as far as there are windows for them.
+        Se, Sp and BAC, without those that have no windows.
     alpha, resamples, seed : float, int, int
-        Error probability of the limits, two-sided, and what the patient bootstrap was done with.
+        Error probability of the limits, two-sided; the number of resamples of the patient bootstrap, and its seed.
     """
 
     duration_s: float
@@ -68,18 +73,17 @@ class Comparison:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Test whether two algorithms get equally many windows right, by the windows that only one of them does.
+    """Compute McNemar's exact two-sided p-value from the windows that only one of two algorithms gets right.
 
-    The p-value is the exact binomial, two-sided one [1]_: 1 where there are no such windows. It takes windows as
-    independent. Those of one patient are not, so that it is too small where a patient has many: the limits by patient
-    of `compare` are what to trust.
+    It is 1 without such windows [1]_. It assumes independent windows, and is too small if one patient has many of them;
+    then trust the limits by patient of `compare`.
 
     References
     ----------
     .. [1] McNemar, Psychometrika 12:153-157, 1947, doi:10.1007/BF02295996
     """
     if only_first < 0 or only_second < 0:
-        raise ValueError(f"the counts are {only_first!r} and {only_second!r}; allowed are 0 and more")
+        raise ValueError(f"the counts are {only_first!r} and {only_second!r}; allowed are 0 or more")
     from scipy.stats import binom  # slow to import
 
     return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)))
@@ -93,12 +97,12 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
-    """Compare two algorithms on the same windows, each duration by itself.
+    """Compare two algorithms on the same windows, separately for each duration.
 
     Parameters
     ----------
     first, second : Predictions
-        Of the same windows, in any order. Windows of an intermediate class play no part.
+        Of the same windows, in any order. Windows of an intermediate class are not counted.
     alpha, resamples, seed : float, int, int
         See `Comparison`; the limits are those of the percentile method.
 
@@ -110,71 +114,68 @@ def compare(
     Raises
     ------
     ValueError
-        If there are no windows, if the windows, their patients or their classes are not the same, or if the
-        bootstrap's parameters are not allowed.
+        If there are no windows; if the windows, their patients or their classes differ; or if `alpha` or `resamples`
+        is not allowed.
 
     Notes
     -----
-    Each draw takes whole patients, with the windows of both groups and what both algorithms said. Draws without a
-    window of a group are excluded. Where the algorithms differ in no patient the limits are exactly 0.
+    Patients are drawn with the windows of both groups and the advice of both algorithms. Draws without a window of a
+    group are excluded. If the algorithms never differ, the limits are exactly 0.
     """
     check_bootstrap(alpha, resamples)
-    other_shock = _shock_of(second, first)
-    if not len(first):
+    merged = _merge(first, second)
+    if not len(merged):
         raise ValueError("there are no predictions; give at least one window")
     comparisons = []
-    for duration in np.unique(first.duration_s):
-        mask = first.duration_s == duration
-        counts = _counts(first.select(mask), other_shock[mask])
+    for duration, windows in merged.groupby("duration_s"):
+        counts = _count_by_patient(windows)
         differences = tuple(_difference(measure, found, alpha, resamples, seed) for measure, found in counts.items())
         comparisons.append(Comparison(float(duration), differences, alpha, resamples, seed))
     return tuple(comparisons)
 
 
-def _shock_of(second: Predictions, first: Predictions) -> np.ndarray:
-    """Return the decisions of the second in the order of the first's windows, which must be the same windows."""
-    rows = {key: row for row, key in enumerate(_keys(second))}
-    order = [rows.pop(key, None) for key in _keys(first)]
-    missing = [row for row, found in enumerate(order) if found is None]
-    for name, count, windows, row in (
-        ("second", len(missing), first, missing[0] if missing else 0),
-        ("first", len(rows), second, next(iter(rows.values()), 0)),
-    ):
-        if count:
-            raise ValueError(f"{count} windows are missing in the {name} predictions, such as {_name(windows, row)}")
-    index = np.array(order, dtype=np.int64)
+def _merge(first: Predictions, second: Predictions) -> pd.DataFrame:
+    """Join both predictions by window, one row per window of `first`; other windows or labels are a ValueError."""
+    texts = dict.fromkeys(("database", "record", "lead", "patient", "aha_class"), object)
+    frames = [
+        predictions.to_frame()[[*WINDOW_KEY, "patient", "aha_class", "shock"]].astype(texts)
+        for predictions in (first, second)
+    ]
+    merged = frames[0].merge(frames[1], "outer", WINDOW_KEY, suffixes=("", "_second"), indicator="found_in")
+    for name, found_in in (("second", "left_only"), ("first", "right_only")):
+        missing = merged[merged["found_in"] == found_in]
+        if len(missing):
+            example = _describe_window(missing.iloc[0])
+            raise ValueError(f"{len(missing)} windows are missing in the {name} predictions, such as {example}")
     for column in ("patient", "aha_class"):
-        mine, its = getattr(first, column), getattr(second, column)[index]
-        for row in np.flatnonzero(mine != its)[:1]:
+        different = merged[merged[column] != merged[f"{column}_second"]]
+        if len(different):
+            window = different.iloc[0]
             raise ValueError(
-                f"{_name(first, row)} has the {column} {str(mine[row])!r} in the first predictions and "
-                f"{str(its[row])!r} in the second: only the same windows, labelled alike, can be compared"
+                f"{_describe_window(window)} has the {column} {window[column]!r} in the first predictions and "
+                f"{window[column + '_second']!r} in the second; give the same windows with the same labels"
             )
-    return second.shock[index]
+    return merged
 
 
-def _keys(predictions: Predictions) -> Iterator[tuple]:
-    names = ("database", "record", "lead", "start_s", "duration_s")
-    return zip(*(getattr(predictions, name).tolist() for name in names), strict=True)
-
-
-def _name(predictions: Predictions, row: int) -> str:
+def _describe_window(window: pd.Series) -> str:
     return (
-        f"database {str(predictions.database[row])!r}, record {str(predictions.record[row])!r}, "
-        f"lead {str(predictions.lead[row])!r}, {predictions.start_s[row]:g} s, {predictions.duration_s[row]:g} s"
+        f"database {window['database']!r}, record {window['record']!r}, lead {window['lead']!r}, "
+        f"{window['start_s']:g} s, {window['duration_s']:g} s"
     )
 
 
-def _counts(windows: Predictions, other_shock: np.ndarray) -> dict[str, np.ndarray]:
-    """Count each patient's windows, shape (n_patients, n_groups, 5).
+def _count_by_patient(windows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Count windows by measure, each of shape (n_patients, n_groups, 5).
 
-    All of a group, those that the first, the second, only the first and only the second gets right.
+    The last axis holds the numbers of all windows of the group, and of those that the first, the second, only the
+    first and only the second algorithm gets right.
     """
-    patient = codes(windows.patient)
+    patient = encode_names(windows["patient"].to_numpy(str))
     counts = {}
     for measure, classes, right in (("Se", SHOCKABLE, True), ("Sp", NONSHOCKABLE, False)):
-        group = np.isin(windows.aha_class, classes)
-        first, second = group & (windows.shock == right), group & (other_shock == right)
+        group = windows["aha_class"].isin(classes).to_numpy()
+        first, second = (group & (windows[name] == right).to_numpy() for name in ("shock", "shock_second"))
         columns = (group, first, second, first & ~second, second & ~first)
         if group.any():
             found = [np.bincount(patient[column], minlength=patient.max() + 1) for column in columns]
@@ -193,7 +194,7 @@ def _difference(measure: str, counts: np.ndarray, alpha: float, resamples: int, 
         drawn = drawn.reshape(resamples, *counts.shape[1:])
         drawn = drawn[(drawn[:, :, 0] > 0).all(axis=1)]
         gain = ((drawn[:, :, 4] - drawn[:, :, 3]) / drawn[:, :, 0]).mean(axis=1)
-        # Where every patient gains the same, and not nothing, the draws know no spread.
+        # If every patient gains the same, the resamples do not vary; limits make sense only for a gain of 0.
         if len(gain) and (np.ptp(gain) > 0 or not gain.any()):
             lower, upper = (float(limit) for limit in np.quantile(gain, (alpha / 2, 1 - alpha / 2)))
     lost, won = int(only_first.sum()), int(only_second.sum())

@@ -1,4 +1,4 @@
-"""Proportions and their limits: by windows, as if each were independent, and by patients, who are."""
+"""Proportions of windows with their confidence limits: by window, as if windows were independent, and by patient."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Proportion:
-    """A proportion of windows, and how sure it is.
+    """A proportion of windows with its confidence limits.
 
     Parameters
     ----------
     windows, patients : int
-        What it rests on.
+        The number of all windows, and of their patients.
     count : int
-        The windows with the right advice: shock for shockable, no shock for nonshockable ones. Of an intermediate
-        class, which has no right advice, the windows advised shock.
+        The number of windows with the right advice. An intermediate class has no right advice: its windows that are
+        advised a shock are counted.
     observed, macro_average : float or None
-        ``count / windows``, and the mean over patients of each patient's proportion; None where there are no windows.
+        ``count / windows``, and the mean over patients of each patient's proportion. None if there are no windows.
     lower_limit, patient_limit, cluster_limit, design_effect : float or None
-        See the functions `lower_limit`, `bootstrap_limit`, `cluster_limit` (what to trust where few patients have
-        errors) and `design_effect`. Limits are one-sided. None where there are no windows, or the function gives NaN.
+        What the functions `lower_limit`, `bootstrap_limit`, `cluster_limit` and `design_effect` return; None if there
+        are no windows or the function returns NaN. Limits are one-sided. Trust `cluster_limit` if few patients have
+        errors.
     """
 
     windows: int
@@ -42,8 +43,8 @@ class Proportion:
 
     @property
     def effective_windows(self) -> float | None:
-        """As many independent windows would tell as much, at most those that there are; None without design effect."""
-        # With few patients a design effect below 1 is chance: it makes no windows out of nothing.
+        """The number of independent windows with the same information, at most `windows`; None if unknown."""
+        # With few patients a design effect below 1 is chance, and must not add windows.
         return None if self.design_effect is None else self.windows / max(self.design_effect, 1.0)
 
 
@@ -54,10 +55,10 @@ class BalancedAccuracy:
     Parameters
     ----------
     patients : int
-        All with shockable or nonshockable windows.
+        The number of patients with shockable or nonshockable windows.
     observed, patient_limit : float or None
-        As in `Proportion`; windows of both groups are resampled together, patient by patient. None where there are no
-        shockable or no nonshockable windows.
+        As in `Proportion`; each patient is resampled with the windows of both groups. None if there are no shockable
+        or no nonshockable windows.
     """
 
     patients: int
@@ -71,14 +72,14 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA) -> float:
     Parameters
     ----------
     k, n : int
-        `k` windows of `n` are correct.
+        The number of correct windows, and of all windows.
     alpha : float
         Error probability, between 0 and 1; half of it gives one end of the usual two-sided interval.
 
     Returns
     -------
     float
-        The limit, from 0 to 1: 0 where `k` is 0, and ``alpha ** (1 / n)`` where `k` is `n`.
+        The limit, from 0 to 1: 0 if `k` is 0, and ``alpha ** (1 / n)`` if `k` is `n`.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA) -> float:
     >>> round(100 * lower_limit(521, 535, alpha=0.025), 2)
     95.65
     """
-    k, n = _checked(k, n)
+    k, n = _check_counts(k, n)
     _check_alpha(alpha)
     if k == 0:
         return 0.0
@@ -106,12 +107,12 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA) -> float:
 
 
 def upper_limit(k: int, n: int, alpha: float = ALPHA) -> float:
-    """Compute the one-sided upper Clopper-Pearson limit of a proportion: `lower_limit` from the other side."""
-    k, n = _checked(k, n)
+    """Compute the one-sided upper Clopper-Pearson limit of a proportion; see `lower_limit`."""
+    k, n = _check_counts(k, n)
     return 1.0 - lower_limit(n - k, n, alpha)
 
 
-def _checked(k: int, n: int) -> tuple[int, int]:
+def _check_counts(k: int, n: int) -> tuple[int, int]:
     k, n = operator.index(k), operator.index(n)
     if n < 1:
         raise ValueError(f"n is {n!r}; a limit needs at least one window")
@@ -128,28 +129,27 @@ def bootstrap_limit(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> float:
-    """Compute the lower limit of a proportion by resampling patients.
+    """Compute the one-sided lower limit of a proportion by resampling patients.
 
-    Windows of one patient resemble each other, so that `lower_limit`, which takes them as independent, is too high.
-    Here whole patients are drawn with replacement, and the limit is the `alpha` quantile of the proportion: the
-    percentile method [1]_ on clusters.
+    Windows of one patient resemble each other, so `lower_limit`, which treats them as independent, is too high. This
+    function draws patients, each with all windows, with replacement. The limit is the `alpha` quantile of the resampled
+    proportions: the percentile method [1]_ on clusters.
 
     Parameters
     ----------
     correct, windows : numpy.ndarray
-        Shape (n_patients,), int: how many windows of each patient are correct, and how many there are. With
-        shape (n_patients, n_proportions) the limit is that of the mean of the proportions: balanced accuracy is the
-        mean of two, and a patient may have windows of both or of one.
+        Shape (n_patients,), int: the numbers of correct windows and of all windows of each patient. With shape
+        (n_patients, n_proportions), the limit is that of the mean of the proportions. Balanced accuracy is the mean
+        of two; a patient may have windows for both or for one.
     alpha : float
-        Error probability, one-sided.
+        Error probability, between 0 and 1.
     resamples, seed : int
-        How often the patients are drawn, at least 2000, and the seed of the draws. The order of the patients does not
-        matter.
+        The number of resamples, at least 2000, and the seed of the draws. The order of the patients does not matter.
 
     Returns
     -------
     float
-        The limit, from 0 to 1; NaN where a single patient with some windows wrong leaves nothing to resample.
+        The limit, from 0 to 1; NaN for a single patient with some wrong windows.
 
     Raises
     ------
@@ -160,22 +160,21 @@ def bootstrap_limit(
     -----
     Deviations from the plain percentile bootstrap:
 
-    - A proportion without a single wrong window would have no spread and a limit of 100 %, be it of three patients.
-      Its resamples are the quantiles of Beta(patients, 1) in random order, so that its limit is Clopper-Pearson's
-      for as many correct windows as there are patients. That allows for patients in whom everything fails, and
-      can be below the limit of a proportion with a few wrong windows.
-    - Draws that hold no window of one of the proportions are excluded.
+    - The resamples of a proportion without errors would all be 100 %, even with three patients. They are replaced by
+      the quantiles of Beta(n_patients, 1) in random order, so the limit is Clopper-Pearson's for n_patients correct
+      windows. It allows for unseen patients whose windows are all wrong, and can be below the limit of a proportion
+      with a few errors.
+    - Draws without a window for one of the proportions are excluded.
 
-    Where few patients have errors the percentile method is too high, as much above the right limit as binomial limits
-    are below it for so few: of 100 patients with one window each, one of them wrong, it gives 98 % and Clopper-Pearson
-    96 %. `cluster_limit` is not, and is to be read beside it.
+    If few patients have errors, the percentile method is too high: for 100 patients with one window each, one of them
+    wrong, it gives 98 % and Clopper-Pearson 96 %. `cluster_limit` does not have this fault.
 
     References
     ----------
     .. [1] Efron and Tibshirani, An Introduction to the Bootstrap, 1993, doi:10.1201/9780429246593
     """
     check_bootstrap(alpha, resamples)
-    correct, windows = _checked_by_patient(correct, windows)
+    correct, windows = _check_counts_by_patient(correct, windows)
     n_patients = (windows > 0).sum(axis=0)
     all_correct = correct.sum(axis=0) == windows.sum(axis=0)
     if ((n_patients == 1) & ~all_correct).any():
@@ -192,32 +191,32 @@ def bootstrap_limit(
 
 
 def resample_patients(counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw patients with replacement, as many as there are, and add up what they count.
+    """Draw n_patients patients with replacement, and add up their counts.
 
-    From shape (n_patients, n_counts), int, to (resamples, n_counts). Patients with the same counts are drawn together
-    by a multinomial: the same distribution in less time, whatever the order of the patients.
+    `counts` has the shape (n_patients, n_counts), int; the sums have (resamples, n_counts). One multinomial draws
+    patients with equal counts together: it is faster, and the order of the patients does not matter.
     """
-    kinds, alike = np.unique(counts, axis=0, return_counts=True)
-    return rng.multinomial(len(counts), alike / len(counts), size=resamples) @ kinds
+    distinct, patients = np.unique(counts, axis=0, return_counts=True)
+    return rng.multinomial(len(counts), patients / len(counts), size=resamples) @ distinct
 
 
 def check_bootstrap(alpha: float, resamples: int) -> None:
-    """Refuse an error probability or a number of resamples that a bootstrap cannot work with."""
+    """Raise a ValueError unless `alpha` lies between 0 and 1 and `resamples` is at least `RESAMPLES`."""
     if resamples < RESAMPLES:
-        raise ValueError(f"resamples is {resamples!r}; allowed are {RESAMPLES} and more")
+        raise ValueError(f"resamples is {resamples!r}; allowed are {RESAMPLES} or more")
     _check_alpha(alpha)
 
 
-def _checked_by_patient(correct: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both counts as integers of shape (n_patients, n_proportions), or refuse what cannot be counts."""
+def _check_counts_by_patient(correct: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both counts as integers of shape (n_patients, n_proportions); impossible counts are a ValueError."""
     correct, windows = np.asarray(correct, dtype=np.int64), np.asarray(windows, dtype=np.int64)
     if correct.shape != windows.shape or correct.ndim not in (1, 2):
         raise ValueError(
             f"correct has shape {correct.shape} and windows {windows.shape}; "
-            "allowed is the same shape twice, (n_patients,) or (n_patients, n_proportions)"
+            "allowed is (n_patients,) or (n_patients, n_proportions) for both"
         )
     if (correct < 0).any() or (correct > windows).any():
-        raise ValueError("every patient's correct windows must lie between 0 and the patient's windows")
+        raise ValueError("every count in correct must be between 0 and the same patient's count in windows")
     if (windows.sum(axis=0) == 0).any():
         raise ValueError("a proportion without windows has no limit and no design effect; exclude it")
     return (correct, windows) if correct.ndim == 2 else (correct[:, np.newaxis], windows[:, np.newaxis])
@@ -225,15 +224,15 @@ def _checked_by_patient(correct: np.ndarray, windows: np.ndarray) -> tuple[np.nd
 
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha!r}; allowed is anything between 0 and 1, such as {ALPHA}")
+        raise ValueError(f"alpha is {alpha!r}; allowed are numbers between 0 and 1, such as {ALPHA}")
 
 
 def design_effect(correct: np.ndarray, windows: np.ndarray) -> float:
-    """Compute how many times the variance of a proportion is what independent windows would give.
+    """Compute the ratio of a proportion's variance to the variance that independent windows would give.
 
-    The number of windows divided by it is the effective number of windows: as many independent ones would tell as
-    much [1]_. Where every patient has one window it is about 1; where windows of a patient are all alike it is about
-    the number of windows a patient.
+    The number of windows divided by the design effect is the effective number of windows: that many independent
+    windows hold the same information [1]_. The design effect is about 1 if every patient has one window, and about the
+    number of windows per patient if all windows of a patient are alike.
 
     Parameters
     ----------
@@ -243,35 +242,35 @@ def design_effect(correct: np.ndarray, windows: np.ndarray) -> float:
     Returns
     -------
     float
-        It can be below 1, by chance or where every patient has the same proportion. NaN for a single patient, and where
-        all windows are correct or none is: then there is no variance to compare.
+        It can be below 1, by chance or because every patient has the same proportion. NaN, since there is no variance
+        to compare, for a single patient and if all windows are correct or none is.
 
     Notes
     -----
-    With m patients, c of whose n windows are correct, and p = sum(c) / sum(n), the variance of p between patients is
-    m / (m - 1) sum((c - p n)^2) / sum(n)^2 [2]_ (linearised; with few patients it is somewhat too small), and the
-    binomial one p (1 - p) / sum(n).
+    Let m be the number of patients, n and c the numbers of all windows and of correct windows of each, and
+    p = sum(c) / sum(n). The variance of p between patients is m / (m - 1) sum((c - p n)^2) / sum(n)^2 [2]_; it is
+    linearised, and somewhat too small with few patients. The binomial variance is p (1 - p) / sum(n).
 
     References
     ----------
     .. [1] Kish, Survey Sampling, 1965, section 8.2
     .. [2] Rao and Scott, Biometrics 48:577-585, 1992, doi:10.2307/2532311
     """
-    correct, windows = (counts[:, 0] for counts in _checked_by_patient(correct, windows))
-    total, right, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
-    if patients == 1 or right in (0, total):
+    correct, windows = (counts[:, 0] for counts in _check_counts_by_patient(correct, windows))
+    total, n_correct, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
+    if patients == 1 or n_correct in (0, total):
         return float("nan")
-    p = right / total
+    p = n_correct / total
     between = patients / (patients - 1) * float(((correct - p * windows) ** 2).sum()) / total**2
     return between / (p * (1 - p) / total)
 
 
 def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = ALPHA) -> float:
-    """Compute the lower limit of a proportion whose windows come in patients, by their effective number.
+    """Compute the one-sided lower limit of a proportion from its effective number of windows.
 
-    Clopper-Pearson with as many windows as independent ones would tell as much, fewer the less sure the variance
-    between so few patients is [1]_. Where every window is a patient it is about `lower_limit`, also with few errors,
-    where `bootstrap_limit` is too high.
+    This is the Clopper-Pearson limit for the effective number of windows (see `design_effect`), reduced because few
+    patients make the variance uncertain [1]_. If every patient has one window, it is about `lower_limit`, also with
+    few errors, where `bootstrap_limit` is too high.
 
     Parameters
     ----------
@@ -281,8 +280,8 @@ def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = AL
     Returns
     -------
     float
-        The limit, from 0 to 1, and never above `lower_limit` of the windows. Where all are correct it is that of as
-        many windows as patients; NaN for a single patient with some windows wrong.
+        The limit, from 0 to 1, never above `lower_limit` of the same windows. If all windows are correct, it is
+        ``alpha ** (1 / n_patients)``. NaN for a single patient with some wrong windows.
 
     Notes
     -----
@@ -293,93 +292,94 @@ def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = AL
     .. [1] Korn and Graubard, Survey Methodology 24:193-201, 1998
     """
     _check_alpha(alpha)
-    effect = design_effect(correct, windows)  # refuses impossible counts
-    total, right, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
-    if right in (0, total):
-        return float(alpha ** (1 / patients)) if right else 0.0
+    effect = design_effect(correct, windows)  # raises if the counts are impossible
+    total, n_correct, patients = int(windows.sum()), int(correct.sum()), int((windows > 0).sum())
+    if n_correct in (0, total):
+        return float(alpha ** (1 / patients)) if n_correct else 0.0
     if patients == 1:
         return float("nan")
     from scipy.stats import beta, norm, t  # slow to import
 
-    sureness = (norm.isf(alpha) / t.isf(alpha, patients - 1)) ** 2 if alpha != 0.5 else 1.0  # at the middle 0 / 0
-    effective = min(total / effect * sureness, float(total)) if effect > 0 else float(total)
-    p = right / total
+    correction = (norm.isf(alpha) / t.isf(alpha, patients - 1)) ** 2 if alpha != 0.5 else 1.0  # not 0 / 0
+    effective = min(total / effect * correction, float(total)) if effect > 0 else float(total)
+    p = n_correct / total
     return float(beta.ppf(alpha, p * effective, (1 - p) * effective + 1))
 
 
-def proportion_of(
-    patient: np.ndarray, right: np.ndarray, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0
+def compute_proportion(
+    patient: np.ndarray, counted: np.ndarray, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0
 ) -> Proportion:
     """Compute a proportion of windows and its limits.
 
     Parameters
     ----------
     patient : numpy.ndarray
-        Shape (n_windows,), int: a number from 0 on for each patient.
-    right : numpy.ndarray
-        Shape (n_windows,), bool: the windows that count.
+        Shape (n_windows,), int: the number of each window's patient, from 0.
+    counted : numpy.ndarray
+        Shape (n_windows,), bool: the windows in the numerator, such as those with the right advice.
     alpha, resamples, seed : float, int, int
         As for `bootstrap_limit`.
     """
-    if not len(right):
+    if not len(counted):
         return Proportion(0, 0, 0, None, None, None, None)
     windows = np.bincount(patient)
-    correct = np.bincount(patient[right], minlength=len(windows))[windows > 0]
+    correct = np.bincount(patient[counted], minlength=len(windows))[windows > 0]
     windows = windows[windows > 0]
     count = int(correct.sum())
     return Proportion(
-        windows=len(right),
+        windows=len(counted),
         patients=len(windows),
         count=count,
-        observed=count / len(right),
-        lower_limit=lower_limit(count, len(right), alpha),
-        patient_limit=_or_none(bootstrap_limit(correct, windows, alpha=alpha, resamples=resamples, seed=seed)),
+        observed=count / len(counted),
+        lower_limit=lower_limit(count, len(counted), alpha),
+        patient_limit=_none_if_nan(bootstrap_limit(correct, windows, alpha=alpha, resamples=resamples, seed=seed)),
         macro_average=float(np.mean(correct / windows)),
-        design_effect=_or_none(design_effect(correct, windows)),
-        cluster_limit=_or_none(cluster_limit(correct, windows, alpha=alpha)),
+        design_effect=_none_if_nan(design_effect(correct, windows)),
+        cluster_limit=_none_if_nan(cluster_limit(correct, windows, alpha=alpha)),
     )
 
 
-def balanced_accuracy_of(
-    patient: np.ndarray, right: np.ndarray, groups: Sequence[np.ndarray], alpha: float, resamples: int, seed: int
+def compute_balanced_accuracy(
+    patient: np.ndarray, counted: np.ndarray, groups: Sequence[np.ndarray], alpha: float, resamples: int, seed: int
 ) -> BalancedAccuracy:
     """Compute the mean of the proportions of two groups, and its limit.
 
     Parameters
     ----------
-    patient, right, alpha, resamples, seed
-        As for `proportion_of`.
+    patient, counted, alpha, resamples, seed
+        As for `compute_proportion`.
     groups : sequence of numpy.ndarray
-        Two of shape (n_windows,), bool: which windows are shockable, and which are nonshockable.
+        Two masks of shape (n_windows,), bool: the shockable and the nonshockable windows.
     """
     correct, windows = (
-        np.stack([np.bincount(patient[group & counted], minlength=patient.max() + 1) for group in groups], axis=1)
-        for counted in (right, np.ones_like(right))
+        np.stack([np.bincount(patient[group & mask], minlength=patient.max() + 1) for group in groups], axis=1)
+        for mask in (counted, np.ones_like(counted))
     )
     correct, windows = (counts[windows.any(axis=1)] for counts in (correct, windows))
     if not windows.any(axis=0).all():
         return BalancedAccuracy(len(windows), None, None)
     limit = bootstrap_limit(correct, windows, alpha=alpha, resamples=resamples, seed=seed)
-    return BalancedAccuracy(len(windows), float(np.mean(correct.sum(axis=0) / windows.sum(axis=0))), _or_none(limit))
+    return BalancedAccuracy(
+        len(windows), float(np.mean(correct.sum(axis=0) / windows.sum(axis=0))), _none_if_nan(limit)
+    )
 
 
-def _or_none(limit: float) -> float | None:
+def _none_if_nan(limit: float) -> float | None:
     return None if np.isnan(limit) else limit
 
 
 def poisson_upper_limit(count: int, alpha: float = ALPHA) -> float:
-    """Compute the exact upper limit of the expected number of events of which `count` were counted.
+    """Compute the exact one-sided upper limit of a Poisson mean, of which `count` events were observed.
 
-    It is the expected number at which as few or fewer have the probability `alpha` [1]_. Divided by the hours in which
-    they were counted it is the limit of their rate. Events are taken as independent, which those of one patient are
-    not.
+    It is the mean at which `count` or fewer events have the probability `alpha` [1]_. Divided by the hours of
+    observation, it is the limit of events per hour. It assumes independent events, which those of one patient are not.
 
     References
     ----------
     .. [1] Garwood, Biometrika 28:437-442, 1936, doi:10.1093/biomet/28.3-4.437
     """
     if count < 0 or not 0 < alpha < 1:
-        raise ValueError(f"count is {count!r} and alpha {alpha!r}; allowed are 0 and more, and between 0 and 1")
+        raise ValueError(f"count is {count!r} and alpha {alpha!r}; allowed are 0 or more, and between 0 and 1")
     from scipy.stats import chi2  # slow to import
 
     return float(chi2.isf(alpha, 2 * (count + 1)) / 2)

@@ -1,17 +1,16 @@
-"""Classical detectors of ventricular fibrillation, as baselines on the same windows and patients as a network.
+"""Classical detectors of ventricular fibrillation: one feature of a window each.
 
-Each detector is one number of a window; `ecg_shock.evaluation.baselines` learns a threshold for it from training
-patients. From all of the papers this deviates in the same ways:
+They are baselines for the network; `ecg_shock.evaluation.baselines` fits a threshold for each on training patients.
+Deviations from all papers:
 
-- Windows are filtered by `ecg_shock.preprocessing`, 1 to 30 Hz, and sampled at 125 Hz; no paper's own filter is used.
-- Any length from 2 to 10 s is taken. Some features depend on it, so that a threshold holds for one length only.
-- No detector of asystole or of QRS complexes comes first, as it does in some of the papers: one feature decides.
+- Windows are filtered by `ecg_shock.preprocessing`, 1 to 30 Hz, and sampled at 125 Hz, not with the papers' filters.
+- Windows of 2 to 10 s are allowed. Some features depend on the length, so a threshold holds for one length only.
+- One feature decides. Some papers run a detector of asystole or of QRS complexes before it.
 - Published thresholds are not used.
 
-Every feature is blind to the amplitude and offset of a window: windows are centred on their mean and divided by their
-largest absolute value beforehand. A flat window (all samples equal, whether 0 or not) becomes 0 and gets the value
-that is farthest from fibrillation, named below; a window with NaN or infinite samples is refused. A window that is not
-flat is classified by its shape, however small it is. Parameters and errors of all features are those of `tci`.
+No feature depends on amplitude or offset: each window is first centred on its mean and divided by its largest absolute
+value. A flat window (all samples equal) gets the value that is farthest from fibrillation, given with each feature.
+Parameters and errors of all features are those of `tci`.
 """
 
 from __future__ import annotations
@@ -27,112 +26,112 @@ from ecg_shock.preprocessing import FS, MAX_WINDOW_S, MIN_WINDOW_S
 Feature = Callable[[np.ndarray], np.ndarray]
 
 SECOND = round(FS)  # samples
-CHUNK = 128  # windows at a time: what is computed of them stays small
+CHUNK = 128  # windows computed at a time, to limit memory
 
-TCI_LEVEL = 0.2  # Thakor et al. 1990: of the largest value in each second
+TCI_LEVEL = 0.2  # of the largest value in each second; Thakor et al. 1990
 
 # Arafat et al. 2011
 TCSC_SEGMENT_S = 3.0
 TCSC_TAPER_S = 0.25
 TCSC_LEVEL = 0.2
 
-# Jekova and Krasteva 2004, at 250 Hz: y[i] = (14 y[i-1] - 7 y[i-2] + (x[i] - x[i-2]) / 2) / 8. These are its poles
-# squared, which are those of the same resonance at 125 Hz, and again integers over a power of two.
-COUNT_NUMERATOR = (15 / 128, 0.0, -15 / 128)  # for a gain of 1 at the centre
+# Jekova and Krasteva 2004, at 250 Hz: y[i] = (14 y[i-1] - 7 y[i-2] + (x[i] - x[i-2]) / 2) / 8. Squaring its poles
+# gives the same resonance at 125 Hz, again with integers over a power of two.
+COUNT_NUMERATOR = (15 / 128, 0.0, -15 / 128)  # for a gain of 1 at the centre frequency
 COUNT_DENOMINATOR = (1.0, -168 / 128, 98 / 128)
-COUNT_FROM = 1e-6  # of the window's peak: the paper's integers end at 0, where ours go on as rounding errors
+COUNT_FLOOR = 1e-6  # of the window's peak: below it are rounding errors, which the paper's integers do not have
 
 MAV_SEGMENT_S = 2.0  # Anas et al. 2010
 
 # Barro et al. 1989, after Amann et al. 2005
 SPECTRUM_FROM_HZ = 0.5
 PEAK_TO_HZ = 9.0
-SPECTRUM_FLOOR = 0.05  # of the peak: what is smaller counts as 0
-SPECTRUM_TO_PEAKS = 20.0
-A2_BAND_PEAKS = (0.7, 1.4)
-ROUNDING_HZ = 1e-9  # what lies on a limit is inside
+SPECTRUM_FLOOR = 0.05  # of the peak's amplitude; smaller amplitudes are set to 0
+SPECTRUM_TO_PEAKS = 20.0  # times the peak's frequency
+A2_BAND_PEAKS = (0.7, 1.4)  # times the peak's frequency
+ROUNDING_HZ = 1e-9  # so that a frequency on a limit is inside
 
-GRID = 40  # Amann et al. 2005 and 2007: boxes on each side
-GRID_EVERY = 2  # samples: 62.5 Hz, where the papers have 50 Hz
+GRID = 40  # boxes on each side; Amann et al. 2005 and 2007
+GRID_STEP = 2  # samples, which gives 62.5 Hz; the papers have 50 Hz
 PSR_DELAY_S = 0.5  # Amann et al. 2007
 
 # Zhang et al. 1999
-NEAR_ZERO = 0.1  # of the positive and of the negative peak
-MOST_NEAR_ZERO = 0.4  # of the samples
-AWAY_FROM_ZERO = 0.2  # of the peak
+NEAR_ZERO = 0.1  # of the positive or negative peak
+MAX_NEAR_ZERO = 0.4  # of the samples
+COMPLEXITY_LEVEL = 0.2  # of the peak
 
-TEMPLATE = 2  # samples; Richman and Moorman 2000, as Li et al. 2014
-TOLERANCE_SD = 0.2
+TEMPLATE = 2  # samples; Richman and Moorman 2000, Li et al. 2014
+TOLERANCE_SD = 0.2  # standard deviations
 
 
-def _by_window(feature: Feature) -> Feature:
-    """Check the windows of a feature, bring them to one scale, and pass them on in chunks."""
+def _on_normalised_windows(feature: Feature) -> Feature:
+    """Check and normalise the windows before a feature is computed, in chunks."""
 
     @wraps(feature)
     def of_windows(ecg: np.ndarray) -> np.ndarray:
-        windows = _checked(ecg)
-        chunks = [feature(_normalised(windows[first : first + CHUNK])) for first in range(0, len(windows), CHUNK)]
+        windows = _check_windows(ecg)
+        chunks = [feature(_normalise(windows[first : first + CHUNK])) for first in range(0, len(windows), CHUNK)]
         return np.concatenate(chunks) if chunks else np.empty(0)
 
     return of_windows
 
 
-def _checked(ecg: np.ndarray) -> np.ndarray:
+def _check_windows(ecg: np.ndarray) -> np.ndarray:
     windows = np.asarray(ecg)
     if windows.dtype.kind not in "iuf":
         raise TypeError(f"ecg has dtype {windows.dtype}; give real numbers, in mV.")
     shortest, longest = round(MIN_WINDOW_S * FS), round(MAX_WINDOW_S * FS)
     if windows.ndim != 2 or not shortest <= windows.shape[1] <= longest:
         raise ValueError(
-            f"ecg has shape {windows.shape}; allowed is (n_windows, n_samples) with {shortest} to {longest} samples, "
-            f"which are {MIN_WINDOW_S:g} to {MAX_WINDOW_S:g} s at {FS:g} Hz."
+            f"ecg has shape {windows.shape}; allowed is (n_windows, n_samples) with {shortest} to {longest} samples "
+            f"({MIN_WINDOW_S:g} to {MAX_WINDOW_S:g} s at {FS:g} Hz)."
         )
     bad = ~np.isfinite(windows).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"window {int(np.argmax(bad))} has NaN or infinite samples ({int(bad.sum())} of {len(windows)} windows "
-            "have); leave such windows out."
+            f"{int(bad.sum())} of {len(windows)} windows have NaN or infinite samples, the first is window "
+            f"{int(np.argmax(bad))}; exclude them."
         )
     return windows
 
 
-def _normalised(windows: np.ndarray) -> np.ndarray:
-    """Scale before the mean is taken too, so that no sum overflows."""
-    return _scaled(_centred(_scaled(windows.astype(np.float64))))
+def _normalise(windows: np.ndarray) -> np.ndarray:
+    # Scaled before as well as after, so that the mean cannot overflow.
+    return _scale(_centre(_scale(windows.astype(np.float64))))
 
 
-def _scaled(rows: np.ndarray) -> np.ndarray:
-    return _over(rows, np.abs(rows).max(axis=-1, keepdims=True))
+def _scale(rows: np.ndarray) -> np.ndarray:
+    return _divide(rows, np.abs(rows).max(axis=-1, keepdims=True))
 
 
-def _over(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
-    """Divide, with another value where the denominator is 0."""
+def _divide(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    """Divide; where the denominator is 0, return `otherwise`."""
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
     return np.divide(numerator, denominator, out=np.full(shape, otherwise), where=denominator != 0)
 
 
-def _centred(rows: np.ndarray) -> np.ndarray:
-    """Subtract each row's mean; what is constant becomes exactly 0, which rounding would not give."""
+def _centre(rows: np.ndarray) -> np.ndarray:
+    """Subtract each row's mean; a constant row becomes exactly 0, without rounding errors."""
     centred = rows - rows.mean(axis=-1, keepdims=True)
     centred[np.ptp(rows, axis=-1) == 0] = 0.0
     return centred
 
 
-def _seconds(ecg: np.ndarray) -> np.ndarray:
-    """Cut rows into whole seconds, shape (n_windows, n_seconds, 125)."""
+def _split_into_seconds(ecg: np.ndarray) -> np.ndarray:
+    """Cut rows into complete seconds, shape (n_windows, n_seconds, 125)."""
     count = ecg.shape[1] // SECOND
     return ecg[:, : count * SECOND].reshape(len(ecg), count, SECOND)
 
 
-def _segments(ecg: np.ndarray, length_s: float) -> np.ndarray:
-    """Cut rows into segments that start a second apart, or one if they are shorter: a view, not to be written to."""
+def _split_into_segments(ecg: np.ndarray, length_s: float) -> np.ndarray:
+    """Cut rows into segments that start a second apart; a shorter row is one segment. Returns a read-only view."""
     length = min(round(length_s * FS), ecg.shape[1])
     return np.lib.stride_tricks.sliding_window_view(ecg, length, axis=1)[:, ::SECOND]
 
 
-@_by_window
+@_on_normalised_windows
 def tci(ecg: np.ndarray) -> np.ndarray:
-    """Measure the threshold crossing interval: the mean time between pulses over a fifth of the peak [1]_.
+    """Compute the threshold crossing interval: the mean time between pulses above a fifth of the peak [1]_.
 
     Parameters
     ----------
@@ -142,24 +141,23 @@ def tci(ecg: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), ms: short in fibrillation. At most the window's length, which is also a flat window's.
+        Shape (n_windows,), ms: short in fibrillation. At most the window's length, which a flat window gets.
 
     Raises
     ------
     TypeError
         If `ecg` does not hold real numbers.
     ValueError
-        If the shape is not allowed, or a sample is NaN or infinite; the first such window is named.
+        If the shape is not allowed, or a sample is NaN or infinite; the message names the first such window.
 
     Notes
     -----
     Deviations from the paper:
 
-    - The mean over all whole seconds is taken, the first and the last included, where the paper looks at three at a
-      time. Where there is no pulse beyond the first or last second to measure to, the pause at that end counts as
-      half an interval, its mean when beats are regular.
+    - The result is the mean over all complete seconds; the paper looks at three at a time. The pauses before the first
+      pulse and after the last one count as half an interval, the mean for regular beats.
     - A second without a pulse counts as one interval of the window's length.
-    - The end of a window that is no whole second is left out.
+    - An incomplete second at the end of a window is excluded.
 
     References
     ----------
@@ -170,20 +168,22 @@ def tci(ecg: np.ndarray) -> np.ndarray:
     >>> print(tci(np.sin(2 * np.pi * 5 * np.arange(625) / 125)[None]).round(-1))
     [200.]
     """
-    seconds = _centred(_seconds(ecg))
+    seconds = _centre(_split_into_seconds(ecg))
     above = seconds > TCI_LEVEL * seconds.max(axis=2, keepdims=True)
     pulses = above[..., 0] + (above[..., 1:] & ~above[..., :-1]).sum(axis=2)
-    # What lies between the edges of a second and its first and last pulse, and the same of the seconds around it
+    # Samples from the edges of each second to its first and last pulse, and on to the nearest pulses outside it
     first, last = np.argmax(above, axis=2), np.argmax(above[..., ::-1], axis=2)
     known = pulses > 0
     ahead, behind = _pauses(last, known), _pauses(first[:, ::-1], known[:, ::-1])[:, ::-1]
-    intervals = np.where(known, pulses - 1 + _share_of_pause(first, ahead) + _share_of_pause(last, behind), 0.0)
-    most_s = ecg.shape[1] / FS
-    return (1000 / np.maximum(intervals, 1 / most_s)).mean(axis=1)
+    intervals = np.where(
+        known, pulses - 1 + _pause_fraction_inside(first, ahead) + _pause_fraction_inside(last, behind), 0.0
+    )
+    window_s = ecg.shape[1] / FS
+    return (1000 / np.maximum(intervals, 1 / window_s)).mean(axis=1)
 
 
 def _pauses(tail: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Measure the samples from the last pulse to each second's begin; NaN without any pulse before."""
+    """Count the samples from the last pulse before each second to its start; NaN if there is no pulse before."""
     pauses = np.empty(tail.shape)
     pause: np.ndarray = np.full(len(tail), np.nan)
     for second in range(tail.shape[1]):
@@ -192,14 +192,14 @@ def _pauses(tail: np.ndarray, known: np.ndarray) -> np.ndarray:
     return pauses
 
 
-def _share_of_pause(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Say how much of a pause across the edge of a second lies inside it."""
-    return np.where(np.isnan(outside) & (inside > 0), 0.5, _over(inside, inside + np.nan_to_num(outside)))
+def _pause_fraction_inside(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Return the fraction of each pause that lies inside its second, for a pause across the second's edge."""
+    return np.where(np.isnan(outside) & (inside > 0), 0.5, _divide(inside, inside + np.nan_to_num(outside)))
 
 
-@_by_window
+@_on_normalised_windows
 def tcsc(ecg: np.ndarray) -> np.ndarray:
-    """Measure the threshold crossing sample count: the share of samples over a fifth of the peak [1]_.
+    """Compute the threshold crossing sample count: the proportion of samples above a fifth of the peak [1]_.
 
     Returns
     -------
@@ -208,16 +208,17 @@ def tcsc(ecg: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    Segments of 3 s, a second apart, have their ends tapered over 0.25 s; the mean over them is taken. Deviations:
+    The result is the mean over segments of 3 s that start a second apart; their ends are tapered over 0.25 s.
+    Deviations from the paper:
 
-    - A window that is shorter is one segment.
+    - A window shorter than 3 s is one segment.
     - The paper gives the count in %.
 
     References
     ----------
     .. [1] Arafat, Chowdhury and Hasan, Signal Image Video Process. 5:1-10, 2011, doi:10.1007/s11760-009-0137-9
     """
-    segments = _segments(ecg, TCSC_SEGMENT_S)
+    segments = _split_into_segments(ecg, TCSC_SEGMENT_S)
     taper = np.ones(segments.shape[2])
     slope = 0.5 - 0.5 * np.cos(np.pi * np.arange(round(TCSC_TAPER_S * FS)) / (TCSC_TAPER_S * FS))
     taper[: len(slope)], taper[-len(slope) :] = slope, slope[::-1]
@@ -225,9 +226,9 @@ def tcsc(ecg: np.ndarray) -> np.ndarray:
     return (size > TCSC_LEVEL * size.max(axis=2, keepdims=True)).mean(axis=(1, 2))
 
 
-@_by_window
+@_on_normalised_windows
 def leakage(ecg: np.ndarray) -> np.ndarray:
-    """Measure the leakage of the VF filter: what remains when a window is added to itself half a period later [1]_.
+    """Compute the VF filter leakage: what remains when a window is added to itself half a period later [1]_.
 
     Returns
     -------
@@ -236,9 +237,9 @@ def leakage(ecg: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    The mean period comes from the mean amplitude over the mean slope, as written out in [2]_. Deviations:
+    The mean period is computed from the ratio of mean amplitude to mean slope, as in [2]_. Deviations from the papers:
 
-    - The whole window is one segment.
+    - The window is one segment.
     - Half a period is at most half the window.
 
     References
@@ -248,34 +249,34 @@ def leakage(ecg: np.ndarray) -> np.ndarray:
     """
     size = np.abs(ecg)
     slope = np.abs(np.diff(ecg, axis=1)).sum(axis=1)
-    half_period = np.floor(_over(np.pi * size.sum(axis=1), slope) + 0.5)
+    half_period = np.floor(_divide(np.pi * size.sum(axis=1), slope) + 0.5)
     half_period = np.clip(half_period, 1, ecg.shape[1] // 2).astype(int)[:, np.newaxis]
     index = np.arange(ecg.shape[1])
     inside = index >= half_period
     earlier = np.take_along_axis(ecg, np.maximum(index - half_period, 0), axis=1)
     remains = np.abs(ecg + earlier, where=inside, out=np.zeros_like(ecg)).sum(axis=1)
     total = np.add(size, np.abs(earlier), where=inside, out=np.zeros_like(ecg)).sum(axis=1)
-    return _over(remains, total, otherwise=1.0)
+    return _divide(remains, total, otherwise=1.0)
 
 
-@_by_window
+@_on_normalised_windows
 def count2(ecg: np.ndarray) -> np.ndarray:
-    """Measure Count2: the share of samples that are over the mean after a narrow band-pass around 14.6 Hz [1]_.
+    """Compute Count2: the proportion of samples above their mean after a narrow band-pass around 14.6 Hz [1]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 1: the mean over the whole seconds, large in fibrillation, 0 if flat.
+        Shape (n_windows,), 0 to 1: the mean over the complete seconds, large in fibrillation, 0 if flat.
 
     Notes
     -----
     Deviations from the paper:
 
-    - Its filter has integer coefficients for 250 Hz. The poles are squared here, which moves them to 125 Hz exactly:
-      y[i] = (168 y[i-1] - 98 y[i-2] + 15 (x[i] - x[i-2])) / 128, with the same centre and decay.
-    - Numbers are not rounded to integers; what is below a millionth of the window's peak is not counted.
-    - The filter starts from rest at the window's first sample, and rings for some 0.2 s.
-    - A share of samples is given, since a count depends on the rate.
+    - The paper's filter has integer coefficients for 250 Hz. Here its poles are squared, which gives the same centre
+      frequency and decay at 125 Hz: y[i] = (168 y[i-1] - 98 y[i-2] + 15 (x[i] - x[i-2])) / 128.
+    - Numbers are not rounded to integers; samples below a millionth of the window's peak are not counted.
+    - The filter starts from rest at the window's first sample, and rings for about 0.2 s.
+    - The result is a proportion, since a count depends on the sampling rate.
 
     References
     ----------
@@ -284,47 +285,48 @@ def count2(ecg: np.ndarray) -> np.ndarray:
     from scipy.signal import lfilter  # slow to import
 
     filtered = lfilter(COUNT_NUMERATOR, COUNT_DENOMINATOR, ecg - ecg[:, :1], axis=1)
-    size = np.abs(_seconds(filtered))
-    return ((size >= size.mean(axis=2, keepdims=True)) & (size > COUNT_FROM)).mean(axis=(1, 2))
+    size = np.abs(_split_into_seconds(filtered))
+    return ((size >= size.mean(axis=2, keepdims=True)) & (size > COUNT_FLOOR)).mean(axis=(1, 2))
 
 
-@_by_window
+@_on_normalised_windows
 def mav(ecg: np.ndarray) -> np.ndarray:
-    """Measure the mean absolute value, as a share of the largest [1]_.
+    """Compute the mean absolute value, divided by the largest absolute value [1]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 1: the mean over segments of 2 s, a second apart; large in fibrillation, 0 if flat.
+        Shape (n_windows,), 0 to 1: the mean over segments of 2 s that start a second apart; large in fibrillation, 0
+        if flat.
 
     Notes
     -----
-    Deviation from the paper: it is the first of a sequence of tests there, and the only one here.
+    Deviation from the paper: there it is the first of several tests.
 
     References
     ----------
     .. [1] Anas, Lee and Hasan, Biomed. Eng. Online 9:43, 2010, doi:10.1186/1475-925X-9-43
     """
-    size = np.abs(_segments(ecg, MAV_SEGMENT_S))
-    return _over(size.mean(axis=2), size.max(axis=2)).mean(axis=1)
+    size = np.abs(_split_into_segments(ecg, MAV_SEGMENT_S))
+    return _divide(size.mean(axis=2), size.max(axis=2)).mean(axis=1)
 
 
-@_by_window
+@_on_normalised_windows
 def spectral_m(ecg: np.ndarray) -> np.ndarray:
-    """Measure the normalised first moment of the spectrum: its mean frequency over that of its peak [1]_.
+    """Compute the normalised first moment of the spectrum: its mean frequency divided by its peak frequency [1]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 20: near 1 in fibrillation, where little lies beyond the peak; 20 if flat.
+        Shape (n_windows,), 0 to 20: near 1 in fibrillation, whose spectrum has little above the peak; 20 if flat.
 
     Notes
     -----
-    As described in [2]_: a Hamming window; amplitudes are the sum of the real and the imaginary part, without signs;
-    the peak lies between 0.5 and 9 Hz; what is below 5 % of it counts as 0; the spectrum ends at 20 times the peak's
-    frequency. Deviation:
+    As in [2]_: a Hamming window; an amplitude is the sum of the absolute values of the real and the imaginary part; the
+    peak lies between 0.5 and 9 Hz; amplitudes below 5 % of the peak are set to 0; the spectrum ends at 20 times the
+    peak frequency. Deviation from the papers:
 
-    - It also ends at 62.5 Hz, where the paper allows 100 Hz.
+    - The spectrum ends at 62.5 Hz; in the paper, at 100 Hz.
 
     References
     ----------
@@ -332,13 +334,13 @@ def spectral_m(ecg: np.ndarray) -> np.ndarray:
     .. [2] Amann, Tratnig and Unterkofler, Biomed. Eng. Online 4:60, 2005, doi:10.1186/1475-925X-4-60
     """
     frequency, amplitude, peak = _spectrum(ecg)
-    mean = _over((amplitude * frequency).sum(axis=1), amplitude.sum(axis=1))
+    mean = _divide((amplitude * frequency).sum(axis=1), amplitude.sum(axis=1))
     return np.where(mean > 0, mean / peak, SPECTRUM_TO_PEAKS)
 
 
-@_by_window
+@_on_normalised_windows
 def spectral_a2(ecg: np.ndarray) -> np.ndarray:
-    """Measure the share of the spectrum that lies around its peak, from 0.7 to 1.4 times the peak's frequency.
+    """Compute the proportion of the spectrum around its peak, from 0.7 to 1.4 times the peak frequency.
 
     Notes and references are those of `spectral_m`.
 
@@ -350,11 +352,11 @@ def spectral_a2(ecg: np.ndarray) -> np.ndarray:
     frequency, amplitude, peak = _spectrum(ecg)
     low, high = (factor * peak[:, np.newaxis] for factor in A2_BAND_PEAKS)
     around = (frequency >= low - ROUNDING_HZ) & (frequency <= high + ROUNDING_HZ)
-    return _over((amplitude * around).sum(axis=1), amplitude.sum(axis=1))
+    return _divide((amplitude * around).sum(axis=1), amplitude.sum(axis=1))
 
 
 def _spectrum(ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return frequencies in Hz, amplitudes of each window, and the frequency in Hz of each peak."""
+    """Return the frequencies in Hz, each window's amplitudes, and each window's peak frequency in Hz."""
     length = ecg.shape[1]
     transform = np.fft.rfft(ecg * np.hamming(length), axis=1)
     frequency = np.fft.rfftfreq(length, 1 / FS)
@@ -368,49 +370,49 @@ def _spectrum(ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return frequency, np.where(counted, amplitude, 0.0), peak
 
 
-@_by_window
+@_on_normalised_windows
 def psr(ecg: np.ndarray) -> np.ndarray:
-    """Measure how much of the plane a window fills when drawn against itself half a second later [1]_.
+    """Compute how much of the plane a window fills when plotted against itself half a second later [1]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 1: the share of visited boxes in a grid of 40 by 40, which spans the window's range;
-        large in fibrillation, 1/1600 if flat.
+        Shape (n_windows,), 0 to 1: the proportion of visited boxes in a grid of 40 by 40, which spans the window's
+        range; large in fibrillation, 1/1600 if flat.
 
     Notes
     -----
     Deviations from the paper:
 
-    - Every second sample is taken, 62.5 Hz, where the paper has 50 Hz; the delay is 31 of them, 0.496 s.
-    - More boxes are visited the longer a window is; the paper's are 8 s.
+    - Every second sample is used (62.5 Hz; the paper has 50 Hz), and the delay is 31 of them, 0.496 s.
+    - A longer window visits more boxes; the paper's windows have 8 s.
 
     References
     ----------
     .. [1] Amann, Tratnig and Unterkofler, IEEE Trans. Biomed. Eng. 54:174-177, 2007, doi:10.1109/TBME.2006.880909
     """
-    row = _boxes(ecg[:, ::GRID_EVERY])
-    delay = round(PSR_DELAY_S * FS / GRID_EVERY)
-    return _visited(row[:, delay:], row[:, :-delay])
+    row = _grid_index(ecg[:, ::GRID_STEP])
+    delay = round(PSR_DELAY_S * FS / GRID_STEP)
+    return _visited_proportion(row[:, delay:], row[:, :-delay])
 
 
-@_by_window
+@_on_normalised_windows
 def hilb(ecg: np.ndarray) -> np.ndarray:
-    """Measure how much of the plane a window fills when drawn against its Hilbert transform [1]_.
+    """Compute how much of the plane a window fills when plotted against its Hilbert transform [1]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 1: the share of visited boxes in a grid of 40 by 40; large in fibrillation, 1/1600 if
-        flat.
+        Shape (n_windows,), 0 to 1: the proportion of visited boxes in a grid of 40 by 40; large in fibrillation, 1/1600
+        if flat.
 
     Notes
     -----
     Deviations from the paper:
 
-    - Every second sample is taken, 62.5 Hz, where the paper has 50 Hz.
+    - Every second sample is used (62.5 Hz; the paper has 50 Hz).
     - Each side of the grid spans the range of its own signal.
-    - More boxes are visited the longer a window is; the paper's are 8 s.
+    - A longer window visits more boxes; the paper's windows have 8 s.
 
     References
     ----------
@@ -419,37 +421,36 @@ def hilb(ecg: np.ndarray) -> np.ndarray:
     from scipy.signal import hilbert  # slow to import
 
     transformed = hilbert(ecg, axis=1).imag
-    return _visited(_boxes(ecg[:, ::GRID_EVERY]), _boxes(transformed[:, ::GRID_EVERY]))
+    return _visited_proportion(_grid_index(ecg[:, ::GRID_STEP]), _grid_index(transformed[:, ::GRID_STEP]))
 
 
-def _boxes(signal: np.ndarray) -> np.ndarray:
-    """Find the boxes that the samples lie in along one side of the grid, 0 to 39."""
+def _grid_index(signal: np.ndarray) -> np.ndarray:
+    """Return the row or column of the grid that each sample lies in, 0 to 39."""
     above_lowest = signal - signal.min(axis=1, keepdims=True)
-    share = _over(above_lowest, above_lowest.max(axis=1, keepdims=True))
-    return np.minimum((GRID * share).astype(int), GRID - 1)
+    position = _divide(above_lowest, above_lowest.max(axis=1, keepdims=True))
+    return np.minimum((GRID * position).astype(int), GRID - 1)
 
 
-def _visited(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+def _visited_proportion(row: np.ndarray, column: np.ndarray) -> np.ndarray:
     visited = np.zeros((len(row), GRID * GRID), dtype=bool)
     np.put_along_axis(visited, GRID * row + column, True, axis=1)
     return visited.mean(axis=1)
 
 
-@_by_window
+@_on_normalised_windows
 def complexity(ecg: np.ndarray) -> np.ndarray:
-    """Measure the complexity of a window as a sequence of 0 and 1: the words it falls into [1]_, against chance [2]_.
+    """Compute the Lempel-Ziv complexity [1]_ of a window as a binary sequence, relative to a random sequence [2]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,): near 1 for chance, larger in fibrillation than in sinus rhythm, and the least, 2 words, if
-        flat.
+        Shape (n_windows,): near 1 for a random sequence, larger in fibrillation than in sinus rhythm. A flat window has
+        the smallest value, that of 2 words.
 
     Notes
     -----
-    A sample is 1 from a threshold on, which is 0, or, where 40 % of the samples lie within a tenth of the positive
-    and the negative peak, a fifth of the peak on the emptier side. Deviation from the paper: none but those that all
-    detectors share.
+    A sample is 1 if it reaches the threshold, else 0. The threshold is 0; but if 40 % of the samples or more lie within
+    a tenth of the positive or negative peak, it is a fifth of the peak on the side with fewer of them.
 
     References
     ----------
@@ -460,20 +461,20 @@ def complexity(ecg: np.ndarray) -> np.ndarray:
     high, low = ecg.max(axis=1, keepdims=True), ecg.min(axis=1, keepdims=True)
     near_above = ((ecg > 0) & (ecg < NEAR_ZERO * high)).sum(axis=1, keepdims=True)
     near_below = ((ecg < 0) & (ecg > NEAR_ZERO * low)).sum(axis=1, keepdims=True)
-    away = AWAY_FROM_ZERO * np.where(near_above < near_below, high, low)
-    threshold = np.where(near_above + near_below < MOST_NEAR_ZERO * length, 0.0, away)
+    level = COMPLEXITY_LEVEL * np.where(near_above < near_below, high, low)
+    threshold = np.where(near_above + near_below < MAX_NEAR_ZERO * length, 0.0, level)
     words = [_count_words(row.tobytes()) for row in ecg >= threshold]
     return np.array(words) * np.log2(length) / length
 
 
 def _count_words(text: bytes) -> int:
-    """Count the words of the exhaustive history: each the shortest that has not occurred, overlaps allowed."""
+    """Count the words of the exhaustive history: each is the shortest that has not occurred, overlaps allowed."""
     words, start = 0, 0
     while start < len(text):
         words += 1
         place, end = 0, start + 1
         while end <= len(text) and (place := text.find(text[start:end], place, end - 1)) >= 0:
-            # Where it occurs, go along as far as both agree; the next sample makes a new word, or occurs later on.
+            # Extend the match as far as both agree; the next sample makes a new word, unless a later match goes on.
             while end < len(text) and text[place + end - start] == text[end]:
                 end += 1
             place, end = place + 1, end + 1
@@ -481,9 +482,9 @@ def _count_words(text: bytes) -> int:
     return words
 
 
-@_by_window
+@_on_normalised_windows
 def sample_entropy(ecg: np.ndarray) -> np.ndarray:
-    """Measure sample entropy: how seldom what agrees for two samples agrees for the third as well [1]_.
+    """Compute sample entropy: how rarely segments that agree in two samples also agree in the third [1]_.
 
     Returns
     -------
@@ -492,8 +493,8 @@ def sample_entropy(ecg: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    Two samples agree within 0.2 standard deviations. Where no pair agrees for three samples, one pair is counted, and
-    where none agrees for two, the value is the largest that the length allows.
+    Two samples agree if they differ by at most 0.2 standard deviations. If no pair of segments agrees in three samples,
+    one pair is counted; if none agrees in two, the value is the largest possible for the length.
 
     References
     ----------
@@ -521,11 +522,11 @@ class Detector:
     Parameters
     ----------
     name : str
-        As the literature calls it.
+        Its name in the literature.
     feature : callable
-        Takes windows, shape (n_windows, n_samples), and gives shape (n_windows,).
+        Takes windows of shape (n_windows, n_samples); returns shape (n_windows,).
     citation : str
-        Where it was published.
+        Its publication.
     """
 
     name: str

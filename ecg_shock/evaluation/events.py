@@ -1,30 +1,29 @@
-"""What an alarm does on whole records: which events of shockable rhythm it finds, how late, and how often it is false.
+"""Evaluate alarms on complete records: detected events of shockable rhythm, delays and false alarms.
 
-Nothing is selected beforehand: every window of a record is predicted, and the episodes of `ecg_shock.scan` are checked
-against the record's annotations, see `ecg_shock.evaluation.reference`.
+Every window of a record is predicted, and the episodes of `ecg_shock.scan` are checked against the annotations; see
+`ecg_shock.evaluation.reference`.
 
-Detected
-    An event is detected if any episode of the scan overlaps with it, and an episode is true if it overlaps with any
-    event, however short.
+Detected event
+    Any episode of the scan overlaps with it. An episode is true if it overlaps with any event, however short.
 False alarm
-    The alarm rests on the time from its episode's onset until it is raised. It is false if no shockable or intermediate
-    segment lies within `TOLERANCE_S` of that time, and at least half of it is annotated as nonshockable. What is
-    neither true nor false is counted by itself. An alarm that is false when raised stays false if its episode runs on
-    into an event, which it then detects. A false alarm is *doubtful*, and counts all the same, where the rhythm is not
-    named and the annotated beats are missing or as fast as VT: windows are excluded there.
+    Consider the time from an episode's onset until its alarm. The alarm is false if at least half of this time is
+    annotated as nonshockable, and no shockable or intermediate segment lies within `TOLERANCE_S` of it. It stays false
+    if its episode continues into an event, which then counts as detected. Episodes that are neither true nor false are
+    counted separately. A false alarm is *doubtful*, but still counted, where the database does not name the rhythm and
+    the annotated beats are missing or as fast as VT; such windows are excluded from the other figures.
 Delay
-    From the annotated onset of an event to the alarm of the first episode that overlaps with it. Onsets count that
-    follow a nonshockable rhythm. Missed events have no delay, nor have those with the alarm on before; both are
-    counted.
+    The time from the annotated onset of an event to the alarm of the first episode that overlaps with it. Only onsets
+    after a nonshockable rhythm count. Missed events and events that begin with the alarm already on have no delay; they
+    are counted.
 
-Deviations from the statistics for VF of ANSI/AAMI EC57 and IEC 60601-2-47, which were not at hand and are followed from
-memory; so this is no claim of conformity:
+This follows the statistics for VF of ANSI/AAMI EC57 and IEC 60601-2-47 from memory, without access to the standards,
+and is not a claim of conformity. Deviations:
 
-- Shockable rhythm is the reference, VT from a rate on included, and intermediate rhythm is in no count.
+- The reference is shockable rhythm, including rapid VT; intermediate rhythm is not counted.
 - No learning period is excluded at the beginning of a record.
-- Short events are not excluded, but sensitivity is given by the least length of the events, see `MIN_LENGTHS_S`.
-- False alarms are counted by the time when they are raised, and by hour of nonshockable time.
-- Limits of confidence are added.
+- Short events are not excluded; instead, sensitivity is given by the minimum length of the events, `MIN_LENGTHS_S`.
+- False alarms are counted when they are raised, per hour of nonshockable time.
+- Confidence limits are added.
 """
 
 from __future__ import annotations
@@ -42,17 +41,17 @@ from ecg_shock.evaluation.confidence import (
     RESAMPLES,
     Proportion,
     check_bootstrap,
+    compute_proportion,
     poisson_upper_limit,
-    proportion_of,
     resample_patients,
 )
 from ecg_shock.evaluation.reference import (
-    BETWEEN,
+    INTERMEDIATE_TIME,
     KINDS,
-    NO_SHOCK,
+    NONSHOCKABLE_TIME,
     ROUNDING_S,
-    SHOCK,
-    UNCOUNTED,
+    SHOCKABLE_TIME,
+    UNCOUNTED_TIME,
     ReferenceEvent,
     Segment,
     overlap_s,
@@ -60,38 +59,39 @@ from ecg_shock.evaluation.reference import (
 )
 from ecg_shock.inference.scanning import Scan, ShockableEpisode
 
-# How far from an alarm's time a shockable or intermediate segment explains it. It is the guard of cudb, the widest of
-# our manifests: where the onset of VF was annotated is this uncertain.
+# An alarm is not false if a shockable or intermediate segment is within this time. It is the guard time of cudb, the
+# longest in our manifests, since the annotated onset of VF is this uncertain.
 TOLERANCE_S = 5.0
-# Lengths from which on events are counted. An alarm at 5 of 8 windows of 5 s, a second apart, needs 9 s to rest on
-# windows that are whole within the event, so that the headline is events of 10 s and more.
+# Minimum lengths of the counted events. Five windows of 5 s, in steps of 1 s, cover 9 s: the shortest event that
+# fills all windows of an alarm at 5 of 8; so the headline is for events of 10 s or longer.
 MIN_LENGTHS_S = (0.0, 5.0, 10.0, 20.0)
 HEADLINE_MIN_S = 10.0
 
-MIN_NONSHOCKABLE = 0.5  # share of an alarm's time in nonshockable rhythm from which on it can be false
-LATE = 0.9  # quantile of the delays that is given beside the median
+MIN_NONSHOCKABLE = 0.5  # proportion of the time before a false alarm that is annotated as nonshockable
+LATE_QUANTILE = 0.9  # of the delays, reported beside the median
 
 _HOUR_S = 3600.0
 
 
 @dataclass(frozen=True)
 class FalseAlarm:
-    """An alarm that nothing in the annotations explains.
+    """A false alarm, as the module defines it.
 
     Parameters
     ----------
     onset_s, end_s, alarm_s : float
-        Of the scan's episode, in seconds from the start of the recording.
+        Of its episode, in seconds from the start of the recording.
     probability : float
-        Its mean probability of *shockable*.
+        The episode's mean probability of *shockable*.
     rhythm : str
-        What is annotated over most of the time from the onset to the alarm.
+        The annotated rhythm for most of the time from the onset to the alarm.
     beats_bpm : float or None
-        Annotated beats a minute between the onset and the alarm; None where the record has no annotated beats.
+        Annotated beats per minute between the onset and the alarm; None if the record has no annotated beats.
     doubtful : bool
-        The rhythm is not named, and the annotated beats around the alarm are missing or as fast as VT.
+        Whether the database does not name the rhythm, and the annotated beats around the alarm are missing or as fast
+        as VT.
     runs_into_event : bool
-        Whether its episode goes on into a shockable event.
+        Whether its episode continues into a shockable event.
     """
 
     onset_s: float
@@ -106,20 +106,20 @@ class FalseAlarm:
 
 @dataclass(frozen=True)
 class RecordEvents:
-    """What an alarm rule makes of one record.
+    """The result of an alarm rule on one record.
 
     Parameters
     ----------
     database, record, patient : str
-        Which one.
+        Names of the record and its patient.
     duration_s : float
         Length in seconds.
     windows, unusable : int
-        All windows, and those that could not be predicted.
+        The numbers of all windows and of unusable ones.
     shockable_s, intermediate_s, nonshockable_s, uncounted_s : float
-        How much of the record is annotated as what, in seconds.
+        Seconds of each kind of annotation.
     found_s, wrong_s : float
-        Seconds of shockable and of nonshockable time that lie in episodes of the scan.
+        Seconds of shockable and of nonshockable time in episodes of the scan.
     true_alarms : int
         Episodes that overlap with an event.
     other_alarms : int
@@ -150,14 +150,14 @@ class RecordEvents:
 
 @dataclass(frozen=True)
 class LengthRow:
-    """How many events of some length and more were detected.
+    """The proportion of detected events among those of a minimum length.
 
     Parameters
     ----------
     least_s : float
-        Length in seconds.
+        Minimum length in seconds.
     rate : Proportion
-        Of events instead of windows.
+        Its "windows" are events.
     """
 
     least_s: float
@@ -166,42 +166,43 @@ class LengthRow:
 
 @dataclass(frozen=True)
 class EventFigures:
-    """The figures of several records, pooled. Shares are None where there is nothing that they could be of.
+    """The figures of several records, pooled. A proportion or limit is None if it would divide by 0.
 
     Parameters
     ----------
     name : str
         A database, a patient, or ``"all"``.
     records, patients : int
-        How many.
+        The numbers of records and patients.
     hours, shockable_hours, intermediate_hours, nonshockable_hours, uncounted_hours : float
-        Of signal, and of each kind of annotation.
+        Hours of signal, and of each kind of annotation.
     unusable : float or None
-        Proportion of the windows that could not be predicted.
+        The proportion of unusable windows.
     by_length : tuple of LengthRow
-        Sensitivity for events, for each of `MIN_LENGTHS_S`.
+        Sensitivity for events of each minimum length in `MIN_LENGTHS_S`.
     true_alarms, false_alarms, untrue_alarms, doubtful_alarms, other_alarms : int
-        Episodes that overlap with an event; alarms that are false when raised, those of them whose episode does not
-        run into an event, and those that are doubtful; and episodes that are neither true nor false.
+        The numbers of episodes that overlap with an event; of false alarms; of false alarms whose episode does not
+        continue into an event; of doubtful false alarms; and of episodes that are neither true nor false.
     positive_predictivity : float or None
-        Share of true episodes among those that are true or untrue.
+        ``true_alarms / (true_alarms + untrue_alarms)``.
     duration_sensitivity : float or None
-        Share of the shockable time that lies in episodes.
+        The proportion of shockable time that lies in episodes.
     duration_positive_predictivity : float or None
-        Share of the episodes' time that is shockable, of what is shockable or nonshockable.
+        The proportion of shockable time in all shockable and nonshockable time that lies in episodes.
     false_per_hour, false_per_hour_limit, false_per_hour_patient_limit : float or None
-        False alarms by hour of nonshockable time, its exact upper Poisson limit, and the upper limit from resampling
-        patients, which is None too where a single patient or no false alarm leaves nothing to resample.
+        False alarms per hour of nonshockable time, its exact upper Poisson limit, and its upper limit from resampled
+        patients; the last is also None for a single patient or without false alarms.
     delays, early : int
-        Detected events of `HEADLINE_MIN_S` and more with a known onset: those with the alarm after it, and those with
-        the alarm on before.
+        Among detected events of `HEADLINE_MIN_S` or more with a known onset: the numbers of those with the alarm after
+        the onset, and of those with the alarm already on.
     delay_median_s, delay_late_s : float or None
-        Median and 90th percentile of the delays of the former in seconds.
+        Median and 90th percentile of the delays, in seconds, of events with the alarm after the onset.
     alarmed, never_alarmed : int
-        Records with an event of `HEADLINE_MIN_S` and more of which one was detected, and those of which none was.
+        Among records with an event of `HEADLINE_MIN_S` or more: the numbers of those with and without a detected one.
     first_alarm_median_s, first_alarm_late_s : float or None
-        Median and 90th percentile of the time from the start of a record's first such event, be its onset known or
-        not, to the first alarm for any such event, over the records with an alarm; 0 for one that was on before.
+        Median and 90th percentile of the time in seconds from the start of a record's first such event, whether its
+        onset is known or not, to the first alarm for any such event. It is 0 if the alarm was already on; records
+        without an alarm are excluded.
     """
 
     name: str
@@ -236,46 +237,46 @@ class EventFigures:
 
     @property
     def headline(self) -> Proportion:
-        """Sensitivity for events of `HEADLINE_MIN_S` and more."""
+        """Sensitivity for events of `HEADLINE_MIN_S` or more."""
         return next(row.rate for row in self.by_length if row.least_s == HEADLINE_MIN_S)
 
 
 def episode_events(
     scanned: Scan, recording: Recording, segments: Sequence[Segment], *, policy: LabelPolicy | None = None
 ) -> RecordEvents:
-    """Check the episodes of a scan against what is annotated.
+    """Check the episodes of a scan against the annotations.
 
     Parameters
     ----------
     scanned : Scan
-        Of the recording.
+        The scan of the recording.
     recording : Recording
         Its database, name, patient and beats are used.
     segments : sequence of Segment
-        Of the recording, see `reference_segments`.
+        Of the recording; see `reference_segments`.
     policy : LabelPolicy, optional
-        Its rate of rapid VT tells which false alarms are doubtful; the defaults if not given.
+        The rate of rapid VT, which decides which false alarms are doubtful; the defaults if not given.
     """
     policy = policy or LabelPolicy()
     events = tuple(reference_events(segments, scanned.episodes))
     false_alarms, true_alarms, other_alarms = [], 0, 0
     for episode in scanned.episodes:
-        meets = any(overlap_s(episode.onset_s, episode.end_s, event.start_s, event.end_s) for event in events)
-        true_alarms += meets
-        rests_on = [(s, overlap_s(episode.onset_s, episode.alarm_s, s.start_s, s.end_s)) for s in segments]
+        is_true = any(overlap_s(episode.onset_s, episode.end_s, event.start_s, event.end_s) for event in events)
+        true_alarms += is_true
+        until_alarm = [(s, overlap_s(episode.onset_s, episode.alarm_s, s.start_s, s.end_s)) for s in segments]
         explained = any(
             overlap_s(episode.onset_s - TOLERANCE_S, episode.alarm_s + TOLERANCE_S, s.start_s, s.end_s)
             for s in segments
-            if s.kind in (SHOCK, BETWEEN)
+            if s.kind in (SHOCKABLE_TIME, INTERMEDIATE_TIME)
         )
-        in_no_shock = sum(shared_s for s, shared_s in rests_on if s.kind == NO_SHOCK)
-        if explained or in_no_shock < MIN_NONSHOCKABLE * (episode.alarm_s - episode.onset_s):
-            other_alarms += not meets
+        nonshockable_s = sum(shared_s for s, shared_s in until_alarm if s.kind == NONSHOCKABLE_TIME)
+        if explained or nonshockable_s < MIN_NONSHOCKABLE * (episode.alarm_s - episode.onset_s):
+            other_alarms += not is_true
             continue
         first, last = np.searchsorted(recording.beats_s, (episode.onset_s, episode.alarm_s))
         minutes = (episode.alarm_s - episode.onset_s) / 60
         by_rhythm: dict[str, float] = defaultdict(float)
-        for segment, shared_s in rests_on:
+        for segment, shared_s in until_alarm:
             by_rhythm[segment.rhythm] += shared_s
         rhythm = max(by_rhythm, key=lambda name: by_rhythm[name])
         false_alarms.append(
@@ -287,7 +288,7 @@ def episode_events(
                 rhythm=rhythm,
                 beats_bpm=float(last - first) / minutes if len(recording.beats_s) else None,
                 doubtful=rhythm == "organised" and _beats_are_doubtful(recording, scanned.duration_s, episode, policy),
-                runs_into_event=meets,
+                runs_into_event=is_true,
             )
         )
     seconds = {kind: sum(s.end_s - s.start_s for s in segments if s.kind == kind) for kind in KINDS}
@@ -298,7 +299,7 @@ def episode_events(
             for s in segments
             if s.kind == kind
         )
-        for kind in (SHOCK, NO_SHOCK)
+        for kind in (SHOCKABLE_TIME, NONSHOCKABLE_TIME)
     }
     return RecordEvents(
         database=recording.database,
@@ -307,12 +308,12 @@ def episode_events(
         duration_s=scanned.duration_s,
         windows=len(scanned.start_s),
         unusable=int((~scanned.usable).sum()),
-        shockable_s=float(seconds[SHOCK]),
-        intermediate_s=float(seconds[BETWEEN]),
-        nonshockable_s=float(seconds[NO_SHOCK]),
-        uncounted_s=float(seconds[UNCOUNTED]),
-        found_s=float(in_episodes[SHOCK]),
-        wrong_s=float(in_episodes[NO_SHOCK]),
+        shockable_s=float(seconds[SHOCKABLE_TIME]),
+        intermediate_s=float(seconds[INTERMEDIATE_TIME]),
+        nonshockable_s=float(seconds[NONSHOCKABLE_TIME]),
+        uncounted_s=float(seconds[UNCOUNTED_TIME]),
+        found_s=float(in_episodes[SHOCKABLE_TIME]),
+        wrong_s=float(in_episodes[NONSHOCKABLE_TIME]),
         true_alarms=true_alarms,
         other_alarms=other_alarms,
         events=events,
@@ -321,7 +322,7 @@ def episode_events(
 
 
 def _beats_are_doubtful(recording: Recording, end_s: float, episode: ShockableEpisode, policy: LabelPolicy) -> bool:
-    """Say whether beats around an alarm are missing or as fast as VT, by the rule that excludes windows."""
+    """Check whether beats around an alarm are missing or as fast as VT, by the rule that excludes windows."""
     span = max(episode.onset_s - MAX_BEAT_GAP_S, 0.0), min(episode.alarm_s + MAX_BEAT_GAP_S, end_s)
     first, last = np.searchsorted(recording.beats_s, span)
     beats = recording.beats_s[first:last]
@@ -338,16 +339,16 @@ def event_figures(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> EventFigures:
-    """Pool records into figures.
+    """Pool the results of records.
 
     Parameters
     ----------
     records : sequence of RecordEvents
-        Of one alarm rule; it may be empty.
+        Of one alarm rule; may be empty.
     name : str
-        What they have in common.
+        What the records have in common, such as their database.
     alpha, resamples, seed : float, int, int
-        Error probability of the limits, one-sided, and what the patient bootstrap is done with.
+        Error probability of the limits, one-sided; the number of resamples of the patient bootstrap, and its seed.
     """
     check_bootstrap(alpha, resamples)
     patients = list(dict.fromkeys(record.patient for record in records))
@@ -364,7 +365,7 @@ def event_figures(
         events = [(r.patient, e) for r in records for e in r.events if e.length_s >= least_s - ROUNDING_S]
         patient = np.array([number[name] for name, _ in events], dtype=int)
         detected = np.array([event.detected for _, event in events], dtype=bool)
-        by_length.append(LengthRow(least_s, proportion_of(patient, detected, alpha, resamples, seed)))
+        by_length.append(LengthRow(least_s, compute_proportion(patient, detected, alpha, resamples, seed)))
 
     false = sum(len(r.false_alarms) for r in records)
     exposure_s = sum(r.nonshockable_s for r in records)
@@ -391,46 +392,46 @@ def event_figures(
         intermediate_hours=sum(r.intermediate_s for r in records) / _HOUR_S,
         nonshockable_hours=exposure_s / _HOUR_S,
         uncounted_hours=sum(r.uncounted_s for r in records) / _HOUR_S,
-        unusable=_share(sum(r.unusable for r in records), sum(r.windows for r in records)),
+        unusable=_ratio(sum(r.unusable for r in records), sum(r.windows for r in records)),
         by_length=tuple(by_length),
         true_alarms=true,
         false_alarms=false,
         untrue_alarms=untrue,
         doubtful_alarms=sum(alarm.doubtful for r in records for alarm in r.false_alarms),
         other_alarms=sum(r.other_alarms for r in records),
-        positive_predictivity=_share(true, true + untrue),
-        duration_sensitivity=_share(found_s, sum(r.shockable_s for r in records)),
-        duration_positive_predictivity=_share(found_s, found_s + wrong_s),
-        false_per_hour=_share(false * _HOUR_S, exposure_s),
-        false_per_hour_limit=_share(poisson_upper_limit(false, alpha) * _HOUR_S, exposure_s),
-        false_per_hour_patient_limit=_rate_limit_by_patient(counts, seconds, alpha, resamples, seed),
+        positive_predictivity=_ratio(true, true + untrue),
+        duration_sensitivity=_ratio(found_s, sum(r.shockable_s for r in records)),
+        duration_positive_predictivity=_ratio(found_s, found_s + wrong_s),
+        false_per_hour=_ratio(false * _HOUR_S, exposure_s),
+        false_per_hour_limit=_ratio(poisson_upper_limit(false, alpha) * _HOUR_S, exposure_s),
+        false_per_hour_patient_limit=_hourly_limit_by_patient(counts, seconds, alpha, resamples, seed),
         delays=len(delays),
         early=len(known) - len(delays),
         delay_median_s=_quantile(delays, 0.5),
-        delay_late_s=_quantile(delays, LATE),
+        delay_late_s=_quantile(delays, LATE_QUANTILE),
         alarmed=len(first_alarms),
         never_alarmed=sum(bool(found) for found in long_events) - len(first_alarms),
         first_alarm_median_s=_quantile(first_alarms, 0.5),
-        first_alarm_late_s=_quantile(first_alarms, LATE),
+        first_alarm_late_s=_quantile(first_alarms, LATE_QUANTILE),
     )
 
 
-def _share(part: float, whole: float) -> float | None:
-    return part / whole if whole > 0 else None
+def _ratio(numerator: float, denominator: float) -> float | None:
+    return numerator / denominator if denominator > 0 else None
 
 
-def _quantile(delays_s: Sequence[float], share: float) -> float | None:
-    return float(np.quantile(delays_s, share)) if len(delays_s) else None
+def _quantile(values: Sequence[float], q: float) -> float | None:
+    return float(np.quantile(values, q)) if len(values) else None
 
 
-def _rate_limit_by_patient(
+def _hourly_limit_by_patient(
     counts: np.ndarray, seconds: np.ndarray, alpha: float, resamples: int, seed: int
 ) -> float | None:
-    """Return the upper limit of events an hour from resampled patients."""
-    there = seconds > 0
-    if there.sum() < 2 or not counts[there].any():
+    """Compute the upper limit of events per hour from resampled patients."""
+    observed = seconds > 0
+    if observed.sum() < 2 or not counts[observed].any():
         return None
-    # The draws count whole numbers: milliseconds lose nothing.
-    both = np.stack([counts[there], np.round(1000 * seconds[there])], axis=1).astype(np.int64)
+    # `resample_patients` takes integers, so the time is in milliseconds.
+    both = np.stack([counts[observed], np.round(1000 * seconds[observed])], axis=1).astype(np.int64)
     events, exposure_ms = resample_patients(both, resamples, np.random.default_rng(seed)).T
     return float(np.quantile(events / exposure_ms, 1 - alpha)) * 1000 * _HOUR_S

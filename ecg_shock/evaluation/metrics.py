@@ -1,8 +1,8 @@
-"""From predictions to the figures that a shock-advisory algorithm is evaluated by.
+"""Evaluate predictions: sensitivity, specificity and the verdicts by the AHA goals.
 
-The goals are those of the AHA [1]_ for each class of rhythm; the counts TP, FN, TN and FP, and the positive
-predictive value, are what IEC 60601-2-4 asks a maker to state. Windows of an intermediate class (fine VF, other VT)
-are reported and never counted: there is no right advice for them.
+The goals for each class of rhythm are the AHA's [1]_. IEC 60601-2-4 asks manufacturers to state the counts TP, FN, TN
+and FP and the positive predictive value. Windows of an intermediate class (fine VF, other VT) have no right advice;
+they are reported, but not counted.
 
 References
 ----------
@@ -23,9 +23,9 @@ from ecg_shock.evaluation.confidence import (
     RESAMPLES,
     BalancedAccuracy,
     Proportion,
-    balanced_accuracy_of,
+    compute_balanced_accuracy,
+    compute_proportion,
     lower_limit,
-    proportion_of,
     upper_limit,
 )
 from ecg_shock.evaluation.predictions import Predictions
@@ -42,26 +42,28 @@ DOES_NOT_MEET = "does not meet"
 TOO_FEW_WINDOWS = "too few windows"
 REPORT_ONLY = "report only"
 
-MAX_PATIENTS_NAMED = 10  # for their errors, in a report
+MAX_PATIENTS_NAMED = 10  # in the list of those with the most errors
 
-# Other limits between the classes. Makers state rates from 140 bpm on; the AHA's 0.2 mV leaves open how it is measured.
+# Other limits between the classes: manufacturers state VT rates from 140 bpm, and the AHA does not say how its 0.2 mV
+# is measured.
 RAPID_VT_BPM = (140.0, 150.0, 160.0, 180.0, 200.0)
 COARSE_VF_MV = (0.1, 0.15, 0.2, 0.25, 0.3)
 
-_ROUNDING_S = 1e-3  # starts that were written with milliseconds make no overlap
+_START_TOLERANCE_S = 1e-3  # starts rounded to milliseconds do not count as overlap
 
 
 @dataclass(frozen=True)
 class AhaGoal:
-    """What the AHA asks of one class.
+    """The AHA's goal for one class.
 
     Parameters
     ----------
-    observed, limit : float or None
-        Se or Sp must be above the one, and its 90 % one-sided lower limit must reach the other; None for a class that
-        is reported only.
+    observed : float or None
+        The observed Se or Sp must be above this; None for a class that is only reported.
+    limit : float or None
+        The 90 % one-sided lower limit of Se or Sp must reach this; None for a class that is only reported.
     min_windows : int
-        With fewer windows there is no verdict.
+        The number of windows that a verdict needs.
     """
 
     observed: float | None
@@ -82,21 +84,21 @@ AHA_GOALS = {  # Kerber et al. 1997
 
 @dataclass(frozen=True)
 class AhaRow:
-    """One class of rhythm against its goal.
+    """The result and verdict of one AHA class.
 
     Parameters
     ----------
     aha_class : str
         One of `ecg_shock.rhythms.AHA_CLASSES`.
     measure : {"Se", "Sp", "shock advised"}
-        What `rate` is the proportion of.
+        What `rate` measures.
     goal : AhaGoal
-        What the AHA asks.
+        The AHA's goal.
     rate : Proportion
-        What was found.
+        The result.
     verdict : {"meets", "does not meet", "too few windows", "report only"}
-        ``"meets"`` takes the observed proportion above its goal, its 90 % one-sided Clopper-Pearson limit at its own,
-        whatever `alpha` other limits have, and enough windows that lie apart: of those that overlap, on whichever leads
+        ``"meets"`` requires the observed proportion above its goal, the 90 % one-sided Clopper-Pearson limit at its
+        goal or above (whatever `alpha` the other limits use), and enough windows. Of windows that overlap, on any leads
         of a record, one counts.
     """
 
@@ -109,16 +111,16 @@ class AhaRow:
 
 @dataclass(frozen=True)
 class LabelRow:
-    """A class as it would be evaluated with another limit to its neighbour.
+    """The result of rapid VT or coarse VF with another limit between the classes.
 
     Parameters
     ----------
     measured : {"rate_bpm", "amplitude_mv"}
-        What separates the classes: the rate of VT, in beats per minute, or the peak-to-peak amplitude of VF, in mV.
+        What the limit applies to: the rate of VT in beats per minute, or the peak-to-peak amplitude of VF in mV.
     limit : float
-        VT from this rate on is rapid; VF above this amplitude is coarse.
+        VT at this rate or faster is rapid; VF above this amplitude is coarse.
     row : AhaRow
-        The class and its goal, on the windows that are then its own.
+        The result and verdict of the class with this limit.
     """
 
     measured: str
@@ -128,14 +130,14 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """The windows of one database, one rhythm or one patient, in one group.
+    """The windows of one database, rhythm or patient that belong to one group.
 
     Parameters
     ----------
     name : str
         The database, rhythm or patient.
     group : {"shockable", "nonshockable", "intermediate"}
-        What the windows call for.
+        The group of their AHA classes.
     windows, patients, count : int
         As in `Proportion`.
     """
@@ -149,35 +151,36 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class Performance:
-    """What an algorithm does on windows of one duration.
+    """The results of an algorithm on windows of one duration.
 
     Parameters
     ----------
     duration_s : float
-        Length of every window in seconds.
+        Length of each window in seconds.
     windows, patients : int
-        All of them, intermediate ones too.
+        The numbers of windows and patients, including those of intermediate classes.
     aha : tuple of AhaRow
         The seven classes, in the order of `ecg_shock.rhythms.AHA_CLASSES`.
     sensitivity, specificity : Proportion
         Pooled over the shockable and over the nonshockable classes.
     balanced_accuracy : BalancedAccuracy
-        The mean of both.
+        The mean of sensitivity and specificity.
     tp, fn, tn, fp : int
-        Shockable windows advised shock and not, nonshockable ones not advised and advised.
+        The numbers of shockable windows with and without a shock advised, and of nonshockable windows without and with
+        one.
     ppv : float or None
-        ``tp / (tp + fp)``, which depends on how many shockable windows there are.
+        ``tp / (tp + fp)``. It depends on the proportion of shockable windows.
     false_positive_rate, false_positive_rate_upper_limit : float or None
         ``fp / (fp + tn)``, and its upper Clopper-Pearson limit.
     by_database, by_rhythm : tuple of GroupRow
-        Every window once in each.
+        All windows, by database and by rhythm.
     most_errors : tuple of GroupRow
-        The patients with the most wrong advice, at most `MAX_PATIENTS_NAMED` rows, worst first.
+        The patients with the most wrong advice, worst first, at most `MAX_PATIENTS_NAMED` rows.
     by_label : tuple of LabelRow
-        Rapid VT from each of `RAPID_VT_BPM` on and coarse VF above each of `COARSE_VF_MV`: where the verdict changes
-        with the limit, it depends on the labels. None for a rhythm of which a window was not measured.
+        Rapid VT with each limit of `RAPID_VT_BPM`, and coarse VF with each of `COARSE_VF_MV`. They show whether a
+        verdict depends on the labels. A rhythm has no rows if any of its windows was not measured.
     overlapping : int
-        Windows that begin before the one before them has ended, on whichever lead of the record.
+        The number of windows that begin before the previous window of the same record ends, on any lead.
     """
 
     duration_s: float
@@ -203,22 +206,23 @@ class Performance:
 
 @dataclass(frozen=True)
 class Model:
-    """What was evaluated: a model as its bundle describes it.
+    """An evaluated model, as its bundle describes it.
 
     Parameters
     ----------
     name, commit, selection : str
-        What its card says: its name, which code trained it and how it was chosen; the last two may be empty.
+        From its card: its name, the commit of the code that trained it, and how it was selected. The last two may be
+        empty.
     folder : str
-        Name of the bundle's folder, without what lies above it.
+        Name of the bundle's folder, without its parents.
     split, fold : str, int
-        Whose test patients it was never shown.
+        The split and fold whose test patients it has not seen.
     sha256 : str
-        Digest of the LiteRT file, which gave the predictions.
+        Digest of the LiteRT file that made the predictions.
     parameters : int
-        Number of its weights.
+        Number of weights.
     threshold : float
-        Probability of *shockable* from which on it advises a shock.
+        A shock is advised at this probability of *shockable* or above.
     """
 
     name: str
@@ -234,20 +238,20 @@ class Model:
 
 @dataclass(frozen=True)
 class Validation:
-    """The performance at every duration, and how its limits were found.
+    """The results at every duration, and how their confidence limits were computed.
 
     Parameters
     ----------
     models : tuple of Model
-        What gave the predictions; empty for those of others.
+        The models that made the predictions; empty if they are not ours.
     performances : tuple of Performance
         One for each duration, the shortest first.
     synthetic : bool
-        Some windows are synthetic: the figures say nothing of real ECG.
+        Whether some windows are synthetic, so that the results say nothing about real ECG.
     alpha : float
         Error probability of all limits, one-sided.
     resamples, seed : int
-        Of the patient bootstrap.
+        The number of resamples of the patient bootstrap, and its seed.
     source : str
         Where the predictions came from, if not from our models; may be empty.
     """
@@ -270,28 +274,26 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Validation:
-    """Evaluate an algorithm by its predictions, each duration by itself.
+    """Evaluate an algorithm by its predictions, separately for each duration.
 
     Parameters
     ----------
     predictions : Predictions
         Test predictions, pooled over folds, of one or several durations.
-    models, source : tuple of Model, str
-        Our own models that gave them, or where the predictions of others came from, in words.
-    alpha, resamples, seed : float, int, int
+    models, source, alpha, resamples, seed
         See `Validation`.
 
     Raises
     ------
     ValueError
-        If there are no predictions, or the bootstrap's parameters are not allowed.
+        If there are no predictions, or if `alpha` or `resamples` is not allowed.
     """
     if not len(predictions):
         raise ValueError("there are no predictions; give at least one window")
     return Validation(
         models=models,
         performances=tuple(
-            _measure(predictions.select(predictions.duration_s == duration), alpha, resamples, seed)
+            _evaluate_duration(predictions.select(predictions.duration_s == duration), alpha, resamples, seed)
             for duration in np.unique(predictions.duration_s)
         ),
         synthetic=bool((predictions.database == SYNTHETIC).any()),
@@ -302,7 +304,7 @@ def evaluate(
     )
 
 
-def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) -> Performance:
+def _evaluate_duration(predictions: Predictions, alpha: float, resamples: int, seed: int) -> Performance:
     """Evaluate windows of one duration."""
     import pandas as pd
 
@@ -311,17 +313,17 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
     table["group"] = pd.Categorical(table["aha_class"].map(groups).astype(object), categories=list(GROUPS))
     table["count"] = table["shock"] != (table["group"] == "nonshockable")
     duration_s = float(predictions.duration_s[0])
-    right, start_s = table["count"].to_numpy(), table["start_s"].to_numpy()
+    counted, start_s = table["count"].to_numpy(), table["start_s"].to_numpy()
     patient = table["patient"].cat.codes.to_numpy()
-    record = table.groupby(["database", "record"], observed=True).ngroup().to_numpy()  # which its leads share
+    record = table.groupby(["database", "record"], observed=True).ngroup().to_numpy()  # all leads of a record together
 
     def proportion(mask: np.ndarray) -> Proportion:
-        return proportion_of(patient[mask], right[mask], alpha, resamples, seed)
+        return compute_proportion(patient[mask], counted[mask], alpha, resamples, seed)
 
-    def row_of(aha_class: str, mask: np.ndarray) -> AhaRow:
+    def evaluate_class(aha_class: str, mask: np.ndarray) -> AhaRow:
         rate, goal = proportion(mask), AHA_GOALS[aha_class]
-        apart = _count_apart(record[mask], start_s[mask], duration_s)
-        return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, _verdict(rate, goal, apart))
+        n_nonoverlapping = _count_nonoverlapping(record[mask], start_s[mask], duration_s)
+        return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, _verdict(rate, goal, n_nonoverlapping))
 
     shockable, nonshockable = ((table["group"] == group).to_numpy() for group in ("shockable", "nonshockable"))
     sensitivity, specificity = proportion(shockable), proportion(nonshockable)
@@ -333,10 +335,12 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         duration_s=duration_s,
         windows=len(table),
         patients=len(table["patient"].cat.categories),
-        aha=tuple(row_of(name, (table["aha_class"] == name).to_numpy()) for name in AHA_CLASSES),
+        aha=tuple(evaluate_class(name, (table["aha_class"] == name).to_numpy()) for name in AHA_CLASSES),
         sensitivity=sensitivity,
         specificity=specificity,
-        balanced_accuracy=balanced_accuracy_of(patient, right, (shockable, nonshockable), alpha, resamples, seed),
+        balanced_accuracy=compute_balanced_accuracy(
+            patient, counted, (shockable, nonshockable), alpha, resamples, seed
+        ),
         tp=tp,
         fn=fn,
         tn=tn,
@@ -348,23 +352,26 @@ def _measure(predictions: Predictions, alpha: float, resamples: int, seed: int) 
         by_rhythm=_group_rows(table, "rhythm"),
         most_errors=tuple(errors[:MAX_PATIENTS_NAMED]),
         by_label=tuple(
-            LabelRow(measured, limit, row_of(aha_class, mask))
-            for aha_class, measured, limit, mask in _other_labels(table)
+            LabelRow(measured, limit, evaluate_class(aha_class, mask))
+            for aha_class, measured, limit, mask in _relabel(table)
         ),
         overlapping=int(_overlaps(record, start_s, duration_s).sum()),
     )
 
 
-def _other_labels(table: pd.DataFrame) -> Iterator[tuple[str, str, float, np.ndarray]]:
-    """Give class, measure, limit and windows of rapid VT and coarse VF at other limits, if all were measured."""
-    for rhythm, aha_class, measured, limits, within in (
+def _relabel(table: pd.DataFrame) -> Iterator[tuple[str, str, float, np.ndarray]]:
+    """Yield class, measured column, limit and mask of rapid VT and coarse VF for each other limit.
+
+    A rhythm is skipped if any of its windows was not measured.
+    """
+    for rhythm, aha_class, measured, limits, compare in (
         ("vt", "rapid_vt", "rate_bpm", RAPID_VT_BPM, np.greater_equal),
         ("vf", "coarse_vf", "amplitude_mv", COARSE_VF_MV, np.greater),
     ):
         of_rhythm, values = (table["rhythm"] == rhythm).to_numpy(), table[measured].to_numpy()
         if of_rhythm.any() and not np.isnan(values[of_rhythm]).any():
             for limit in limits:
-                yield aha_class, measured, limit, of_rhythm & within(values, limit)
+                yield aha_class, measured, limit, of_rhythm & compare(values, limit)
 
 
 def _group_rows(table: pd.DataFrame, column: str) -> tuple[GroupRow, ...]:
@@ -374,28 +381,28 @@ def _group_rows(table: pd.DataFrame, column: str) -> tuple[GroupRow, ...]:
     return tuple(GroupRow(*row) for row in found.reset_index().itertuples(index=False))
 
 
-def _verdict(rate: Proportion, goal: AhaGoal, apart: int) -> str:
+def _verdict(rate: Proportion, goal: AhaGoal, n_nonoverlapping: int) -> str:
     if goal.observed is None or goal.limit is None:
         return REPORT_ONLY
-    if rate.observed is None or apart < goal.min_windows:
+    if rate.observed is None or n_nonoverlapping < goal.min_windows:
         return TOO_FEW_WINDOWS
-    limit = lower_limit(rate.count, rate.windows, ALPHA)  # the goals are of this one
+    limit = lower_limit(rate.count, rate.windows, ALPHA)  # the AHA's goals are for this alpha
     return MEETS if rate.observed > goal.observed and limit >= goal.limit else DOES_NOT_MEET
 
 
 def _overlaps(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> np.ndarray:
-    """Tell which windows, in order of record and start, begin before the one before them has ended."""
+    """Find the windows that begin before the previous one ends; they must be sorted by record and start."""
     overlaps = np.zeros(len(record), dtype=bool)
-    overlaps[1:] = (record[1:] == record[:-1]) & (start_s[1:] < start_s[:-1] + duration_s - _ROUNDING_S)
+    overlaps[1:] = (record[1:] == record[:-1]) & (start_s[1:] < start_s[:-1] + duration_s - _START_TOLERANCE_S)
     return overlaps
 
 
-def _count_apart(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> int:
-    """Count as many windows, in order of record and start, as lie apart from each other."""
+def _count_nonoverlapping(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> int:
+    """Count the largest set of windows without overlap; they must be sorted by record and start."""
     if not _overlaps(record, start_s, duration_s).any():
         return len(record)
-    apart, last, free_from_s = 0, -1, 0.0
+    count, previous, free_from_s = 0, -1, 0.0
     for number, start in zip(record.tolist(), start_s.tolist(), strict=True):
-        if number != last or start >= free_from_s:
-            apart, last, free_from_s = apart + 1, number, start + duration_s - _ROUNDING_S
-    return apart
+        if number != previous or start >= free_from_s:
+            count, previous, free_from_s = count + 1, number, start + duration_s - _START_TOLERANCE_S
+    return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.evaluation.confidence import Proportion, proportion_of
+from ecg_shock.evaluation.confidence import Proportion, compute_proportion
 
 ALL = "all"
 
@@ -38,5 +38,5 @@ def specificity_by_database(windows: WindowSet, shock: np.ndarray) -> dict[str, 
     found = {}
     for database in dict.fromkeys(windows.database.tolist()):
         of_database = windows.database == database
-        found[database] = proportion_of(patient[of_database], ~shock[of_database])
-    return {**found, ALL: proportion_of(patient, ~shock)}
+        found[database] = compute_proportion(patient[of_database], ~shock[of_database])
+    return {**found, ALL: compute_proportion(patient, ~shock)}

@@ -1,4 +1,4 @@
-"""Predictions: one row a window, of our bundles or of any other algorithm, checked as they come in."""
+"""Predictions of our own models or of any other algorithm, one row per window, checked when they are made or read."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_FAULTS = 20  # rows named in an error
-MAX_CHARACTERS = 64  # of a name in a file: every name of a column takes the room of the longest
-UNNAMED_DATABASE = "unnamed"  # what a file that names no database is reported as
+MAX_CHARACTERS = 64  # of a name: NumPy stores every name of a column at the length of the longest
+UNNAMED_DATABASE = "unnamed"  # for a file without the column database
 
-_ROUNDING_S = 1e-3  # lengths nearer to each other than this are meant to be one
+_DURATION_TOLERANCE_S = 1e-3  # durations that differ by less than this are taken for a rounding error
 
-_MAX_WHOLE = np.iinfo(np.int64).max
+_MAX_INTEGER = np.iinfo(np.int64).max
 _CHUNK = 50_000  # rows read at a time
 _ALLOWED_TEXT = "allowed is UTF-8 text with commas"
 _SHOCK_WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def _read_text(cell: str) -> str | None:
-    return None if "\0" in cell or len(cell) > MAX_CHARACTERS else cell  # NumPy would cut a NUL off
+    return None if "\0" in cell or len(cell) > MAX_CHARACTERS else cell  # NumPy drops NUL at the end of a string
 
 
 def _read_number(cell: str) -> float | None:
@@ -48,12 +48,12 @@ def _read_measured(cell: str) -> float | None:
     return float("nan") if cell.lower() in ("", "nan") else _read_number(cell)
 
 
-def _read_whole(cell: str) -> int | None:
+def _read_integer(cell: str) -> int | None:
     try:
         number = int(cell)
     except ValueError:
         return None
-    return None if "_" in cell or abs(number) > _MAX_WHOLE else number
+    return None if "_" in cell or abs(number) > _MAX_INTEGER else number
 
 
 def _read_shock(cell: str) -> bool | None:
@@ -62,10 +62,10 @@ def _read_shock(cell: str) -> bool | None:
 
 @dataclass(frozen=True)
 class _Column:
-    kinds: str  # of NumPy arrays that may be given
-    dtype: type[Any]  # what they become
-    allowed: str  # in the words of an error
-    read: Callable[[str], Any]  # a cell of a file; gives None for one that is not allowed
+    kinds: str  # the allowed `dtype.kind` of an array
+    dtype: type[Any]  # of the stored array
+    allowed: str  # the allowed values, as errors describe them
+    read: Callable[[str], Any]  # turns a cell of a file into a value, or None if it is not allowed
 
 
 _TEXT = _Column("U", np.str_, "text", _read_text)
@@ -82,21 +82,20 @@ _COLUMNS = {
     "aha_class": _TEXT,
     "probability": _NUMBER,
     "shock": _Column("b", np.bool_, "true or false", _read_shock),
-    "fold": _Column("iu", np.int64, "whole numbers", _read_whole),
+    "fold": _Column("iu", np.int64, "whole numbers", _read_integer),
     "rate_bpm": _MEASURED,
     "amplitude_mv": _MEASURED,
 }
-_NEEDED = ("record", "patient", "start_s", "duration_s")
+_REQUIRED = ("record", "patient", "start_s", "duration_s")
 _ONE_OF = (("aha_class", "rhythm"), ("shock", "probability"))
-# What a file need not say; a column that says nothing is not written.
-_DEFAULTS = {
+_DEFAULTS = {  # of the columns that a file may lack
     **{"database": UNNAMED_DATABASE, "lead": "", "rhythm": "", "aha_class": "", "fold": 0},
     **dict.fromkeys(("probability", "rate_bpm", "amplitude_mv"), float("nan")),
 }
 
 _SPLIT_RHYTHMS = {"vf": ("coarse_vf", "fine_vf"), "vt": ("rapid_vt", "other_vt")}
-_CLASSES_OF = {rhythm: _SPLIT_RHYTHMS.get(rhythm, (aha_class,)) for rhythm, aha_class in RHYTHMS.items()}
-_RHYTHM_OF = {
+_ALLOWED_CLASSES = {rhythm: _SPLIT_RHYTHMS.get(rhythm, (aha_class,)) for rhythm, aha_class in RHYTHMS.items()}
+_DEFAULT_RHYTHM = {
     **{aha_class: rhythm for rhythm, classes in _SPLIT_RHYTHMS.items() for aha_class in classes},
     "normal_sinus": "normal_sinus",
     "asystole": "asystole",
@@ -106,39 +105,40 @@ _RHYTHM_OF = {
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What an algorithm said of each window, beside what the window is.
+    """An algorithm's advice on labelled windows.
 
     Parameters
     ----------
     database, record, lead, patient : numpy.ndarray
-        Shape (n_windows,), str. `patient` is what folds keep apart, such as ``"mitdb/201"``. Only `lead` may be
-        empty.
+        Shape (n_windows,), str. All windows of a `patient`, such as ``"mitdb/201"``, belong to one fold. Only `lead`
+        may be empty.
     start_s, duration_s : numpy.ndarray
-        Shape (n_windows,), float, seconds from the start of the recording, and seconds.
+        Shape (n_windows,), float: the start of the window, in seconds from the start of the recording, and its length
+        in seconds.
     rhythm : numpy.ndarray
         Shape (n_windows,), str, names of `ecg_shock.rhythms.RHYTHMS`.
     aha_class : numpy.ndarray
-        Shape (n_windows,), str, names of `ecg_shock.rhythms.AHA_CLASSES`, as the rhythm allows.
+        Shape (n_windows,), str, names of `ecg_shock.rhythms.AHA_CLASSES` that belong to the rhythm.
     probability : numpy.ndarray
-        Shape (n_windows,), float, probability of *shockable*, 0 to 1; NaN throughout if the algorithm gives none.
+        Shape (n_windows,), float, probability of *shockable*, 0 to 1; NaN for all windows if the algorithm gives none.
     shock : numpy.ndarray
-        Shape (n_windows,), bool: a shock is advised. This is what is evaluated, since the threshold and the rule for
-        unusable windows are the algorithm's own.
+        Shape (n_windows,), bool: whether a shock is advised. Only this is evaluated, since the threshold and the rule
+        for unusable windows belong to the algorithm.
     fold : numpy.ndarray
-        Shape (n_windows,), int: the fold in which the window's patient was tested.
+        Shape (n_windows,), int: the fold that tests the window's patient.
     rate_bpm, amplitude_mv : numpy.ndarray, optional
-        Shape (n_windows,), float: the rate measured in a window of VT, in beats per minute, and the peak-to-peak
-        amplitude in one of VF, in mV; NaN where not measured. With them the AHA classes can be drawn at other limits.
+        Shape (n_windows,), float: the measured rate of VT in beats per minute, and the peak-to-peak amplitude of VF in
+        mV; NaN where not measured. They let the AHA classes be evaluated with other limits.
 
     Raises
     ------
     TypeError
-        If a column is of the wrong kind.
+        If a column has the wrong data type.
     ValueError
-        If the columns differ in length, or naming the rows: if a number is NaN, infinite or out of its range, a
-        rhythm or class is unknown or they contradict each other, a name is empty, has spaces around it or is not in
-        Unicode's form NFC, two lengths differ by less than a millisecond, a window (database, record, lead, start,
-        duration) stands twice, a patient stands in two folds, or a record is of two patients.
+        If the columns differ in length. Naming the rows: if a number is NaN, infinite or out of range; a rhythm or
+        class is unknown, or they contradict each other; a name is empty, begins or ends with a space, or is not in
+        Unicode's form NFC; two durations differ by less than a millisecond; a window (database, record, lead, start,
+        duration) appears twice; a patient is in two folds; or a record belongs to two patients.
     """
 
     database: np.ndarray
@@ -167,17 +167,17 @@ class Predictions:
             object.__setattr__(self, name, values.astype(column.dtype, copy=False))
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"the columns differ in length: {lengths}")
+            raise ValueError(f"the columns differ in length: {lengths}; give one value per window")
         faults = _find_faults(self.to_frame())
         if faults:
-            raise ValueError(_describe("row", faults))
+            raise ValueError(_list_faults("row", faults))
 
     def __len__(self) -> int:
         return len(self.record)
 
     @property
     def has_probability(self) -> bool:
-        """Whether the algorithm gives probabilities, and not only its decisions."""
+        """Whether there are probabilities, and not only decisions."""
         return not np.isnan(self.probability).any()
 
     def select(self, mask: np.ndarray) -> Predictions:
@@ -196,7 +196,7 @@ class Predictions:
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (len(self),):
             raise ValueError(f"mask has dtype {mask.dtype} and shape {mask.shape}; allowed is bool and ({len(self)},)")
-        return self._of_checked({name: getattr(self, name)[mask] for name in _COLUMNS})
+        return self._from_checked({name: getattr(self, name)[mask] for name in _COLUMNS})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
@@ -205,59 +205,56 @@ class Predictions:
         Raises
         ------
         ValueError
-            If there is nothing to join, or if together they hold a window twice or a patient in two folds.
+            If `parts` is empty, or if a window appears twice or a patient is in two folds.
         """
         if not parts:
             raise ValueError("there are no predictions to join; give at least one")
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the predictions, one row a window, with a header; numbers keep every digit.
+        """Write the predictions as CSV, one row per window; numbers keep every digit.
 
         Parameters
         ----------
         path : path-like
-            The file, replaced only once everything is written. Probabilities, rates and amplitudes that the
-            predictions do not hold have no column.
+            The file, replaced only once everything is written. Probability, rate and amplitude have no column if no
+            window has one.
         """
         frame = self.to_frame()
-        silent = [
-            name for name in ("probability", "rate_bpm", "amplitude_mv") if len(self) and frame[name].isna().all()
-        ]
+        empty = [name for name in ("probability", "rate_bpm", "amplitude_mv") if len(self) and frame[name].isna().all()]
         frame["shock"] = np.where(self.shock, "true", "false")
         with atomic_writer(Path(path)) as file:
-            # This end of line is what makes the writer quote a name that holds either character of it.
-            frame.drop(columns=silent).to_csv(file, index=False, lineterminator="\r\n")
+            # With this line ending, pandas quotes names that contain either of its characters.
+            frame.drop(columns=empty).to_csv(file, index=False, lineterminator="\r\n")
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str], *, threshold: float | None = None) -> Predictions:
-        """Read predictions that `write_csv` or anybody else wrote.
+        """Read predictions from a CSV file, written by `write_csv` or by any other program.
 
-        Nothing is guessed, corrected or dropped: the header names every column once, in any order, and no other than
-        these.
+        Nothing is guessed, corrected or dropped. The header names these columns, in any order:
 
-        - ``record``, ``patient``, ``start_s``, ``duration_s``: needed.
-        - ``aha_class`` or ``rhythm``, or both. VF is coarse or fine and VT rapid or other, so that these rhythms need
-          their class; of the others either may be left empty. Without a rhythm, other nonshockable windows are shown
-          as ``organised``.
-        - ``shock`` or ``probability``, or both. Without ``shock`` a `threshold` is needed; without ``probability``
-          there is no ROC curve and no reliability.
-        - ``database`` (``unnamed`` if it is missing), ``lead`` (empty), ``fold`` (0).
-        - ``rate_bpm``, ``amplitude_mv``: measured in windows of VT and VF, empty where not measured. Without them the
-          verdicts are not shown at other limits between the classes.
+        - Required: ``record``, ``patient``, ``start_s``, ``duration_s``.
+        - ``aha_class`` or ``rhythm``, or both. The rhythms ``vf`` and ``vt`` need a class, since VF is coarse or fine
+          and VT is rapid or other. For other rhythms one of the two may be empty; a window of class
+          ``other_nonshockable`` without a rhythm is reported as ``organised``.
+        - ``shock`` or ``probability``, or both. Without ``shock``, give a `threshold`. Without ``probability``, there
+          are no ROC and reliability curves.
+        - Optional: ``database`` (default ``unnamed``), ``lead`` (empty), ``fold`` (0).
+        - Optional: ``rate_bpm`` in windows of VT, ``amplitude_mv`` in windows of VF; empty where not measured. Without
+          them, verdicts are not shown with other limits between the classes.
 
         Parameters
         ----------
         path : path-like
-            A UTF-8 file with commas; `shock` is true, false, 1 or 0.
+            A UTF-8 file with commas. Allowed values of `shock` are true, false, 1 and 0.
         threshold : float, optional
-            Probability of *shockable* from which on a shock is advised, for a file that does not say `shock`.
+            For a file without the column ``shock``: a shock is advised at this probability of *shockable* or above.
 
         Raises
         ------
         ValueError
-            Naming the lines, the first 20 and how many more, if anything in the file is not as `Predictions` allows,
-            or if it needs a threshold or needs none.
+            If the file holds anything that `Predictions` does not allow (naming the first 20 lines, and how many more
+            there are), or if a threshold is missing or not allowed.
         OSError
             If the file cannot be read.
         """
@@ -265,31 +262,31 @@ class Predictions:
         number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
         if threshold is not None and not (number and 0 < threshold < 1):
             raise ValueError(f"threshold is {threshold!r}; allowed is a probability between 0 and 1, such as 0.5")
-        table, faults = _read(path)
+        table, faults = _read_rows(path)
         if "shock" not in table:
             if threshold is None:
                 raise ValueError(
-                    f"{path} has no column shock: say from which probability on a shock is advised, such as "
-                    "threshold=0.5 (--threshold 0.5), or add the column."
+                    f"{path} has no column shock; give the threshold of the probability, such as threshold=0.5 "
+                    "(--threshold 0.5), or add the column."
                 )
             table["shock"] = table["probability"] >= threshold
         elif threshold is not None:
-            raise ValueError(f"{path} says itself where a shock is advised, in its column shock; give no threshold.")
+            raise ValueError(f"{path} has a column shock, which decides; remove the threshold.")
         faults |= _find_faults(table)
         if faults:
-            raise ValueError(f"{path}, {_describe('line', faults)}")
-        return cls._of_checked({name: np.array(table[name], column.dtype) for name, column in _COLUMNS.items()})
+            raise ValueError(f"{path}, {_list_faults('line', faults)}")
+        return cls._from_checked({name: np.array(table[name], column.dtype) for name, column in _COLUMNS.items()})
 
     @classmethod
-    def _of_checked(cls, columns: Mapping[str, np.ndarray]) -> Predictions:
-        """Put columns together that were checked before: any subset of allowed rows is allowed."""
+    def _from_checked(cls, columns: Mapping[str, np.ndarray]) -> Predictions:
+        """Make predictions from columns that were already checked."""
         predictions = object.__new__(cls)
         for name, values in columns.items():
             object.__setattr__(predictions, name, values)
         return predictions
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the predictions as a table of pandas, whose texts are categories."""
+        """Return the predictions as a data frame whose text columns are categorical."""
         import pandas as pd
 
         columns = {name: getattr(self, name) for name in _COLUMNS}
@@ -298,10 +295,10 @@ class Predictions:
         )
 
 
-def predictions_of(
+def combine_predictions(
     windows: WindowSet, fold: int, probability: np.ndarray, shock: np.ndarray, **measured: np.ndarray
 ) -> Predictions:
-    """Put what was said of windows, each shape (n_windows,), beside what they are."""
+    """Combine windows with their predicted probability, advice and measurements, each of shape (n_windows,)."""
     names = ("database", "record", "lead", "patient", "start_s", "rhythm", "aha_class")
     return Predictions(
         **{name: getattr(windows, name) for name in names},
@@ -313,73 +310,83 @@ def predictions_of(
     )
 
 
-def codes(names: np.ndarray) -> np.ndarray:
-    """Give each name of a column a number from 0 on, in alphabetical order; shape (n,), int."""
+def encode_names(names: np.ndarray) -> np.ndarray:
+    """Replace each name by its number in alphabetical order, from 0; shape (n,), int."""
     import pandas as pd
 
     return pd.factorize(names, sort=True)[0]
 
 
 def _find_faults(frame: pd.DataFrame) -> dict[int, str]:
-    """Check a table whose texts are categories, and say by the index of each faulty row what is first wrong with it."""
+    """Check a table whose text columns are categorical; return the first fault of each faulty row by its index."""
     faults: dict[int, str] = {}
     for name in ("database", "record", "lead", "patient"):
-        # Names that look alike would count one patient as two.
+        # Names that look the same but differ would count one patient twice.
         plain = [text for text in frame[name].cat.categories if unicodedata.normalize("NFC", text.strip()) == text]
-        _allow(faults, frame[name], frame[name].isin(plain), "names without spaces around them, in Unicode's form NFC")
+        _require(
+            faults, frame[name], frame[name].isin(plain), "names without spaces around them, in Unicode's form NFC"
+        )
         if name != "lead":
-            _allow(faults, frame[name], frame[name] != "", "any name, but not none")
-    _allow(faults, frame["rhythm"], frame["rhythm"].isin(RHYTHMS), ", ".join(RHYTHMS))
-    _allow(faults, frame["aha_class"], frame["aha_class"].isin(AHA_CLASSES), ", ".join(AHA_CLASSES))
-    for rhythm, classes in _CLASSES_OF.items():
-        for row in frame[(frame["rhythm"] == rhythm) & ~frame["aha_class"].isin(classes)].itertuples():
-            faults.setdefault(row.Index, f"rhythm {rhythm!r} is no {row.aha_class!r}; allowed: {', '.join(classes)}")
+            _require(faults, frame[name], frame[name] != "", "any name that is not empty")
+    _require(faults, frame["rhythm"], frame["rhythm"].isin(RHYTHMS), ", ".join(RHYTHMS))
+    _require(faults, frame["aha_class"], frame["aha_class"].isin(AHA_CLASSES), ", ".join(AHA_CLASSES))
+    for rhythm, classes in _ALLOWED_CLASSES.items():
+        _add_faults(
+            faults,
+            frame[(frame["rhythm"] == rhythm) & ~frame["aha_class"].isin(classes)],
+            f"aha_class is {{0.aha_class!r}}, but rhythm is {rhythm!r}; allowed: {', '.join(classes)}",
+        )
 
-    # NaN lies between no two numbers.
-    _allow(faults, frame["start_s"], frame["start_s"].between(0, np.inf, inclusive="left"), "0 s and later")
+    # `between` is False for NaN.
+    _require(faults, frame["start_s"], frame["start_s"].between(0, np.inf, inclusive="left"), "0 s or later")
     durations = frame["duration_s"]
-    _allow(faults, durations, durations.between(0, np.inf, inclusive="neither"), "more than 0 s")
+    _require(faults, durations, durations.between(0, np.inf, inclusive="neither"), "more than 0 s")
     lengths = np.unique(durations)
-    near = lengths[1:][np.diff(lengths) < _ROUNDING_S]
-    _allow(faults, durations, ~durations.isin(near), "lengths that are equal, or differ by a millisecond or more")
+    near = lengths[1:][np.diff(lengths) < _DURATION_TOLERANCE_S]
+    _require(faults, durations, ~durations.isin(near), "durations that are equal, or differ by a millisecond or more")
     if frame["probability"].notna().any():
-        _allow(faults, frame["probability"], frame["probability"].between(0, 1), "0 to 1")
-    for name, inclusive in (("rate_bpm", "neither"), ("amplitude_mv", "left")):
+        _require(faults, frame["probability"], frame["probability"].between(0, 1), "0 to 1")
+    for name, inclusive, allowed in (("rate_bpm", "neither", "more than 0"), ("amplitude_mv", "left", "0 or more")):
         measured = frame[name].isna() | frame[name].between(0, np.inf, inclusive=inclusive)
-        _allow(faults, frame[name], measured, "measured numbers, or nothing")
+        _require(faults, frame[name], measured, f"{allowed}, or empty if not measured")
 
-    for row in frame[frame.duplicated(["database", "record", "lead", "start_s", "duration_s"])].itertuples():
-        faults.setdefault(
-            row.Index,
-            f"{row.database!r}, record {row.record!r}, lead {row.lead!r}, {row.start_s:g} s, {row.duration_s:g} s "
-            "stands twice; a window counts once",
-        )
+    _add_faults(
+        faults,
+        frame[frame.duplicated(["database", "record", "lead", "start_s", "duration_s"])],
+        "the window of database {0.database!r}, record {0.record!r}, lead {0.lead!r}, {0.start_s:g} s, "
+        "{0.duration_s:g} s appears twice; give it once",
+    )
     first = frame.groupby("patient", observed=True)["fold"].transform("first")
-    for row in frame.assign(first=first)[frame["fold"] != first].itertuples():
-        faults.setdefault(
-            row.Index,
-            f"patient {row.patient!r} is in fold {row.fold} and in fold {row.first}; a patient is tested in one",
-        )
+    _add_faults(
+        faults,
+        frame.assign(first=first)[frame["fold"] != first],
+        "patient {0.patient!r} is in fold {0.fold} and in fold {0.first}; give each patient one fold",
+    )
     patient = frame["patient"].cat.codes
     first = patient.groupby([frame["database"], frame["record"]], observed=True).transform("first")
-    for row in frame.assign(first=first)[patient != first].itertuples():
-        faults.setdefault(
-            row.Index,
-            f"record {row.record!r} is of patient {row.patient!r} and of patient "
-            f"{frame['patient'].cat.categories[row.first]!r}; a record is of one",
-        )
+    _add_faults(
+        faults,
+        frame.assign(first=frame["patient"].cat.categories[first])[patient != first],
+        "record {0.record!r} belongs to patient {0.patient!r} and to patient {0.first!r}; give each record one patient",
+    )
     return faults
 
 
-def _allow(faults: dict[int, str], column: pd.Series, good: pd.Series, allowed: str) -> None:
-    """Name the values of a column that are not allowed, unless something else is wrong with their rows."""
+def _add_faults(faults: dict[int, str], rows: pd.DataFrame, message: str) -> None:
+    """Add a message, formatted with each row, for the rows that have no fault yet."""
+    for row in rows.itertuples():
+        faults.setdefault(row.Index, message.format(row))
+
+
+def _require(faults: dict[int, str], column: pd.Series, good: pd.Series, allowed: str) -> None:
+    """Add a fault for each value of a column that is not good, unless its row has a fault already."""
     for row, value in column[~good].items():
         shown = value[:MAX_CHARACTERS] if isinstance(value, str) else value
         faults.setdefault(row, f"{column.name} is {shown!r}; allowed: {allowed}")
 
 
-def _describe(noun: str, faults: Mapping[int, str]) -> str:
-    """Name the first faulty rows, and count the others."""
+def _list_faults(noun: str, faults: Mapping[int, str]) -> str:
+    """List the first `MAX_FAULTS` faulty rows, and count the others."""
     named = [f"{noun} {number}: {faults[number]}" for number in sorted(faults)[:MAX_FAULTS]]
     if len(faults) == 1:
         return named[0]
@@ -387,11 +394,11 @@ def _describe(noun: str, faults: Mapping[int, str]) -> str:
     return "\n  ".join([f"{len(faults)} {noun}s are not allowed:", *named, *more])
 
 
-def _read(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
-    """Read rows by the lines on which they begin, and what is wrong with those that cannot be read."""
+def _read_rows(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
+    """Read the rows, with the line that each begins on as index, and the faults of rows that cannot be read."""
     import pandas as pd
 
-    # Not by `pandas.read_csv`, which pads short rows, shifts long ones, skips empty lines and cuts text at a NUL.
+    # `pandas.read_csv` pads short rows, shifts long ones, skips empty lines and cuts text at a NUL.
     pieces: list[pd.DataFrame] = []
     faults: dict[int, str] = {}
     line = 1
@@ -404,7 +411,7 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
             line = reader.line_num + 1
             for row in reader:
                 rows[line] = row
-                line = reader.line_num + 1  # where the next row begins: a quoted value may run over several lines
+                line = reader.line_num + 1  # a quoted value may run over several lines
                 if len(rows) == _CHUNK:
                     pieces.append(_parse(header, rows, faults))
                     rows = {}
@@ -413,8 +420,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
     except csv.Error as error:
         raise ValueError(f"{path}, line {line}: {error}; {_ALLOWED_TEXT}") from error
     except UnicodeDecodeError as error:
-        # Text is decoded in blocks, so that the reader is some lines ahead or behind.
-        raise ValueError(f"{path}, line {_undecodable_line(path)}: {error.reason}; {_ALLOWED_TEXT}") from error
+        # Text is decoded in blocks, so `line` is not where the error is.
+        raise ValueError(f"{path}, line {_find_undecodable_line(path)}: {error.reason}; {_ALLOWED_TEXT}") from error
     table = pd.concat(pieces)
     return table.astype({name: "category" for name, column in _COLUMNS.items() if column is _TEXT}), faults
 
@@ -422,57 +429,56 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
 def _check_header(path: Path, header: list[str]) -> None:
     unknown = [name for name in dict.fromkeys(header) if name not in _COLUMNS]
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
-    missing = [name for name in _NEEDED if name not in header]
+    missing = [name for name in _REQUIRED if name not in header]
     missing += [" or ".join(names) for names in _ONE_OF if not set(names) & set(header)]
     faults = [
         f"{what} {', '.join(map(repr, names[:MAX_FAULTS]))}"
-        for what, names in (("missing are", missing), ("unknown are", unknown), ("twice there are", twice))
+        for what, names in (("missing:", missing), ("unknown:", unknown), ("more than once:", twice))
         if names
     ]
     if faults:
         raise ValueError(
-            f"{path}, line 1: the header must name the columns, with commas: {'; '.join(faults)}. "
-            f"Known are {', '.join(_COLUMNS)}."
+            f"{path}, line 1: the header must name the columns, separated by commas; {'; '.join(faults)}. "
+            f"Known columns are {', '.join(_COLUMNS)}."
         )
 
 
 def _parse(header: list[str], rows: Mapping[int, Sequence[str]], faults: dict[int, str]) -> pd.DataFrame:
-    """Turn cells of text into values, add what a file need not say, and drop and name the rows that cannot be read."""
+    """Parse the cells, fill in optional columns, and drop the rows that cannot be parsed, adding their faults."""
     import pandas as pd
 
     faults |= {
-        line: f"there are {len(row)} values; the header names {len(header)}"
+        line: f"there are {len(row)} values; the header names {len(header)} columns"
         for line, row in rows.items()
         if len(row) != len(header)
     }
-    whole = {line: row for line, row in rows.items() if line not in faults}
-    table = pd.DataFrame(list(whole.values()), index=list(whole), columns=header, dtype=object)
+    complete = {line: row for line, row in rows.items() if line not in faults}
+    table = pd.DataFrame(list(complete.values()), index=list(complete), columns=header, dtype=object)
     for name in header:
         column = _COLUMNS[name]
         code, cells = pd.factorize(table[name])
-        values = [column.read(cell) for cell in cells]  # each text once, however often it stands there
+        values = [column.read(cell) for cell in cells]  # each distinct text is parsed once
         allowed = column.allowed + (f" of at most {MAX_CHARACTERS} characters, without NUL" if column is _TEXT else "")
-        _allow(faults, table[name], np.array([value is not None for value in values], dtype=bool)[code], allowed)
+        _require(faults, table[name], np.array([value is not None for value in values], dtype=bool)[code], allowed)
         filled = [column.dtype() if value is None else value for value in values]
         table[name] = np.array(filled, dtype=object if column is _TEXT else column.dtype)[code]
 
     table = table.assign(**{name: default for name, default in _DEFAULTS.items() if name not in table})
     rhythm, aha_class = table["rhythm"], table["aha_class"]
     for line in table.index[(rhythm == "") & (aha_class == "")]:
-        faults.setdefault(line, "there is neither a rhythm nor an aha_class")
+        faults.setdefault(line, "there is neither a rhythm nor an aha_class; give at least one")
     for line, name in rhythm[(aha_class == "") & rhythm.isin(list(_SPLIT_RHYTHMS))].items():
         faults.setdefault(
             line,
-            f"rhythm {name!r} alone does not decide how it is judged; add the aha_class, "
-            f"{' or '.join(_SPLIT_RHYTHMS[name])}",
+            f"rhythm {name!r} needs an aha_class as well: {' or '.join(_SPLIT_RHYTHMS[name])}",
         )
-    # What neither decides gets any value at all: the unknown name beside it is what is refused later.
+    # The fill values after an unknown name are arbitrary: that row is refused later.
     table["aha_class"] = aha_class.where(aha_class != "", rhythm.map(RHYTHMS).fillna(AHA_CLASSES[0]))
-    table["rhythm"] = rhythm.where(rhythm != "", aha_class.map(_RHYTHM_OF).fillna("vf"))
-    return table.drop(index=[line for line in rows if line in faults and line in whole])
+    table["rhythm"] = rhythm.where(rhythm != "", aha_class.map(_DEFAULT_RHYTHM).fillna("vf"))
+    return table.drop(index=[line for line in rows if line in faults and line in complete])
 
 
-def _undecodable_line(path: Path) -> int:
+def _find_undecodable_line(path: Path) -> int:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:

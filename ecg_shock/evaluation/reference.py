@@ -1,11 +1,15 @@
-"""What the annotations of a whole record call for: the reference that alarms are checked against.
+"""The annotated shockable events of a record: the reference that alarms are checked against.
 
-A segment of one annotated rhythm is shockable, intermediate or nonshockable by the label policy, as windows are; but
-what a database does not say is measured once for the whole segment, as the median over its windows. So coarse VF, and
-VT from 150 bpm on, are shockable; fine VF, other VT and VT without a rate are intermediate. Noise, unlabelled time, and
-what is labelled asystole but is larger, are not counted. Neighbouring shockable segments are one *event*, which
-anything else ends, noise too. The time of cudb outside its VF is nonshockable, although VT stands there that is not
-labelled; `ecg_shock.evaluation.events` marks false alarms there as doubtful.
+The label policy makes each segment of one annotated rhythm shockable, intermediate or nonshockable, as it does with
+windows. Rate and amplitude, which the databases do not give, are measured as the median over the segment's windows:
+
+- Coarse VF, and VT of 150 bpm and more, are shockable.
+- Fine VF, slower VT and VT without a measurable rate are intermediate.
+- Noise, unlabelled time, and "asystole" with too large an amplitude are not counted.
+
+Adjacent shockable segments form one *event*; any other segment, noise included, ends it. In cudb, all time outside VF
+counts as nonshockable although it contains unlabelled VT; `ecg_shock.evaluation.events` marks false alarms there as
+doubtful.
 """
 
 from __future__ import annotations
@@ -22,23 +26,28 @@ from ecg_shock.inference.scanning import ShockableEpisode
 from ecg_shock.preprocessing import FS, Preprocessing, preprocess
 from ecg_shock.rhythms import NONSHOCKABLE, RHYTHMS, UNUSABLE
 
-SHOCK, BETWEEN, NO_SHOCK, UNCOUNTED = "shockable", "intermediate", "nonshockable", "uncounted"
-KINDS = (SHOCK, BETWEEN, NO_SHOCK, UNCOUNTED)
+SHOCKABLE_TIME, INTERMEDIATE_TIME, NONSHOCKABLE_TIME, UNCOUNTED_TIME = (
+    "shockable",
+    "intermediate",
+    "nonshockable",
+    "uncounted",
+)
+KINDS = (SHOCKABLE_TIME, INTERMEDIATE_TIME, NONSHOCKABLE_TIME, UNCOUNTED_TIME)
 
-MIN_MEASURED_S = 1.0  # of signal that rate and amplitude are measured in, even if the segment is shorter
+MIN_MEASURED_S = 1.0  # of signal for rate and amplitude, even if the segment is shorter
 ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment of one annotated rhythm, and what it calls for.
+    """A segment of one annotated rhythm.
 
     Parameters
     ----------
     start_s, end_s : float
         Seconds from the start of the recording.
     kind : {"shockable", "intermediate", "nonshockable", "uncounted"}
-        By the label policy, measured where the database does not say.
+        By the label policy.
     rhythm : str
         As annotated.
     """
@@ -51,21 +60,21 @@ class Segment:
 
 @dataclass(frozen=True)
 class ReferenceEvent:
-    """An annotated episode of shockable rhythm, and whether it was found.
+    """An annotated event of shockable rhythm, and whether it was detected.
 
     Parameters
     ----------
     start_s, end_s : float
         Seconds from the start of the recording.
     rhythm : str
-        The rhythms that it is made of, in order of their first appearance.
+        Its rhythms, in order of their first appearance.
     detected : bool
         Whether an episode of the scan overlaps with it.
     delay_s : float or None
-        From its start to the alarm, below 0 if that was on before; None if it was missed.
+        Seconds from its start to the alarm, negative if the alarm was already on; None if it was missed.
     onset_known : bool
-        Whether it follows a nonshockable rhythm at once. The record's first segment, and what follows noise or an
-        intermediate rhythm, began at an unknown time.
+        Whether a nonshockable rhythm precedes it directly. The onset is unknown at the start of the record, and after
+        noise or an intermediate rhythm.
     """
 
     start_s: float
@@ -89,15 +98,15 @@ def reference_segments(
     preprocessing: Preprocessing | None = None,
     policy: LabelPolicy | None = None,
 ) -> tuple[Segment, ...]:
-    """Say of each annotated segment of a recording what it calls for.
+    """Divide a recording into segments of one annotated rhythm, and classify each.
 
     Parameters
     ----------
     recording : Recording
-        With its episodes; rate and amplitude are measured on the first lead.
+        Rate and amplitude are measured on its first lead.
     window_s, step_s : float
-        Length of the windows to measure in, and from one to the next, in seconds. A segment that is shorter than a
-        window is measured as a whole, and one of less than a second in the second around its middle.
+        Length of the windows for measuring, and the step between them, in seconds. A segment shorter than a window is
+        measured as one; below 1 s, the second around its middle is measured.
     preprocessing : Preprocessing, optional
         The filter; the defaults if not given.
     policy : LabelPolicy, optional
@@ -106,7 +115,7 @@ def reference_segments(
     Returns
     -------
     tuple of Segment
-        They cover the recording in order, one for each rhythm; time without any label is ``"unlabelled"``.
+        In order, without gaps; time without a label has the rhythm ``"unlabelled"``.
 
     Raises
     ------
@@ -129,30 +138,30 @@ def reference_segments(
 
     def kind_of(start_s: float, end_s: float, rhythm: str) -> str:
         if rhythm in UNUSABLE:
-            return UNCOUNTED
+            return UNCOUNTED_TIME
         if rhythm not in measured:
-            return NO_SHOCK if RHYTHMS[rhythm] in NONSHOCKABLE else UNCOUNTED
+            return NONSHOCKABLE_TIME if RHYTHMS[rhythm] in NONSHOCKABLE else UNCOUNTED_TIME
         windows = _windows(raw, recording.fs, filtered, (start_s, end_s), window_s, step_s)
         if rhythm == "vf":
-            return SHOCK if np.median(amplitude_mv(windows)) > policy.coarse_vf_mv else BETWEEN
+            return SHOCKABLE_TIME if np.median(amplitude_mv(windows)) > policy.coarse_vf_mv else INTERMEDIATE_TIME
         if rhythm == "asystole":
-            return NO_SHOCK if np.median(amplitude_mv(windows)) < policy.asystole_mv else UNCOUNTED
+            return NONSHOCKABLE_TIME if np.median(amplitude_mv(windows)) < policy.asystole_mv else UNCOUNTED_TIME
         rates = np.array([rate_bpm(window) for window in windows])
         rates = rates[np.isfinite(rates)]
-        return SHOCK if len(rates) and np.median(rates) >= policy.rapid_vt_bpm else BETWEEN
+        return SHOCKABLE_TIME if len(rates) and np.median(rates) >= policy.rapid_vt_bpm else INTERMEDIATE_TIME
 
     return tuple(Segment(start_s, end_s, kind_of(start_s, end_s, rhythm), rhythm) for start_s, end_s, rhythm in spans)
 
 
 def reference_events(segments: Sequence[Segment], episodes: Sequence[ShockableEpisode]) -> Iterator[ReferenceEvent]:
-    """Join neighbouring shockable segments into events, and look for the first episode that overlaps with each.
+    """Join adjacent shockable segments into events of any length, and find the first episode that overlaps with each.
 
-    Segments, episodes and events are in order of time; events are of any length.
+    Segments, episodes and events are in order of time.
     """
-    before = ""
-    for kind, neighbours in groupby(segments, key=lambda segment: segment.kind):
-        joined = list(neighbours)
-        if kind == SHOCK:
+    previous_kind = ""
+    for kind, adjacent in groupby(segments, key=lambda segment: segment.kind):
+        joined = list(adjacent)
+        if kind == SHOCKABLE_TIME:
             start_s, end_s = joined[0].start_s, joined[-1].end_s
             hit = next((e for e in episodes if overlap_s(e.onset_s, e.end_s, start_s, end_s)), None)
             yield ReferenceEvent(
@@ -161,19 +170,19 @@ def reference_events(segments: Sequence[Segment], episodes: Sequence[ShockableEp
                 rhythm=", ".join(dict.fromkeys(segment.rhythm for segment in joined)),
                 detected=hit is not None,
                 delay_s=hit.alarm_s - start_s if hit else None,
-                onset_known=before == NO_SHOCK,
+                onset_known=previous_kind == NONSHOCKABLE_TIME,
             )
-        before = kind
+        previous_kind = kind
 
 
 def overlap_s(start_s: float, end_s: float, other_start_s: float, other_end_s: float) -> float:
-    """Return how many seconds two spans of time share; 0 where they only touch."""
+    """Return the overlap of two spans of time in seconds; 0 if they only touch."""
     shared_s = min(end_s, other_end_s) - max(start_s, other_start_s)
     return shared_s if shared_s > ROUNDING_S else 0.0
 
 
 def _annotated_spans(recording: Recording) -> list[tuple[float, float, str]]:
-    """List start, end and rhythm of what is annotated, with the gaps between; other codes of one rhythm are joined."""
+    """List start, end and rhythm of annotated episodes and the gaps between them; equal neighbours are joined."""
     spans: list[tuple[float, float, str]] = []
 
     def add(start_s: float, end_s: float, rhythm: str) -> None:
@@ -197,7 +206,7 @@ def _annotated_spans(recording: Recording) -> list[tuple[float, float, str]]:
 def _windows(
     raw: np.ndarray, fs: float, filtered: np.ndarray, span_s: tuple[float, float], window_s: float, step_s: float
 ) -> np.ndarray:
-    """Cut a segment into windows to measure in, those without invalid samples if there are any."""
+    """Cut a segment into windows for measuring; those with invalid samples are skipped unless all have some."""
     first, last = (min(round(time_s * FS), len(filtered)) for time_s in span_s)
     shortest = min(round(MIN_MEASURED_S * FS), len(filtered))
     samples = max(min(round(window_s * FS), last - first), shortest)

@@ -1,6 +1,6 @@
-"""What probabilities are worth beyond one threshold: the ROC curve, and whether they are what they say.
+"""Evaluate probabilities beyond one threshold: the ROC curve, and reliability (calibration).
 
-Both take the clear classes: windows of an intermediate class call for no certain advice.
+Both exclude windows of the intermediate classes, which have no right advice.
 """
 
 from __future__ import annotations
@@ -10,36 +10,38 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, bootstrap_limit, check_bootstrap
-from ecg_shock.evaluation.predictions import Predictions, codes
+from ecg_shock.evaluation.predictions import Predictions, encode_names
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
 BINS = 10
-BAND_THRESHOLDS = 100  # quantiles of the probabilities of each group, at most: draws of patients look at no others
-# Finer where a device works
-BAND_RATES = np.unique(np.concatenate([np.linspace(0, 0.2, 41), np.linspace(0, 1, 51)]).round(3))
+BAND_THRESHOLDS = 100  # per group: the quantiles of its probabilities at which resampled curves are computed
+# Finer below 20 %, where an AED works
+BAND_FALSE_POSITIVE_RATES = np.unique(np.concatenate([np.linspace(0, 0.2, 41), np.linspace(0, 1, 51)]).round(3))
 
 
 @dataclass(frozen=True, eq=False)
 class Roc:
-    """A receiver operating characteristic, and the area below it.
+    """A receiver operating characteristic (ROC) curve, and the area under it.
 
     Parameters
     ----------
     threshold : numpy.ndarray
-        Shape (n_points,), falling from infinity: a shock is advised from this probability on. Thresholds between two
-        points lie on the line between them.
+        Shape (n_points,), falling from infinity: a shock is advised at this probability or above.
     sensitivity, false_positive_rate : numpy.ndarray
         Shape (n_points,), rising from 0 to 1.
     auc : float
-        The probability that a shockable window has a higher probability than a nonshockable one, ties counting half.
+        Area under the curve: the probability that a shockable window has a higher probability than a nonshockable
+        one; ties count half.
     auc_limit : float
-        Its lower limit by patients, one-sided; NaN where a group is of one patient, and where the order is without
-        any error, so that nothing varies.
+        Its one-sided lower limit by patient; NaN if a group has one patient only, or if the probabilities separate
+        the groups completely.
     windows, patients : int
-        What it rests on.
-    band_rate, band_lower, band_upper : numpy.ndarray
-        Shape (n_rates,): false-positive rates, rising from 0 to 1, and the limits by patients of the sensitivity at
-        each of them by itself, two-sided, half of alpha on each side; NaN where `auc_limit` is.
+        The numbers of windows and patients.
+    band_false_positive_rate : numpy.ndarray
+        Shape (n_band,), rising from 0 to 1.
+    band_lower, band_upper : numpy.ndarray
+        Shape (n_band,): two-sided limits by patient of the sensitivity at each false-positive rate, with alpha / 2 on
+        each side; NaN if `auc_limit` is.
     """
 
     threshold: np.ndarray
@@ -49,26 +51,26 @@ class Roc:
     auc_limit: float
     windows: int
     patients: int
-    band_rate: np.ndarray
+    band_false_positive_rate: np.ndarray
     band_lower: np.ndarray
     band_upper: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """How often windows of about one probability are shockable: on the diagonal if it is what it says.
+    """The observed proportion of shockable windows by predicted probability; equal if perfectly calibrated.
 
     Parameters
     ----------
     edges : numpy.ndarray
-        Shape (n_bins + 1,), from 0 to 1. A bin holds its lower edge, and the last one its upper edge too.
+        Shape (n_bins + 1,), from 0 to 1. A bin includes its lower edge; the last bin includes its upper edge too.
     windows, patients, shockable : numpy.ndarray
-        Shape (n_bins,), int: what is in each bin, and how many of the windows are shockable.
+        Shape (n_bins,), int: the numbers of windows, patients and shockable windows in each bin.
     probability, share : numpy.ndarray
-        Shape (n_bins,), float: the mean probability, and the share that is shockable; NaN in an empty bin.
+        Shape (n_bins,), float: the mean probability, and the proportion of shockable windows; NaN in an empty bin.
     lower, upper : numpy.ndarray
-        Shape (n_bins,), float: two-sided limits of the share by patients; NaN in an empty bin, and in one of a single
-        patient with windows of both kinds.
+        Shape (n_bins,), float: two-sided limits of `share` by patient; NaN in an empty bin, and in a bin of one patient
+        with both shockable and nonshockable windows.
     """
 
     edges: np.ndarray
@@ -82,28 +84,28 @@ class Reliability:
 
 
 def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0) -> Roc:
-    """Compute the ROC curve with its band, and the area below it with its limit, both by patients.
+    """Compute the ROC curve and the area under it, with limits by patient.
 
     Parameters
     ----------
     predictions : Predictions
-        Of one duration, with probabilities. Probabilities of several models are compared with each other as they are.
+        Of one duration, with probabilities. Those of several models are pooled as they are.
     alpha : float
-        Error probability of the limit, one-sided, and of the band, two-sided.
+        Error probability of the limit of the area, one-sided, and of the band, two-sided.
     resamples, seed : int
         Of the patient bootstrap; the percentile method, as in `ecg_shock.evaluation.confidence.bootstrap_limit`.
 
     Raises
     ------
     ValueError
-        If there are no probabilities, several durations, or no windows of one of both groups; or if the bootstrap's
-        parameters are not allowed.
+        If there are no probabilities, several durations, or no shockable or no nonshockable windows; or if `alpha` or
+        `resamples` is not allowed.
 
     Notes
     -----
-    For each pair of patients the pairs of their windows in the right order are counted once. A draw of patients then
-    weighs these counts, and no window is looked at again. So it is with the band, whose thresholds are quantiles of
-    the probabilities of both groups, `BAND_THRESHOLDS` of each, with lines between them.
+    Correctly ordered pairs of windows are counted once for each pair of patients; each resample only weights these
+    counts. The band is computed in the same way from each patient's counts at up to `BAND_THRESHOLDS` quantiles of the
+    probabilities of each group, with linear interpolation between them.
 
     References
     ----------
@@ -111,37 +113,37 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
     .. [2] Obuchowski, Biometrics 53:567-578, 1997, doi:10.2307/2533958
     """
     check_bootstrap(alpha, resamples)
-    probability, shockable, patient, n_patients = _clear(predictions)
+    probability, shockable, patient, n_patients = _select_clear(predictions)
     if shockable.all() or not shockable.any():
         raise ValueError("a ROC curve needs shockable and nonshockable windows")
     from sklearn.metrics import roc_curve  # slow to import
 
     false_positive_rate, sensitivity, threshold = roc_curve(shockable, probability)
-    right = _pairs_in_order(probability, shockable, patient, n_patients)
+    ordered = _count_ordered_pairs(probability, shockable, patient, n_patients)
     positives = np.bincount(patient[shockable], minlength=n_patients)
     negatives = np.bincount(patient[~shockable], minlength=n_patients)
     pairs = int(positives.sum()) * int(negatives.sum())
     limit = float("nan")
-    lower, upper = np.full((2, len(BAND_RATES)), np.nan)
-    if right.sum() < pairs and min((positives > 0).sum(), (negatives > 0).sum()) > 1:
+    lower, upper = np.full((2, len(BAND_FALSE_POSITIVE_RATES)), np.nan)
+    if ordered.sum() < pairs and min((positives > 0).sum(), (negatives > 0).sum()) > 1:
         rng = np.random.default_rng(seed)
         drawn = rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=resamples).astype(np.float64)
         drawn_pairs = (drawn @ positives) * (drawn @ negatives)
         complete = drawn_pairs > 0
-        drawn_right = np.einsum("ij,ij->i", drawn @ right, drawn)
-        limit = float(np.quantile(drawn_right[complete] / drawn_pairs[complete], alpha))
-        advised = _advised(probability, shockable, patient, n_patients)
-        curves = _drawn_sensitivities(*(drawn[complete] @ counts for counts in advised))
+        drawn_ordered = np.einsum("ij,ij->i", drawn @ ordered, drawn)
+        limit = float(np.quantile(drawn_ordered[complete] / drawn_pairs[complete], alpha))
+        advised = _count_advised(probability, shockable, patient, n_patients)
+        curves = _interpolate_sensitivities(*(drawn[complete] @ counts for counts in advised))
         lower, upper = np.quantile(curves, (alpha / 2, 1 - alpha / 2), axis=0)
     return Roc(
         threshold=threshold,
         sensitivity=sensitivity,
         false_positive_rate=false_positive_rate,
-        auc=float(right.sum() / pairs),
+        auc=float(ordered.sum() / pairs),
         auc_limit=limit,
         windows=len(probability),
         patients=n_patients,
-        band_rate=BAND_RATES,
+        band_false_positive_rate=BAND_FALSE_POSITIVE_RATES,
         band_lower=lower,
         band_upper=upper,
     )
@@ -150,27 +152,26 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
 def reliability(
     predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0
 ) -> Reliability:
-    """Compare probabilities with how often windows are shockable, in `BINS` of one width.
+    """Compare probabilities with the observed proportion of shockable windows, in `BINS` bins of equal width.
 
-    The share of shockable windows is that of the test set, which holds far more of them than what a device meets:
-    the curve holds for as many shockable windows as the set has, and for no other.
+    The result depends on the proportion of shockable windows in the test set, which is far larger than in use.
 
-    Parameters and errors are those of `roc`, but one group alone is enough.
+    Parameters and errors are those of `roc`, but one group of windows is enough.
     """
     check_bootstrap(alpha, resamples)
-    probability, shockable, patient, n_patients = _clear(predictions)
-    edges = np.arange(BINS + 1) / BINS  # not linspace, whose 0.3 is above 0.3
+    probability, shockable, patient, n_patients = _select_clear(predictions)
+    edges = np.arange(BINS + 1) / BINS  # linspace would give 0.30000000000000004
     number = np.minimum(np.searchsorted(edges, probability, side="right") - 1, BINS - 1)
     cell = number * n_patients + patient
     windows = np.bincount(cell, minlength=BINS * n_patients).reshape(BINS, n_patients)
     positives = np.bincount(cell[shockable], minlength=BINS * n_patients).reshape(BINS, n_patients)
     lower, upper = np.full((2, BINS), np.nan)
     for i in np.flatnonzero(windows.any(axis=1)):
-        there = windows[i] > 0
-        k, n = positives[i, there], windows[i, there]
+        present = windows[i] > 0
+        k, n = positives[i, present], windows[i, present]
         lower[i] = bootstrap_limit(k, n, alpha=alpha / 2, resamples=resamples, seed=seed)
         upper[i] = 1 - bootstrap_limit(n - k, n, alpha=alpha / 2, resamples=resamples, seed=seed)
-    with np.errstate(invalid="ignore"):  # an empty bin has neither
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
         share = positives.sum(axis=1) / windows.sum(axis=1)
         mean = np.bincount(number, weights=probability, minlength=BINS) / windows.sum(axis=1)
     return Reliability(
@@ -185,64 +186,66 @@ def reliability(
     )
 
 
-def _clear(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Return the probability, group and patient of each window of a clear class, and how many patients there are."""
+def _select_clear(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return probability, group and patient number of each shockable or nonshockable window, and count the patients."""
     if not predictions.has_probability:
-        raise ValueError("there are no probabilities: the algorithm gave its decisions only")
+        raise ValueError("there are no probabilities; ROC and reliability need them")
     durations = np.unique(predictions.duration_s).tolist()
     if len(durations) > 1:
-        raise ValueError(f"there are windows of {durations} s; select those of one duration")
+        raise ValueError(f"there are windows of {durations} s; select one duration")
     clear = predictions.select(~np.isin(predictions.aha_class, INTERMEDIATE))
     if not len(clear):
         raise ValueError("there are no windows of a shockable or nonshockable class")
-    patient = codes(clear.patient)
+    patient = encode_names(clear.patient)
     return clear.probability, np.isin(clear.aha_class, SHOCKABLE), patient, int(patient.max()) + 1
 
 
-def _advised(
+def _count_advised(
     probability: np.ndarray, shockable: np.ndarray, patient: np.ndarray, n_patients: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count each patient's windows of both groups from each of the band's thresholds on, the highest threshold first.
+    """Count each patient's shockable and nonshockable windows at or above each of the band's thresholds.
 
-    Shapes (n_patients, n_thresholds), float; the last threshold is the lowest probability of all.
+    Both shapes are (n_patients, n_thresholds), float, with falling thresholds; the last is the lowest probability.
     """
-    shares = np.linspace(0, 1, BAND_THRESHOLDS)
-    cuts = np.unique([np.quantile(probability[group], shares, method="lower") for group in (shockable, ~shockable)])
+    levels = np.linspace(0, 1, BAND_THRESHOLDS)
+    cuts = np.unique([np.quantile(probability[group], levels, method="lower") for group in (shockable, ~shockable)])
     cell = patient * len(cuts) + np.searchsorted(cuts, probability, side="right") - 1
 
-    def from_each_on(group: np.ndarray) -> np.ndarray:
+    def count_advised(group: np.ndarray) -> np.ndarray:
         counts = np.bincount(cell[group], minlength=n_patients * len(cuts)).reshape(n_patients, len(cuts))
         return counts[:, ::-1].cumsum(axis=1).astype(np.float64)
 
-    return from_each_on(shockable), from_each_on(~shockable)
+    return count_advised(shockable), count_advised(~shockable)
 
 
-def _drawn_sensitivities(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-    """Read the sensitivity at `BAND_RATES` off each curve, shape (n_draws, n_rates).
+def _interpolate_sensitivities(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """Interpolate each resampled curve at `BAND_FALSE_POSITIVE_RATES`, shape (n_draws, n_band).
 
-    Of several sensitivities at one rate the highest counts.
+    Where a curve is vertical, its highest sensitivity is used.
     """
-    sensitivities = np.empty((len(positives), len(BAND_RATES)))
+    sensitivities = np.empty((len(positives), len(BAND_FALSE_POSITIVE_RATES)))
     for i, (tp, fp) in enumerate(zip(positives, negatives, strict=True)):
-        rate, sensitivity = np.concatenate([[0.0], fp / fp[-1]]), np.concatenate([[0.0], tp / tp[-1]])
-        highest = np.append(np.diff(rate) > 0, True)
-        sensitivities[i] = np.interp(BAND_RATES, rate[highest], sensitivity[highest])
+        fpr, sensitivity = np.concatenate([[0.0], fp / fp[-1]]), np.concatenate([[0.0], tp / tp[-1]])
+        highest = np.append(np.diff(fpr) > 0, True)
+        sensitivities[i] = np.interp(BAND_FALSE_POSITIVE_RATES, fpr[highest], sensitivity[highest])
     return sensitivities
 
 
-def _pairs_in_order(probability: np.ndarray, shockable: np.ndarray, patient: np.ndarray, n_patients: int) -> np.ndarray:
-    """Count for each two patients the pairs of a shockable window of one and a lower nonshockable one of the other.
+def _count_ordered_pairs(
+    probability: np.ndarray, shockable: np.ndarray, patient: np.ndarray, n_patients: int
+) -> np.ndarray:
+    """Count pairs of windows in which the shockable one has the higher probability; ties count half.
 
-    Ties count half. Shape (n_patients, n_patients), float.
+    Shape (n_patients, n_patients), float: by the patient of the shockable and of the nonshockable window.
     """
-    right = np.zeros((n_patients, n_patients))
+    ordered = np.zeros((n_patients, n_patients))
     high, high_patient = probability[shockable], patient[shockable]
     low, low_patient = probability[~shockable], patient[~shockable]
     order = np.lexsort((low, low_patient))
     starts = np.searchsorted(low_patient[order], np.arange(n_patients + 1))
     for other in range(n_patients):
-        its = low[order[starts[other] : starts[other + 1]]]
-        if len(its):
-            beaten = np.searchsorted(its, high, side="left") + np.searchsorted(its, high, side="right")
-            right[:, other] = np.bincount(high_patient, weights=beaten / 2, minlength=n_patients)
-    return right
+        sorted_low = low[order[starts[other] : starts[other + 1]]]
+        if len(sorted_low):
+            lower = np.searchsorted(sorted_low, high, side="left") + np.searchsorted(sorted_low, high, side="right")
+            ordered[:, other] = np.bincount(high_patient, weights=lower / 2, minlength=n_patients)
+    return ordered

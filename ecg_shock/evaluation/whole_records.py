@@ -1,8 +1,9 @@
-"""Whole records of the tested patients, with an alarm rule that was chosen without them.
+"""Evaluate alarms on complete records of the test patients, with an alarm rule that was chosen without them.
 
-Fold by fold the rule is chosen on the validation patients of the fold's own model, see `choose_rule`, and only its test
-patients are evaluated with it. The default of `ecg_shock.AlarmRule`, fixed for all folds, is given beside: it was
-chosen once on the validation patients of fold 0 of public-v1, who are the test patients of fold 1.
+Each fold's rule is chosen on the validation patients of its own model (see `choose_rule`), and evaluated only on its
+test patients. The results of the default `ecg_shock.AlarmRule`, the same for all folds, are given for comparison. They
+are too good for fold 1 of public-v1: the default was chosen on the validation patients of fold 0, who are the test
+patients of fold 1.
 """
 
 from __future__ import annotations
@@ -26,29 +27,29 @@ from ecg_shock.inference.scanning import scan, with_rule
 from ecg_shock.inference.streaming import AlarmRule
 from ecg_shock.preprocessing import FS
 
-# In the order of the windows that they look back on: the first of equals is chosen, which raises its alarm the soonest.
+# By number of windows: of equally good rules the first is chosen, which raises its alarm the soonest.
 RULES = (AlarmRule(1, 1), AlarmRule(2, 3), AlarmRule(3, 5), AlarmRule(5, 8), AlarmRule(8, 10))
 DEFAULT_RULE = AlarmRule()
-MAX_LOSS_PERCENT = 1  # points of event sensitivity that fewer false alarms may cost
+MAX_LOSS_PERCENT = 1  # percentage points of event sensitivity that a rule with fewer false alarms may lose
 
 
 @dataclass(frozen=True)
 class RuleChoice:
-    """The alarm rule of a fold, and what it was chosen from.
+    """The alarm rule of a fold, and the results that it was chosen from.
 
     Parameters
     ----------
     fold : int
-        The fold of the model on whose validation patients the rule was chosen.
+        The fold of the model.
     rule : AlarmRule
-        The rule that the test patients of this fold are evaluated with.
+        The rule for the test patients of this fold.
     decided : bool
-        Whether the criterion chose it. If not, the validation patients have no event of `HEADLINE_MIN_S` and more, or
-        their recordings were not there, and `rule` is the default.
+        Whether the rule was chosen on the validation patients. If they have no event of `HEADLINE_MIN_S` or more, or
+        their recordings were not found, `rule` is the default.
     patients, records : int
-        How many validation patients, and records of theirs, were scanned.
+        The numbers of validation patients and records that were scanned.
     by_rule : tuple of (AlarmRule, EventFigures)
-        What each of `RULES` does on these records; empty if there were none.
+        The results of each of `RULES` on these records; empty if there are none.
     """
 
     fold: int
@@ -61,30 +62,30 @@ class RuleChoice:
 
 @dataclass(frozen=True)
 class WholeRecords:
-    """The figures of whole records, and how they were found.
+    """The results of alarms on complete records, and how they were computed.
 
     Parameters
     ----------
     choices : tuple of RuleChoice
         The alarm rule of each fold.
     fixed_rule : AlarmRule
-        The default rule; its figures are in `by_rule`.
+        The default rule; its results are in `by_rule`.
     window_s, step_s : float
-        Length of the windows, and from one to the next, in seconds.
+        Length of the windows, and the step between them, in seconds.
     figures : EventFigures
         Of all records, each with the rule of its fold.
     by_database, by_patient : tuple of EventFigures
-        The same, in order of appearance.
+        The same by database and by patient.
     by_rule : tuple of (AlarmRule, EventFigures)
-        Of all records, for each of `RULES`, fixed for all folds.
+        Of all records with each of `RULES`, the same for all folds.
     records : tuple of RecordEvents
-        One by one, each with the rule of its fold.
+        Of each record, with the rule of its fold.
     too_short : tuple of str
-        Records that are shorter than a window, as ``"database/record"``; they are in no figure.
+        Records shorter than a window, as ``"database/record"``; they are excluded.
     alpha : float
         Error probability of all limits, one-sided.
     part, tolerance_s, headline_least_s : str, float, float
-        Whose records they are, `TOLERANCE_S` and `HEADLINE_MIN_S`, for whoever reads the figures.
+        The subset of the patients, `TOLERANCE_S` and `HEADLINE_MIN_S`, recorded for the reports.
     """
 
     choices: tuple[RuleChoice, ...]
@@ -104,31 +105,31 @@ class WholeRecords:
 
     @property
     def fixed(self) -> EventFigures:
-        """Figures of all records with `fixed_rule`."""
+        """The figures of all records with `fixed_rule`."""
         return dict(self.by_rule)[self.fixed_rule]
 
     def alarm_s(self, rule: AlarmRule) -> float:
-        """Return how many seconds as many whole windows cover as a rule asks for, if they follow each other."""
+        """Return the seconds that `rule.k` consecutive windows cover: the shortest time to an alarm."""
         return self.window_s + (rule.k - 1) * self.step_s
 
 
 def choose_rule(by_rule: Iterable[tuple[AlarmRule, EventFigures]]) -> AlarmRule | None:
-    """Choose the rule with the fewest false alarms an hour among those that miss hardly more events than the best.
+    """Choose the alarm rule with the fewest false alarms that detects almost as many events as the best rule.
 
     Parameters
     ----------
     by_rule : iterable of (AlarmRule, EventFigures)
-        Of the same records, none of which is to be tested.
+        Each rule with its results on the same records, which must not be test records.
 
     Returns
     -------
     AlarmRule or None
-        Of the rules whose sensitivity for events of `HEADLINE_MIN_S` and more is within `MAX_LOSS_PERCENT` points of
-        the best; the first of equals. None if there is no such event.
+        A rule whose sensitivity for events of `HEADLINE_MIN_S` or more is within `MAX_LOSS_PERCENT` percentage points
+        of the best; of equally good rules, the first. None if there is no such event.
     """
     candidates = list(by_rule)
     most = max((figures.headline.count for _, figures in candidates), default=0)
-    # All rules have the same events and the same hours, so that whole numbers compare without rounding.
+    # All rules have the same events and hours, so counts can be compared, without rounding.
     allowed = [
         (rule, figures)
         for rule, figures in candidates
@@ -139,7 +140,7 @@ def choose_rule(by_rule: Iterable[tuple[AlarmRule, EventFigures]]) -> AlarmRule 
 
 
 class RecordScans:
-    """Whole records, scanned one at a time by the models of an evaluation set, with all rules.
+    """Scan complete records, one at a time, with the models of an evaluation set and all alarm rules.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ class RecordScans:
     Attributes
     ----------
     records : tuple of Record
-        Those to add: of the tested patients, and of the validation patients where their databases are there.
+        The records to `add`: of the test patients, and of the validation patients if their databases are there.
     """
 
     def __init__(self, evaluation: EvaluationSet) -> None:
@@ -161,7 +162,7 @@ class RecordScans:
         self.records: tuple[Record, ...] = tuple(
             dict.fromkeys(record for records in of_folds.values() for record in records)
         )
-        # No patient is in both subsets of a fold: whoever was selected with is refused in the test.
+        # No patient is in both subsets of a fold: `EvaluationSet.records` checks that.
         self._patients = {key: {record.patient for record in records} for key, records in of_folds.items()}
         self._events: dict[tuple[int, str], dict[AlarmRule, list[RecordEvents]]] = {
             (fold, subset): {rule: [] for rule in RULES}
@@ -172,7 +173,7 @@ class RecordScans:
         self._window_s = self._step_s = 0.0
 
     def add(self, recording: Recording) -> None:
-        """Scan a labelled recording, on the first lead, with the model of each fold that tests or validates on it.
+        """Scan the first lead of a labelled recording with the model of each fold that has its patient.
 
         Windows have the model's own length.
         """
@@ -194,7 +195,13 @@ class RecordScans:
                 found.append(episode_events(with_rule(scanned, rule), recording, segments, policy=config.labels))
 
     def figures(self) -> WholeRecords:
-        """Choose the rule of each fold, and pool the tested records; none as long as a window is a ValueError."""
+        """Choose each fold's rule, and pool the results of the test records.
+
+        Raises
+        ------
+        ValueError
+            If no record is at least as long as a window.
+        """
         choices = []
         records: list[RecordEvents] = []
         fixed: dict[AlarmRule, list[RecordEvents]] = {rule: [] for rule in RULES}
@@ -216,7 +223,7 @@ class RecordScans:
             for fixed_rule, found in tested.items():
                 fixed[fixed_rule] += found
         if not records:
-            raise ValueError("there is no record of a window and more; give databases that hold some.")
+            raise ValueError("no record is as long as a window; give a database with longer records.")
 
         def grouped(attribute: str) -> tuple[EventFigures, ...]:
             names = dict.fromkeys(getattr(record, attribute) for record in records)

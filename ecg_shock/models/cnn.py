@@ -62,7 +62,7 @@ class CnnSpec:
 
     Notes
     -----
-    Where this deviates from the paper [1]_:
+    Where this deviates from the paper, Krasteva et al. 2020:
 
     - padding, activation, loss and optimiser are not stated there; "same" is inferred, because the published
       network with "valid" needs 311 samples and yet was validated on 2 s;

@@ -1,7 +1,7 @@
-"""Charts of the report: drawn by matplotlib as SVG with text as text, to stand in the page itself.
+"""Charts of the HTML report, drawn by matplotlib as inline SVG.
 
-They take colours and fonts from the page, so that they follow its light and dark mode. Names come from files of
-others; matplotlib and ElementTree both escape them, and none is read as mathematics.
+Colours and fonts come from the page, so the charts follow its light and dark mode. Names come from users' files: they
+are escaped by matplotlib and ElementTree, and not parsed as mathematics.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 440, 300  # of a chart, in pixels at its natural size
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 14, 44  # margins for ticks and labels
-MIN_TICK_GAP = 38  # between the middles of two labels below an axis
+MIN_TICK_GAP = 38  # pixels between the centres of two tick labels
 MAX_TICK_CHARACTERS = 10
-MAX_LEFT_END = 0.9  # of an axis of proportions: a narrower one makes little differences look large
-ZOOM = 0.2  # the corner of the ROC in which an AED works
+MAX_LEFT_END = 0.9  # of an axis of proportions: a shorter axis would exaggerate small differences
+ZOOM = 0.2  # size of the corner of the ROC curve where an AED works
 
 ROW_HEIGHT = 150  # of a row of patients
 MIN_DOT, MAX_DOT = 4.0, 13.0  # diameter of a patient's dot
-MAX_LABELS = 5  # patients who are named in a row
+MAX_LABELS = 5  # named patients in a row
 MAX_LABEL_CHARACTERS = 24
-LABEL_PX = 6.6  # room for one character
+LABEL_PX = 6.6  # width of one character
 
 INK, SOFT, RULE, PAGE, FIRST, SECOND = "#191c20", "#51585f", "#d4d8dc", "#ffffff", "#0a559f", "#9a4a00"
-# In the page each colour is the variable of report.css that stands for it.
-VARIABLES = {
+VARIABLES = {  # of report.css
     **{INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)"},
     **{PAGE: "var(--page)", FIRST: "var(--first)", SECOND: "var(--second)"},
 }
@@ -74,27 +73,29 @@ Draw = Callable[["Axes"], Mapping[str, str] | None]
 
 
 def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zoomed: bool = False) -> Markup:
-    """Draw the ROC curve with its band, and the advice as it was given.
+    """Draw the ROC curve with its band, and the algorithm's own advice as a point.
 
-    The rates are of the advice, proportions. Zoomed, only the corner in which an AED works is drawn.
+    `false_positive_rate` and `sensitivity` are those of the advice. `zoomed` draws only the corner where an AED works.
     """
 
     def draw(axes: Axes) -> None:
         if not zoomed:
             axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=":")
-        axes.fill_between(found.band_rate, found.band_lower, found.band_upper, color=FIRST, alpha=0.18, lw=0)
+        axes.fill_between(
+            found.band_false_positive_rate, found.band_lower, found.band_upper, color=FIRST, alpha=0.18, lw=0
+        )
         curve = [0, *found.false_positive_rate], [0, *found.sensitivity]
-        axes.plot(*curve, color=FIRST, label="by probability")
+        axes.plot(*curve, color=FIRST, label="all thresholds")
         axes.plot(false_positive_rate, sensitivity, "s", color=SECOND, clip_on=zoomed, label="as advised")
         _proportions(axes, "x", "nonshockable windows advised a shock (1 - Sp)", 0.0, ZOOM if zoomed else 1.0)
         _proportions(axes, "y", "shockable windows advised a shock (Se)", 1 - ZOOM if zoomed else 0.0)
         axes.legend(loc="lower right")
 
-    return _svg(f"ROC curve, the corner up to {100 * ZOOM:g} %" if zoomed else "ROC curve", draw)
+    return _svg(f"ROC curve up to {100 * ZOOM:g} %" if zoomed else "ROC curve", draw)
 
 
 def reliability_figure(bins: Reliability) -> Markup:
-    """Draw the proportion of windows that are shockable against the probability."""
+    """Draw the observed proportion of shockable windows against the probability."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=":")
@@ -106,25 +107,25 @@ def reliability_figure(bins: Reliability) -> Markup:
     return _svg("Reliability", draw)
 
 
-def rates_figure(
+def se_sp_figure(
     title: str,
     label: str,
     values: Sequence[float],
     names: Sequence[str],
     found: Sequence[Performance | StressPoint],
 ) -> Markup:
-    """Draw sensitivity and specificity over values of one thing, with bands down to their limits by patient.
+    """Draw sensitivity and specificity against a variable, with bands down to their limits by patient.
 
     Parameters
     ----------
     title : str
-        Read out in place of the picture; no other chart of the page may have it.
+        For screen readers; unique on the page.
     label : str
-        What the values are of.
+        Label of the x-axis.
     values, names : sequence of float, sequence of str
-        Finite and increasing, at least one; and what they are called.
+        Values of the variable, finite and increasing, at least one; and their tick labels.
     found : sequence of Performance or StressPoint
-        What was found at the values.
+        The results at these values.
     """
 
     def draw(axes: Axes) -> None:
@@ -150,10 +151,9 @@ def rates_figure(
 
 
 def patients_figure(predictions: Predictions) -> Markup:
-    """Draw a dot for each patient: its place is the proportion of right advice, its area the number of windows.
+    """Draw a dot for each patient, by the proportion of right advice; its area shows the number of windows.
 
-    Dots stand beside each other as far as there is room. Each tells its patient where a pointer rests on it, and the
-    worst are named.
+    Dots avoid each other if there is room. A tooltip names the patient of each dot; the worst patients are labelled.
     """
     rows = []
     for name, classes, right in (
@@ -169,8 +169,8 @@ def patients_figure(predictions: Predictions) -> Markup:
     height = TOP + ROW_HEIGHT * len(rows) + BOTTOM
 
     def draw(axes: Axes) -> dict[str, str]:
-        # In pixels, so that dots and names can keep clear of each other.
-        (left, right), told = (0, WIDTH - LEFT - RIGHT), {}
+        # The coordinates are pixels, so that dots and labels can avoid each other.
+        (left, right), tooltips = (0, WIDTH - LEFT - RIGHT), {}
         axes.set(xlim=(left, right), ylim=(height - BOTTOM, TOP), yticks=[])
         axes.set_xticks(np.linspace(left, right, 6), [f"{tick:g}" for tick in range(0, 101, 20)])
         axes.set_xlabel("windows with the right advice, %")
@@ -184,23 +184,23 @@ def patients_figure(predictions: Predictions) -> Markup:
                 x = right * (1 - wrong[i] / windows[i])
                 y = _free_y(x, diameter / 2, placed, top + ROW_HEIGHT / 2 + 8, ROW_HEIGHT / 2 - 20)
                 placed = np.vstack([placed, (x, y, diameter / 2)])
-                told[f"{name}-{i}"] = f"{patients[i]}: right in {windows[i] - wrong[i]} of {windows[i]} windows"
+                tooltips[f"{name}-{i}"] = f"{patients[i]}: right in {windows[i] - wrong[i]} of {windows[i]} windows"
                 (dot,) = axes.plot(x, y, "o", color=colour, alpha=0.85, markersize=diameter, clip_on=False)
                 dot.set_gid(f"{name}-{i}")
             at = dict(zip(np.argsort(-windows, kind="stable").tolist(), placed.tolist(), strict=True))
             worst = sorted((i for i in at if wrong[i]), key=lambda i: (-wrong[i], i))[:MAX_LABELS]
             names = [f"{_shortened(patients[i], MAX_LABEL_CHARACTERS)} {wrong[i]}/{windows[i]} wrong" for i in worst]
-            _name_dots(axes, names, [at[i] for i in worst], placed)
-        return told
+            _label_dots(axes, names, [at[i] for i in worst], placed)
+        return tooltips
 
     margins = (LEFT / 2, LEFT / 2 + RIGHT, TOP, BOTTOM)
     return _svg("Patients by their proportion of right advice", draw, height=height, margins=margins)
 
 
 def goal_figure(title: str, row: AhaRow, low: float) -> Markup:
-    """Draw one class against its goal: the observed proportion, its two limits, and what each has to reach.
+    """Draw the observed proportion of one class, its limits by window and by patient, and the two goals.
 
-    The axis goes from `low`, a proportion, to 100 %. The title is unique on the page, see `rates_figure`.
+    The axis extends from the proportion `low` to 100 %. The title is unique on the page.
     """
     width, height, margin = 150, 34, 6
 
@@ -229,22 +229,22 @@ def goal_figure(title: str, row: AhaRow, low: float) -> Markup:
 
 
 def _proportions(axes: Axes, side: str, label: str, low: float = 0.0, high: float = 1.0) -> None:
-    """Make an axis one of proportions, with ticks in per cent."""
+    """Set up an axis of proportions, with ticks in per cent."""
     ticks = np.linspace(low, high, 6)
     axes.set(**{f"{side}lim": (low, high), f"{side}label": f"{label}, %"})
     axes.set(**{f"{side}ticks": ticks, f"{side}ticklabels": [f"{100 * tick:.3g}" for tick in ticks]})
 
 
 def _free_y(x: float, radius: float, placed: np.ndarray, middle: float, reach: float) -> float:
-    """Find the height nearest to the middle where a dot covers no other, or else where it covers least."""
+    """Find the height nearest to the middle where a dot overlaps no other, or else where it overlaps least."""
     near = placed[abs(placed[:, 0] - x) < radius + placed[:, 2]]
     heights = middle + np.array([offset for step in range(int(reach) + 1) for offset in (step, -step)])
     gaps = np.hypot(near[:, 0] - x, near[:, 1] - heights[:, np.newaxis]) - radius - near[:, 2]
     return float(heights[np.argmax(np.minimum(gaps.min(axis=1, initial=0.0), 0.0))])
 
 
-def _name_dots(axes: Axes, names: Sequence[str], dots: Sequence[Sequence[float]], placed: np.ndarray) -> None:
-    """Write names beside their dots, as near as they cover nothing; one without room is not written."""
+def _label_dots(axes: Axes, names: Sequence[str], dots: Sequence[Sequence[float]], placed: np.ndarray) -> None:
+    """Write names near their dots where they cover nothing; a name without room is omitted."""
     taken = [(x - r, y - r, x + r, y + r) for x, y, r in placed]
     for name, (x, y, _) in zip(names, dots, strict=True):
         width, gap = LABEL_PX * len(name), MAX_DOT / 2 + 3
@@ -275,13 +275,13 @@ def _svg(
     height: float = HEIGHT,
     margins: tuple[float, float, float, float] = (LEFT, RIGHT, TOP, BOTTOM),
 ) -> Markup:
-    """Draw on axes in the page's style; what `draw` returns are tooltips by the ``gid`` of what they belong to."""
+    """Make an SVG element in the page's style; `draw` may return tooltips by the ``gid`` of drawn elements."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
     left, right, top, bottom = margins
     written = io.BytesIO()
-    # Titles differ, so that no two charts have an identifier in common, and equal charts are written equally.
+    # Unique titles give unique identifiers, and equal charts are written equally.
     with style.context(["default", {**STYLE, "svg.hashsalt": printable(title)}]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has other fonts
         figure = Figure(figsize=(width / 72, height / 72), dpi=72)
@@ -299,14 +299,14 @@ def _svg(
         "role": "img",
         "aria-label": printable(title),
     }
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree has escaped it
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # escaped by ElementTree
 
 
 def _fit_to_page(root: ElementTree.Element, tooltips: Mapping[str, str]) -> None:
-    """Take out what a file of its own needs, and let the page's style sheet give colours and fonts."""
+    """Remove what only a separate SVG file needs, and leave colours and fonts to the page's style sheet."""
     parents = [(parent, child) for parent in root.iter() for child in parent]
     for parent, child in parents:
-        # matplotlib's style sheet would hold for the whole page.
+        # matplotlib's style sheet would apply to the page.
         if child.tag.endswith(("metadata", "style")):
             parent.remove(child)
     used = set(re.findall(r"[\"(]#(\w+)", ElementTree.tostring(root, encoding="unicode")))
@@ -328,9 +328,9 @@ def _fit_to_page(root: ElementTree.Element, tooltips: Mapping[str, str]) -> None
         if element.tag != "text":
             element.text = None
         if identifier in tooltips:
-            told = ElementTree.Element("title")
-            told.text = printable(tooltips[identifier])
-            element.insert(0, told)
+            title = ElementTree.Element("title")
+            title.text = printable(tooltips[identifier])
+            element.insert(0, title)
 
 
 def _page_style(style: str) -> str:

@@ -1,4 +1,4 @@
-"""The first screen of the page: the verdicts, what is weakest, what was evaluated, and how far the evidence reaches."""
+"""Verdicts, weakest points, a description of what was evaluated, and the limits of the evidence."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from ecg_shock.report.tables import DISCLAIMER, SYNTHETIC_NOTE, aha_cells, level
 from ecg_shock.rhythms import SHOCKABLE
 
 MAX_WEAKNESSES = 3
-FEW_PATIENTS = 10  # below which a row is called out: its limit by patient rests on next to nothing
-CONCENTRATED = 0.25  # proportion of the errors of one group from which on a single patient is called out
+FEW_PATIENTS = 10  # a class with fewer patients is a weak point
+CONCENTRATED = 0.25  # a patient with this proportion of a group's errors, or more, is a weak point
 
 SYMBOLS = {MEETS: "✓", DOES_NOT_MEET: "✗", TOO_FEW_WINDOWS: "?", REPORT_ONLY: "○"}
 CLASSES = {MEETS: "good", DOES_NOT_MEET: "bad", TOO_FEW_WINDOWS: "few", REPORT_ONLY: "only"}
 
 
 def title(validation: Validation) -> str:
-    """Name the report."""
+    """Return the title of the report."""
     names = list(dict.fromkeys(model.name for model in validation.models if model.name))
     if len(names) == 1:
         return f"Validation of {names[0]}"
     return f"Validation of {len(validation.models)} models" if validation.models else "Validation of an algorithm"
 
 
-def evaluated(
+def describe_evaluated(
     validation: Validation, predictions: Predictions, performance: Performance, threshold: float | None
 ) -> dict[str, str]:
-    """Say what was evaluated, on what, and how."""
+    """Describe what was evaluated, and on which data."""
     models = ", ".join(f"{model.name} (fold {model.fold} of {model.split})" for model in validation.models)
-    found = {"Algorithm": models or "not one of ours; its predictions were given"}
+    described = {"Algorithm": models or "another algorithm, by its predictions"}
     if threshold is not None:
-        found["Threshold"] = f"shock advised from a probability of {threshold:g} on"
+        described["Threshold"] = f"shock advised at a probability of {threshold:g} or above"
     return {
-        **found,
+        **described,
         "Databases": ", ".join(np.unique(predictions.database).tolist()),
         "Headline": (
             f"{performance.windows} windows of {performance.duration_s:g} s, {patients_text(performance.patients)}"
@@ -65,8 +65,8 @@ def evaluated(
     }
 
 
-def verdict(performance: Performance) -> dict[str, Any]:
-    """Prepare the verdicts at one duration: a sentence, and each class with its picture."""
+def summarise_verdicts(performance: Performance) -> dict[str, Any]:
+    """Return the verdicts for one duration, as the template shows them: a summary, and each class with a chart."""
     low = _left_end(performance)
     found = [row.verdict for row in performance.aha]
     meet, fail, few = (found.count(verdict) for verdict in (MEETS, DOES_NOT_MEET, TOO_FEW_WINDOWS))
@@ -89,14 +89,14 @@ def verdict(performance: Performance) -> dict[str, Any]:
     ]
     summary = (
         f"Of {meet + fail + few} classes with a goal, {meet} {'meets' if meet == 1 else 'meet'} it, "
-        f"{fail} {'does' if fail == 1 else 'do'} not, and {few} {'has' if few == 1 else 'have'} too few windows for a "
-        "verdict."
+        f"{fail} {'does' if fail == 1 else 'do'} not meet it, and {few} {'has' if few == 1 else 'have'} too few "
+        "windows for a verdict."
     )
     return {"duration": duration, "summary": summary, "rows": rows, "left_end": f"{100 * low:.0f}"}
 
 
 def _left_end(performance: Performance) -> float:
-    """Return where the pictures of verdicts begin: below every proportion that there are enough windows for."""
+    """Return the left end of the charts' axis: below all proportions and limits of classes with a verdict."""
     found = [row.goal.limit for row in performance.aha]
     for row in performance.aha:
         if row.verdict in (MEETS, DOES_NOT_MEET):
@@ -104,8 +104,8 @@ def _left_end(performance: Performance) -> float:
     return min(MAX_LEFT_END, math.floor(10 * min(value for value in found if value is not None)) / 10)
 
 
-def weaknesses(performance: Performance, predictions: Predictions) -> list[str]:
-    """Say in words what is worst, the gravest first."""
+def find_weaknesses(performance: Performance, predictions: Predictions) -> list[str]:
+    """Return at most `MAX_WEAKNESSES` sentences on the weakest points, the most serious first."""
     failed = sorted((row for row in performance.aha if row.verdict == DOES_NOT_MEET), key=_shortfall, reverse=True)
     found = [_failure(row) for row in failed]
     few = [row for row in performance.aha if row.verdict == TOO_FEW_WINDOWS]
@@ -117,11 +117,11 @@ def weaknesses(performance: Performance, predictions: Predictions) -> list[str]:
         )
         found.append(f"Too few windows for a verdict. {counts}.")
     found += [
-        f"{class_name(row.aha_class)} meets its goal only if windows of one patient count as independent: by patients "
-        f"the lower limit is {rounded_down(_by_patients(row.rate))} %, and {100 * (row.goal.limit or 0):g} % is asked "
-        f"of the limit by window ({patients_text(row.rate.patients)})."
+        f"{class_name(row.aha_class)} meets its goal only if windows of one patient are taken as independent: the goal "
+        f"of the lower limit is {100 * (row.goal.limit or 0):g} %, but limits by patient or design effect go down to "
+        f"{rounded_down(_limit_by_patient(row.rate))} % ({patients_text(row.rate.patients)})."
         for row in performance.aha
-        if row.verdict == MEETS and (_by_patients(row.rate) or 0.0) < (row.goal.limit or 0.0)
+        if row.verdict == MEETS and (_limit_by_patient(row.rate) or 0.0) < (row.goal.limit or 0.0)
     ]
     concentrated = _concentrations(predictions)
     if len(found) >= MAX_WEAKNESSES and concentrated:
@@ -129,17 +129,17 @@ def weaknesses(performance: Performance, predictions: Predictions) -> list[str]:
     else:
         found += concentrated
     found += [
-        f"{class_name(row.aha_class)} rests on {patients_text(row.rate.patients)}."
+        f"{class_name(row.aha_class)} was tested on {patients_text(row.rate.patients)} only."
         for row in performance.aha
         if row.verdict == MEETS and row.rate.patients < FEW_PATIENTS
     ]
     return found[:MAX_WEAKNESSES]
 
 
-def better(
+def describe_better_algorithms(
     performance: Performance, baselines: Mapping[str, Validation], comparisons: Mapping[str, Comparison]
 ) -> list[str]:
-    """Say which other algorithms have the higher balanced accuracy."""
+    """Return a sentence on each other algorithm with a higher balanced accuracy."""
     mine = performance.balanced_accuracy.observed
     sentences = []
     for name, validation in baselines.items():
@@ -152,46 +152,45 @@ def better(
         for found in comparisons[name].differences if name in comparisons else ():
             if found.measure == "BAC" and found.lower_limit is not None and found.upper_limit is not None:
                 limits = f"{points(found.lower_limit)} to {points(found.upper_limit)}"
-                sentence += f" Limits by patient of this one less that one: {limits} points."
+                sentence += f" Limits by patient of the difference, this algorithm minus {name}: {limits} points."
         sentences.append(sentence)
     return sentences
 
 
-def evidence(validation: Validation, predictions: Predictions, performance: Performance) -> list[str]:
-    """Say how far the evidence reaches."""
+def describe_evidence(validation: Validation, predictions: Predictions, performance: Performance) -> list[str]:
+    """Return sentences on the limits of the evidence."""
     counts = "; ".join(f"{class_name(row.aha_class)} {row.rate.patients}" for row in performance.aha)
     databases = ", ".join(np.unique(predictions.database).tolist())
     return [
         *([f"Some windows are {SYNTHETIC_NOTE}"] if validation.synthetic else []),
-        f"Patients behind each class: {counts}. A class with a handful of patients says how the algorithm does on "
-        "these patients, and little of others.",
-        "Windows of one patient resemble each other. The limit by window, on which the AHA's verdict rests, takes them "
-        "as independent and is too high. The limit by patient does not, and is itself too high where few patients have "
-        "errors: there the limit by design effect is the one to trust.",
-        f"The recordings are of {databases}. Unless the device itself recorded them, recorders, electrodes, annotators "
-        "and the choice of patients are others than in the field.",
-        "Windows with annotated noise, invalid samples, or near a change of rhythm are excluded beforehand, and the "
-        "public databases hold no chest compressions and no transport."
+        f"Number of patients in each class: {counts}. Results on few patients say little about other patients.",
+        "Windows of one patient resemble each other. The limit by window, which the AHA verdict uses, treats them as "
+        "independent, and is too high. The limit by patient does not, but is too high if few patients have errors; "
+        "then trust the limit by design effect.",
+        f"The recordings are from {databases}. Unless the device itself recorded them, recorders, electrodes, "
+        "annotators and patients differ from those in use.",
+        "Windows with annotated noise, invalid samples, or near a change of rhythm were excluded, and the public "
+        "databases contain no chest compressions or transport."
         if validation.models
-        else "Which windows were excluded beforehand, and whether chest compressions are in them, is for those to say "
-        "who gave the predictions.",
-        "The figures hold for the algorithm at its threshold as it was evaluated. Another threshold, filter or lead is "
-        "another algorithm. That a threshold was chosen without the patients of this report cannot be seen from the "
-        "predictions alone.",
-        "Labels are those of the databases. A gallery of errors holds errors of annotators too.",
-        f"Limits of proportions are {level_of(validation)}, and each limit and band holds by itself; of many rows "
-        "some fail or pass by chance.",
-        "Goals as in Kerber et al., Circulation 95:1677-1682, 1997. " + DISCLAIMER,
+        else "The predictions do not show which windows were excluded, and whether they contain chest compressions; "
+        "ask those who made them.",
+        "The results hold for the evaluated algorithm with its threshold. With another threshold, filter or lead, "
+        "evaluate it again. The predictions do not show whether the threshold was chosen without the patients of this "
+        "report.",
+        "Labels are those of the databases. Some of the errors shown may be errors of the annotators.",
+        f"Limits of proportions are {level_of(validation)}. Each limit and band holds separately, so among many rows "
+        "some pass or fail by chance.",
+        "The goals are those of Kerber et al., Circulation 95:1677-1682, 1997. " + DISCLAIMER,
     ]
 
 
-def _by_patients(rate: Proportion) -> float | None:
-    """Return the lower of the limits that take windows of a patient together."""
+def _limit_by_patient(rate: Proportion) -> float | None:
+    """Return the lower of the limits by patient and by design effect."""
     return min((limit for limit in (rate.patient_limit, rate.cluster_limit) if limit is not None), default=None)
 
 
 def _shortfall(row: AhaRow) -> float:
-    """Return how far a class stays below the two lines of its goal, at the worse of them."""
+    """Return how far a class is below its goals, for the worse of observed proportion and limit."""
     goal, rate = row.goal, row.rate
     return max((goal.observed or 0.0) - (rate.observed or 0.0), (goal.limit or 0.0) - (rate.lower_limit or 0.0))
 
@@ -201,13 +200,13 @@ def _failure(row: AhaRow) -> str:
     return (
         f"{class_name(row.aha_class)} does not meet its goal: {rate.count} of {rate.windows} windows of "
         f"{patients_text(rate.patients)} are advised {'a' if row.aha_class in SHOCKABLE else 'no'} shock. "
-        f"Observed {rounded_down(rate.observed)} % where more than {100 * (goal.observed or 0):g} % is asked; "
-        f"lower limit {rounded_down(rate.lower_limit)} % where {100 * (goal.limit or 0):g} % has to be reached."
+        f"Observed {rounded_down(rate.observed)} % (goal: above {100 * (goal.observed or 0):g} %); "
+        f"lower limit {rounded_down(rate.lower_limit)} % (goal: at least {100 * (goal.limit or 0):g} %)."
     )
 
 
 def _concentrations(predictions: Predictions) -> list[str]:
-    """Name patients who carry much of the errors of one kind, the largest share first."""
+    """Return a sentence on each patient with a large proportion of one kind of errors, the largest first."""
     found = []
     for kind, wrong in wrong_advice(predictions).items():
         names, counts = np.unique(predictions.patient[wrong], return_counts=True)
@@ -218,8 +217,8 @@ def _concentrations(predictions: Predictions) -> list[str]:
         mine = wrong & (predictions.patient == names[worst])
         rhythms = ", ".join(str(name).replace("_", " ") for name in np.unique(predictions.rhythm[mine]))
         sentence = (
-            f"{counts[worst]} of the {total} {kind}s are of one patient, {names[worst]} ({rhythms}); "
-            f"all {total} are of {patients_text(len(names))}."
+            f"{counts[worst]} of the {total} {kind}s are from one patient, {names[worst]} ({rhythms}); "
+            f"all {total} are from {patients_text(len(names))}."
         )
         found.append((counts[worst] / total, sentence))
     return [sentence for _, sentence in sorted(found, key=lambda pair: -pair[0])]

@@ -1,6 +1,6 @@
-"""Tables of plain cells, and how their numbers and names are written: the same for every form of output.
+"""Tables of text cells, and the format of their numbers and names, for every kind of output.
 
-Proportions are printed in per cent and rounded against the algorithm, so that 2204 of 2205 is 99.9 and never 100.0.
+Proportions are printed in per cent and rounded against the algorithm: 2204 of 2205 is 99.9, not 100.0.
 """
 
 from __future__ import annotations
@@ -21,35 +21,33 @@ from ecg_shock.rhythms import AHA_LABELS
 _Row = TypeVar("_Row")
 
 NONE = "–"
-# A proportion is a ratio of counts: the tolerance only undoes the rounding of 1000 * 0.57 to 569.9999999999999.
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-9  # for rounding errors: 1000 * 0.57 is 569.9999999999999
 TEXT_COLUMNS = (
     *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict", "Record", "Alarm"),
     *("Model", "Folder", "SHA-256", "Commit", "Limit", "Fold"),
 )
-# Others are folded where the terminal is narrow, and none is ever cut.
-WHOLE_COLUMNS = ("Window", "Windows", "Measure", "Limit", "SHA-256")
+NO_WRAP_COLUMNS = ("Window", "Windows", "Measure", "Limit", "SHA-256")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Plain cells: what every form of output starts from. A cell may have two lines, to keep columns narrow."""
+    """A table of text cells, which every kind of output is made from. A cell may have several lines."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, title: str, rows: Iterable[_Row], columns: Mapping[str, Callable[[_Row], str]]) -> Table:
-        """Lay out one thing a row, by the header of each column and how its cell is written."""
+    def from_rows(cls, title: str, rows: Iterable[_Row], columns: Mapping[str, Callable[[_Row], str]]) -> Table:
+        """Make one table row of each item, with a function for each column's cell."""
         return cls(title, tuple(columns), tuple(tuple(write(row) for write in columns.values()) for row in rows))
 
     def is_left(self, column: int) -> bool:
-        """Say whether a column holds text, which begins at its left."""
+        """Whether a column is left-aligned."""
         return self.header[column] in TEXT_COLUMNS
 
     def to_markdown(self) -> str:
-        """Write the table as Markdown whose columns line up as text too."""
+        """Return the table as Markdown with aligned columns."""
         rows = [[markdown_text(cell) for cell in row] for row in (self.header, *self.rows)]
         columns = []
         for index, cells in enumerate(zip(*rows, strict=True)):
@@ -61,58 +59,57 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
     def to_rich(self) -> RichTable:
-        """Lay the table out for a rich console."""
-        # Text objects are printed as they are, where strings would be read as markup.
+        """Return the table for a rich console."""
+        # A Text object is not parsed as markup, as a string would be.
         table = RichTable(title=Text(self.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
         for index, name in enumerate(self.header):
             justify: Literal["left", "right"] = "left" if self.is_left(index) else "right"
-            table.add_column(Text(name), justify=justify, no_wrap=name in WHOLE_COLUMNS, overflow="fold")
+            table.add_column(Text(name), justify=justify, no_wrap=name in NO_WRAP_COLUMNS, overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
         return table
 
 
 def markdown_text(text: str) -> str:
-    """Write text so that Markdown takes none of it for its own."""
+    """Escape the characters that have a meaning in Markdown."""
     return re.sub(r"([\\`*_\[\]<|~&!])", r"\\\1", text.replace("\n", " "))
 
 
-def rounded_down(share: float | None) -> str:
-    """Write a proportion that should be high, in per cent."""
-    return NONE if share is None else f"{math.floor(1000 * share + _TOLERANCE) / 10:.1f}"
+def rounded_down(proportion: float | None) -> str:
+    """Format a proportion, for which high is good, in per cent."""
+    return NONE if proportion is None else f"{math.floor(1000 * proportion + _TOLERANCE) / 10:.1f}"
 
 
-def rounded_up(share: float | None) -> str:
-    """Write a proportion that should be low, in per cent."""
-    return NONE if share is None else f"{math.ceil(1000 * share - _TOLERANCE) / 10:.1f}"
+def rounded_up(proportion: float | None) -> str:
+    """Format a proportion, for which low is good, in per cent."""
+    return NONE if proportion is None else f"{math.ceil(1000 * proportion - _TOLERANCE) / 10:.1f}"
 
 
-def hundredths_up(rate: float | None) -> str:
-    """Write a rate that should be low, such as alarms an hour."""
-    return NONE if rate is None else f"{math.ceil(100 * rate - _TOLERANCE) / 100:.2f}"
+def hundredths_up(per_hour: float | None) -> str:
+    """Format a number of events per hour, for which low is good, to two decimals."""
+    return NONE if per_hour is None else f"{math.ceil(100 * per_hour - _TOLERANCE) / 100:.2f}"
 
 
 def one_decimal(number: float | None) -> str:
-    """Write a number to one decimal."""
+    """Format a number to one decimal."""
     return NONE if number is None else f"{number:.1f}"
 
 
 def printable(text: str) -> str:
-    """Show characters that would not be seen, or would move what stands beside them."""
-    # A control character in a name could move the cursor or turn the direction of the text.
+    """Replace control characters, which could move the cursor or change the text's direction, by their codes."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def class_name(aha_class: str) -> str:
-    """Write an AHA class without its examples."""
+    """Return the label of an AHA class without its examples."""
     return AHA_LABELS[aha_class].split(" (")[0]
 
 
 def patients_text(count: int) -> str:
-    """Write a number of patients."""
+    """Format a number of patients."""
     return f"{count} patient" if count == 1 else f"{count} patients"
 
 
 def points(difference: float) -> str:
-    """Write a difference of proportions in points of per cent, with its sign."""
+    """Format a difference of proportions in percentage points, with its sign."""
     return f"{100 * difference:+.1f}".replace("-0.0", "+0.0").replace("-", "−")

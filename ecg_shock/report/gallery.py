@@ -1,7 +1,7 @@
-"""The gallery of errors: every window with wrong advice as ECG on paper, worst first.
+"""The gallery of errors: the ECG of every window with wrong advice, worst first.
 
-A page holds hundreds of strips, which is why they keep a path of their own to SVG: whole numbers, one after the other,
-on one sheet of paper that all strips share. Every text and attribute goes through `tag`, which escapes it.
+A page holds hundreds of strips, so they are written as compact SVG, without matplotlib: in integers, on one sheet of
+ECG paper that all strips share. `tag` escapes every text and attribute.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 MISSED, FALSE = "missed shock", "false shock"
 
-UNITS_PER_MM = 10  # so that 0.01 mV is one unit, and 1/125 s two
+UNITS_PER_MM = 10  # one unit is 0.01 mV, or 1/250 s
 ROW_S = 7.0  # 175 mm, which fits between the margins of A4
-STRIP_FS = 125.0  # the network's own rate; a trace needs no more
+STRIP_FS = 125.0  # Hz, the network's sampling rate
 MIN_MV, MAX_MV = 1.0, 3.0  # half the height of a strip
-GRID = "paper"  # its name in the page
+GRID_ID = "paper"
 TRACE_MM = 12  # height of the probability below a strip
 
 
@@ -36,13 +36,13 @@ class Strip:
     Parameters
     ----------
     ecg : numpy.ndarray
-        Shape (n_samples,), float, mV, not filtered; NaN where the recorder had no valid sample.
+        Shape (n_samples,), float, mV, not filtered; NaN for an invalid sample.
     fs : float
         Sampling rate in Hz.
     start_s : float
-        Time of the first sample in seconds of the recording.
+        Time of the first sample, in seconds from the start of the recording.
     probability_at_s, probability : numpy.ndarray or None
-        Shape (n_times,): seconds of the recording, and the probability of *shockable* at them.
+        Shape (n_times,): times in seconds from the start of the recording, and the probability of *shockable* then.
     """
 
     ecg: np.ndarray
@@ -67,9 +67,9 @@ def wrong_advice(predictions: Predictions) -> dict[str, np.ndarray]:
 
 
 def worst_first(predictions: Predictions) -> list[int]:
-    """Order the windows with wrong advice by how far the probability is from right.
+    """Return the rows with wrong advice, the probability that is farthest from the truth first.
 
-    Without probabilities they go by patient, record and time.
+    Without probabilities they are sorted by patient, record and time.
     """
     wrong = wrong_advice(predictions)
     rows = np.flatnonzero(wrong[MISSED] | wrong[FALSE])
@@ -81,8 +81,8 @@ def worst_first(predictions: Predictions) -> list[int]:
     return rows[np.lexsort([key[rows] for key in keys])].tolist()
 
 
-def entry(predictions: Predictions, row: int, strip: Strip | None, threshold: float | None) -> dict[str, Any]:
-    """Prepare one window for the template, with the ECG around it."""
+def gallery_entry(predictions: Predictions, row: int, strip: Strip | None, threshold: float | None) -> dict[str, Any]:
+    """Return the values that the template shows for one window, with the ECG around it."""
     start_s, duration_s = float(predictions.start_s[row]), float(predictions.duration_s[row])
     names = {name: str(getattr(predictions, name)[row]) for name in ("database", "record", "lead", "patient", "rhythm")}
     return {
@@ -94,16 +94,20 @@ def entry(predictions: Predictions, row: int, strip: Strip | None, threshold: fl
         "when": clock(start_s),
         "window": f"{start_s:.2f} to {start_s + duration_s:.2f} s",
         "probability": f"{predictions.probability[row]:.4f}" if predictions.has_probability else "",
-        "rows": () if strip is None else paper(strip, (start_s, start_s + duration_s), threshold),
+        "rows": () if strip is None else draw_strip(strip, (start_s, start_s + duration_s), threshold),
     }
 
 
-def paper(strip: Strip, window: tuple[float, float], threshold: float | None = None) -> tuple[Markup, ...]:
-    """Draw ECG on paper, 25 mm/s and 10 mm/mV, in rows of at most 7 s.
+def draw_strip(strip: Strip, window: tuple[float, float], threshold: float | None = None) -> tuple[Markup, ...]:
+    """Draw ECG at 25 mm/s and 10 mm/mV, in rows of at most 7 s.
 
-    The ECG is centred on its median and cut 3 mV from there, and what is faster than 125 Hz is thinned out. The window
-    is start and end of what was evaluated, in seconds of the recording; the threshold is drawn with the probability.
-    Each row is an SVG with its size in mm.
+    The ECG is centred on its median, clipped at ±3 mV, and resampled to 125 Hz at most. `window` holds start and end of
+    the evaluated window in seconds from the start of the recording. `threshold` is drawn with the probability.
+
+    Returns
+    -------
+    tuple of markupsafe.Markup
+        An SVG element for each row.
     """
     ecg = np.asarray(strip.ecg, dtype=float)
     at_s, mv = _thinned(np.where(np.isfinite(ecg), ecg, np.nan), strip.fs)
@@ -113,7 +117,7 @@ def paper(strip: Strip, window: tuple[float, float], threshold: float | None = N
     step = LARGE_MM / PAPER_MM_PER_MV
     half_mv = min(max(math.ceil(reach / step) * step, MIN_MV), MAX_MV)
     y = np.round((half_mv - np.clip(mv, -half_mv, half_mv)) * PAPER_MM_PER_MV * UNITS_PER_MM)
-    cut = f"  cut at {half_mv:g} mV" if reach > half_mv else ""
+    clipped = f"  drawn up to ±{half_mv:g} mV" if reach > half_mv else ""
     paper_height = round(2 * half_mv * PAPER_MM_PER_MV) * UNITS_PER_MM
     height = paper_height + (0 if strip.probability is None else TRACE_MM * UNITS_PER_MM)
     rows = []
@@ -123,12 +127,12 @@ def paper(strip: Strip, window: tuple[float, float], threshold: float | None = N
         start_s, length_s = strip.start_s + first_s, min(ROW_S, len(ecg) / strip.fs - first_s)
         width = math.ceil(length_s * PAPER_MM_PER_S) * UNITS_PER_MM
         edges = [round((edge - start_s) * PAPER_MM_PER_S * UNITS_PER_MM) for edge in window]
-        parts = [tag("use", href=f"#{GRID}")]
+        parts = [tag("use", href=f"#{GRID_ID}")]
         if strip.probability is not None:
             parts.append(tag("rect", y=paper_height, width=width, height=height - paper_height, class_="below"))
         parts += [tag("path", d=f"M{edge} 0V{height}", class_="edge") for edge in edges if 0 <= edge <= width]
         parts.append(tag("path", d=_path(x, y[picked]), class_="trace"))
-        parts.append(tag("text", f"{clock(start_s)}{cut}", x=8, y=paper_height - 8, class_="time"))
+        parts.append(tag("text", f"{clock(start_s)}{clipped}", x=8, y=paper_height - 8, class_="time"))
         if strip.probability_at_s is not None and strip.probability is not None:
             times, values = strip.probability_at_s, strip.probability
             shown = (times >= start_s) & (times <= start_s + length_s) & np.isfinite(values)
@@ -157,25 +161,25 @@ def paper(strip: Strip, window: tuple[float, float], threshold: float | None = N
 
 
 def paper_grid() -> Markup:
-    """Draw the squares of ECG paper, 1 and 5 mm, once for all strips of a page, which cut out what they need."""
+    """Draw ECG paper with squares of 1 and 5 mm, which all strips of the page share."""
     width = round(ROW_S * PAPER_MM_PER_S) * UNITS_PER_MM
     height = round(2 * MAX_MV * PAPER_MM_PER_MV) * UNITS_PER_MM
 
     def lines(step_mm: int) -> str:
         step = step_mm * UNITS_PER_MM
-        upright = "".join(f"M{x} 0v{height}" for x in range(0, width + 1, step))
-        return upright + "".join(f"M0 {y}h{width}" for y in range(0, height + 1, step))
+        vertical = "".join(f"M{x} 0v{height}" for x in range(0, width + 1, step))
+        return vertical + "".join(f"M0 {y}h{width}" for y in range(0, height + 1, step))
 
     sheet = tag("rect", width=width, height=height, class_="sheet")
     squares = (tag("path", d=lines(mm), class_=name) for mm, name in ((SMALL_MM, "fine"), (LARGE_MM, "coarse")))
-    return tag("g", sheet, *squares, id=GRID)
+    return tag("g", sheet, *squares, id=GRID_ID)
 
 
 def tag(name: str, *children: str, **attributes: object) -> Markup:
-    """Build an element whose text and attributes are escaped.
+    """Make an element, and escape its text and attributes.
 
-    Elements among the children are taken as they are. An underscore in an attribute's name stands for a hyphen, and one
-    at the end for none.
+    Children that are elements are not escaped again. An underscore in an attribute's name becomes a hyphen; one at the
+    end is removed.
 
     Examples
     --------
@@ -191,7 +195,7 @@ def tag(name: str, *children: str, **attributes: object) -> Markup:
 
 
 def _thinned(ecg: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return times and values at no more than `STRIP_FS`; a mean over the new step keeps what is faster out."""
+    """Return times and values at `STRIP_FS` at most; a moving average over the new step prevents aliasing."""
     times = np.arange(len(ecg)) / fs
     if fs <= STRIP_FS or len(ecg) < 2:
         return times, ecg
@@ -204,7 +208,7 @@ def _thinned(ecg: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:
-    """Write points as whole steps from one to the next; a gap begins anew."""
+    """Write an SVG path in relative integer steps; NaN interrupts it."""
     pieces = []
     for run in np.ma.clump_unmasked(np.ma.masked_invalid(y)):
         xs, ys = x[run].astype(int), y[run].astype(int)

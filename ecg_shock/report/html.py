@@ -1,8 +1,7 @@
-"""A validation as one page for a design review: verdicts first, then what they rest on, then every error as ECG.
+"""Write the report as one HTML page: verdicts first, then the results behind them, then the ECG of every error.
 
-The page is a single HTML file that loads nothing, neither from the network nor from beside it, and forbids it by its
-Content-Security-Policy. Names come from files of others: all are escaped, and characters that could not be seen are
-shown.
+The page is a single file. It loads nothing else, which its Content-Security-Policy also forbids. Names come from users'
+files: they are escaped, and control characters are shown as codes.
 """
 
 from __future__ import annotations
@@ -27,9 +26,16 @@ from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.evaluation.whole_records import WholeRecords
 from ecg_shock.files import write_text
 from ecg_shock.report.figures import patients_figure
-from ecg_shock.report.first_screen import better, evaluated, evidence, title, verdict, weaknesses
+from ecg_shock.report.first_screen import (
+    describe_better_algorithms,
+    describe_evaluated,
+    describe_evidence,
+    find_weaknesses,
+    summarise_verdicts,
+    title,
+)
 from ecg_shock.report.formats import printable
-from ecg_shock.report.gallery import Strip, entry, paper_grid, worst_first
+from ecg_shock.report.gallery import Strip, gallery_entry, paper_grid, worst_first
 from ecg_shock.report.sections import (
     baseline_section,
     curves_section,
@@ -39,9 +45,11 @@ from ecg_shock.report.sections import (
     stress_section,
 )
 from ecg_shock.report.tables import (
+    BAC_NOTE,
     DISCLAIMER,
     NETWORK_NOTE,
     SYNTHETIC_NOTE,
+    VERDICT_NOTE,
     counts_table,
     effective_table,
     groups_table,
@@ -59,28 +67,28 @@ MAX_STRIPS = 500
 
 @dataclass(frozen=True, eq=False)
 class ReportContent:
-    """What the report is made of. A section whose field is empty is missing, and the report says that it was not done.
+    """The content of the report. If a field is empty, its section is missing and the report says so.
 
     Parameters
     ----------
     validation, predictions : Validation, Predictions
-        What `ecg_shock.evaluation.metrics.evaluate` says, and of what.
+        The results, and the predictions that they were computed from.
     baselines, baselines_note : mapping of str to Validation, str
-        Other algorithms by their names, on the same windows, and how they were made.
+        Results of other algorithms on the same windows, by name, and how these were fitted.
     comparisons : mapping of str to Comparison
-        By the same names: each other algorithm first and this one second, at the headline duration.
+        By the same names, at the headline duration: the other algorithm is the first, this one the second.
     stress, stress_note : sequence of StressPoint, str
-        In any order; which windows were disturbed, and how they were evaluated.
+        Results of the stress tests in any order, and which windows were disturbed.
     whole_records : WholeRecords, optional
-        What an alarm does on the whole records of the same patients.
+        Results of alarms on complete records of the same patients.
     strips : callable, optional
-        Takes a row of `predictions` and returns the raw ECG around it, or None where there is none.
+        Takes a row of `predictions`; returns the raw ECG around the window, or None.
     excluded : sequence of Excluded
-        What is in no window, of the headline duration.
+        Excluded segments, at the headline duration.
     provenance : mapping of str to str or to a mapping of str to str
         Data digests, versions, configuration, seeds, command.
     notes : sequence of str
-        Sentences on what was excluded, and why.
+        Sentences on what was not done, and why.
     """
 
     validation: Validation
@@ -98,23 +106,23 @@ class ReportContent:
 
 
 def shown_errors(validation: Validation, predictions: Predictions) -> list[int]:
-    """Find the windows whose ECG the report shows: wrong advice at the headline duration, at most `MAX_STRIPS`.
+    """Return the rows of `predictions` whose ECG the report shows.
 
-    They are rows of `predictions`, worst first as in `worst_first`.
+    They are those with wrong advice at the headline duration, in the order of `worst_first`, at most `MAX_STRIPS`.
     """
     at_headline = predictions.duration_s == headline(validation).duration_s
     return np.flatnonzero(at_headline)[worst_first(predictions.select(at_headline))[:MAX_STRIPS]].tolist()
 
 
 def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
-    """Write the report: one HTML file that needs no other.
+    """Write the report as a single HTML file.
 
     Parameters
     ----------
     path : path-like
-        The file, replaced only once everything is written. Equal contents make equal files.
+        The file, replaced only once everything is written. Equal content gives equal files.
     content : ReportContent
-        What to report.
+        The content.
     """
     write_text(Path(path), _render(content))
 
@@ -137,7 +145,7 @@ def _render(content: ReportContent) -> str:
 
 
 def _view(content: ReportContent) -> dict[str, Any]:
-    """Prepare everything that the template shows."""
+    """Return everything that the template shows."""
     validation = content.validation
     performance = headline(validation)
     at_headline = content.predictions.duration_s == performance.duration_s
@@ -145,21 +153,23 @@ def _view(content: ReportContent) -> dict[str, Any]:
     thresholds = {model.threshold for model in validation.models}
     threshold = thresholds.pop() if len(thresholds) == 1 else None
     errors = worst_first(predictions)
-    given = np.flatnonzero(at_headline)
+    row_numbers = np.flatnonzero(at_headline)
     alpha = validation.alpha
     return {
         "title": title(validation),
         "synthetic": SYNTHETIC_NOTE if validation.synthetic else "",
         "network_note": NETWORK_NOTE if validation.models else "",
         "disclaimer": DISCLAIMER,
+        "verdict_note": VERDICT_NOTE,
+        "bac_note": BAC_NOTE,
         "level": level_of(validation),
         "performance": performance,
-        "verdict": verdict(performance),
-        "other_verdicts": [verdict(other) for other in validation.performances if other is not performance],
-        "weaknesses": weaknesses(performance, predictions),
-        "better": better(performance, content.baselines, content.comparisons),
+        "verdict": summarise_verdicts(performance),
+        "other_verdicts": [summarise_verdicts(other) for other in validation.performances if other is not performance],
+        "weaknesses": find_weaknesses(performance, predictions),
+        "better": describe_better_algorithms(performance, content.baselines, content.comparisons),
         "window_notes": list(window_notes(validation.performances)),
-        "evaluated": evaluated(validation, content.predictions, performance, threshold),
+        "evaluated": describe_evaluated(validation, content.predictions, performance, threshold),
         "not_done": _not_done(content, no_curves(predictions)),
         "curves": curves_section(predictions, performance, validation),
         "durations": durations_figure(validation.performances) if len(validation.performances) > 1 else "",
@@ -178,7 +188,10 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "stress_note": content.stress_note,
         "whole": whole_section(content.whole_records),
         "has_gallery": content.strips is not None,
-        "gallery": [entry(predictions, row, content.strips(int(given[row])), threshold) for row in errors[:MAX_STRIPS]]
+        "gallery": [
+            gallery_entry(predictions, row, content.strips(int(row_numbers[row])), threshold)
+            for row in errors[:MAX_STRIPS]
+        ]
         if content.strips
         else [],
         "grid": paper_grid(),
@@ -191,23 +204,25 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "provenance": {
             name: value if isinstance(value, Mapping) else {"": value} for name, value in content.provenance.items()
         },
-        "evidence": evidence(validation, content.predictions, performance),
+        "evidence": describe_evidence(validation, content.predictions, performance),
     }
 
 
 def _not_done(content: ReportContent, curves_missing: str) -> list[str]:
-    said = {
+    done = {
         "No other algorithm was evaluated on the same windows.": bool(content.baselines),
-        "No stress test was done: nothing is known here of noise, artefacts and other recorders.": bool(content.stress),
-        "Whole records were not scanned: nothing is known here of false alarms an hour and of delays.": (
+        "No stress test was done, so the effect of noise, artefacts and other recorders is unknown.": bool(
+            content.stress
+        ),
+        "Whole records were not scanned, so false alarms per hour and delays are unknown.": (
             content.whole_records is not None
         ),
-        "The ECG of the errors is not shown: it was not given.": content.strips is not None,
-        "What of the recordings is in no window, and why, was not given.": bool(content.excluded),
-        "Where data, software and settings come from was not given.": bool(content.provenance),
+        "The ECG of the errors is not shown.": content.strips is not None,
+        "Excluded segments of the recordings are not listed.": bool(content.excluded),
+        "The origin of data, software and settings is not given.": bool(content.provenance),
     }
     return [
         *content.notes,
-        *([f"There is no ROC curve and no reliability: {curves_missing}."] if curves_missing else []),
-        *(sentence for sentence, done in said.items() if not done),
+        *([f"There are no ROC and reliability curves: {curves_missing}."] if curves_missing else []),
+        *(sentence for sentence, is_done in done.items() if not is_done),
     ]

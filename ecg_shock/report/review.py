@@ -1,4 +1,4 @@
-"""A design review of an algorithm: all that is evaluated of it, gathered and written into one folder."""
+"""Evaluate an algorithm in full, and write the reports into one folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecg_shock.evaluation.detectors import DETECTORS
 from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe
 from ecg_shock.evaluation.metrics import Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, standard_stresses, sub_sample
+from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, draw_clear_windows, standard_stresses
 from ecg_shock.evaluation.validation import describe_file
 from ecg_shock.evaluation.whole_records import RecordScans, WholeRecords
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
@@ -29,21 +29,22 @@ from ecg_shock.report.whole_records import QUALITY_NOTE
 PREDICTIONS_NAME = "predictions.csv"
 REPORT_NAMES = ("report.html", "report.md", "report.json")
 
-MAX_OF_A_GROUP = 5  # windows of one patient and AHA class under stress
-MAX_STRESSED = 300  # windows: each is predicted once for each of some fifty disturbances
-SEED = 0  # of what is drawn under stress
+# In the stress tests, windows are predicted once for each of about fifty disturbances.
+MAX_PER_GROUP = 5  # windows of one patient and AHA class
+MAX_STRESSED = 300  # windows
+STRESS_SEED = 0
 
 BASELINES_NOTE = (
-    "Thresholds and the support vector machine are learned from the training windows of each fold, as the model was; "
+    "Thresholds and the support vector machine were fitted on the training windows of each fold, as the model was; "
     "published thresholds are not used."
 )
 NO_RECORDINGS = (
-    "The predictions came without recordings: other algorithms, stress tests, whole records and the ECG of the errors, "
-    "which need them, are missing."
+    "Other algorithms, stress tests, whole records and the ECG of the errors need recordings, which do not come with "
+    "predictions."
 )
-QUICK = "Other algorithms, stress tests and whole records were excluded (--quick)."
+QUICK = "Other algorithms, stress tests and whole records were skipped (--quick)."
 
-# Told a stage and its number of steps, it returns what is called after each of them.
+# Takes a stage's name and its number of steps; returns a function to call after each step.
 OnStage = Callable[[str, int], Callable[[], Any]]
 
 
@@ -54,18 +55,18 @@ def _silent(stage: str, steps: int) -> Callable[[], Any]:
 def review_bundles(
     evaluation: EvaluationSet, out: Path, *, quick: bool = False, command: str = "", on_stage: OnStage = _silent
 ) -> ReportContent:
-    """Evaluate models on patients they were never shown, and write ``predictions.csv`` and the reports.
+    """Evaluate models on their test patients, and write ``predictions.csv`` and the reports.
 
     Parameters
     ----------
     evaluation, out : EvaluationSet, pathlib.Path
-        The models with their patients, and the folder to write into.
+        The models with their patients, and the folder to write to.
     quick : bool
-        Exclude other algorithms, stress tests and whole records.
+        Skip other algorithms, stress tests and whole records.
     command : str
-        What was typed, for the report.
+        The command line, for the report.
     on_stage : callable, optional
-        Takes a stage's name and its number of steps, and returns what is called after each step.
+        Takes a stage's name and its number of steps; returns a function that is called after each step.
     """
     step = on_stage("windows of all lengths", len(evaluation.bundles) * len(DURATIONS_S))
     predictions = evaluation.predictions(on_duration=step)
@@ -91,23 +92,23 @@ def review_bundles(
             others = evaluation.baselines(duration_s, on_fold=step)
         except FileNotFoundError:
             others = {}
-            notes.append("The recordings to fit other algorithms on were not there.")
-        mine = predictions.select(predictions.duration_s == duration_s)
+            notes.append("Other algorithms were not fitted, since the training recordings were not found.")
+        ours = predictions.select(predictions.duration_s == duration_s)
         for name, other in others.items():
             baselines[name] = evaluate(other)
-            (comparisons[name],) = compare(other, mine)
+            (comparisons[name],) = compare(other, ours)
             step()
         stress, stress_note = _stress_test(evaluation, duration_s)
         if not stress:
             notes.append(stress_note)
         elif not _has_noise(evaluation.folder):
-            notes.append(f"Recorded noise was excluded from the stress tests: {NOISE_DATABASE} is not there.")
+            notes.append(f"The stress tests have no recorded noise, since {NOISE_DATABASE} was not found.")
         scans = RecordScans(evaluation)
         records = list(scans.records)
 
-    # Each recording is read once, for all that needs it, and is gone before the next one is read.
+    # Each recording is read once for all of its uses, and freed before the next one is read.
     strips: dict[int, Strip] = {}
-    there = True
+    found_recordings = True
     points: tuple[StressPoint, ...] = ()
     whole: WholeRecords | None = None
     step = on_stage("recordings", len(records))
@@ -122,13 +123,13 @@ def review_bundles(
         if stress:
             points = stress.points()
             undisturbed = (rounded_down(rate.observed) for rate in (points[0].sensitivity, points[0].specificity))
-            stress_note += " Undisturbed: Se {} %, Sp {} %. ".format(*undisturbed) + QUALITY_NOTE
+            stress_note += " Without disturbance: Se {} %, Sp {} %. ".format(*undisturbed) + QUALITY_NOTE
         whole = scans.figures() if scans else None
-    except FileNotFoundError:  # windows come from the cache
-        there = False
-        notes.insert(0, "The recordings were not there, to show the ECG of the errors.")
-        notes += ["The recordings were not there to be disturbed."] if stress else []
-        notes += ["The recordings were not there to be scanned whole."] if scans else []
+    except FileNotFoundError:  # the windows came from the cache
+        found_recordings = False
+        notes.insert(0, "The recordings were not found, so the ECG of the errors is not shown.")
+        notes += ["The recordings were not found, so there is no stress test."] if stress else []
+        notes += ["The recordings were not found, so whole records were not scanned."] if scans else []
 
     content = ReportContent(
         validation,
@@ -139,7 +140,7 @@ def review_bundles(
         stress=points,
         stress_note=stress_note if points else "",
         whole_records=whole,
-        strips=strips.get if there else None,
+        strips=strips.get if found_recordings else None,
         excluded=evaluation.excluded(duration_s),
         provenance=_provenance(evaluation, out, validation, command, quick),
         notes=notes,
@@ -149,7 +150,7 @@ def review_bundles(
 
 
 def review_file(path: Path, out: Path, *, threshold: float | None = None, command: str = "") -> ReportContent:
-    """Evaluate any algorithm by a file of what it said of labelled windows, and write the reports.
+    """Evaluate any algorithm by a file of its predictions, and write the reports.
 
     Parameters
     ----------
@@ -181,25 +182,26 @@ def _write(out: Path, content: ReportContent) -> None:
 
 
 def _stress_test(evaluation: EvaluationSet, duration_s: float) -> tuple[StressTest | None, str]:
-    """Draw windows of the first fold for all stresses, and say which; or say why there is none."""
+    """Draw windows of the first fold for the stress test; return it and a note on the windows, or why there is none."""
     fold, first = next(iter(evaluation.by_fold.items()))
     windows = first.windows(duration_s)
-    for at_most in range(MAX_OF_A_GROUP, 0, -1):
-        chosen = sub_sample(windows, at_most, SEED)
-        if len(chosen) <= MAX_STRESSED:
+    for max_per_group in range(MAX_PER_GROUP, 0, -1):
+        drawn = draw_clear_windows(windows, max_per_group, STRESS_SEED)
+        if len(drawn) <= MAX_STRESSED:
             break
-    if not len(chosen):
-        return None, "There are no windows of clear classes to be disturbed."
+    if not len(drawn):
+        return None, "There is no stress test, since there are no shockable or nonshockable windows."
     stresses = standard_stresses(evaluation.folder)
     if not _has_noise(evaluation.folder):
         stresses = tuple(stress for stress in stresses if stress.stress not in RECORDED_NOISE.values())
-    of_fold = f" of fold {fold}, with its model alone" if len(evaluation.bundles) > 1 else ""
+    of_fold = f" of fold {fold}, with its model only," if len(evaluation.bundles) > 1 else ""
     note = (
-        f"{len(chosen)} of {len(windows)} windows of {duration_s:g} s{of_fold}: at most {at_most} of each patient and "
-        f"AHA class, drawn with seed {SEED}, none of fine VF and other VT. They are predicted as strips by themselves, "
-        "as ecg_shock.predict does, with the rule for unusable strips, so that proportions are not those above."
+        f"{len(drawn)} of {len(windows)} windows of {duration_s:g} s{of_fold} were drawn: at most {max_per_group} of "
+        f"each patient and AHA class, seed {STRESS_SEED}, without fine VF and other VT. Each is filtered and predicted "
+        "as a separate strip, as ecg_shock.predict does, with the rule for unusable strips, so the proportions differ "
+        "from those above."
     )
-    return StressTest(evaluation.advisors[fold], chosen, stresses, seed=SEED), note
+    return StressTest(evaluation.advisors[fold], drawn, stresses, seed=STRESS_SEED), note
 
 
 def _has_noise(folder: Path | None) -> bool:
@@ -222,7 +224,7 @@ def _provenance(
             "folds": ", ".join(str(config.fold) for config in configs),
             **_as_lines(configs[0].model_dump(mode="json", exclude={"fold", "window_s", "databases"})),
         },
-        "Seeds": {**_seeds(validation), **({} if quick else {"stress tests": str(SEED)})},
+        "Seeds": {**_seeds(validation), **({} if quick else {"stress tests": str(STRESS_SEED)})},
         "Software": _software(),
     }
     if not quick:
@@ -234,7 +236,7 @@ def _provenance(
 
 
 def _describe_data(name: str) -> tuple[str, str]:
-    """Name a database and say which version of it was meant."""
+    """Return the name of a database, and its version and digest."""
     if name == SYNTHETIC:
         return name, f"synthetic signals: {SYNTHETIC_PATIENTS} patients, seed {SYNTHETIC_SEED}"
     manifest = load_manifest(name)
@@ -244,7 +246,7 @@ def _describe_data(name: str) -> tuple[str, str]:
 
 
 def _software() -> dict[str, str]:
-    return {**versions(), "commit": commit() or "none: not run from a checkout"}
+    return {**versions(), "commit": commit() or "unknown, since the package was not run from a git checkout"}
 
 
 def _seeds(validation: Validation) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Sections of the page that no other output has: curves, other algorithms, stress, and what is in no window."""
+"""Sections that only the HTML report has: curves, other algorithms, stress tests, and excluded segments."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ecg_shock.evaluation.metrics import Performance, Validation
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import reliability, roc
 from ecg_shock.evaluation.stress import StressPoint
-from ecg_shock.report.figures import rates_figure, reliability_figure, roc_figure
+from ecg_shock.report.figures import reliability_figure, roc_figure, se_sp_figure
 from ecg_shock.report.first_screen import SYMBOLS
 from ecg_shock.report.formats import NONE, Table, class_name, points, rounded_down
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
-MIN_P = 1e-4  # smaller ones are not written out
+MIN_P = 1e-4  # smaller p-values are shown as "< 0.0001"
 
 
 def curves_section(predictions: Predictions, performance: Performance, validation: Validation) -> dict[str, Any]:
-    """Draw ROC and reliability of the windows of one duration, or give nothing where there are none."""
+    """Draw the ROC and reliability curves of one duration; empty if there are none (see `no_curves`)."""
     if no_curves(predictions):
         return {}
     alpha, resamples, seed = validation.alpha, validation.resamples, validation.seed
@@ -42,7 +42,7 @@ def curves_section(predictions: Predictions, performance: Performance, validatio
         "resamples": resamples,
         "level": f"{100 * (1 - alpha):g} % two-sided",
         "bins": Table(
-            f"Reliability by the probability, in {len(bins.windows)} bins",
+            f"Reliability in {len(bins.windows)} bins of the probability",
             ("Mean probability", "Patients", "Windows", "Shockable", "Lower limit", "Upper limit"),
             tuple(
                 (
@@ -59,25 +59,25 @@ def curves_section(predictions: Predictions, performance: Performance, validatio
 
 
 def no_curves(predictions: Predictions) -> str:
-    """Say why there is no ROC curve and no reliability, or nothing if there are."""
+    """Return the reason why there are no ROC and reliability curves; empty if there are."""
     if not predictions.has_probability:
-        return "the algorithm gave its decisions, and no probabilities"
+        return "the predictions have no probabilities"
     if not all(np.isin(predictions.aha_class, group).any() for group in (SHOCKABLE, NONSHOCKABLE)):
-        return "they take shockable and nonshockable windows"
+        return "they need shockable and nonshockable windows"
     return ""
 
 
 def durations_figure(performances: Sequence[Performance]) -> Markup:
-    """Draw Se and Sp by the length of the window."""
+    """Draw Se and Sp by window length."""
     durations = [performance.duration_s for performance in performances]
     names = [f"{duration_s:g}" for duration_s in durations]
-    return rates_figure("Se and Sp by the length of the window", "window, s", durations, names, performances)
+    return se_sp_figure("Se and Sp by window length", "window, s", durations, names, performances)
 
 
 def baseline_section(
     performance: Performance, baselines: Mapping[str, Validation], comparisons: Mapping[str, Comparison]
 ) -> dict[str, Any]:
-    """Set algorithms side by side at the headline duration, and name those that were evaluated on other windows."""
+    """Compare algorithms at the headline duration, and warn about those that were evaluated on other windows."""
     performances: dict[str, Performance | None] = {"this algorithm": performance}
     for name, validation in baselines.items():
         at = {other.duration_s: other for other in validation.performances}
@@ -88,12 +88,12 @@ def baseline_section(
             notes.append(f"{name} was not evaluated on windows of {performance.duration_s:g} s.")
             continue
         if [row.rate.windows for row in other.aha] != [row.rate.windows for row in performance.aha]:
-            notes.append(f"{name} was evaluated on other windows: its classes have other numbers of them.")
+            notes.append(f"{name} was evaluated on other windows: the numbers of windows by class differ.")
         limited = (other.sensitivity, other.specificity, other.balanced_accuracy)
         pooled.append((name, *(f"{rounded_down(of.observed)}\n({rounded_down(of.patient_limit)})" for of in limited)))
-        aimed = (row for row in other.aha if row.goal.observed is not None)
+        with_goal = (row for row in other.aha if row.goal.observed is not None)
         by_class.append(
-            (name, *(f"{rounded_down(row.rate.observed)}\n{SYMBOLS[row.verdict]} {row.verdict}" for row in aimed))
+            (name, *(f"{rounded_down(row.rate.observed)}\n{SYMBOLS[row.verdict]} {row.verdict}" for row in with_goal))
         )
     goals = [class_name(row.aha_class) for row in performance.aha if row.goal.observed is not None]
     header = ("Algorithm", "Se\n(by patient)", "Sp\n(by patient)", "BAC\n(by patient)")
@@ -103,17 +103,16 @@ def baseline_section(
         Table("Observed, and verdict by AHA class", ("Algorithm", *goals), tuple(by_class)),
     ]
     note = "".join(
-        f"Differences are in points of per cent, above 0 where this algorithm is better, with "
-        f"{100 * (1 - comparison.alpha):g} % two-sided limits from {comparison.resamples} resamples of the patients, "
-        "each with what both algorithms said. McNemar's p takes windows as independent, and is too small where a "
-        "patient has many."
+        f"Differences are in percentage points, positive if this algorithm is better, with "
+        f"{100 * (1 - comparison.alpha):g} % two-sided limits from {comparison.resamples} resamples of the patients. "
+        "McNemar's p treats windows as independent, and is too small if one patient has many."
         for comparison in list(comparisons.values())[:1]
     )
     return {"tables": tables, "warnings": notes, "note": note}
 
 
 def stress_section(stress: Sequence[StressPoint]) -> dict[str, Any]:
-    """Draw each stress of several degrees, and lay all of them out."""
+    """Draw each disturbance that has several levels, and make a table of all."""
     by_stress = {
         name: sorted((point for point in stress if point.stress == name), key=lambda point: point.value)
         for name in dict.fromkeys(point.stress for point in stress)
@@ -122,7 +121,7 @@ def stress_section(stress: Sequence[StressPoint]) -> dict[str, Any]:
     for name, found in by_stress.items():
         values, levels = [point.value for point in found], [point.level for point in found]
         if len(found) > 1:
-            figures.append((name, rates_figure(f"Se and Sp under {name}", name, values, levels, found)))
+            figures.append((name, se_sp_figure(f"Se and Sp under {name}", name, values, levels, found)))
         for point in found:
             cells = (
                 (f"{rate.count}/{rate.windows}", rounded_down(rate.observed), rounded_down(rate.patient_limit))
@@ -134,7 +133,7 @@ def stress_section(stress: Sequence[StressPoint]) -> dict[str, Any]:
 
 
 def excluded_table(excluded: Sequence[Excluded]) -> Table:
-    """Lay out how many seconds of each database are in no window, by reason, the largest first."""
+    """Make a table of the seconds of each database that are in no window, by reason, the largest first."""
     import pandas as pd
 
     found = pd.DataFrame([asdict(entry) for entry in excluded])
@@ -143,11 +142,11 @@ def excluded_table(excluded: Sequence[Excluded]) -> Table:
     seconds = seconds.assign(All=total).loc[total.sort_values(ascending=False, kind="stable").index]
     seconds.loc["all reasons"] = seconds.sum()
     rows = tuple((reason, *(f"{value:.0f}" for value in values)) for reason, *values in seconds.itertuples())
-    return Table("Seconds in no window", ("Reason", *seconds.columns), rows)
+    return Table("Excluded seconds", ("Reason", *seconds.columns), rows)
 
 
 def _differences(comparisons: Mapping[str, Comparison]) -> Table:
-    """Lay out by how much this algorithm is better than each other one."""
+    """Make a table of the differences between this algorithm and each other one."""
     rows = []
     for name, comparison in comparisons.items():
         found = {difference.measure: difference for difference in comparison.differences}
@@ -157,7 +156,7 @@ def _differences(comparisons: Mapping[str, Comparison]) -> Table:
         *("Algorithm", "Se, points\n(by patient)", "Se,\nMcNemar's p"),
         *("Sp, points\n(by patient)", "Sp,\nMcNemar's p", "BAC, points\n(by patient)"),
     )
-    return Table("This algorithm less the other, with limits", header, tuple(rows))
+    return Table("This algorithm minus the other, with limits", header, tuple(rows))
 
 
 def _difference(found: Difference | None) -> str:

@@ -1,4 +1,4 @@
-"""Raw ECG around windows, and the probability that goes with it, as the report's gallery shows them."""
+"""Cut the raw ECG around windows, with the model's probability over time, for the report's gallery."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ STEP_S = 0.5  # between two probabilities
 def strips_of(
     recording: Recording, predictions: Predictions, rows: Sequence[int], advisors: Mapping[int, Advisor]
 ) -> dict[int, Strip]:
-    """Cut the raw ECG around the windows of one recording, and let the models go along it.
+    """Cut the raw ECG around the windows of one recording, and predict it in steps.
 
     Parameters
     ----------
     recording : Recording
-        One that windows were cut from, or another.
+        Any recording.
     predictions, rows : Predictions, sequence of int
-        The windows.
+        The predictions, and the rows of the windows to show.
     advisors : mapping of int to Advisor
         The model of each fold.
 
     Returns
     -------
     dict of int to Strip
-        By row, of those that are of this recording. A strip begins `MARGIN_S` before the window and ends as much after
-        it, as far as the recording goes. Its probabilities are those of windows of the same length, `STEP_S` apart,
-        at their ends: what a device would say at that moment. The recording is filtered as a whole, as for the
-        windows that are validated, so that the probability at the window's end is the one that was evaluated.
+        By row, for the windows of this recording. A strip extends `MARGIN_S` to both sides of the window, within the
+        recording. Each probability belongs to the window of the same length that ends at its time; windows are
+        `STEP_S` apart. The recording is filtered before it is cut, as for the evaluation, so the probability at the
+        window's end is the evaluated one.
 
     Raises
     ------
@@ -50,7 +50,9 @@ def strips_of(
     for row in index[here].tolist():
         lead, fold = str(predictions.lead[row]), int(predictions.fold[row])
         if lead not in recording.leads:
-            raise ValueError(f"{recording.database}/{recording.name} has no lead {lead!r}: {recording.leads!r}")
+            raise ValueError(
+                f"{recording.database}/{recording.name} has no lead {lead!r}; its leads are {recording.leads!r}."
+            )
         column = recording.signal[:, recording.leads.index(lead)]
         if (lead, fold) not in filtered:
             filtered[lead, fold] = preprocess(column, recording.fs, advisors[fold].bundle.preprocessing)

@@ -1,4 +1,4 @@
-"""A validation as tables: for the terminal, as Markdown, and as JSON.
+"""Write a validation as tables, for the terminal and in Markdown, and as JSON.
 
 The tables are rounded; the JSON holds every digit.
 """
@@ -38,28 +38,36 @@ from ecg_shock.report.formats import (
 from ecg_shock.report.whole_records import event_notes, event_tables
 from ecg_shock.rhythms import AHA_LABELS
 
-HEADLINE_S = 5.0  # the duration whose databases and rhythms the terminal shows
+HEADLINE_S = 5.0  # the window length that is reported in full
 DISCLAIMER = "Not a claim of conformity with any standard."
 NETWORK_NOTE = (
-    "The network alone, on windows filtered as by a device that has been listening; the rule for unusable strips "
-    "plays no part."
+    "The network alone was evaluated, on windows of continuously filtered recordings; the rule for unusable strips was "
+    "not applied."
 )
-SYNTHETIC_NOTE = "synthetic: simulated signals, which say nothing of real ECG."
-RATE_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
+VERDICT_NOTE = (
+    'A class "meets" its goal if it has enough windows that do not overlap, the observed proportion is above its goal, '
+    "and the 90 % one-sided limit by window reaches its goal. Fine VF and other VT have no right advice: the "
+    "proportion advised a shock is only reported."
+)
+BAC_NOTE = (
+    "BAC: balanced accuracy, the mean of Se and Sp. PPV depends on the proportion of shockable windows in the test set."
+)
+SYNTHETIC_NOTE = "synthetic: simulated signals, which say nothing about real ECG."
+PROPORTION_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
 
 _LABEL_LIMITS = {"rate_bpm": "≥ {:g} bpm", "amplitude_mv": "> {:g} mV"}
-_SHOWN_DIGITS = 12  # of a digest or commit; the JSON holds them whole
+_SHOWN_DIGITS = 12  # of a digest or commit; the JSON holds all digits
 
 
 def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[str, Any]:
-    """Give a validation as dictionaries, lists, numbers, strings and None.
+    """Convert a validation to dictionaries, lists, numbers, strings and None.
 
     Parameters
     ----------
     validation : Validation
-        What `ecg_shock.evaluation.metrics.evaluate` returns.
+        The results on windows.
     whole : WholeRecords, optional
-        What an alarm does on the whole records of the same patients; None if they were not scanned.
+        The results of alarms on complete records of the same patients.
 
     Returns
     -------
@@ -87,18 +95,18 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
 
 
 def to_card(validation: Validation) -> dict[str, str]:
-    """Give the pooled figures as lines for a model's card.
+    """Summarise a validation for a model's card.
 
     Parameters
     ----------
     validation : Validation
-        What `evaluate` found.
+        The results on windows.
 
     Returns
     -------
     dict of str to str
-        By duration: Se, Sp and balanced accuracy in %, with windows, patients and lower limits by patients; and each
-        AHA verdict at the durations.
+        By duration: Se, Sp and balanced accuracy in %, with windows, patients and lower limits by patient; and the AHA
+        verdicts.
     """
     card = {"limits": level_of(validation)}
     for performance in validation.performances:
@@ -120,12 +128,12 @@ def to_card(validation: Validation) -> dict[str, str]:
 
 
 def to_json(validation: Validation, whole: WholeRecords | None = None) -> str:
-    """Give a validation as JSON, with the keys of `to_dict`."""
+    """Convert a validation to JSON, with the keys of `to_dict`."""
     return json.dumps(to_dict(validation, whole), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_markdown(validation: Validation, whole: WholeRecords | None = None) -> str:
-    """Give a validation as Markdown: all tables at every duration, with columns that line up as text too."""
+    """Convert a validation to Markdown: all tables for every duration, with aligned columns."""
     parts = ["\n".join(f"- {markdown_text(note)}" for note in _notes(validation, whole))]
     for table in _tables(validation, whole, validation.performances):
         parts += [f"### {markdown_text(table.title)}", table.to_markdown()]
@@ -133,10 +141,9 @@ def to_markdown(validation: Validation, whole: WholeRecords | None = None) -> st
 
 
 def to_rich(validation: Validation, whole: WholeRecords | None = None) -> Group:
-    """Give a validation for a rich console.
+    """Convert a validation for a rich console.
 
-    All durations are summed up and set against the AHA goals; databases and rhythms are shown at one duration,
-    `HEADLINE_S` or else the longest.
+    The AHA classes are shown for all durations; databases, rhythms and patients only for that of `headline`.
     """
     tables = _tables(validation, whole, [headline(validation)])
     notes = Text("\n".join(_notes(validation, whole)))
@@ -144,31 +151,29 @@ def to_rich(validation: Validation, whole: WholeRecords | None = None) -> Group:
 
 
 def headline(validation: Validation) -> Performance:
-    """Pick what is shown first and in full: windows of `HEADLINE_S`, or else the longest."""
+    """Return the results that are reported in full: those of `HEADLINE_S`, or else of the longest windows."""
     by_duration = {performance.duration_s: performance for performance in validation.performances}
     return by_duration.get(HEADLINE_S, validation.performances[-1])
 
 
 def level_of(validation: Validation) -> str:
-    """Say how sure the limits of a validation are."""
+    """Return the confidence level of a validation's limits."""
     return f"{100 * (1 - validation.alpha):g} % one-sided"
 
 
 def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
     notes = [
-        f"Limits: {level_of(validation)}, α = {validation.alpha:g}. By window: Clopper-Pearson, windows taken as "
-        "independent.",
-        f"By patient: patients resampled {validation.resamples} times, seed {validation.seed}; without an error, "
-        "Clopper-Pearson of the number of patients. It is too high where few patients have errors: trust the limit by "
-        "design effect then, Clopper-Pearson of as many independent windows as tell as much. Patient mean: each "
-        "patient counts once.",
-        "A verdict takes the observed proportion above its goal, the 90 % one-sided limit by window at its own, and "
-        "enough windows that do not overlap.",
-        "Fine VF and other VT have no right advice: the proportion advised shock is reported and not counted.",
-        "Design effect: how many times the variance is that of independent windows. Windows by design effect are as "
-        "many independent ones as would tell as much, at most those that there are.",
-        "BAC: balanced accuracy, the mean of Se and Sp. PPV depends on how many of the windows are shockable.",
-        "Proportions in %, rounded against the algorithm.",
+        f"Limits are {level_of(validation)}, α = {validation.alpha:g}. Limit by window: Clopper-Pearson, as if windows "
+        "were independent.",
+        f"Limit by patient: patients resampled {validation.resamples} times, seed {validation.seed}; without errors, "
+        "Clopper-Pearson for the number of patients. It is too high if few patients have errors; then trust the limit "
+        "by design effect, Clopper-Pearson for the effective number of windows. Patient mean: each patient counts "
+        "once.",
+        VERDICT_NOTE,
+        "Design effect: the variance, divided by that of independent windows. Effective windows: the number of "
+        "independent windows that would hold as much information.",
+        BAC_NOTE,
+        "Proportions are in %, rounded against the algorithm.",
         DISCLAIMER,
     ]
     return [
@@ -182,28 +187,28 @@ def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
 
 
 def window_notes(performances: Iterable[Performance]) -> Iterator[str]:
-    """Say what is amiss with the windows, and what could not be shown of them."""
+    """Yield warnings about overlapping windows and missing measurements."""
     unmeasured = set()
     for performance in performances:
         if performance.overlapping:
             yield (
                 f"{performance.overlapping} of {performance.windows} windows of {performance.duration_s:g} s begin "
-                "before the one before them has ended: limits by window are too high."
+                "before the previous window ends, so limits by window are too high."
             )
         there = {row.aha_class for row in performance.aha if row.rate.windows}
         shown = {label.measured for label in performance.by_label}
         unmeasured |= {"rate_bpm"} - shown if there & {"rapid_vt", "other_vt"} else set()
         unmeasured |= {"amplitude_mv"} - shown if there & {"coarse_vf", "fine_vf"} else set()
     for column, what in (
-        ("rate_bpm", "Rapid VT from other rates on"),
-        ("amplitude_mv", "Coarse VF above other limits"),
+        ("rate_bpm", "Rapid VT with other limits of the VT rate"),
+        ("amplitude_mv", "Coarse VF with other limits of the VF amplitude"),
     ):
         if column in unmeasured:
-            yield f"{what} is excluded: it takes the {column} of every such window."
+            yield f"{what} is not shown, since {column} is missing for some windows."
 
 
 def _model_notes(models: Iterable[Model]) -> Iterator[str]:
-    """Say which folds were evaluated, how they were chosen, and what the figures are of."""
+    """Yield notes on the evaluated folds, on their selection, and on what was evaluated."""
     models = list(models)
     for split in dict.fromkeys(model.split for model in models):
         folds = [str(model.fold) for model in models if model.split == split]
@@ -235,37 +240,37 @@ def _tables(validation: Validation, whole: WholeRecords | None, detailed: Sequen
 
 
 def models_table(models: Iterable[Model]) -> Table:
-    """List what was evaluated."""
+    """List the evaluated models."""
     columns: dict[str, Callable[[Model], str]] = {
         "Model": lambda model: printable(model.name),
         "Folder": lambda model: printable(model.folder),
         "SHA-256": lambda model: model.sha256[:_SHOWN_DIGITS],
-        # What follows the digits, such as a mark of changes, stays.
+        # A suffix after the digits, such as the mark of uncommitted changes, stays.
         "Commit": lambda model: printable(
             re.sub(rf"^([0-9a-f]{{{_SHOWN_DIGITS}}})[0-9a-f]+", r"\1", model.commit) or NONE
         ),
         "Parameters": lambda model: str(model.parameters),
         "Threshold": lambda model: f"{model.threshold:g}",
     }
-    return Table.of("Models", models, columns)
+    return Table.from_rows("Models", models, columns)
 
 
 def pooled_table(performances: Iterable[Performance]) -> Table:
-    """Lay out sensitivity, specificity and balanced accuracy at each duration."""
+    """Make a table of sensitivity, specificity and balanced accuracy by duration."""
     rows: list[tuple[str, ...]] = []
     for performance in performances:
         window = f"{performance.duration_s:g} s"
         for name, rate in (("Se", performance.sensitivity), ("Sp", performance.specificity)):
-            rows.append((window, name, *_rate_cells(rate), one_decimal(rate.design_effect)))
+            rows.append((window, name, *_proportion_cells(rate), one_decimal(rate.design_effect)))
         balanced = performance.balanced_accuracy
         observed, limit = rounded_down(balanced.observed), rounded_down(balanced.patient_limit)
         rows.append((window, "BAC", str(balanced.patients), NONE, observed, NONE, limit, NONE, NONE))
-    header = ("Window", "Measure", *RATE_HEADER, "Design\neffect")
+    header = ("Window", "Measure", *PROPORTION_HEADER, "Design\neffect")
     return Table("All shockable and nonshockable windows", header, tuple(rows))
 
 
 def counts_table(performances: Iterable[Performance]) -> Table:
-    """Lay out TP, FN, TN and FP at each duration, and the proportions that they make."""
+    """Make a table of TP, FN, TN and FP and of the proportions from them, by duration."""
     columns: dict[str, Callable[[Performance], str]] = {
         "Window": lambda at: f"{at.duration_s:g} s",
         "TP": lambda at: str(at.tp),
@@ -278,18 +283,18 @@ def counts_table(performances: Iterable[Performance]) -> Table:
         "False-\npositive\nrate": lambda at: f"{rounded_up(at.false_positive_rate)}\nof {at.tn + at.fp}",
         "Its upper\nlimit by\nwindow": lambda at: rounded_up(at.false_positive_rate_upper_limit),
     }
-    title = "Counts, and proportions of how many: shock advised to shockable windows is TP"
-    return Table.of(title, performances, columns)
+    title = "Counts and proportions (TP: a shockable window with a shock advised)"
+    return Table.from_rows(title, performances, columns)
 
 
 def _aha_table(performance: Performance) -> Table:
     title = f"AHA classes (and goals), windows of {performance.duration_s:g} s"
-    return Table(title, ("Class", *RATE_HEADER, "Verdict"), tuple(aha_cells(row) for row in performance.aha))
+    return Table(title, ("Class", *PROPORTION_HEADER, "Verdict"), tuple(aha_cells(row) for row in performance.aha))
 
 
 def aha_cells(row: AhaRow) -> tuple[str, ...]:
-    """Lay out a class with its goals: label, patients, windows, observed, three limits or means, and the verdict."""
-    patients, windows, observed, limit, *rest = _rate_cells(row.rate)
+    """Return a class's cells: label, patients, windows, observed, the limits, the patient mean, and the verdict."""
+    patients, windows, observed, limit, *rest = _proportion_cells(row.rate)
     windows += f"\n(n ≥ {row.goal.min_windows})"
     if row.goal.observed is not None and row.goal.limit is not None:
         observed += f"\n(> {100 * row.goal.observed:g})"
@@ -298,34 +303,34 @@ def aha_cells(row: AhaRow) -> tuple[str, ...]:
 
 
 def effective_table(performance: Performance) -> Table:
-    """Lay out how many independent windows each class is worth, and the limit by that number."""
+    """Make a table of each class's effective number of windows, and the limit by it."""
     columns: dict[str, Callable[[AhaRow], str]] = {
         "Class": _class_cell,
         "Patients": lambda row: str(row.rate.patients),
         "Windows": lambda row: str(row.rate.windows),
         "Design\neffect": lambda row: one_decimal(row.rate.design_effect),
-        "Windows by\ndesign effect": lambda row: (
+        "Effective\nwindows": lambda row: (
             NONE if row.rate.effective_windows is None else str(math.floor(row.rate.effective_windows))
         ),
         "Limit by\ndesign effect": lambda row: rounded_down(row.rate.cluster_limit),
     }
-    title = f"How many independent windows they are worth, windows of {performance.duration_s:g} s"
-    return Table.of(title, performance.aha, columns)
+    title = f"Effective numbers of windows, windows of {performance.duration_s:g} s"
+    return Table.from_rows(title, performance.aha, columns)
 
 
 def labels_table(performance: Performance) -> Table:
-    """Lay out rapid VT and coarse VF as they would be with other limits between the classes."""
+    """Make a table of rapid VT and coarse VF with other limits between the classes."""
     rows = tuple(
         (
             _class_cell(label.row),
             _LABEL_LIMITS[label.measured].format(label.limit),
-            *_rate_cells(label.row.rate)[:5],
+            *_proportion_cells(label.row.rate)[:5],
             label.row.verdict,
         )
         for label in performance.by_label
     )
     title = f"Rapid VT and coarse VF with other limits between the classes, windows of {performance.duration_s:g} s"
-    return Table(title, ("Class", "Limit", *RATE_HEADER[:5], "Verdict"), rows)
+    return Table(title, ("Class", "Limit", *PROPORTION_HEADER[:5], "Verdict"), rows)
 
 
 def _class_cell(row: AhaRow) -> str:
@@ -333,9 +338,9 @@ def _class_cell(row: AhaRow) -> str:
 
 
 def groups_table(
-    of: str, performance: Performance, groups: Iterable[GroupRow], which: str = "", alpha: float | None = None
+    by: str, performance: Performance, groups: Iterable[GroupRow], which: str = "", alpha: float | None = None
 ) -> Table:
-    """Lay out the windows of databases, rhythms or patients; with `alpha`, their limits by window too."""
+    """Make a table of the windows by database, rhythm or patient; with `alpha`, their limits by window too."""
     rows = []
     for group in groups:
         limit = NONE
@@ -343,7 +348,7 @@ def groups_table(
             limit = rounded_down(lower_limit(group.count, group.windows, alpha))
         rows.append(
             (
-                group.name.replace("_", " ") if of == "rhythm" else printable(group.name),
+                group.name.replace("_", " ") if by == "rhythm" else printable(group.name),
                 MEASURES[group.group],
                 str(group.patients),
                 f"{group.count}/{group.windows}",
@@ -351,10 +356,10 @@ def groups_table(
                 *(() if alpha is None else (limit,)),
             )
         )
-    header = (of.capitalize(), "Measure", *RATE_HEADER[: 3 if alpha is None else 4])
-    return Table(f"By {of}{which}, windows of {performance.duration_s:g} s", header, tuple(rows))
+    header = (by.capitalize(), "Measure", *PROPORTION_HEADER[: 3 if alpha is None else 4])
+    return Table(f"By {by}{which}, windows of {performance.duration_s:g} s", header, tuple(rows))
 
 
-def _rate_cells(rate: Proportion) -> tuple[str, ...]:
-    shares = (rate.observed, rate.lower_limit, rate.patient_limit, rate.macro_average)
-    return (str(rate.patients), f"{rate.count}/{rate.windows}", *(rounded_down(share) for share in shares))
+def _proportion_cells(rate: Proportion) -> tuple[str, ...]:
+    values = (rate.observed, rate.lower_limit, rate.patient_limit, rate.macro_average)
+    return (str(rate.patients), f"{rate.count}/{rate.windows}", *(rounded_down(value) for value in values))

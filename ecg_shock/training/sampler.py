@@ -75,11 +75,11 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
     name : {"uniform", "class", "ras", "obs"}
         - "uniform": 1/N.
         - "class": a group with probability proportional to its number of windows times the root-mean-square of its
-          scores, which is the optimum for windows drawn uniformly inside a group [2]_.
+          scores, which is the optimum for windows drawn uniformly inside a group (Gopal 2016).
         - "ras": two levels, first a group with probability proportional to its number of windows times its *mean*
           score, then a window of the group proportional to its score.
         - "obs": falls exponentially with the rank of the score, by a factor of 100 from the largest to the smallest
-          [4]_. Equal scores share a rank.
+          (Loshchilov 2016). Equal scores share a rank.
 
         All of them mixed with the uniform distribution.
     scores : numpy.ndarray
@@ -97,10 +97,10 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 
     Notes
     -----
-    Where this deviates from RAS [1]_, of which only the abstract says what its regularisation is:
+    Where this deviates from RAS (Rojas-Domínguez 2023), of which only the abstract says what its regularisation is:
 
     - the regularisation is the mixture with the uniform distribution;
-    - the group's factor is the mean norm. Gopal's root-mean-square [2]_ is right only when windows are drawn uniformly
+    - the group's factor is the mean norm. Gopal's root-mean-square is right only when windows are drawn uniformly
       inside a group; with the mean norm the two levels multiply to p ∝ score, which is the least-variance optimum.
       Groups then matter only for what a `Sampler` believes of windows that it has not visited for long.
 

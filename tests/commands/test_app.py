@@ -1,4 +1,4 @@
-"""`ecg-shock`: the commands are there, and errors are one line."""
+"""`ecg-shock` has all commands, and prints errors on one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecg_shock.commands.app import app
 
 
 def fetch_that_raises(error: BaseException, monkeypatch: pytest.MonkeyPatch, *options: str) -> Result:
-    """Run a command in whose middle an error comes up."""
+    """Run a command that raises an error."""
 
     def load_manifest(name: str) -> None:
         raise error
@@ -36,7 +36,7 @@ def test_every_command_file_is_registered() -> None:
 
 
 def test_help_is_light() -> None:
-    """Neither the help nor the import of the package loads what takes seconds."""
+    """The help loads no slow packages."""
     heavy = ("tensorflow", "keras", "scipy.signal", "matplotlib", "wfdb", "sklearn", "pandas")
     code = (
         "import sys, ecg_shock.commands.app as m\n"
@@ -50,7 +50,7 @@ def test_help_is_light() -> None:
 
 @pytest.mark.parametrize("kind", [ValueError, TypeError, OSError, FileNotFoundError])
 def test_error_is_one_line(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user can mend comes as one line, with square brackets as they are, and exit code 1."""
+    """An error that a user can fix is one line, with its square brackets, and exit code 1."""
     text = "no [bold]such[/bold] file [/x] " + "far away " * 30
     result = fetch_that_raises(kind(text), monkeypatch)
     assert result.exit_code == 1
@@ -65,7 +65,7 @@ def test_verbose_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defect_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that no user can mend is not dressed up as one."""
+    """A defect shows its traceback."""
     error = KeyError("rhythm")
     assert fetch_that_raises(error, monkeypatch).exception is error
 
@@ -90,7 +90,7 @@ def test_wrong_value_of_a_configuration_is_one_line() -> None:
 
 
 def test_unknown_command_suggests_the_near_one() -> None:
-    """A slip of the finger is answered by the command that was meant."""
+    """A mistyped command gets a suggestion."""
     result = CliRunner().invoke(app, ["predct"])
     assert result.exit_code == 2
     assert "Did you mean 'predict'?" in result.stderr

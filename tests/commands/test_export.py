@@ -87,9 +87,11 @@ def test_changed_decisions_are_listed(
     done = run("--to", "litert-int8", "--data", tmp_path)
     assert done.exit_code == 0, done.output
     assert asked == [(None, "litert-int8", Path("runs/export/litert-int8"), tmp_path)]
-    assert done.stdout.count("decided otherwise: ") == min(count, 10)
-    assert ("decided otherwise: cudb/cu02 at 9.5 s, rapid_vt, 0.510 became 0.490" in done.stdout) == (count > 2)
-    assert ("and 2 more, all of them in CARD.md" in done.stdout) == (count == 12)
+    assert done.stdout.count("decision changed: ") == min(count, 10)
+    assert ("decision changed: cudb/cu02 at 9.5 s, rapid_vt, probability 0.510 became 0.490" in done.stdout) == (
+        count > 2
+    )
+    assert ("and 2 more; all are in CARD.md" in done.stdout) == (count == 12)
     text = " ".join(done.stdout.split())
     assert "│ Se % │ 95.00 │ 95.30 │ +0.30 │" in text
     assert "│ Sp % │ 98.00 │ 97.85 │ -0.15 │" in text
@@ -105,7 +107,7 @@ def test_changed_decisions_are_listed(
     ],
 )
 def test_wrong_request_is_an_error(options: tuple[str, ...], code: int, message: str, tmp_path: Path) -> None:
-    """What cannot be done is one line that says what is allowed, and no folder is made."""
+    """Errors are one line that says what is allowed, and no folder is made."""
     done = run(*options, "--out", tmp_path / "out")
     assert done.exit_code == code
     assert message in done.stderr

@@ -1,4 +1,4 @@
-"""`ecg-shock fetch` says what it did, and its exit status says whether all is right."""
+"""`ecg-shock fetch` says what it did, and its exit status says whether all files are correct."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ecg_shock.commands.app import app
-from ecg_shock.commands.fetch import SHOWN_PROBLEMS
+from ecg_shock.commands.fetch import MAX_PROBLEMS_SHOWN
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -63,13 +63,13 @@ def test_fetch_prints_licence_and_citation(publisher: Path, tmp_path: Path) -> N
 
 
 def test_verify_prints_a_table_and_fetches_nothing(publisher: Path, tmp_path: Path) -> None:
-    """A right copy exits 0; a wrong one exits 1 with the problem, and stays as it is."""
+    """A correct copy exits 0; a wrong one exits 1 with the problem, and stays as it is."""
     fetched = run(tmp_path / "tiny.toml", "--data", tmp_path / "data")
     assert fetched.exit_code == 0
     right = run(tmp_path / "tiny.toml", "--data", tmp_path / "data", "--verify")
     assert right.exit_code == 0, right.output
     row = next(line for line in right.output.splitlines() if "tiny" in line and "78" in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")] == ["tiny", "12", "78", "right"]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["tiny", "12", "78", "correct"]
 
     changed = tmp_path / "data" / "tiny" / "r3.hea"
     changed.write_bytes(b"x")
@@ -84,8 +84,8 @@ def test_verify_of_an_empty_folder_stays_short(publisher: Path, tmp_path: Path) 
     """When everything is missing the first problems and the number of the others are shown."""
     result = run(tmp_path / "tiny.toml", "--data", tmp_path / "nowhere", "--verify")
     assert result.exit_code == 1
-    assert result.output.count("missing; expected") == SHOWN_PROBLEMS
-    assert f"and {12 - SHOWN_PROBLEMS} more" in result.output
+    assert result.output.count("missing; expected") == MAX_PROBLEMS_SHOWN
+    assert f"and {12 - MAX_PROBLEMS_SHOWN} more" in result.output
     assert not (tmp_path / "nowhere").exists()
 
 

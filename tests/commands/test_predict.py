@@ -86,7 +86,7 @@ def test_verdict_follows_the_threshold(
     result = run(path, "--model", folder)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == verdict
-    assert f"probability  {probability:.3f} of shockable; a shock from {threshold:g} on" in result.stdout
+    assert f"probability  {probability:.3f} of shockable; threshold {threshold:g}" in result.stdout
     assert "a [b].npy" in result.stdout.replace("\n", "")
 
 
@@ -114,7 +114,7 @@ def test_unusable_strip_says_why(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_request_is_an_error(options: tuple[str, ...], message: str, recording: tuple[Path, np.ndarray]) -> None:
-    """What cannot be done is one line that says what is allowed."""
+    """Errors are one line that says what is allowed."""
     result = run(recording[0], *options)
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")

@@ -19,7 +19,7 @@ from ecg_shock.data.synthetic import synthetic_recordings
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a made-up recording with every rhythm as a WFDB record of two leads."""
+    """Write a synthetic recording with every rhythm as a WFDB record of two leads."""
     signal = next(synthetic_recordings(1)).signal.astype(float)
     folder = tmp_path_factory.mktemp("record")
     wfdb.wrsamp(
@@ -71,7 +71,7 @@ def test_options_reach_the_scan(record: Path, tmp_path: Path) -> None:
     ],
 )
 def test_nothing_found_is_no_all_clear(tmp_path: Path, seconds_of_vf: int, says: str) -> None:
-    """VF that is too short for an alarm is not passed over in silence, nor are windows that nobody classified."""
+    """VF too short for an alarm, and unusable windows, are reported."""
     recording = next(synthetic_recordings(1))
     vf = next(episode for episode in recording.episodes if episode.code == "coarse_vf")
     signal = recording.strip(vf.start_s, seconds_of_vf).signal[:, 0] if seconds_of_vf else np.zeros(5000)
@@ -147,7 +147,7 @@ def test_results_of_another_recording_are_never_written_over(tmp_path: Path) -> 
 
 
 def test_out_that_is_a_file_is_refused_at_once(record: Path, tmp_path: Path) -> None:
-    """Before a day is scanned for nothing."""
+    """Errors come before the scan."""
     file = tmp_path / "file"
     file.write_text("mine")
     result = run(record, "--out", file)

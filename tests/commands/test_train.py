@@ -56,7 +56,7 @@ def test_extra_patients_train_and_check(own_manifest: Path, tmp_path: Path) -> N
     assert (known.version, known.train + known.check) == ("7", 11)
     assert "else/where" in bundle.card.patients.train
     assert bundle.card.data.extra == (str(own_manifest),)
-    with pytest.raises(ValueError, match=r"patients \['else/where', 'mine/r0', .*\] and 1 more are tested"):
+    with pytest.raises(ValueError, match=r"selected with the patients \['else/where', 'mine/r0', .*\] and 1 more"):
         EvaluationSet((bundle,), (str(own_manifest),)).windows(5.0)
 
 
@@ -98,7 +98,7 @@ def test_patience_of_zero_is_never(run_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("table", ["data", "training", "patients"])
 def test_bundle_that_does_not_say_what_it_has_seen(run_folder: Path, table: str) -> None:
-    """Without its card's data, training and patients a model is not judged and not repeated."""
+    """A model whose card lacks data, training or patients is not evaluated, and not repeated."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
     card = {key: value for key, value in bundle.raw_card.items() if key != table}
     with pytest.raises(ValueError, match=rf"has no \[card.{table}\]"):
@@ -123,14 +123,14 @@ def test_validate_pools_the_folds_own_test_patients(run_folder: Path, tmp_path: 
 
 
 def test_validate_refuses_patients_that_the_model_has_seen(run_folder: Path) -> None:
-    """Judging all synthetic windows would test the model on its own training patients."""
+    """Evaluating on all synthetic windows would test the model on its own training patients."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
-    with pytest.raises(ValueError, match=r"synthetic/p0.*has seen them"):
+    with pytest.raises(ValueError, match=r"selected with the patients .*synthetic/p0"):
         EvaluationSet((bundle,), ("synthetic",)).predictions([5.0])
 
 
 def test_prediction_is_the_keras_models(run_folder: Path) -> None:
-    """What is judged, on LiteRT, is what was trained, in Keras."""
+    """The LiteRT model that is evaluated predicts as the trained Keras model."""
     bundle = load_bundle(run_folder / "fold-0" / "bundle")
     found = EvaluationSet((bundle,)).predictions([5.0])
     test = load_subsets(DataConfig(databases=("synthetic",), split="synthetic-v1", fold=0)).test
@@ -140,7 +140,7 @@ def test_prediction_is_the_keras_models(run_folder: Path) -> None:
 
 
 def test_bundles_that_cannot_be_pooled_are_refused(run_folder: Path, tmp_path: Path) -> None:
-    """Two models of one fold would count its patients twice."""
+    """Two models of one fold are refused, which would count its patients twice."""
     for name in ("fold-0", "fold-7"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "bundle").symlink_to(run_folder / "fold-0" / "bundle", target_is_directory=True)
@@ -156,7 +156,7 @@ def test_bundles_that_cannot_be_pooled_are_refused(run_folder: Path, tmp_path: P
     [
         (["--fold", "9"], "has the folds 0 to 4"),
         (["--fold", "one"], "fold"),
-        (["--filters", "20,x"], "'20,x' is no list of integers"),
+        (["--filters", "20,x"], "'20,x' is not a list of integers"),
         (["--filters", "4,4,4"], "differ in length"),
         (["--sampler", "magic"], "magic"),
         (["--like", "nowhere"], "is no bundle"),
@@ -165,7 +165,7 @@ def test_bundles_that_cannot_be_pooled_are_refused(run_folder: Path, tmp_path: P
 def test_wrong_options_are_one_line(
     options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is wrong is said, and nothing is trained."""
+    """The error names what is wrong, and nothing is trained."""
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "cache"))
     done = CliRunner().invoke(app, ["train", *RUN, *options, "--out", str(tmp_path / "run")])
     assert done.exit_code == 1

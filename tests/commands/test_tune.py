@@ -1,4 +1,4 @@
-"""The command: quick help, and errors that a tired person can act on."""
+"""`ecg-shock tune`: quick help, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def subset_of():
-    """Make windows of coarse VF: so many of each patient, whose database stands before the slash."""
+    """Make windows of coarse VF, by patient."""
 
     def _subset_of(counts: dict[str, int]) -> WindowSet:
         patient = np.repeat(list(counts), list(counts.values()))
@@ -75,7 +75,7 @@ def test_unknown_study_lists_the_embedded_ones(tmp_path: Path):
 
 
 def test_errors_of_a_study_are_printed_whole(tmp_path: Path):
-    """What stands in brackets, as TOML tables do, is not taken for markup."""
+    """Text in brackets, such as TOML tables, is not taken for markup."""
     done = CliRunner().invoke(app, ["tune", "quickstart", "--trials", "100000000"])
     assert done.exit_code == 1
     assert "widen [space]" in done.stderr
@@ -110,7 +110,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("ecg_shock.training.fold.load_subsets", load_subsets)
     done = CliRunner().invoke(app, ["tune"])
-    assert (done.exit_code, done.stderr) == (130, "stopped; the same command goes on from here\n")
+    assert (done.exit_code, done.stderr) == (130, "stopped; run the same command to continue\n")
 
 
 def test_synthetic_windows_are_not_counted_as_patients(
@@ -123,17 +123,17 @@ def test_synthetic_windows_are_not_counted_as_patients(
         subset_of({"vfdb/1": 3, "vfdb/2": 1, "synthetic/7": 5}), subset_of({"vfdb/[b]": 1}), subset_of({"vfdb/4": 1})
     )
     tune._show_plan(real, subsets, Path("runs") / "[red]")
-    told = capsys.readouterr().out
-    assert told.count("4 (2) + 5 synthetic") == 2  # of the one class, and of all
-    assert "train: vfdb/1, vfdb/2, 1 synthetic\n" in told
-    assert "validation: vfdb/[b]\n" in told
-    assert "run folder: runs/[red]\n" in told
+    printed = capsys.readouterr().out
+    assert printed.count("4 (2) + 5 synthetic") == 2  # of the one class, and of all
+    assert "train: vfdb/1, vfdb/2, 1 synthetic\n" in printed
+    assert "validation: vfdb/[b]\n" in printed
+    assert "run folder: runs/[red]\n" in printed
 
     subsets = Subsets(subset_of({"synthetic/7": 5}), subset_of({"synthetic/8": 1}), subset_of({"synthetic/9": 1}))
     tune._show_plan(read_study("quickstart"), subsets, Path("runs"))
-    told = capsys.readouterr().out
-    assert told.count("5 (1)") == 2
-    assert "train: synthetic/7\n" in told
+    printed = capsys.readouterr().out
+    assert printed.count("5 (1)") == 2
+    assert "train: synthetic/7\n" in printed
 
 
 def test_table_shows_the_best(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

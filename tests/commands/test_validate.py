@@ -77,21 +77,24 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
     title, first, second = done.stderr.splitlines()
     assert title == f"error: {path}, 2 lines are not allowed:"
     assert first.startswith("  line 4: aha_class is '[red]vt[/red]'; allowed: coarse_vf, rapid_vt")
-    assert second == "  line 9: there are 8 values; the header names 7"
+    assert second == "  line 9: there are 8 values; the header names 7 columns"
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["MODEL", "--predictions", "FILE"], "remove MODEL, --databases, --record, --quick and --data"),
-        (["--predictions", "FILE", "--databases", "vfdb"], "remove MODEL"),
-        (["--predictions", "FILE", "--record"], "remove MODEL"),
-        (["--predictions", "FILE", "--quick"], "remove MODEL"),
-        (["--predictions", "FILE", "--data", "there"], "remove MODEL"),
-        (["--predictions", "FOLDER"], "is a folder; --predictions takes a CSV file"),
+        (
+            ["MODEL", "--predictions", "FILE"],
+            "MODEL, --databases, --record, --quick and --data cannot be given with --predictions; remove them",
+        ),
+        (["--predictions", "FILE", "--databases", "vfdb"], "cannot be given with --predictions; remove them"),
+        (["--predictions", "FILE", "--record"], "cannot be given with --predictions; remove them"),
+        (["--predictions", "FILE", "--quick"], "cannot be given with --predictions; remove them"),
+        (["--predictions", "FILE", "--data", "there"], "cannot be given with --predictions; remove them"),
+        (["--predictions", "FOLDER"], "is a folder, but --predictions takes a CSV file"),
         (["--threshold", "0.5"], "--threshold is for --predictions"),
-        (["--predictions", "FILE", "--threshold", "0.5"], "says itself where a shock is advised"),
+        (["--predictions", "FILE", "--threshold", "0.5"], "has a column shock, which decides"),
         (["--predictions", "FILE", "--threshold", "50"], "threshold is 50.0; allowed is a probability"),
         (["--predictions", "NOWHERE"], "No such file"),
     ],

@@ -1,4 +1,4 @@
-"""`ecg-shock windows` counts every second once, and draws what it names."""
+"""`ecg-shock windows` counts every second once, and plots windows."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_balance_is_the_length_in_the_headers(recordings_dir: Path) -> None:
     ("options", "message"),
     [
         (["synthetic", "--sheet", "sheet.gif"], "ends in .png, .pdf, .svg"),
-        (["synthetic", "--sheet", "nowhere/sheet.png"], "nowhere, the folder of --sheet, is not there"),
+        (["synthetic", "--sheet", "nowhere/sheet.png"], "--sheet: the folder nowhere does not exist"),
         (["synthetic", "--seed", "-1"], "--seed"),
         (["nstdb"], "nstdb has no labels"),
     ],
@@ -84,7 +84,7 @@ def test_balance_is_the_length_in_the_headers(recordings_dir: Path) -> None:
 def test_what_cannot_be_done_is_refused_before_reading(
     options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong option costs no minutes: nothing is prepared."""
+    """Wrong options are refused before recordings are read."""
     monkeypatch.chdir(tmp_path)
     done = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["windows", *options])
     assert done.exit_code != 0

@@ -21,7 +21,7 @@ from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, SHOCKABLE
 
 
 def accuracy(shock: np.ndarray, shockable: np.ndarray) -> float:
-    """Give balanced accuracy."""
+    """Return the balanced accuracy."""
     return (shock[shockable].mean() + 1 - shock[~shockable].mean()) / 2
 
 
@@ -35,7 +35,7 @@ values = st.one_of(st.integers(-3, 3).map(float), st.just(float("nan")), st.floa
 @settings(max_examples=200)
 @given(cases=st.lists(st.tuples(values, st.booleans()), min_size=2, max_size=12))
 def test_no_threshold_is_better(cases: list[tuple[float, bool]]) -> None:
-    """Of all thresholds on either side none has a larger balanced accuracy, and order plays no part."""
+    """No threshold on either side has a higher balanced accuracy, and the order of the windows does not matter."""
     feature, shockable = np.array([v for v, _ in cases]), np.array([s for _, s in cases])
     if shockable.all() or not shockable.any():
         with pytest.raises(ValueError, match="a threshold needs both"):
@@ -53,7 +53,7 @@ def test_no_threshold_is_better(cases: list[tuple[float, bool]]) -> None:
 
 
 def test_ties_between_thresholds() -> None:
-    """Above goes before below, and the lower value before the higher."""
+    """Of equally good thresholds, a shock above and then the lower value is preferred."""
     shockable = np.array([True, False, True, False])
     assert fit_threshold(np.array([2.0, 1.0, 4.0, 3.0]), shockable) == Threshold(1.5, True)
     assert fit_threshold(np.array([1.0, 2.0, 3.0, 4.0]), shockable) == Threshold(1.5, False)
@@ -72,7 +72,7 @@ def test_ties_between_thresholds() -> None:
     ],
 )
 def test_what_no_threshold_can_be_fitted_to(feature: list, shockable: list, error: type[Exception], match: str) -> None:
-    """The error says what is missing or wrong."""
+    """The error names what is missing or wrong."""
     with pytest.raises(error, match=match):
         fit_threshold(np.array(feature), np.array(shockable))
 
@@ -83,10 +83,10 @@ RHYTHM_OF = {
 }
 
 
-def made_up(
+def synthetic(
     patients: str, classes: tuple[str, ...], rng: np.random.Generator, window_s: float = 4.0, noise: float = 0.05
 ) -> WindowSet:
-    """Give windows of a noisy 4-Hz wave for shockable and intermediate classes, and of noisy beats for the others."""
+    """Make windows with a noisy 4-Hz wave for shockable and intermediate classes, and noisy beats for the others."""
     samples = round(window_s * FS)
     n = len(patients) * len(classes)
     aha_class = np.array(classes * len(patients))
@@ -111,8 +111,8 @@ CLEAR = ("coarse_vf", "normal_sinus", "rapid_vt", "other_nonshockable")
 
 
 def test_baselines_judge_every_test_window(rng: np.random.Generator) -> None:
-    """Each detector and the machine give one row a window, in order, as the windows are labelled; waves are shocked."""
-    train, test = made_up("abcdef", CLEAR, rng), made_up("xyz", AHA_CLASSES, rng)
+    """Each detector and the SVM give one row per window, in order and with its label; waves are advised a shock."""
+    train, test = synthetic("abcdef", CLEAR, rng), synthetic("xyz", AHA_CLASSES, rng)
     results = baseline_predictions(train, test, fold=3)
     assert list(results) == [*(detector.name for detector in DETECTORS), SVM_NAME]
     wave = np.isin(test.aha_class, SHOCKABLE + INTERMEDIATE)
@@ -130,9 +130,9 @@ def test_baselines_judge_every_test_window(rng: np.random.Generator) -> None:
 
 def test_baselines_are_fitted_on_clear_training_windows_alone(rng: np.random.Generator) -> None:
     """Neither intermediate training windows nor the labels of the test windows change anything."""
-    train, test = made_up("abcdef", CLEAR, rng), made_up("xyz", CLEAR, rng)
+    train, test = synthetic("abcdef", CLEAR, rng), synthetic("xyz", CLEAR, rng)
     expected = baseline_predictions(train, test, 0)
-    intermediate = made_up("gh", INTERMEDIATE, rng)
+    intermediate = synthetic("gh", INTERMEDIATE, rng)
     sinus = np.full(len(test), "normal_sinus")
     relabelled = replace(test, aha_class=sinus, rhythm=sinus)
     for other_train, other_test in ((concatenate([train, intermediate]), test), (train, relabelled)):
@@ -142,17 +142,17 @@ def test_baselines_are_fitted_on_clear_training_windows_alone(rng: np.random.Gen
 
 
 def test_machine_is_a_balanced_support_vector_machine(rng: np.random.Generator) -> None:
-    """Scaled by hand, and with classes weighted by how rare they are, the boundary between few and many is the same."""
-    train = made_up("abcdefghij", ("coarse_vf", *["normal_sinus"] * 9), rng, noise=1.5)
-    test = made_up("klmnopqrstuvwxyz", CLEAR, rng, noise=1.5)
-    fitted, judged = (
+    """A support vector machine with manual scaling and class weights has the same boundary for unequal classes."""
+    train = synthetic("abcdefghij", ("coarse_vf", *["normal_sinus"] * 9), rng, noise=1.5)
+    test = synthetic("klmnopqrstuvwxyz", CLEAR, rng, noise=1.5)
+    fitted, test_features = (
         np.stack([detectors.leakage(subset.ecg), detectors.count2(subset.ecg)], axis=1) for subset in (train, test)
     )
     mean, sd = fitted.mean(axis=0), fitted.std(axis=0)
     shockable = train.aha_class == "coarse_vf"
     weight = {True: 1 / shockable.mean() / 2, False: 1 / (1 - shockable.mean()) / 2}
     machine = SVC(C=1.0, kernel="rbf", gamma=0.5, class_weight=weight).fit((fitted - mean) / sd, shockable)
-    distance = machine.decision_function((judged - mean) / sd)
+    distance = machine.decision_function((test_features - mean) / sd)
     predictions = baseline_predictions(train, test, 0)[SVM_NAME]
     np.testing.assert_allclose(predictions.probability, 1 / (1 + np.exp(-distance)), rtol=1e-6)
     np.testing.assert_array_equal(predictions.shock, distance > 0)
@@ -162,33 +162,33 @@ def test_machine_is_a_balanced_support_vector_machine(rng: np.random.Generator) 
 def test_share_of_training_windows_by_hand() -> None:
     """The probability of a detector counts the training windows that look less shockable, on either side."""
     training, feature = np.array([3.0, 1.0, 2.0, 2.0]), np.array([0.0, 2.0, 2.5, 9.0])
-    above = baselines._share_less_shockable(feature, training, shock_above=True)
-    below = baselines._share_less_shockable(feature, training, shock_above=False)
+    above = baselines._proportion_less_shockable(feature, training, shock_above=True)
+    below = baselines._proportion_less_shockable(feature, training, shock_above=False)
     np.testing.assert_array_equal(above, [0, 0.25, 0.75, 1])
     np.testing.assert_array_equal(below, [1, 0.25, 0.25, 0])
 
 
 def test_baselines_refuse_what_would_be_dishonest(rng: np.random.Generator) -> None:
-    """Patients on both sides, other lengths, one class alone, nothing to judge and missing samples are errors."""
-    train, test = made_up("abc", CLEAR, rng), made_up("xyz", CLEAR, rng)
+    """Shared patients, other lengths, a single class, no windows and missing samples are errors."""
+    train, test = synthetic("abc", CLEAR, rng), synthetic("xyz", CLEAR, rng)
     with pytest.raises(ValueError, match=r"patients \['patient/c'\] are in train and in test"):
-        baseline_predictions(train, made_up("cd", CLEAR, rng), 0)
+        baseline_predictions(train, synthetic("cd", CLEAR, rng), 0)
     with pytest.raises(ValueError, match=r"train has windows of 4 s and test of 5 s"):
-        baseline_predictions(train, made_up("xyz", CLEAR, rng, 5.0), 0)
+        baseline_predictions(train, synthetic("xyz", CLEAR, rng, 5.0), 0)
     with pytest.raises(ValueError, match=r"0 shockable and 3 nonshockable"):
-        baseline_predictions(made_up("abc", ("asystole",), rng), test, 0)
-    with pytest.raises(ValueError, match=r"train has 0 clear windows"):
-        baseline_predictions(made_up("abc", ("fine_vf",), rng), test, 0)
-    with pytest.raises(ValueError, match=r"test 0; both need some"):
+        baseline_predictions(synthetic("abc", ("asystole",), rng), test, 0)
+    with pytest.raises(ValueError, match="train has 0 shockable and nonshockable windows"):
+        baseline_predictions(synthetic("abc", ("fine_vf",), rng), test, 0)
+    with pytest.raises(ValueError, match="test has 0 windows; give some of both"):
         baseline_predictions(train, test.select(np.zeros(len(test), dtype=bool)), 0)
     test.ecg[5, 7] = np.nan
-    with pytest.raises(ValueError, match="window 5 has NaN"):
+    with pytest.raises(ValueError, match="NaN or infinite samples, the first is window 5"):
         baseline_predictions(train, test, 0)
 
 
 @pytest.mark.recordings
 def test_detectors_on_validation_patients(recordings_dir: Path) -> None:
-    """On every tenth window of patients that no threshold has seen the better detectors are right, as published."""
+    """On every tenth window of unseen patients, the better detectors are as good as published."""
     subsets = load_subsets(DataConfig(), recordings_dir)
     train, validation = (subset.select(np.arange(0, len(subset), 10)) for subset in (subsets.train, subsets.validation))
     shockable = np.isin(validation.aha_class, SHOCKABLE)

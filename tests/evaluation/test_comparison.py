@@ -20,7 +20,7 @@ N = 3000
 
 @pytest.fixture
 def pair(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> tuple[Predictions, Predictions]:
-    """Two algorithms on 3000 windows; the second decides otherwise on a tenth, most of all in some patients."""
+    """Two algorithms on 3000 windows; the second decides differently on a tenth, mostly in some patients."""
     first = make_predictions(N)
     number = np.unique(first.patient, return_inverse=True)[1]
     flip = rng.random(N) < np.where(number % 4 == 0, 0.3, 0.04)
@@ -35,7 +35,7 @@ def by_measure(first: Predictions, second: Predictions, **options: float) -> dic
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (0, 1), (0, 7), (3, 3), (2, 10), (11, 4), (40, 60), (600, 500)])
 def test_mcnemar_is_the_exact_binomial_test(b: int, c: int) -> None:
-    """The p-value is SciPy's for a fair coin, and what adding up the coin's distribution gives; sides do not matter."""
+    """The p-value is SciPy's for a fair coin, and the sum over its distribution; exchanging both changes nothing."""
     if b + c:
         assert mcnemar(b, c) == pytest.approx(stats.binomtest(b, b + c, 0.5).pvalue, rel=1e-9)
     n, k = b + c, min(b, c)
@@ -51,7 +51,7 @@ def test_mcnemar_refuses_negative_counts() -> None:
 
 
 def test_counts_are_what_a_loop_counts(pair: tuple[Predictions, Predictions]) -> None:
-    """Windows, patients, shares and windows that only one gets right, window by window; BAC is the mean."""
+    """Counts and proportions agree with a loop over windows; BAC is the mean."""
     first, second = pair
     found = by_measure(first, second)
     assert list(found) == ["Se", "Sp", "BAC"]
@@ -77,7 +77,7 @@ def test_counts_are_what_a_loop_counts(pair: tuple[Predictions, Predictions]) ->
 
 
 def test_limits_are_those_of_drawing_patients(pair: tuple[Predictions, Predictions]) -> None:
-    """A loop that draws patients, with all their windows and both decisions, gives about the same limits."""
+    """A loop that resamples patients gives about the same limits."""
     first, second = pair
     rng = np.random.default_rng(1)
     patients = np.unique(first.patient)
@@ -107,13 +107,13 @@ def test_identical_predictions_differ_by_exactly_nothing(make_predictions: Calla
 
 
 def repeated(predictions: Predictions, m: int) -> Predictions:
-    """Write every window m times, as of m leads."""
+    """Repeat every window m times, as if from m leads."""
     columns = {field.name: np.tile(getattr(predictions, field.name), m) for field in dataclasses.fields(predictions)}
     return Predictions(**{**columns, "lead": np.repeat([f"lead {k}" for k in range(m)], len(predictions))})
 
 
 def test_duplicated_windows_do_not_move_the_limits(pair: tuple[Predictions, Predictions]) -> None:
-    """Windows written m times leave the limits by patient where they were, while McNemar's p wrongly falls."""
+    """Repeated windows do not change the limits by patient, while McNemar's p wrongly falls."""
     once = by_measure(*pair)
     for m in (2, 5):
         often = by_measure(*(repeated(predictions, m) for predictions in pair))
@@ -125,7 +125,7 @@ def test_duplicated_windows_do_not_move_the_limits(pair: tuple[Predictions, Pred
 
 
 def test_order_and_side_do_not_matter(pair: tuple[Predictions, Predictions], rng: np.random.Generator) -> None:
-    """Shuffled windows give the same figures, and changing sides their negatives."""
+    """Shuffled windows give the same differences, and exchanged algorithms their negatives."""
     first, second = pair
     order = rng.permutation(N)
     shuffled = Predictions(**{field.name: getattr(second, field.name)[order] for field in dataclasses.fields(second)})
@@ -138,7 +138,7 @@ def test_order_and_side_do_not_matter(pair: tuple[Predictions, Predictions], rng
 
 
 def test_intermediate_windows_play_no_part(pair: tuple[Predictions, Predictions]) -> None:
-    """Without fine VF and other VT the figures are the same, but for the draws."""
+    """Fine VF and other VT do not change the differences, except for the random draws."""
     clear = [predictions.select(~np.isin(predictions.aha_class, INTERMEDIATE)) for predictions in pair]
     without = by_measure(*clear)
     for measure, difference in by_measure(*pair).items():
@@ -147,7 +147,7 @@ def test_intermediate_windows_play_no_part(pair: tuple[Predictions, Predictions]
 
 
 def test_durations_and_groups_stay_apart(make_predictions: Callable[..., Predictions]) -> None:
-    """Each duration is compared by itself; with one group alone there is no balanced accuracy."""
+    """Each duration is compared separately; with one group only there is no balanced accuracy."""
     short, long = make_predictions(80, 3.0), make_predictions(80, 8.0)
     joined = Predictions.concatenate([long, short])
     flipped = dataclasses.replace(joined, shock=~joined.shock)
@@ -163,7 +163,7 @@ def test_durations_and_groups_stay_apart(make_predictions: Callable[..., Predict
 
 
 def test_a_single_patient_has_no_limits(make_predictions: Callable[..., Predictions]) -> None:
-    """With one patient there is a difference, and nothing to resample."""
+    """With one patient there is a difference without limits."""
     predictions = make_predictions(100)
     alone = dataclasses.replace(predictions, patient=np.full(100, "p"), fold=np.zeros(100, int))
     for difference in by_measure(alone, dataclasses.replace(alone, shock=~alone.shock)).values():
@@ -172,7 +172,7 @@ def test_a_single_patient_has_no_limits(make_predictions: Callable[..., Predicti
 
 
 def test_other_windows_are_refused(make_predictions: Callable[..., Predictions]) -> None:
-    """A window that one lacks, another patient and another class are named, and so is nothing at all."""
+    """A missing window, another patient, another class and empty predictions are errors that name them."""
     predictions = make_predictions(20)
     fewer = predictions.select(np.arange(20) != 7)
     name = f"record '{predictions.record[7]}'.*, {predictions.start_s[7]:g} s, 5 s"

@@ -1,4 +1,4 @@
-"""Confidence limits, against published digits, the binomial distribution itself, and each other."""
+"""Confidence limits, compared with published values, the binomial distribution, and each other."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("alpha", "k", "n", "printed"), PUBLISHED)
 def test_published_limits(alpha: float, k: int, n: int, printed: str) -> None:
-    """The limits that manufacturers publish come out to the printed digits."""
+    """The limits agree with published ones to all printed digits."""
     decimals = len(printed.split(".")[1])
     assert f"{100 * lower_limit(k, n, alpha):.{decimals}f}" == printed
 
@@ -60,7 +60,7 @@ def test_limits_invert_the_binomial_distribution(k: int, n: int, alpha: float) -
 
 @pytest.mark.parametrize("n", [1, 7, 1000])
 def test_limits_at_the_ends(n: int) -> None:
-    """None of n gives 0, all of n the closed form, and the upper limit mirrors both."""
+    """0 of n gives 0, n of n the closed form, and the upper limit mirrors both."""
     assert lower_limit(0, n) == 0
     assert lower_limit(n, n) == pytest.approx(0.1 ** (1 / n), rel=1e-12)
     assert upper_limit(n, n) == 1
@@ -85,7 +85,7 @@ def test_impossible_arguments(limit: Callable[..., float], arguments: tuple, mat
 
 
 def test_a_share_is_not_a_count() -> None:
-    """A share in place of the count is refused, and not rounded."""
+    """A proportion instead of the count is refused, not rounded."""
     with pytest.raises(TypeError):
         lower_limit(0.97, 535)  # type: ignore[arg-type]
 
@@ -98,14 +98,14 @@ def test_import_is_light() -> None:
 
 @pytest.mark.parametrize("k", [300, 380, 397, 400])
 def test_one_window_a_patient_is_about_clopper_pearson(k: int) -> None:
-    """Where every window is a patient of its own, resampling patients and the binomial distribution agree."""
+    """With one window per patient, resampled patients and the binomial distribution agree."""
     correct = (np.arange(400) < k).astype(int)
     assert bootstrap_limit(correct, np.ones(400, int)) == pytest.approx(lower_limit(k, 400), abs=0.006)
 
 
 @pytest.mark.parametrize("all_correct", [False, True])
 def test_duplicated_windows_do_not_move_the_patient_limit(all_correct: bool, rng: np.random.Generator) -> None:
-    """Windows written m times tell nothing new: the patient limit stays, and the binomial one wrongly rises."""
+    """Repeated windows do not change the patient limit, while the binomial one wrongly rises."""
     windows = rng.integers(1, 30, size=40)
     correct = windows if all_correct else rng.binomial(windows, rng.beta(9, 1, size=40))
     for m in (2, 17):
@@ -114,7 +114,7 @@ def test_duplicated_windows_do_not_move_the_patient_limit(all_correct: bool, rng
 
 
 def test_bootstrap_equals_drawing_patients_one_by_one(rng: np.random.Generator) -> None:
-    """A loop that draws patients with replacement, for one rate and for the mean of two, gives the same limit."""
+    """A loop that draws patients with replacement gives the same limit, for one proportion and for the mean of two."""
     windows = rng.integers(0, 12, size=(30, 2))
     correct = rng.binomial(windows, rng.beta(8, 2, size=(30, 2)))
     one, both = [], []
@@ -128,7 +128,7 @@ def test_bootstrap_equals_drawing_patients_one_by_one(rng: np.random.Generator) 
 
 
 def test_bootstrap_depends_on_the_seed_and_not_on_the_order(rng: np.random.Generator) -> None:
-    """The same seed gives the same limit however the patients are ordered; another seed moves it a little."""
+    """The same seed gives the same limit for any order of the patients; another seed changes it a little."""
     windows = rng.integers(1, 20, size=25)
     correct = rng.binomial(windows, 0.9)
     limit = bootstrap_limit(correct, windows, seed=3)
@@ -138,7 +138,7 @@ def test_bootstrap_depends_on_the_seed_and_not_on_the_order(rng: np.random.Gener
 
 
 def test_bootstrap_of_clustered_errors_is_below_the_binomial_limit() -> None:
-    """Twenty errors in one patient are far less sure than twenty errors spread over twenty patients."""
+    """Twenty errors in one patient give a much lower limit than twenty errors in twenty patients."""
     windows = np.full(40, 20)
     one_bad_patient = np.where(np.arange(40) == 0, 0, 20)
     spread = np.where(np.arange(40) < 20, 19, 20)
@@ -147,7 +147,7 @@ def test_bootstrap_of_clustered_errors_is_below_the_binomial_limit() -> None:
 
 
 def test_bootstrap_ends() -> None:
-    """All wrong gives 0, all right is never 100 %, and one patient with an error gives nothing at all."""
+    """All wrong gives 0, all correct gives less than 100 %, and one patient with an error gives no limit."""
     ten = np.full(3, 10)
     assert bootstrap_limit(0 * ten, ten) == 0
     assert bootstrap_limit(ten, ten) == pytest.approx(lower_limit(3, 3), abs=0.001)
@@ -160,8 +160,8 @@ def test_bootstrap_ends() -> None:
     [
         ([1, 2], [3], {}, "shape"),
         ([[[1]]], [[[1]]], {}, "shape"),
-        ([4], [3], {}, "between 0 and the patient's windows"),
-        ([-1], [3], {}, "between 0 and the patient's windows"),
+        ([4], [3], {}, "between 0 and the same patient's count"),
+        ([-1], [3], {}, "between 0 and the same patient's count"),
         ([], [], {}, "without windows"),
         ([[1, 0]], [[1, 0]], {}, "without windows"),
         ([1], [1], {"resamples": 100}, "resamples is 100"),
@@ -169,13 +169,13 @@ def test_bootstrap_ends() -> None:
     ],
 )
 def test_bootstrap_refuses(correct: list, windows: list, options: dict, match: str) -> None:
-    """Counts that cannot be and too few resamples are named."""
+    """Impossible counts and too few resamples are errors that name them."""
     with pytest.raises(ValueError, match=match):
         bootstrap_limit(np.array(correct), np.array(windows), **options)
 
 
 def test_design_effect_is_the_variance_of_resampled_patients_by_the_binomial_one(rng: np.random.Generator) -> None:
-    """A loop that draws patients gives about the same variance of the share, in units of p (1 - p) / n."""
+    """A loop that resamples patients gives about the same variance, in units of p (1 - p) / n."""
     windows = rng.integers(1, 30, size=80)
     correct = rng.binomial(windows, rng.beta(4, 1, size=80))
     shares = []
@@ -189,7 +189,7 @@ def test_design_effect_is_the_variance_of_resampled_patients_by_the_binomial_one
 
 
 def test_design_effect_of_independent_windows_is_about_one() -> None:
-    """With one window a patient it is n / (n - 1), whatever the share."""
+    """With one window per patient it is n / (n - 1), for any proportion."""
     for k in (1, 250, 499):
         assert design_effect((np.arange(500) < k).astype(int), np.ones(500, int)) == pytest.approx(500 / 499)
 
@@ -212,7 +212,7 @@ def test_design_effect_of_equal_clusters_is_the_textbook_one(rng: np.random.Gene
 
 
 def test_duplicated_windows_are_worth_no_more(rng: np.random.Generator) -> None:
-    """Windows written m times have m times the design effect, and the same effective number."""
+    """Windows repeated m times have m times the design effect, and the same effective number."""
     windows = rng.integers(0, 30, size=40)
     correct = rng.binomial(windows, 0.8)
     for m in (2, 17):
@@ -220,7 +220,7 @@ def test_duplicated_windows_are_worth_no_more(rng: np.random.Generator) -> None:
 
 
 def test_design_effect_ends() -> None:
-    """No variance gives no design effect, and impossible counts are named."""
+    """Without variance there is no design effect, and impossible counts are errors."""
     ten = np.full(3, 10)
     assert math.isnan(design_effect(ten, ten))
     assert math.isnan(design_effect(0 * ten, ten))
@@ -239,7 +239,7 @@ def test_design_effect_ends() -> None:
 
 @pytest.mark.parametrize(("k", "n"), [(19, 20), (28, 30), (99, 100), (199, 200), (380, 400), (15, 30)])
 def test_cluster_limit_of_one_window_a_patient_is_about_clopper_pearson(k: int, n: int) -> None:
-    """Also with one error in few patients, where resampling them is too high; fewer patients are a little less sure."""
+    """With one window per patient it is about the binomial limit, also with one error; few patients lower it."""
     correct, ones = (np.arange(n) < k).astype(int), np.ones(n, int)
     limit = cluster_limit(correct, ones)
     assert lower_limit(k, n) - 0.3 / n <= limit <= lower_limit(k, n) + 1e-3
@@ -248,7 +248,7 @@ def test_cluster_limit_of_one_window_a_patient_is_about_clopper_pearson(k: int, 
 
 
 def test_cluster_limit_follows_the_patients_and_not_their_windows(rng: np.random.Generator) -> None:
-    """Windows written m times leave it where it was, in any order of the patients; it is never above the binomial."""
+    """Repeated windows and the order of the patients do not change it; it is never above the binomial limit."""
     windows = rng.integers(1, 30, size=40)
     correct = rng.binomial(windows, rng.beta(9, 1, size=40))
     limit = cluster_limit(correct, windows)
@@ -263,7 +263,7 @@ def test_cluster_limit_follows_the_patients_and_not_their_windows(rng: np.random
 
 
 def test_cluster_limit_without_an_error_or_a_patient() -> None:
-    """All correct is that of so many patients, none is 0, and a single patient with an error has no limit."""
+    """All correct gives the limit for the number of patients, none correct 0, one patient with an error none."""
     assert cluster_limit(np.array([5, 70, 3]), np.array([5, 70, 3])) == pytest.approx(0.1 ** (1 / 3))
     assert cluster_limit(np.array([0, 0]), np.array([5, 70])) == 0.0
     assert np.isnan(cluster_limit(np.array([4]), np.array([5])))
@@ -273,7 +273,7 @@ def test_cluster_limit_without_an_error_or_a_patient() -> None:
 
 @pytest.mark.parametrize("spread", [3.0, 30.0])
 def test_cluster_limit_holds_as_often_as_it_says(spread: float, rng: np.random.Generator) -> None:
-    """Of 800 samples of 50 patients whose errors come together, nine in ten lie above the limit, give or take 4 %."""
+    """In 800 samples of 50 patients with clustered errors, the true proportion is above the limit in 86 to 94 %."""
     share = 0.97
     below = []
     for _ in range(800):
@@ -286,7 +286,7 @@ def test_cluster_limit_holds_as_often_as_it_says(spread: float, rng: np.random.G
 @pytest.mark.parametrize("count", [0, 1, 7, 300])
 @pytest.mark.parametrize("alpha", [0.025, 0.1])
 def test_poisson_limit_leaves_alpha_below(count: int, alpha: float) -> None:
-    """At the limit as few are as likely as alpha; of none it is the logarithm of 1 / alpha."""
+    """At the limit, the count or fewer has probability alpha; for 0 it is log(1 / alpha)."""
     assert stats.poisson.cdf(count, poisson_upper_limit(count, alpha)) == pytest.approx(alpha)
     if not count:
         assert poisson_upper_limit(0, alpha) == pytest.approx(-np.log(alpha))
@@ -294,6 +294,6 @@ def test_poisson_limit_leaves_alpha_below(count: int, alpha: float) -> None:
 
 @pytest.mark.parametrize(("count", "alpha"), [(-1, 0.1), (0, 0.0), (0, 1.0), (3, float("nan"))])
 def test_poisson_limit_refuses(count: int, alpha: float) -> None:
-    """What is no count, and what is no probability."""
-    with pytest.raises(ValueError, match="allowed are 0 and more"):
+    """A negative count and an impossible alpha are refused."""
+    with pytest.raises(ValueError, match="allowed are 0 or more"):
         poisson_upper_limit(count, alpha)

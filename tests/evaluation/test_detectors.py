@@ -30,7 +30,7 @@ def sine(hz: float, length: int = 625) -> np.ndarray:
 
 @pytest.fixture
 def windows(rng: np.random.Generator) -> np.ndarray:
-    """Windows of every sort: sines, pulses, beats with noise, noise, a decay, one with a constant second."""
+    """Make windows of every kind: sines, pulses, beats with noise, noise, a decay, one with a constant second."""
     time = np.arange(700) / FS  # not a whole number of seconds
     beats = np.exp(-(((time % 0.8 - 0.4) / 0.02) ** 2)) + 0.05 * rng.normal(size=(6, 700))
     slow_noise = np.cumsum(rng.normal(size=(6, 700)), axis=1)
@@ -55,7 +55,7 @@ def centred(rows: np.ndarray) -> np.ndarray:
 
 @every_feature
 def test_flat_windows_are_farthest_from_fibrillation(feature: Callable, windows: np.ndarray) -> None:
-    """A flat window gets one value whatever its offset, at the far end of what noise gets beside a sine or pulses."""
+    """A flat window gets the same value for any offset, and it is the one farthest from fibrillation."""
     flat = feature(np.array([np.zeros(700), np.full(700, 0.1), np.full(700, -7e9)]))
     assert np.isfinite(flat).all()
     assert len(set(flat.tolist())) == 1
@@ -64,7 +64,7 @@ def test_flat_windows_are_farthest_from_fibrillation(feature: Callable, windows:
 
 
 def test_values_of_flat_windows() -> None:
-    """The values are those that the docstrings name."""
+    """Flat windows get the values that the docstrings give."""
     expected = {
         "TCI": 5000,
         "TCSC": 0,
@@ -83,7 +83,7 @@ def test_values_of_flat_windows() -> None:
 
 @every_feature
 def test_many_are_judged_as_one_by_one(feature: Callable, windows: np.ndarray) -> None:
-    """Neighbours and the cuts between chunks play no part, but for the rounding of a Fourier transform."""
+    """Other windows and chunks have no influence, except for the rounding of a Fourier transform."""
     many = np.tile(windows, (2 + detectors.CHUNK // len(windows), 1)).astype(np.float32)
     alone = np.concatenate([feature(window[np.newaxis]) for window in windows.astype(np.float32)])
     np.testing.assert_allclose(feature(many), np.resize(alone, len(many)), rtol=1e-12)
@@ -92,7 +92,7 @@ def test_many_are_judged_as_one_by_one(feature: Callable, windows: np.ndarray) -
 
 @every_feature
 def test_amplitude_and_offset_play_no_part(feature: Callable, windows: np.ndarray) -> None:
-    """From what is almost nothing to almost overflow a window gets the same value; an offset only rounds."""
+    """From the smallest to the largest amplitudes a window gets the same value; an offset changes only rounding."""
     expected = feature(windows)
     for factor in (2.0**-1000, 0.5, 2.0**1016):
         np.testing.assert_array_equal(feature(factor * windows), expected)
@@ -114,7 +114,7 @@ def test_input_is_not_written_to(feature: Callable, windows: np.ndarray) -> None
 @every_feature
 @pytest.mark.parametrize("samples", [250, 251, 312, 1250])
 def test_every_length_that_is_allowed(feature: Callable, samples: int, rng: np.random.Generator) -> None:
-    """From 2 to 10 s there is a number for each window, and none for none; integers are taken."""
+    """Lengths of 2 to 10 s, no windows, and integers are allowed."""
     assert np.isfinite(feature(rng.normal(size=(3, samples)))).all()
     assert feature(np.empty((0, samples))).shape == (0,)
     assert feature(rng.integers(-500, 500, (2, samples))).shape == (2,)
@@ -134,14 +134,14 @@ def test_missing_samples_are_refused(feature: Callable, value: float, rng: np.ra
     """The error names the first such window, and says how many there are."""
     ecg = rng.normal(size=(300, 625))
     ecg[[200, 250], [3, 624]] = value
-    with pytest.raises(ValueError, match=r"window 200 has NaN or infinite samples \(2 of 300 windows"):
+    with pytest.raises(ValueError, match="2 of 300 windows have NaN or infinite samples, the first is window 200"):
         feature(ecg)
 
 
 @every_feature
 @pytest.mark.parametrize("dtype", [complex, bool, object, "U3"])
 def test_what_is_no_number_is_refused(feature: Callable, dtype: type) -> None:
-    """Complex numbers, truth values, objects and text are no ECG."""
+    """Complex numbers, booleans, objects and text are refused."""
     with pytest.raises(TypeError, match="give real numbers"):
         feature(np.zeros((1, 625)).astype(dtype))
 
@@ -171,7 +171,7 @@ def slow_tci(window: np.ndarray) -> float:
 
 
 def test_tci_walks_from_pulse_to_pulse(windows: np.ndarray) -> None:
-    """Every sort of window agrees with a walk over its samples, a second without pulses included."""
+    """Every kind of window agrees with a loop over its samples, including a second without pulses."""
     np.testing.assert_allclose(detectors.tci(windows), [slow_tci(window) for window in windows], rtol=1e-9)
 
 
@@ -183,7 +183,7 @@ def test_tci_of_regular_pulses_is_their_period(period: int) -> None:
 
 
 def test_tcsc_counts_sample_by_sample(windows: np.ndarray) -> None:
-    """The share over a fifth of the peak agrees with a count over tapered segments."""
+    """The proportion above a fifth of the peak agrees with a count over tapered segments."""
     expected = []
     for window in centred(windows):
         shares = []
@@ -200,7 +200,7 @@ def test_tcsc_counts_sample_by_sample(windows: np.ndarray) -> None:
 
 @pytest.mark.parametrize("hz", [2.5, 3.125, 5.0, 6.25])
 def test_leakage_of_a_sine_is_none(hz: float) -> None:
-    """What is left of a sine is that its half period is a whole number of samples only nearly."""
+    """The leakage of a sine is small; it is not 0, since half a period is not an integer number of samples."""
     assert detectors.leakage(sine(hz)[np.newaxis])[0] < 0.07
 
 
@@ -221,7 +221,7 @@ def test_leakage_follows_its_formula(windows: np.ndarray) -> None:
 
 
 def test_count2_runs_its_filter_sample_by_sample(windows: np.ndarray) -> None:
-    """The recursion and the counts, written as a loop with whole coefficients, give the same shares."""
+    """The recursion and the counts, written as a loop with integer coefficients, give the same proportions."""
     expected = []
     for window in centred(windows):
         window /= np.abs(window).max()
@@ -308,7 +308,7 @@ def share_of_boxes(across: np.ndarray, up: np.ndarray, range_across: np.ndarray,
 
 
 def test_psr_collects_boxes_point_by_point(windows: np.ndarray) -> None:
-    """Points half a second apart, gone through one by one, visit as many boxes."""
+    """A loop over points half a second apart visits as many boxes."""
     expected = []
     for window in windows[:, ::2]:
         expected.append(share_of_boxes(window[31:], window[:-31], window, window))
@@ -316,7 +316,7 @@ def test_psr_collects_boxes_point_by_point(windows: np.ndarray) -> None:
 
 
 def test_hilb_collects_boxes_point_by_point(windows: np.ndarray) -> None:
-    """With the Hilbert transform as a turn of every frequency by a quarter, as many boxes are visited."""
+    """With the Hilbert transform as a phase shift by a quarter period, as many boxes are visited."""
     expected = []
     for window in centred(windows):
         turned = np.fft.ifft(-1j * np.sign(np.fft.fftfreq(len(window))) * np.fft.fft(window)).real[::2]
@@ -325,7 +325,7 @@ def test_hilb_collects_boxes_point_by_point(windows: np.ndarray) -> None:
 
 
 def slow_words(text: bytes) -> int:
-    """Count words by looking for each of them in all that came before, from the beginning each time."""
+    """Count words by searching for each of them in all earlier samples."""
     words, begin, length = 0, 0, 1
     while begin + length <= len(text):
         if text[begin : begin + length] in text[: begin + length - 1]:
@@ -339,12 +339,12 @@ def slow_words(text: bytes) -> int:
 @example(bits=[1, 0] * 30)
 @given(bits=st.lists(st.integers(0, 1), max_size=80))
 def test_words_of_any_sequence(bits: list[int]) -> None:
-    """Constant, alternating and any other sequences fall into as many words as by the definition."""
+    """Constant, alternating and arbitrary sequences have as many words as by the definition."""
     assert detectors._count_words(bytes(bits)) == slow_words(bytes(bits))
 
 
 def test_words_of_long_random_sequences(rng: np.random.Generator) -> None:
-    """So do sequences as long as a window; those of Lempel and Ziv's own example are 6."""
+    """Sequences as long as a window agree too; Lempel and Ziv's own example has 6 words."""
     for share in (0.02, 0.3, 0.5):
         text = (rng.random(1250) < share).astype(np.uint8).tobytes()
         assert detectors._count_words(text) == slow_words(text)
@@ -387,7 +387,7 @@ def test_sample_entropy_compares_every_pair(windows: np.ndarray, rng: np.random.
 
 
 def test_sample_entropy_where_nothing_agrees(rng: np.random.Generator) -> None:
-    """Two levels in random order have one bit of entropy, and what never repeats stays finite."""
+    """Two levels in random order have one bit of entropy, and a signal that never repeats has a finite value."""
     coin = rng.integers(0, 2, (5, 1250))
     np.testing.assert_allclose(detectors.sample_entropy(coin), np.log(2), rtol=0.02)
     ramp = np.linspace(-1, 1, 250) ** 3 * np.where(np.arange(250) % 2, 1, -1) * 1e3
@@ -396,6 +396,6 @@ def test_sample_entropy_where_nothing_agrees(rng: np.random.Generator) -> None:
 
 
 def test_every_detector_says_where_it_comes_from() -> None:
-    """Names differ, and each is published."""
+    """Names are unique, and each detector has a citation."""
     assert len(FEATURES) == len(DETECTORS) == 11
     assert all("doi:10." in detector.citation for detector in DETECTORS)

@@ -1,4 +1,4 @@
-"""Only the folds of one model are pooled, and the report names what it judged."""
+"""Only the folds of one model are pooled, and the report describes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tomli_w
 from ecg_shock.data.datasets import DataConfig, load_windows
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import LabelPolicy, WindowSet
-from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure
+from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure_rate_and_amplitude
 from ecg_shock.evaluation.metrics import evaluate
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import FORMAT, KERAS_NAME, LITERT_NAME, Bundle, load_bundle
@@ -28,7 +28,7 @@ TRAINING = {"epochs": 3, "seed": 0}
 def write(
     folder: Path, fold: int, *, data: dict[str, Any] | None = None, card: dict[str, Any] | None = None, **changes: Any
 ) -> None:
-    """Write the description of a bundle; its weights play no part."""
+    """Write the description of a bundle, without weights."""
     folder.mkdir(parents=True)
     config = DataConfig.model_validate({"fold": fold, **(data or {})})
     content = {
@@ -70,16 +70,16 @@ def test_folds_of_one_model_are_found_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_unlike_models_are_not_pooled(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    """Whatever differs but the fold is named, and nothing else is."""
+    """The error names every setting that differs, except the fold."""
     write(tmp_path / "fold-0" / "bundle", 0)
     write(tmp_path / "fold-1" / "bundle", 1, **changes)
-    with pytest.raises(ValueError, match=rf"cannot be pooled: {message}[^;]*\. Validate each by itself") as refusal:
+    with pytest.raises(ValueError, match=rf"cannot be pooled: {message}[^;]*\. Validate each separately") as refusal:
         find_bundles(tmp_path)
     assert str(tmp_path / "fold-1" / "bundle") in str(refusal.value)
 
 
 def test_description_is_what_the_bundle_says(tmp_path: Path) -> None:
-    """Digest, fold, size and the sentence on selection are the bundle's own, and no path above its folder is told."""
+    """Digest, fold, size and selection are those of the bundle, and the path above its folder is not shown."""
     write(tmp_path / "fold-3" / "bundle", 3, card={"selection": "Chosen by hand."})
     model = describe(load_bundle(tmp_path / "fold-3" / "bundle"))
     assert (model.name, model.folder, model.split, model.fold) == ("fold 3", "fold-3/bundle", "public-v1", 3)
@@ -103,12 +103,12 @@ def test_rates_of_vt_and_amplitudes_of_vf_are_measured() -> None:
         start_s=np.arange(n) * 5.0,
         window_s=5.0,
     )
-    rate, amplitude = measure(windows)
+    rate, amplitude = measure_rate_and_amplitude(windows)
     assert rate[0] == pytest.approx(180, abs=1)
     assert amplitude[1] == pytest.approx(0.6, abs=0.01)
     assert np.isnan(rate).tolist() == [False, True, True, True]
     assert np.isnan(amplitude).tolist() == [True, False, True, True]
-    nothing = measure(windows.select(np.zeros(n, bool)))
+    nothing = measure_rate_and_amplitude(windows.select(np.zeros(n, bool)))
     assert [len(values) for values in nothing] == [0, 0]
 
 
@@ -116,7 +116,7 @@ def test_rates_of_vt_and_amplitudes_of_vf_are_measured() -> None:
 def test_measurements_say_what_the_labels_say(recordings_dir: Path) -> None:
     """Every real window of VT and VF has the class that its measured rate or amplitude gives it."""
     windows = load_windows(DataConfig(), recordings_dir)
-    rate, amplitude = measure(windows)
+    rate, amplitude = measure_rate_and_amplitude(windows)
     policy = LabelPolicy()
     for rhythm, beyond, classes in (
         ("vt", rate >= policy.rapid_vt_bpm, ("rapid_vt", "other_vt")),
@@ -129,7 +129,7 @@ def test_measurements_say_what_the_labels_say(recordings_dir: Path) -> None:
 
 @pytest.mark.recordings
 def test_other_limits_include_the_one_that_was_used(recordings_dir: Path) -> None:
-    """For the shipped model's own test patients, the rows at 150 bpm and 0.2 mV are the AHA rows themselves."""
+    """For the pretrained model's test patients, the rows for 150 bpm and 0.2 mV are the AHA rows."""
     bundle = load_bundle(DEFAULT_BUNDLE)
     (performance,) = evaluate(EvaluationSet((bundle,), folder=recordings_dir).predictions([5.0])).performances
     rows = {row.aha_class: row for row in performance.aha}
@@ -139,7 +139,7 @@ def test_other_limits_include_the_one_that_was_used(recordings_dir: Path) -> Non
 
 
 def test_several_bundles_predict_no_other_database(tmp_path: Path) -> None:
-    """Databases are for one bundle: folds together would each see all their windows."""
+    """Databases need a single bundle, since each fold would predict all of their windows."""
     write(tmp_path / "a", 0)
     bundle = load_bundle(tmp_path / "a")
     with pytest.raises(ValueError, match="there are 2 bundles; give the one to evaluate on vfdb, cudb"):
@@ -149,7 +149,7 @@ def test_several_bundles_predict_no_other_database(tmp_path: Path) -> None:
 
 
 def test_records_are_those_of_the_fold(synthetic_bundle: Callable[..., Bundle]) -> None:
-    """Test and validation patients are those of the split; of two folds each record is listed and read once."""
+    """Test and validation patients are those of the split; two folds list and read each record once."""
     split = load_split("synthetic-v1")
     bundles = tuple(synthetic_bundle(fold) for fold in (0, 1))
     for fold, one in EvaluationSet(bundles).by_fold.items():
@@ -165,23 +165,23 @@ def test_records_are_those_of_the_fold(synthetic_bundle: Callable[..., Bundle]) 
 
 
 def test_seen_patients_are_refused(synthetic_bundle: Callable[..., Bundle]) -> None:
-    """Neither windows nor records of a patient that was trained on or selected with are handed out."""
+    """Windows and records of patients that the model was trained on or selected with are refused."""
     for subset in ("train", "validation"):
         bundle = synthetic_bundle(0)
         patient = sorted(load_split("synthetic-v1")[0].test)[0]
         patients = {**bundle.raw_card["patients"], subset: [patient]}
         bundle = replace(bundle, raw_card={**bundle.raw_card, "patients": patients})
         for evaluation in (EvaluationSet((bundle,)), EvaluationSet((bundle,), ("synthetic",))):
-            with pytest.raises(ValueError, match=f"{patient}.* are tested, but"):
+            with pytest.raises(ValueError, match=f"selected with the patients .*{patient}.*cannot be tested"):
                 evaluation.windows(5.0)
-            with pytest.raises(ValueError, match=f"{patient}.* are tested, but"):
+            with pytest.raises(ValueError, match=f"selected with the patients .*{patient}.*cannot be tested"):
                 evaluation.records()
     with pytest.raises(ValueError, match=r"has no \[card.data\]"):
         EvaluationSet((replace(bundle, raw_card={}),))
 
 
 def test_missing_database_is_said(tmp_path: Path) -> None:
-    """The name of the folder, and what to run; and nothing can be chosen on its validation patients."""
+    """A missing database is an error that names the folder and the command; `has_validation` is False."""
     evaluation = EvaluationSet((load_bundle(DEFAULT_BUNDLE),), folder=tmp_path)
     assert not evaluation.has_validation()
     with pytest.raises(FileNotFoundError, match="ecg-shock fetch vfdb"):
@@ -189,7 +189,7 @@ def test_missing_database_is_said(tmp_path: Path) -> None:
 
 
 def test_training_windows_are_of_one_fold(synthetic_bundle: Callable[..., Bundle]) -> None:
-    """They are those that the fold's own model was trained on; several folds have none in common."""
+    """They are those that the fold's model was trained on; several folds are an error."""
     evaluation = EvaluationSet((synthetic_bundle(0), synthetic_bundle(1)))
     with pytest.raises(ValueError, match="there are 2 folds"):
         evaluation.training(5.0)

@@ -1,4 +1,4 @@
-"""Events, false alarms and delays are what a second look at hand-made records says."""
+"""Events, false alarms and delays, recomputed from hand-made records."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_events_of_hand_made_timelines(
 def test_alarms_of_hand_made_timelines(
     timeline: str, episode: tuple[float, float, float], true: int, false: int, other: int
 ) -> None:
-    """Every alarm is true, false or neither, but for one that is false when raised and runs into VF."""
+    """Every alarm is true, false or neither, except one that is false when raised and continues into VF."""
     result = checked(timeline, [episode])
     assert (result.true_alarms, len(result.false_alarms), result.other_alarms) == (true, false, other)
     if false:
@@ -161,7 +161,7 @@ def test_false_alarm_says_what_is_annotated() -> None:
     ],
 )
 def test_unnamed_rhythm_makes_false_alarms_doubtful(beats_s: np.ndarray, rhythm: str, doubtful: bool) -> None:
-    """Where beats are missing or as fast as VT; it counts all the same."""
+    """It is doubtful where beats are missing or as fast as VT, and still counted."""
     made = Recording(signal=np.zeros((1, 1)), fs=FS, leads=("II",), beats_s=beats_s, beat_codes=("N",) * len(beats_s))
     segments = (Segment(0, 40, "nonshockable", rhythm),)
     (alarm,) = episode_events(scan_with(40.0, [(10, 20, 15)]), made, segments).false_alarms
@@ -182,7 +182,7 @@ def test_doubt_stays_within_the_record(onset_s: float) -> None:
 
 
 def test_random_timelines_against_a_grid(rng: np.random.Generator) -> None:
-    """Seconds, overlaps and alarms are those of arrays with one cell for every half second."""
+    """Seconds, overlaps and alarms agree with arrays of half seconds."""
     seen = np.zeros(4, dtype=int)
     for _ in range(600):
         cells = 120
@@ -219,7 +219,7 @@ def test_random_timelines_against_a_grid(rng: np.random.Generator) -> None:
 
 
 def test_figures_of_three_patients(record_events: Callable[..., RecordEvents]) -> None:
-    """Counts by length, shares, delays and rates by hand; limits by scipy."""
+    """Counts, proportions, delays and alarms per hour agree with values by hand, and limits with SciPy."""
     figures = event_figures(
         [
             record_events("d/a", [(4, None), (6, 5.0), (10, 7.0), (30, -2.0)], false=2),
@@ -254,7 +254,7 @@ def test_figures_of_three_patients(record_events: Callable[..., RecordEvents]) -
 def test_limits_of_patients_are_those_of_drawn_patients(
     rng: np.random.Generator, record_events: Callable[..., RecordEvents]
 ) -> None:
-    """False alarms an hour by a bootstrap with a loop; one patient, or no false alarm, has no such limit."""
+    """The limit of false alarms per hour agrees with a loop; one patient, or no false alarm, gives none."""
     counts, hours = [0, 0, 9, 1, 0, 4, 0, 2], [1.0, 2.0, 0.5, 1.0, 3.0, 1.0, 1.0, 0.25]
     made = [record_events(f"d/{i}", [], false, h) for i, (false, h) in enumerate(zip(counts, hours, strict=True))]
     rates = []
@@ -271,7 +271,7 @@ def test_limits_of_patients_are_those_of_drawn_patients(
 
 
 def test_no_events_and_no_hours() -> None:
-    """Shares of nothing are None, and not 0 or an error."""
+    """Proportions of nothing are None, not 0 or an error."""
     for figures in (event_figures([]), event_figures([replace(checked("?" * 20, []), windows=0)])):
         shares = asdict(figures)
         assert {name for name, value in shares.items() if value is None} >= {

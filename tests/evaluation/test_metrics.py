@@ -1,4 +1,4 @@
-"""The figures of a validation, counted again one window at a time."""
+"""The results of an evaluation, recomputed one window at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 
 def windows_of(predictions: Predictions) -> list[dict]:
-    """Give each window as a dictionary, with whether it counts as right; shocked, for an intermediate class."""
+    """Return each window as a dictionary, with whether it counts as right, or as shocked for an intermediate class."""
     names = [field.name for field in dataclasses.fields(predictions)]
     rows = zip(*(getattr(predictions, name).tolist() for name in names), strict=True)
     windows = [dict(zip(names, row, strict=True)) for row in rows]
@@ -38,7 +38,7 @@ def windows_of(predictions: Predictions) -> list[dict]:
 
 
 def test_rows_are_what_a_loop_counts(make_predictions: Callable[..., Predictions]) -> None:
-    """Windows, patients, counts, shares, limits and patient means of all seven classes, window by window."""
+    """The results of all seven classes agree with a loop over windows."""
     predictions = make_predictions(600)
     windows = windows_of(predictions)
     performance = evaluate(predictions).performances[0]
@@ -87,7 +87,7 @@ def test_pooled_figures_leave_intermediate_windows_out(make_predictions: Callabl
 
 @pytest.mark.parametrize("name", ["database", "rhythm"])
 def test_groups_hold_every_window_once(make_predictions: Callable[..., Predictions], name: str) -> None:
-    """Databases and rhythms are what a loop counts, none is missing, and together they hold all windows."""
+    """Rows by database and rhythm agree with a loop, and together hold all windows."""
     predictions = make_predictions(600)
     performance = evaluate(predictions).performances[0]
     expected: defaultdict[tuple, list] = defaultdict(list)
@@ -102,7 +102,7 @@ def test_groups_hold_every_window_once(make_predictions: Callable[..., Predictio
 
 
 def test_durations_stay_apart(make_predictions: Callable[..., Predictions]) -> None:
-    """Each duration is judged as if it had come alone, the shortest first."""
+    """Each duration gives the same results as alone; the shortest is first."""
     parts = {duration: make_predictions(60, duration) for duration in DURATIONS_S}
     together = evaluate(Predictions.concatenate(list(parts.values())[::-1]))
     assert [performance.duration_s for performance in together.performances] == list(DURATIONS_S)
@@ -110,7 +110,7 @@ def test_durations_stay_apart(make_predictions: Callable[..., Predictions]) -> N
         assert evaluate(parts[performance.duration_s]).performances == (performance,)
 
 
-def predictions_of(aha_class: str, rhythm: str, right: int, wrong: int) -> Predictions:
+def windows_of_class(aha_class: str, rhythm: str, right: int, wrong: int) -> Predictions:
     """Build windows of one class, each of its own patient."""
     n = right + wrong
     shock = (np.arange(n) < right) == (aha_class in SHOCKABLE)
@@ -131,7 +131,7 @@ def predictions_of(aha_class: str, rhythm: str, right: int, wrong: int) -> Predi
 
 
 def row_of(predictions: Predictions, aha_class: str) -> AhaRow:
-    """Judge predictions of one duration, and give one class's row."""
+    """Evaluate predictions of one duration, and return one class's row."""
     return next(row for row in evaluate(predictions).performances[0].aha if row.aha_class == aha_class)
 
 
@@ -158,7 +158,7 @@ def test_verdict_takes_both_lines_and_enough_windows(
     aha_class: str, rhythm: str, right: int, wrong: int, verdict: str
 ) -> None:
     """Each verdict at the edge of its goals, by counts worked out beforehand."""
-    row = row_of(predictions_of(aha_class, rhythm, right, wrong), aha_class)
+    row = row_of(windows_of_class(aha_class, rhythm, right, wrong), aha_class)
     assert (row.rate.count, row.rate.windows) == (right, right + wrong)
     assert row.verdict == verdict
 
@@ -175,8 +175,8 @@ def test_goals_are_those_of_the_aha() -> None:
 
 
 def test_absent_classes_have_rows_without_figures() -> None:
-    """With VF alone, the other classes are there, empty and unjudged, and what needs both groups is None."""
-    performance = evaluate(predictions_of("coarse_vf", "vf", 250, 3)).performances[0]
+    """With VF only, the other classes are empty and without a verdict, and values that need both groups are None."""
+    performance = evaluate(windows_of_class("coarse_vf", "vf", 250, 3)).performances[0]
     for row in performance.aha[1:]:
         assert row.rate.windows == row.rate.patients == 0
         assert row.rate.observed is row.rate.lower_limit is row.rate.patient_limit is None
@@ -187,20 +187,20 @@ def test_absent_classes_have_rows_without_figures() -> None:
 
 
 def test_no_predictions() -> None:
-    """There is nothing to judge in no predictions."""
-    nothing = predictions_of("coarse_vf", "vf", 1, 0).select(np.array([False]))
+    """Empty predictions are an error."""
+    nothing = windows_of_class("coarse_vf", "vf", 1, 0).select(np.array([False]))
     with pytest.raises(ValueError, match="no predictions"):
         evaluate(nothing)
 
 
 def test_synthetic_windows_mark_the_validation(make_predictions: Callable[..., Predictions]) -> None:
-    """A single synthetic database marks everything; recordings alone mark nothing."""
+    """One synthetic database marks the results as synthetic; real recordings do not."""
     assert evaluate(make_predictions(40, databases=("vfdb", "synthetic"))).synthetic
     assert not evaluate(make_predictions(40)).synthetic
 
 
 def test_most_errors_names_the_worst_patients(make_predictions: Callable[..., Predictions]) -> None:
-    """The patients with the most wrong advice, counted window by window, worst first, intermediate rhythms left out."""
+    """The patients with the most errors agree with a loop, worst first, without intermediate rhythms."""
     predictions = make_predictions(600)
     wrong: Counter[tuple[str, str]] = Counter()
     for patient, aha_class, shock in zip(predictions.patient, predictions.aha_class, predictions.shock, strict=True):
@@ -230,7 +230,7 @@ def measured(predictions: Predictions, rng: np.random.Generator) -> Predictions:
 def test_rows_at_other_limits_are_those_of_other_labels(
     make_predictions: Callable[..., Predictions], rng: np.random.Generator
 ) -> None:
-    """Each row is the AHA row of predictions that were labelled with that limit, one window at a time."""
+    """Each row is the AHA row of predictions labelled with that limit."""
     predictions = measured(make_predictions(900), rng)
     (performance,) = evaluate(predictions).performances
     limits = [(label.row.aha_class, label.measured, label.limit) for label in performance.by_label]
@@ -257,7 +257,7 @@ def test_rows_at_other_limits_are_those_of_other_labels(
 def test_other_limits_take_every_measurement(
     make_predictions: Callable[..., Predictions], rng: np.random.Generator
 ) -> None:
-    """One unmeasured window of VT leaves out the rows of VT and not those of VF; without VT and VF there are none."""
+    """One unmeasured window of VT removes the rows of VT, but not those of VF; without VT and VF there are none."""
     predictions = measured(make_predictions(300), rng)
     rate = predictions.rate_bpm.copy()
     rate[np.flatnonzero(predictions.rhythm == "vt")[3]] = np.nan
@@ -271,8 +271,8 @@ def test_other_limits_take_every_measurement(
 
 
 def test_overlapping_windows_are_counted() -> None:
-    """Windows that slide by 1 s overlap, but for the first of each record, and leads of one time do; neighbours not."""
-    windows = dataclasses.replace(predictions_of("coarse_vf", "vf", 6, 0), patient=np.full(6, "p"))
+    """Sliding windows and simultaneous leads overlap; adjacent windows do not."""
+    windows = dataclasses.replace(windows_of_class("coarse_vf", "vf", 6, 0), patient=np.full(6, "p"))
     sliding = dataclasses.replace(windows, record=np.array(list("aaabbb")), start_s=np.array([2.0, 0, 1, 7, 8, 30]))
     assert evaluate(sliding).performances[0].overlapping == 3
     side_by_side = dataclasses.replace(windows, record=np.full(6, "a"), start_s=np.arange(6) * 4.9999)
@@ -286,8 +286,8 @@ def test_overlapping_windows_are_counted() -> None:
     ("step_s", "leads", "verdict"), [(0.05, 1, "too few windows"), (5.0, 1, "meets"), (60.0, 12, "too few windows")]
 )
 def test_overlapping_windows_make_no_verdict(step_s: float, leads: int, verdict: str) -> None:
-    """240 right windows of coarse VF meet the goal; sliding ones, or twelve leads of twenty moments, are too few."""
-    windows = predictions_of("coarse_vf", "vf", 240, 0)
+    """240 correct windows of coarse VF meet the goal; as sliding windows, or 20 times 12 leads, they are too few."""
+    windows = windows_of_class("coarse_vf", "vf", 240, 0)
     crowded = dataclasses.replace(
         windows,
         patient=np.full(240, "p"),
@@ -301,16 +301,16 @@ def test_overlapping_windows_make_no_verdict(step_s: float, leads: int, verdict:
 
 @pytest.mark.parametrize("alpha", [0.5, 0.1, 0.001])
 def test_verdicts_are_at_the_level_of_the_goals(alpha: float) -> None:
-    """38 of 50 do not reach the AHA's limit for rapid VT, whatever level other limits are asked for at."""
-    windows = predictions_of("rapid_vt", "vt", 38, 12)
+    """38 of 50 do not reach the AHA's limit for rapid VT, whatever alpha the other limits have."""
+    windows = windows_of_class("rapid_vt", "vt", 38, 12)
     (found,) = (row for row in evaluate(windows, alpha=alpha).performances[0].aha if row.aha_class == "rapid_vt")
     assert found.verdict == "does not meet"
     assert found.rate.lower_limit == pytest.approx(lower_limit(38, 50, alpha))
 
 
 def test_effective_windows_are_at_most_those_there_are() -> None:
-    """One error in each of two patients of ten is a variance of 0, and still no more than twenty windows."""
-    windows = predictions_of("coarse_vf", "vf", 18, 2)
+    """Two patients with one error in ten windows each have no variance, but only twenty effective windows."""
+    windows = windows_of_class("coarse_vf", "vf", 18, 2)
     patient = np.array(["p"] * 9 + ["q"] * 9 + ["p", "q"])
     rate = row_of(
         dataclasses.replace(windows, patient=patient, record=patient, start_s=5.0 * np.arange(20)), "coarse_vf"

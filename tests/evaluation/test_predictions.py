@@ -1,4 +1,4 @@
-"""Predictions: what goes in comes out, and nothing malformed goes in."""
+"""Predictions are written and read without loss, and malformed ones are refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GOOD = [
 
 
 def columns(predictions: Predictions) -> dict[str, list]:
-    """Give the columns as lists, which compare as a whole, NaN as None."""
+    """Return the columns as lists, with NaN as None."""
     lists = {field.name: getattr(predictions, field.name).tolist() for field in dataclasses.fields(predictions)}
     return {name: [None if value != value else value for value in values] for name, values in lists.items()}
 
@@ -36,7 +36,7 @@ def write(tmp_path: Path, *lines: str) -> Path:
 
 
 def test_csv_round_trip(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:
-    """Every value comes back with every digit, and no unfinished file is left."""
+    """Every value is read back with every digit, and no temporary file remains."""
     predictions = make_predictions(200)
     path = tmp_path / "predictions.csv"
     predictions.write_csv(path)
@@ -46,7 +46,7 @@ def test_csv_round_trip(make_predictions: Callable[..., Predictions], tmp_path: 
 
 
 def test_csv_round_trip_of_what_is_optional(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:
-    """Rates and amplitudes come back, missing ones as missing, and so does an algorithm without probabilities."""
+    """Rates and amplitudes, missing ones too, are read back, and so are predictions without probabilities."""
     predictions = make_predictions(200)
     measured = dataclasses.replace(
         predictions,
@@ -76,7 +76,7 @@ def test_csv_round_trip_of_what_is_optional(make_predictions: Callable[..., Pred
 def test_any_name_and_number_survives(
     name: str, start_s: float, probability: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Commas, quotes, line breaks and any script in names, and any float, come back as they were."""
+    """Names with commas, quotes, line breaks and any script, and any float, are read back unchanged."""
     one = [name], [name], [name], [name], [start_s], [5], ["vf"], ["fine_vf"], [probability], [True], [2]
     predictions = Predictions(*(np.array(column) for column in one))
     path = tmp_path_factory.mktemp("any") / "predictions.csv"
@@ -85,7 +85,7 @@ def test_any_name_and_number_survives(
 
 
 def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
-    """Another order of the columns, a byte order mark, CRLF and TRUE/FALSE are all the same table."""
+    """The order of columns, a byte order mark, CRLF and TRUE/FALSE do not matter."""
     plain = Predictions.read_csv(write(tmp_path, HEADER, *GOOD))
     reversed_lines = [",".join(line.split(",")[::-1]) for line in (HEADER, *GOOD)]
     text = "\r\n".join(reversed_lines).replace("true", "TRUE").replace("false", "FALSE")
@@ -126,8 +126,12 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
             r"line 4: (record is 'c.x00'; allowed: text of .*, without|line contains) NUL",
         ),
         ("cu01", "c" * 65, "line 4: record is 'c+'; allowed: text of at most 64"),
-        ("rapid_vt", "normal_sinus", "line 4: rhythm 'vt' is no 'normal_sinus'; allowed: rapid_vt, other_vt"),
-        ("rapid_vt", "", "line 4: rhythm 'vt' alone does not decide .* rapid_vt or other_vt"),
+        (
+            "rapid_vt",
+            "normal_sinus",
+            "line 4: aha_class is 'normal_sinus', but rhythm is 'vt'; allowed: rapid_vt, other_vt",
+        ),
+        ("rapid_vt", "", "line 4: rhythm 'vt' needs an aha_class as well: rapid_vt or other_vt"),
         ("vt,rapid_vt", ",", "line 4: there is neither a rhythm nor an aha_class"),
         ("vt,rapid_vt", ",vt", "line 4: aha_class is 'vt'; allowed: coarse_vf"),
         ("vt,rapid_vt", "tachy,", "line 4: rhythm is 'tachy'; allowed: vf"),
@@ -142,9 +146,9 @@ def test_malformed_line_is_named(tmp_path: Path, old: str, new: str, match: str)
 
 
 def test_duplicates_are_named(tmp_path: Path) -> None:
-    """The second line of one window is refused, whatever it predicts; another lead or duration is no duplicate."""
+    """A repeated window is refused; another lead or duration is a different window."""
     repeated = GOOD[0].replace("0.9,true", "0.2,false")
-    with pytest.raises(ValueError, match="line 5: 'vfdb', record '418', lead 'ECG', 0 s, 5 s stands twice"):
+    with pytest.raises(ValueError, match="line 5: .*database 'vfdb', record '418', lead 'ECG', 0 s, 5 s appears twice"):
         Predictions.read_csv(write(tmp_path, HEADER, *GOOD, repeated))
     other_lead, longer = GOOD[0].replace("ECG", "II"), GOOD[0].replace(",5,", ",8,")
     assert len(Predictions.read_csv(write(tmp_path, HEADER, *GOOD, other_lead, longer))) == 5
@@ -158,11 +162,11 @@ def test_lines_are_counted_over_quoted_line_breaks(tmp_path: Path) -> None:
 
 
 def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
-    """Faults of all kinds are reported together, in the order of the lines, each line once."""
+    """Faults of all kinds are reported together, by line, each line once."""
     lines = [
         GOOD[0].replace("0.9,true", "high,maybe"),  # two faults, of which the first is named
         GOOD[1],
-        GOOD[1],  # stands twice
+        GOOD[1],  # appears twice
         GOOD[0].replace("0,5,", "20,5,").replace(",0.9", ",1.9"),
         GOOD[2].replace("rapid_vt", ""),
         GOOD[0].replace("0,5,", "30,5,").replace("true,0", "true,3"),  # another fold
@@ -174,9 +178,9 @@ def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
     assert title.endswith("predictions.csv, 6 lines are not allowed:")
     expected = [
         "line 2: probability is 'high'; allowed: numbers",
-        "line 4: 'vfdb', record '418', lead 'ECG', 5 s, 5 s stands twice",
+        "line 4: the window of database 'vfdb', record '418', lead 'ECG', 5 s, 5 s appears twice",
         "line 5: probability is 1.9; allowed: 0 to 1",
-        "line 6: rhythm 'vt' alone does not decide",
+        "line 6: rhythm 'vt' needs an aha_class",
         "line 7: patient 'vfdb/418' is in fold 3 and in fold 0",
         "line 8: there are 2 values; the header names 11",
     ]
@@ -184,7 +188,7 @@ def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
 
 
 def test_many_faulty_lines_are_counted(tmp_path: Path) -> None:
-    """Beyond twenty faulty lines the others are counted, wherever in the file they are."""
+    """Twenty faulty lines are named, and the others are counted."""
     good = [GOOD[1].replace(",5,5,", f",{5 * i},5,") for i in range(60_000)]
     bad = [line.replace("0.1", text) for text in ("x", "2") for line in good[:50]]
     with pytest.raises(ValueError, match="and 80 more$") as refusal:
@@ -196,7 +200,7 @@ def test_many_faulty_lines_are_counted(tmp_path: Path) -> None:
 
 
 def test_foreign_file_of_decisions(tmp_path: Path) -> None:
-    """The least that a file can say: record, patient, times, class and decision; the rest is as documented."""
+    """A file with only the required columns gets the documented defaults."""
     path = write(
         tmp_path,
         "shock,aha_class,duration_s,start_s,patient,record",
@@ -211,7 +215,7 @@ def test_foreign_file_of_decisions(tmp_path: Path) -> None:
 
 
 def test_foreign_file_of_rhythms_and_probabilities(tmp_path: Path) -> None:
-    """A class may be left empty where the rhythm decides it; a shock is advised from the threshold on."""
+    """A class may be empty if the rhythm decides it; a shock is advised at the threshold or above."""
     path = write(
         tmp_path,
         "record,patient,start_s,duration_s,rhythm,aha_class,probability,rate_bpm,amplitude_mv",
@@ -223,14 +227,14 @@ def test_foreign_file_of_rhythms_and_probabilities(tmp_path: Path) -> None:
     assert found["rhythm"] == ["vf", "paced", "normal_sinus", "asystole"]
     assert found["shock"] == [True, False, True, False]
     assert found["amplitude_mv"] == [0.31, None, None, 0.05]
-    with pytest.raises(ValueError, match="has no column shock: say from which probability"):
+    with pytest.raises(ValueError, match="has no column shock; give the threshold"):
         Predictions.read_csv(path)
 
 
 def test_threshold_is_not_guessed(tmp_path: Path) -> None:
-    """A threshold for a file that decides itself is refused, and so is one that is no probability."""
+    """A threshold is refused if the file has decisions, or if it is not a probability."""
     path = write(tmp_path, HEADER, *GOOD)
-    with pytest.raises(ValueError, match="says itself where a shock is advised"):
+    with pytest.raises(ValueError, match="has a column shock, which decides"):
         Predictions.read_csv(path, threshold=0.5)
     for threshold in (0, 1, 50, True, "0.5", float("nan")):
         with pytest.raises(ValueError, match="threshold is .*; allowed is a probability between 0 and 1"):
@@ -241,13 +245,13 @@ def test_threshold_is_not_guessed(tmp_path: Path) -> None:
     ("cell", "match"),
     [
         ("fast", "line 2: rate_bpm is 'fast'; allowed: numbers"),
-        ("0", "line 2: rate_bpm is 0.0; allowed: measured numbers, or nothing"),
+        ("0", "line 2: rate_bpm is 0.0; allowed: more than 0, or empty"),
         ("-150", "line 2: rate_bpm is -150.0"),
         ("inf", "line 2: rate_bpm is inf"),
     ],
 )
 def test_malformed_measurement(tmp_path: Path, cell: str, match: str) -> None:
-    """A rate that is there must be one."""
+    """A rate that is given must be a positive number."""
     with pytest.raises(ValueError, match=match):
         Predictions.read_csv(write(tmp_path, f"{HEADER},rate_bpm", f"{GOOD[2]},{cell}"))
 
@@ -255,18 +259,18 @@ def test_malformed_measurement(tmp_path: Path, cell: str, match: str) -> None:
 @pytest.mark.parametrize(
     ("header", "match"),
     [
-        ("", "line 1: the header must name the columns.*missing are 'record', 'patient'"),
-        ("record,probability", "missing are 'patient', 'start_s', 'duration_s', 'aha_class or rhythm'"),
-        (f"{HEADER},threshold", "unknown are 'threshold'. Known are database, record"),
-        (HEADER.replace(",", ";"), "line 1: the header must name the columns, with commas"),
-        (f"{HEADER},fold", "twice there are 'fold'"),
-        (HEADER.replace("start_s", "start"), "missing are 'start_s'; unknown are 'start'"),
-        (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing are 'shock or probability'"),
-        (GOOD[0], "unknown are 'vfdb', '418'"),
+        ("", "line 1: the header must name the columns.*missing: 'record', 'patient'"),
+        ("record,probability", "missing: 'patient', 'start_s', 'duration_s', 'aha_class or rhythm'"),
+        (f"{HEADER},threshold", "unknown: 'threshold'. Known columns are database, record"),
+        (HEADER.replace(",", ";"), "line 1: the header must name the columns, separated by commas"),
+        (f"{HEADER},fold", "more than once: 'fold'"),
+        (HEADER.replace("start_s", "start"), "missing: 'start_s'; unknown: 'start'"),
+        (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing: 'shock or probability'"),
+        (GOOD[0], "unknown: 'vfdb', '418'"),
     ],
 )
 def test_header_must_be_known(tmp_path: Path, header: str, match: str) -> None:
-    """Columns that are missing, unknown or doubled are named, and so are all that are known."""
+    """The error names missing, unknown and repeated columns, and all known ones."""
     with pytest.raises(ValueError, match=match):
         Predictions.read_csv(write(tmp_path, header, *GOOD))
 
@@ -284,7 +288,7 @@ def test_header_must_be_known(tmp_path: Path, header: str, match: str) -> None:
     ],
 )
 def test_unreadable_file(tmp_path: Path, content: bytes, match: str) -> None:
-    """A file that is no such table is refused with its name and line."""
+    """An unreadable file is refused with its name and line."""
     path = tmp_path / "other.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"other.csv, {match}"):
@@ -299,7 +303,7 @@ def test_header_alone_is_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_probabilities_are_there_or_not(make_predictions: Callable[..., Predictions]) -> None:
-    """A single missing probability is refused; none at all is an algorithm that gives none."""
+    """A single missing probability is refused; predictions without any are allowed."""
     predictions = make_predictions(3)
     with pytest.raises(ValueError, match="row 1: probability is nan"):
         dataclasses.replace(predictions, probability=np.array([0.1, np.nan, 0.2]))
@@ -307,7 +311,7 @@ def test_probabilities_are_there_or_not(make_predictions: Callable[..., Predicti
 
 
 def test_columns_of_the_wrong_kind(make_predictions: Callable[..., Predictions]) -> None:
-    """Arrays of another kind, shape or length are refused and not converted."""
+    """Arrays with another data type, shape or length are refused, not converted."""
     predictions = make_predictions(3)
     with pytest.raises(TypeError, match="shock has dtype .*; allowed are true or false"):
         dataclasses.replace(predictions, shock=np.array(["false", "false", "true"]))
@@ -322,12 +326,12 @@ def test_columns_of_the_wrong_kind(make_predictions: Callable[..., Predictions])
 
 
 def test_concatenate_undoes_select(make_predictions: Callable[..., Predictions]) -> None:
-    """What is taken apart by duration and joined again is the same; what overlaps or leaks is refused."""
+    """Predictions split by duration and joined again are the same; repeated windows and shared patients are refused."""
     short, long = make_predictions(30, 3.0), make_predictions(30, 8.0)
     joined = Predictions.concatenate([short, long])
     assert columns(joined.select(joined.duration_s == 8)) == columns(long)
     assert len(joined.select(joined.duration_s == 2)) == 0
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="appears twice"):
         Predictions.concatenate([short, short])
     with pytest.raises(ValueError, match="is in fold"):
         Predictions.concatenate([short, dataclasses.replace(long, fold=long.fold + 1)])
@@ -343,7 +347,7 @@ def test_concatenate_undoes_select(make_predictions: Callable[..., Predictions])
 def test_names_that_look_alike_are_refused(
     column: str, name: str, make_predictions: Callable[..., Predictions]
 ) -> None:
-    """A space around a name, or another way to write an accent, would make two patients of one: it is named."""
+    """A space around a name, or another encoding of an accent, is refused: it would count one patient twice."""
     good = make_predictions(20)
     values = getattr(good, column).astype("U20")
     values[7] = name
@@ -352,15 +356,15 @@ def test_names_that_look_alike_are_refused(
 
 
 def test_a_record_is_of_one_patient(make_predictions: Callable[..., Predictions]) -> None:
-    """A row number in place of the patient would make each window a patient: a record of two is named, with both."""
+    """A record with two patients is refused, such as one with row numbers in place of the patient."""
     good = make_predictions(30)
-    with pytest.raises(ValueError, match="record '.+' is of patient 'p.+' and of patient 'p.+'; a record is of one"):
+    with pytest.raises(ValueError, match="record '.+' belongs to patient 'p.+' and to patient 'p.+'"):
         dataclasses.replace(good, patient=np.array([f"p{i}" for i in range(30)]), fold=np.zeros(30, int))
 
 
 def test_lengths_that_are_meant_to_be_one_are_refused(make_predictions: Callable[..., Predictions]) -> None:
-    """Lengths a rounding apart would be judged apart, each with too few windows; ten milliseconds are a difference."""
+    """Durations that differ by a rounding error are refused; a difference of ten milliseconds is allowed."""
     good = make_predictions(6)
-    with pytest.raises(ValueError, match="duration_s is 5.0001; allowed: lengths that are equal"):
+    with pytest.raises(ValueError, match="duration_s is 5.0001; allowed: durations that are equal"):
         dataclasses.replace(good, duration_s=np.array([5, 5, 5.0001, 5, 5, 5]))
     assert len(dataclasses.replace(good, duration_s=np.array([5, 5, 5.01, 5, 5, 5]))) == 6

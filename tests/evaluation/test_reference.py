@@ -1,4 +1,4 @@
-"""What annotations call for is what a second look at hand-made records says."""
+"""Reference segments of hand-made records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wave(seconds: float, hz: float, mv: float) -> np.ndarray:
 
 
 def labelled(*parts: tuple[str, np.ndarray]) -> Recording:
-    """Put signals with their rhythms one after the other; those called ``""`` get no label."""
+    """Join signals with their rhythms; those named ``""`` get no label."""
     episodes, at = [], 0.0
     for rhythm, signal in parts:
         until = at + len(signal) / FS
@@ -33,7 +33,7 @@ def labelled(*parts: tuple[str, np.ndarray]) -> Recording:
 
 
 def kinds(recording: Recording, **options: LabelPolicy) -> list[str]:
-    """Return what each segment calls for."""
+    """Return the kind of each segment."""
     return [segment.kind for segment in reference_segments(recording, 5.0, 1.0, **options)]
 
 
@@ -55,7 +55,7 @@ def kinds(recording: Recording, **options: LabelPolicy) -> list[str]:
     ],
 )
 def test_segments_are_labelled_as_windows_are(rhythm: str, signal: np.ndarray, kind: str) -> None:
-    """By rhythm, amplitude and rate, between two segments of sinus rhythm."""
+    """The kind depends on rhythm, amplitude and rate."""
     sinus = ("normal_sinus", wave(10, 1.2, 1.0))
     result = kinds(labelled(sinus, (rhythm, signal), sinus))
     assert result == ([kind] if rhythm == "normal_sinus" else ["nonshockable", kind, "nonshockable"])
@@ -73,7 +73,7 @@ def test_short_segments_are_measured_too(seconds: float, place: str) -> None:
 
 
 def test_median_of_the_windows_decides() -> None:
-    """VF that is coarse for most of its time is coarse as a whole, and the policy's own limits count."""
+    """VF that is coarse most of the time is coarse, by the limits of the given policy."""
     mostly = [labelled(("vf", np.concatenate([wave(a, 5, 1.0), wave(b, 5, 0.1)]))) for a, b in ((40, 20), (20, 40))]
     assert [kinds(made) for made in mostly] == [["shockable"], ["intermediate"]]
     assert kinds(mostly[1], policy=LabelPolicy(coarse_vf_mv=0.06, asystole_mv=0.05)) == ["shockable"]
@@ -92,7 +92,7 @@ def test_invalid_samples_do_not_make_vf_fine() -> None:
 
 
 def test_segments_cover_the_record() -> None:
-    """Gaps are unlabelled, other codes of one rhythm make no new segment, and nothing labelled is all unlabelled."""
+    """Gaps are unlabelled, adjacent episodes of one rhythm are joined, and a record may have no labels at all."""
     episodes = (Episode(2.0, 5.0, "paced", "a"), Episode(5.0, 7.0, "paced", "b"), Episode(9.0, 12.0, "organised"))
     made = Recording(signal=np.zeros((5000, 1)), fs=FS, leads=("II",), episodes=episodes)
     spans = [(s.start_s, s.end_s, s.rhythm) for s in reference_segments(made, 5.0, 1.0)]

@@ -44,7 +44,7 @@ def area(windows: list[tuple[float, bool, str]]) -> float:
 def test_area_is_the_share_of_pairs_in_order(
     make_predictions: Callable[..., Predictions], rng: np.random.Generator
 ) -> None:
-    """The area is what counting all pairs of windows gives, and so is the trapezoid below the curve."""
+    """The area agrees with a count over all pairs of windows, and with the trapezoids under the curve."""
     predictions = overlapping(make_predictions(300), rng)
     found = roc(predictions)
     windows = clear_windows(predictions)
@@ -55,7 +55,7 @@ def test_area_is_the_share_of_pairs_in_order(
 
 
 def test_points_of_the_curve(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> None:
-    """Each point is what its threshold gives, window by window, and thresholds left out lie on the line."""
+    """Each point agrees with its threshold, window by window, and other thresholds lie on the line between points."""
     predictions = overlapping(make_predictions(300), rng)
     found = roc(predictions)
     windows = clear_windows(predictions)
@@ -108,7 +108,7 @@ def test_limit_of_the_area_is_that_of_drawing_patients(
 
 
 def sensitivity_at(windows: list[tuple[float, bool, str]], rate: float) -> float:
-    """Find the sensitivity at a rate of false positives, on the lines between all thresholds."""
+    """Interpolate the sensitivity at a false-positive rate between all thresholds."""
     high = [p for p, shockable, _ in windows if shockable]
     low = [p for p, shockable, _ in windows if not shockable]
     points = [(0.0, 0.0)]
@@ -132,8 +132,8 @@ def test_band_is_that_of_drawing_patients(
     patients = list(by_patient.values())
     found = roc(predictions)
     rates = [0.0, 0.1, 0.3, 0.6, 1.0]
-    at = np.searchsorted(found.band_rate, rates)
-    np.testing.assert_array_equal(found.band_rate[at], rates)
+    at = np.searchsorted(found.band_false_positive_rate, rates)
+    np.testing.assert_array_equal(found.band_false_positive_rate[at], rates)
     drawn = []
     for _ in range(400):
         windows = [window for i in rng.integers(len(patients), size=len(patients)) for window in patients[i]]
@@ -146,7 +146,7 @@ def test_band_is_that_of_drawing_patients(
 
 
 def test_bands_are_of_patients(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> None:
-    """The same windows five times over move no band, however many they are."""
+    """Repeated windows do not change the band."""
     once = overlapping(make_predictions(150), rng)
     times = [dataclasses.replace(once, start_s=once.start_s + 1000 * i) for i in range(5)]
     few, many = roc(once), roc(Predictions.concatenate(times))
@@ -156,7 +156,7 @@ def test_bands_are_of_patients(make_predictions: Callable[..., Predictions], rng
 
 
 def test_area_ends(make_predictions: Callable[..., Predictions]) -> None:
-    """Perfect order is 1 and without a limit, its reverse 0, and one probability for all a half."""
+    """Perfect order gives 1 without a limit, reverse order 0, and equal probabilities 0.5."""
     predictions = make_predictions(200)
     shockable = np.isin(predictions.aha_class, SHOCKABLE)
     perfect = roc(dataclasses.replace(predictions, probability=np.where(shockable, 0.7, 0.2)))
@@ -170,7 +170,7 @@ def test_area_ends(make_predictions: Callable[..., Predictions]) -> None:
 
 
 def test_one_patient_leaves_no_limit(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> None:
-    """With all windows from one patient there is an area and nothing to resample."""
+    """With one patient there is an area without limits."""
     predictions = overlapping(make_predictions(100), rng)
     alone = dataclasses.replace(predictions, patient=np.full(100, "p"), fold=np.zeros(100, int))
     assert 0.5 < roc(alone).auc < 1
@@ -179,7 +179,7 @@ def test_one_patient_leaves_no_limit(make_predictions: Callable[..., Predictions
 
 
 def test_bins_are_what_a_loop_counts(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> None:
-    """Windows, patients, shares, means and limits of each bin, window by window; the edges belong above."""
+    """Each bin agrees with a loop over windows; a probability on an edge belongs to the bin above."""
     predictions = overlapping(make_predictions(500), rng)
     found = reliability(predictions)
     expected: list[list[tuple[float, bool, str]]] = [[] for _ in range(BINS)]
@@ -224,7 +224,7 @@ def test_probabilities_that_are_what_they_say(make_predictions: Callable[..., Pr
 
 @pytest.mark.parametrize("compute", [roc, reliability])
 def test_what_has_no_curve(compute: Callable, make_predictions: Callable[..., Predictions]) -> None:
-    """Decisions alone, several durations, no clear windows, and a bootstrap that cannot be are named."""
+    """Decisions only, several durations, no clear windows and impossible bootstrap parameters are errors."""
     predictions = make_predictions(60)
     with pytest.raises(ValueError, match="no probabilities"):
         compute(dataclasses.replace(predictions, probability=np.full(60, np.nan)))
@@ -239,7 +239,7 @@ def test_what_has_no_curve(compute: Callable, make_predictions: Callable[..., Pr
 
 
 def test_a_curve_needs_both_groups(make_predictions: Callable[..., Predictions]) -> None:
-    """A curve of one group alone is refused."""
+    """A ROC curve with one group only is an error."""
     predictions = make_predictions(60)
     with pytest.raises(ValueError, match="shockable and nonshockable"):
         roc(predictions.select(np.isin(predictions.aha_class, SHOCKABLE)))

@@ -1,4 +1,4 @@
-"""A stress test disturbs what was recorded, and counts what `predict` makes of it."""
+"""The stress test disturbs recorded strips, and counts what `predict` advises."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ecg_shock.evaluation.stress import (
     Stress,
     StressPoint,
     StressTest,
+    draw_clear_windows,
     standard_stresses,
-    sub_sample,
 )
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
@@ -31,7 +31,7 @@ FS = 250.0
 
 
 @lru_cache(maxsize=1)
-def made_up() -> tuple[tuple[Recording, ...], WindowSet]:
+def synthetic() -> tuple[tuple[Recording, ...], WindowSet]:
     """Make recordings of eight patients, and windows of 5 s of them."""
     recordings = tuple(synthetic_recordings(8, seed=3))
     return recordings, concatenate(cut_windows(recording, 5.0, guard_s=0.5) for recording in recordings)
@@ -46,17 +46,17 @@ def advisor() -> Advisor:
 def stress_test(
     advisor: Advisor, recordings: Iterable[Recording], windows: WindowSet, stresses: Sequence[Stress], **options: Any
 ) -> tuple[StressPoint, ...]:
-    """Test windows of clear classes, at most so many of each group, on all recordings."""
+    """Run a stress test on drawn windows of all recordings."""
     seed = options.get("seed", 0)
-    test = StressTest(advisor, sub_sample(windows, options.get("at_most"), seed), stresses, seed=seed)
+    test = StressTest(advisor, draw_clear_windows(windows, options.get("at_most", 10**6), seed), stresses, seed=seed)
     for recording in recordings:
         test.add(recording)
     return test.points()
 
 
 def run(advisor: Advisor, stresses: tuple[Stress, ...], **options: Any) -> tuple[StressPoint, ...]:
-    """Test three windows of each made-up patient and class."""
-    recordings, windows = made_up()
+    """Run a stress test on three windows of each synthetic patient and class."""
+    recordings, windows = synthetic()
     return stress_test(advisor, recordings, windows, stresses, **{"at_most": 3, **options})
 
 
@@ -66,18 +66,18 @@ def named(*names: str, level: str = "") -> tuple[Stress, ...]:
 
 
 def figures(point: StressPoint) -> tuple[Any, ...]:
-    """Take what a point says, without what was done."""
+    """Return a point's results, without the name of the stress."""
     return point.sensitivity, point.specificity, point.unusable
 
 
 def of(kind: str, disturb: Callable[[np.ndarray], np.ndarray]) -> Stress:
-    """Make a stress of a function of strips."""
+    """Make a stress from a function of strips."""
     return Stress(kind, "", 1.0, lambda strips, fs, rng: (disturb(strips), fs))
 
 
 def test_baseline_is_what_predict_says(advisor: Advisor) -> None:
     """Strip by strip by `predict`, with a loop instead of masks, the counts of all windows are the same."""
-    recordings, windows = made_up()
+    recordings, windows = synthetic()
     (point,) = stress_test(advisor, recordings, windows, ())
     right = {True: [0, 0], False: [0, 0]}
     unusable = 0
@@ -101,8 +101,8 @@ def test_baseline_is_what_predict_says(advisor: Advisor) -> None:
 def test_limits_are_those_of_patients(advisor: Advisor) -> None:
     """Windows of one patient are drawn together: the limit is the bootstrap's over counts of patients."""
     flip = of("flip", lambda strips: strips * np.where(np.arange(len(strips)) % 2, 1.0, 0.0)[:, None])
-    recordings, windows = made_up()
-    chosen = sub_sample(windows, None, 0)
+    recordings, windows = synthetic()
+    chosen = draw_clear_windows(windows, 10**6, 0)
     point = stress_test(advisor, recordings, chosen, (flip,))[1]
     correct, totals = [], []
     for patient in np.unique(chosen.patient[np.isin(chosen.aha_class, SHOCKABLE)]):
@@ -132,7 +132,7 @@ def test_nothing_done_changes_nothing(advisor: Advisor) -> None:
     wide = Stress("clipping", "", 1e3, _at(named("clipping")[0].disturb, 1e3))
     baseline, *others = run(advisor, (*same, resampled, twice, wide))
     assert {figures(point) for point in others} == {figures(baseline)}
-    strips = made_up()[0][0].signal[None, :1250, 0].astype(float)
+    strips = synthetic()[0][0].signal[None, :1250, 0].astype(float)
     for stress in (*same, resampled, twice, wide):
         found, fs = stress.disturb(strips, FS, np.random.default_rng(0))
         np.testing.assert_array_equal(found, strips)
@@ -140,7 +140,7 @@ def test_nothing_done_changes_nothing(advisor: Advisor) -> None:
 
 
 def _at(disturb: Any, value: float) -> Any:
-    """Put a standard stress to another degree."""
+    """Return a standard stress with another level."""
     return lambda strips, fs, rng: disturb.func(value, strips, fs, rng)
 
 
@@ -165,7 +165,7 @@ def test_too_many_missing_samples_are_refused(advisor: Advisor) -> None:
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
 @pytest.mark.parametrize(("n", "fs"), [(1250, 250.0), (1800, 360.0), (721, 360.0)])
 def test_gaps_hold_the_share(rng: np.random.Generator, share: float, n: int, fs: float) -> None:
-    """Exactly the share is missing from each strip, in at most three runs; what is left is untouched."""
+    """Each strip misses exactly the given proportion, in at most three gaps; other samples are unchanged."""
     stress = next(s for s in named("missing samples") if s.value == share)
     strips = rng.standard_normal((50, n))
     found, _ = stress.disturb(strips, fs, rng)
@@ -192,7 +192,7 @@ def test_clipping_is_around_the_offset(rng: np.random.Generator) -> None:
 
 
 def test_same_seed_same_points(advisor: Advisor) -> None:
-    """In any order, and beside any other stress; another seed draws other windows."""
+    """Results do not depend on the order or on other stresses; another seed draws other windows."""
     kinds = named("chest compressions (model)", "missing samples", "mains hum, 50 Hz")
     first = run(advisor, kinds, seed=5)
     again = run(advisor, kinds[::-1], seed=5)
@@ -228,41 +228,41 @@ def test_levels_differ_in_degree_alone(advisor: Advisor) -> None:
 
 
 def test_draw_is_of_patients_and_classes() -> None:
-    """At most so many of each, all where there are fewer, no intermediate class, in order, and by the seed alone."""
-    _, windows = made_up()
+    """Windows of each group are limited, in order and by the seed, without intermediate classes."""
+    _, windows = synthetic()
     groups = [(p, c) for p, c in zip(windows.patient, windows.aha_class, strict=True) if c not in INTERMEDIATE]
     expected = {group: min(2, groups.count(group)) for group in set(groups)}
-    chosen = sub_sample(windows, 2, 7)
+    chosen = draw_clear_windows(windows, 2, 7)
     found = list(zip(chosen.patient, chosen.aha_class, strict=True))
     assert {group: found.count(group) for group in set(found)} == expected
-    np.testing.assert_array_equal(chosen.start_s, sub_sample(windows, 2, 7).start_s)
-    assert not np.array_equal(chosen.start_s, sub_sample(windows, 2, 8).start_s)
+    np.testing.assert_array_equal(chosen.start_s, draw_clear_windows(windows, 2, 7).start_s)
+    assert not np.array_equal(chosen.start_s, draw_clear_windows(windows, 2, 8).start_s)
     position = {(r, s): i for i, (r, s) in enumerate(zip(windows.record, windows.start_s, strict=True))}
     order = [position[key] for key in zip(chosen.record, chosen.start_s, strict=True)]
     assert order == sorted(order)
-    assert len(sub_sample(windows, None, 7)) == len(groups)
-    with pytest.raises(ValueError, match="at_most=0 leaves no window"):
-        sub_sample(windows, 0, 7)
+    assert len(draw_clear_windows(windows, 10**6, 7)) == len(groups)
+    with pytest.raises(ValueError, match="max_per_group is 0; allowed are 1 or more"):
+        draw_clear_windows(windows, 0, 7)
 
 
 def test_what_is_missing_is_named(advisor: Advisor) -> None:
-    """No window, a recording that is not given, one without the lead, and one too short are told apart."""
-    recordings, windows = made_up()
-    with pytest.raises(ValueError, match="no windows of clear AHA classes"):
+    """No windows, a missing recording, a missing lead and a short recording have different errors."""
+    recordings, windows = synthetic()
+    with pytest.raises(ValueError, match="no shockable or nonshockable windows"):
         stress_test(advisor, recordings, windows.select(np.zeros(len(windows), dtype=bool)), ())
-    with pytest.raises(ValueError, match=rf"windows are of recordings .* synthetic/{recordings[3].name}"):
+    with pytest.raises(ValueError, match=rf"windows belong to recordings .* synthetic/{recordings[3].name}"):
         stress_test(advisor, recordings[:3] + recordings[4:], windows, (), at_most=1)
     other_lead = replace(recordings[0], leads=("?",))
-    with pytest.raises(ValueError, match="does not hold all windows"):
+    with pytest.raises(ValueError, match="does not contain all windows"):
         stress_test(advisor, (other_lead,), windows, ())
     short = replace(recordings[0], signal=recordings[0].signal[:1300], episodes=())
-    with pytest.raises(ValueError, match="does not hold all windows"):
+    with pytest.raises(ValueError, match="does not contain all windows"):
         stress_test(advisor, (short,), windows, ())
 
 
 def test_leads_are_judged_by_themselves(advisor: Advisor) -> None:
     """A window of the second lead is cut from the second column, here a flat one."""
-    recordings, windows = made_up()
+    recordings, windows = synthetic()
     name = recordings[0].leads[0]
     column = recordings[0].signal[:, :1]
     two = replace(recordings[0], signal=np.hstack([column, 0 * column]), leads=(name, "flat"))
@@ -275,7 +275,7 @@ def test_leads_are_judged_by_themselves(advisor: Advisor) -> None:
 
 def test_recordings_without_a_window_change_nothing(advisor: Advisor) -> None:
     """Neither does a recording that is given twice."""
-    recordings, windows = made_up()
+    recordings, windows = synthetic()
     stranger = Recording(np.zeros((1250, 1)), FS, ("I",), "stranger", episodes=(Episode(0, 5, "vf"),))
     expected = stress_test(advisor, recordings, windows, (), at_most=1)
     assert stress_test(advisor, (stranger, *recordings, recordings[0]), windows, (), at_most=1) == expected
@@ -285,7 +285,7 @@ def test_recordings_without_a_window_change_nothing(advisor: Advisor) -> None:
 def test_real_recordings_from_end_to_end(advisor: Advisor, recordings_dir: Path) -> None:
     """All stresses on two records: little muscle noise changes little, and much of it is refused."""
     recordings, windows = [], []
-    for database, record in (("vfdb", "418"), ("mitdb", "219")):  # validation patients of the shipped model
+    for database, record in (("vfdb", "418"), ("mitdb", "219")):  # validation patients of the pretrained model
         manifest = load_manifest(database)
         recordings.append(read_labelled(record, manifest, recordings_dir / database))
         windows.append(cut_windows(recordings[-1], 5.0, guard_s=manifest.guard_s))

@@ -19,7 +19,7 @@ from ecg_shock.evaluation.predictions import Predictions
 def test_predictions_and_their_file_give_the_same_figures(
     make_predictions: Callable[..., Predictions], tmp_path: Path
 ) -> None:
-    """A file is judged as what it holds, and named by its digest."""
+    """A file gives the same results as its predictions, and is identified by its digest."""
     predictions = make_predictions(200)
     path = tmp_path / "other.csv"
     predictions.write_csv(path)
@@ -27,14 +27,14 @@ def test_predictions_and_their_file_give_the_same_figures(
     assert from_file.performances == given.performances == evaluate(predictions, seed=3).performances
     assert given.source == ""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert from_file.source == f"other.csv, SHA-256 {digest[:12]}; shock advised as its column shock says"
+    assert from_file.source == f"other.csv, SHA-256 {digest[:12]}; shock advised by its column shock"
     assert isinstance(given, ecg_shock.Validation)
 
 
 def test_threshold_decides_where_the_file_does_not(
     make_predictions: Callable[..., Predictions], tmp_path: Path
 ) -> None:
-    """A file of probabilities is judged by decisions at the threshold, and the figures say which one it was."""
+    """A file of probabilities is evaluated at the threshold, which the results name."""
     predictions = make_predictions(200)
     path = tmp_path / "other.csv"
     predictions.write_csv(path)
@@ -44,7 +44,7 @@ def test_threshold_decides_where_the_file_does_not(
     found = ecg_shock.validate(path, threshold=0.8).performances[0]
     shockable = np.isin(predictions.aha_class, ["coarse_vf", "rapid_vt"])
     assert found.tp == (predictions.probability[shockable] >= 0.8).sum()
-    assert ecg_shock.validate(path, threshold=0.8).source.endswith("shock advised from a probability of 0.8 on")
+    assert ecg_shock.validate(path, threshold=0.8).source.endswith("shock advised at a probability of 0.8 or above")
     with pytest.raises(ValueError, match="no column shock"):
         ecg_shock.validate(path)
 
@@ -52,7 +52,7 @@ def test_threshold_decides_where_the_file_does_not(
 def test_a_folder_is_a_model(
     make_predictions: Callable[..., Predictions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder's bundles predict what is asked for, and the figures name them."""
+    """The bundles of a folder predict, and the results name them."""
     predictions = make_predictions(100)
     model = Model("m", "m", "public-v1", 0, "0" * 64, "", 10, 0.5, "")
     asked: list[Any] = []
@@ -73,11 +73,11 @@ def test_a_folder_is_a_model(
 
 
 def test_options_of_other_kinds_are_refused(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:
-    """What has no effect is not taken in silence, and what cannot be judged is named."""
+    """Options that do not apply are refused, and so are predictions that cannot be read."""
     predictions = make_predictions(20)
     path = tmp_path / "other.csv"
     predictions.write_csv(path)
-    with pytest.raises(ValueError, match="threshold cannot be given for predictions"):
+    with pytest.raises(ValueError, match="threshold cannot be given for Predictions"):
         ecg_shock.validate(predictions, threshold=0.5)
     with pytest.raises(ValueError, match="databases, data cannot be given for a file"):
         ecg_shock.validate(path, databases=["vfdb"], data=tmp_path)

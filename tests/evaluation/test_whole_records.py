@@ -66,7 +66,7 @@ def scanned_again(subset: frozenset[str]) -> dict[AlarmRule, list[RecordEvents]]
 def test_rule_is_chosen_by_the_criterion(
     found: list[tuple[int, int]], expected: int, record_events: Callable[..., RecordEvents]
 ) -> None:
-    """The fewest false alarms of the rules that lose a point at most; events below 10 s play no part."""
+    """The rule with the fewest false alarms that loses at most one point is chosen; events below 10 s do not count."""
     by_rule = []
     for rule, (detected, false) in zip(RULES, found, strict=True):
         events = [(12.0, 3.0)] * detected + [(12.0, None)] * (200 - detected) + [(9.0, 3.0 if rule.k > 3 else None)]
@@ -75,7 +75,7 @@ def test_rule_is_chosen_by_the_criterion(
 
 
 def test_few_events_must_all_be_found(record_events: Callable[..., RecordEvents]) -> None:
-    """Of 20 events one is five points: no rule that loses it is chosen, whatever it saves."""
+    """One of 20 events is five points: a rule that loses it is not chosen."""
     by_rule = [
         (RULES[0], event_figures([record_events("d/a", [(12, 1.0)] * 20, 50)])),
         (RULES[1], event_figures([record_events("d/a", [(12, 1.0)] * 19 + [(12, None)], 0)])),
@@ -84,7 +84,7 @@ def test_few_events_must_all_be_found(record_events: Callable[..., RecordEvents]
 
 
 def test_without_events_nothing_is_chosen(record_events: Callable[..., RecordEvents]) -> None:
-    """Neither where all events are short, nor where there are no records."""
+    """No rule is chosen without long events or records."""
     figures = event_figures([record_events("d/a", [(9, 1.0)], 2)])
     assert choose_rule([(rule, figures) for rule in RULES]) is None
     assert choose_rule([]) is None
@@ -92,7 +92,7 @@ def test_without_events_nothing_is_chosen(record_events: Callable[..., RecordEve
 
 @pytest.mark.parametrize("rule", [AlarmRule(1, 1), AlarmRule(2, 3), AlarmRule(8, 10)])
 def test_other_rule_is_another_scan(rule: AlarmRule) -> None:
-    """All that a scan with the rule gives, and the first scan is as it was."""
+    """The result is that of a scan with the rule, and the first scan is unchanged."""
     advisor = Advisor()
     recording = next(synthetic_recordings(1))
     first = scan(recording, model=advisor)
@@ -151,14 +151,14 @@ def test_default_rule_where_nothing_can_be_chosen(
 
 
 def test_short_records_are_named(synthetic_bundle: Callable[..., Bundle]) -> None:
-    """What is shorter than a window is in no figure, and nothing else is no result."""
+    """Records shorter than a window are excluded; without others, it is an error."""
     scans = RecordScans(EvaluationSet((synthetic_bundle(),)))
     record = scans.records[0]
     whole = Recording(
         signal=np.zeros((5000, 1)), fs=250.0, leads=("II",), name="long", database="db", patient=record.patient
     )
     scans.add(replace(whole, signal=whole.signal[:1200], name="short"))
-    with pytest.raises(ValueError, match="no record of a window and more"):
+    with pytest.raises(ValueError, match="no record is as long as a window"):
         scans.figures()
     scans.add(whole)
     found = scans.figures()

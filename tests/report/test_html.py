@@ -1,4 +1,4 @@
-"""The report says what was evaluated, shows every error, and takes names for what they are: text."""
+"""The report describes what was evaluated, shows every error, and escapes names."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ecg_shock.evaluation.roc import reliability, roc
 from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.report import figures, tables
 from ecg_shock.report import html as report
-from ecg_shock.report.first_screen import weaknesses
-from ecg_shock.report.gallery import Strip, paper
+from ecg_shock.report.first_screen import find_weaknesses
+from ecg_shock.report.gallery import Strip, draw_strip
 from ecg_shock.report.html import ReportContent, write_report
 from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS, NONSHOCKABLE, SHOCKABLE
 
@@ -69,7 +69,7 @@ class Page(HTMLParser):
         assert self.elements[self._open.pop()][0] == tag
 
     def handle_data(self, data: str) -> None:
-        """Give text to all that are open."""
+        """Add text to all open elements."""
         for index in self._open:
             self.elements[index][2].append(data)
 
@@ -189,7 +189,7 @@ def test_every_error_is_in_the_gallery(tmp_path: Path, make_predictions: Callabl
         assert attributes["data-kind"] == ("missed shock" if missed else "false shock")
         assert attributes["data-patient"] == predictions.patient[row]
         assert f"{predictions.probability[row]:.4f}" in text
-        assert ("was not given" in text) == (row % 2 == 0)
+        assert ("ECG is not available" in text) == (row % 2 == 0)
         distances.append(abs(predictions.probability[row] - missed))
     assert distances == sorted(distances, reverse=True)
 
@@ -244,7 +244,7 @@ def content_of_names(predictions: Predictions, names: tuple[str, ...]) -> Report
 
 
 def test_names_are_text(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """Whatever files call things makes no element, no attribute and no template, and hides no character."""
+    """Names from files make no element, attribute or template, and hide no character."""
     predictions = make_predictions(400)
     innocent = write(tmp_path, content_of_names(predictions, tuple("abcdef")))
     page = write(tmp_path, content_of_names(predictions, HOSTILE))
@@ -286,9 +286,13 @@ def test_what_is_empty_is_missing_and_said(tmp_path: Path, make_predictions: Cal
         "excluded": (
             "excluded",
             [Excluded("db", "r", "labelled noise", 12.0)],
-            "is in no window, and why, was not given",
+            "Excluded segments of the recordings are not listed",
         ),
-        "provenance": ("provenance", {"Command": "ecg-shock validate"}, "come from was not given"),
+        "provenance": (
+            "provenance",
+            {"Command": "ecg-shock validate"},
+            "The origin of data, software",
+        ),
     }
     for given in [None, *fields]:
         content = ReportContent(validation, predictions, **({given: fields[given][1]} if given else {}))
@@ -311,7 +315,7 @@ def test_excluded_seconds_are_summed(tmp_path: Path, make_predictions: Callable[
         Excluded("a", "2", "guard", 5.0),
     ]
     page = write(tmp_path, ReportContent(evaluate(predictions), predictions, excluded=excluded))
-    assert page.table("Seconds in no window") == [
+    assert page.table("Excluded seconds") == [
         ["Reason", "a", "b", "All"],
         ["guard", "5", "400", "405"],
         ["noise", "30", "0", "30"],
@@ -320,7 +324,7 @@ def test_excluded_seconds_are_summed(tmp_path: Path, make_predictions: Callable[
 
 
 def test_other_windows_are_no_comparison(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """An algorithm that was evaluated on other windows, or other durations, is named as such."""
+    """The report warns about algorithms evaluated on other windows or durations."""
     predictions = make_predictions(300)
     half = predictions.select(np.arange(300) < 150)
     longer = replace(predictions, duration_s=np.full(300, 8.0))
@@ -333,20 +337,20 @@ def test_other_windows_are_no_comparison(tmp_path: Path, make_predictions: Calla
 
 
 def test_weakest_points_are_the_gravest() -> None:
-    """What fails comes first, then what has too few windows, then the patient who carries the errors."""
+    """Failed classes come first, then those with too few windows, then the patient with most errors."""
     rows = [(f"p{i % 20}", "coarse_vf", i >= 60, 0.9) for i in range(220)]  # 73 %, of many patients
     rows += [(f"p{i % 20}", "normal_sinus", False, 0.1) for i in range(400)]
     rows += [("q", "other_nonshockable", True, 0.8)] * 3 + [("p1", "other_nonshockable", True, 0.8)]
     rows += [(f"p{i % 20}", "other_nonshockable", False, 0.1) for i in range(300)]
     predictions = windows(rows)
     (performance,) = evaluate(predictions).performances
-    first, second, third = weaknesses(performance, predictions)
+    first, second, third = find_weaknesses(performance, predictions)
     assert first.startswith("Coarse VF does not meet its goal: 160 of 220 windows of 20 patients are advised a shock")
-    assert "Observed 72.7 % where more than 90 %" in first
+    assert "Observed 72.7 % (goal: above 90 %)" in first
     assert second.startswith("Too few windows")
     assert "Rapid VT: 0 of 50 windows" in second
     assert "Asystole: 0 of 100 windows" in second
-    assert third == "3 of the 4 false shocks are of one patient, q (paced); all 4 are of 2 patients."
+    assert third == "3 of the 4 false shocks are from one patient, q (paced); all 4 are from 2 patients."
 
 
 def test_verdict_that_hangs_on_independence_is_called_weak() -> None:
@@ -356,9 +360,9 @@ def test_verdict_that_hangs_on_independence_is_called_weak() -> None:
     rows += [(f"p{i % 3}", "normal_sinus", False, 0.1) for i in range(400)]
     (performance,) = evaluate(windows(rows)).performances
     assert performance.aha[0].verdict == "meets"
-    found = " ".join(weaknesses(performance, windows(rows)))
-    assert "Coarse VF meets its goal only if windows of one patient count as independent" in found
-    assert "20 of the 20 missed shocks are of one patient, bad" in found
+    found = " ".join(find_weaknesses(performance, windows(rows)))
+    assert "Coarse VF meets its goal only if windows of one patient are taken as independent" in found
+    assert "20 of the 20 missed shocks are from one patient, bad" in found
 
 
 def test_curves_are_those_of_the_predictions(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
@@ -370,7 +374,7 @@ def test_curves_are_those_of_the_predictions(tmp_path: Path, make_predictions: C
     area, limit = (f"{int(10000 * share) / 10000:.4f}" for share in (found.auc, found.auc_limit))
     assert f"Area under the ROC curve: {area}, lower limit {limit} (90 % one-sided)" in page.text
     full = [i for i in range(10) if bins.windows[i]]
-    assert [row[1:4] for row in page.table("Reliability by the probability")[1:]] == [
+    assert [row[1:4] for row in page.table("Reliability in 10 bins of the probability")[1:]] == [
         [str(bins.patients[i]), str(bins.windows[i]), f"{100 * bins.share[i]:.1f}"] for i in full
     ]
 
@@ -418,7 +422,7 @@ def test_decisions_alone_are_reported(tmp_path: Path, make_predictions: Callable
     rows = report.shown_errors(validation, predictions)
     page = write(tmp_path, ReportContent(validation, predictions, strips=sine))
     assert "curves" not in {attributes["id"] for attributes, _ in page.all("section")}
-    assert "There is no ROC curve and no reliability: the algorithm gave its decisions" in page.text
+    assert "There are no ROC and reliability curves: the predictions have no probabilities" in page.text
     names = [(str(predictions.patient[row]), str(predictions.record[row]), predictions.start_s[row]) for row in rows]
     assert names == sorted(names)
     assert sorted(rows) == errors_of(predictions, 5.0)
@@ -433,7 +437,7 @@ def test_decisions_alone_are_reported(tmp_path: Path, make_predictions: Callable
 
 
 def test_differences_are_those_of_the_comparison(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """What is above 0 is to this algorithm's credit; limits, and p where there is one, stand beside it."""
+    """Positive differences favour this algorithm; limits and p-values are shown."""
     predictions = make_predictions(400)
     other = replace(predictions, shock=np.zeros(400, dtype=bool))
     (comparison,) = compare(other, predictions)
@@ -441,7 +445,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
         evaluate(predictions), predictions, baselines={"never": evaluate(other)}, comparisons={"never": comparison}
     )
     page = write(tmp_path, content)
-    ((name, se, se_p, sp, sp_p, accuracy),) = page.table("This algorithm less the other")[1:]
+    ((name, se, se_p, sp, sp_p, accuracy),) = page.table("This algorithm minus the other")[1:]
     found = {difference.measure: difference for difference in comparison.differences}
     missed = np.isin(predictions.aha_class, SHOCKABLE)
     assert (name, se_p, sp_p) == ("never", "< 0.0001", "< 0.0001")
@@ -460,7 +464,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     assert mine is not None
     assert (
         "<b> has the higher balanced accuracy on the same windows: 100.0 %, this algorithm "
-        f"{math.floor(1000 * mine) / 10:.1f} %. Limits by patient of this one less that one: −"
+        f"{math.floor(1000 * mine) / 10:.1f} %. Limits by patient of the difference, this algorithm minus <b>: −"
     ) in verdict
 
 
@@ -490,7 +494,7 @@ def drawn(markup: str) -> list[np.ndarray]:
 def test_strip_is_drawn_to_scale(fs: float) -> None:
     """A sine is found on the paper where 25 mm/s and 10 mm/mV put it, whatever its rate."""
     times = np.arange(round(5 * fs)) / fs
-    (row,) = paper(Strip(0.8 * np.sin(2 * np.pi * 2 * times) + 7.0, fs, 10.0), (10.0, 15.0))
+    (row,) = draw_strip(Strip(0.8 * np.sin(2 * np.pi * 2 * times) + 7.0, fs, 10.0), (10.0, 15.0))
     attributes = Page(row).all("svg")[0][0]
     assert (attributes["width"], attributes["height"], attributes["viewbox"]) == ("125mm", "20mm", "0 0 1250 200")
     (points,) = drawn(row)
@@ -504,21 +508,21 @@ def test_gaps_and_infinities_are_not_drawn() -> None:
     """Where nothing was recorded the line breaks, and a strip of nothing is empty paper."""
     ecg = np.zeros(625)
     ecg[100:120], ecg[300], ecg[400:410] = np.nan, np.inf, -np.inf
-    (row,) = paper(Strip(ecg, 125.0, 0.0), (0.0, 5.0))
+    (row,) = draw_strip(Strip(ecg, 125.0, 0.0), (0.0, 5.0))
     assert [len(piece) for piece in drawn(row)] == [100, 180, 99, 215]
-    (row,) = paper(Strip(np.full(625, np.nan), 125.0, 0.0), (0.0, 5.0))
+    (row,) = draw_strip(Strip(np.full(625, np.nan), 125.0, 0.0), (0.0, 5.0))
     assert drawn(row) == []
-    (row,) = paper(Strip(np.zeros(1), 250.0, 0.0), (0.0, 5.0))
+    (row,) = draw_strip(Strip(np.zeros(1), 250.0, 0.0), (0.0, 5.0))
     assert [len(piece) for piece in drawn(row)] == [1]
 
 
 def test_long_and_large_strips_are_broken_and_cut() -> None:
-    """Longer than 7 s goes on in the next row; beyond 3 mV is cut, which the strip says."""
-    rows = paper(Strip(np.where(np.arange(4000) == 500, 9.0, 0.0), 250.0, 60.0), (61.0, 75.0))
+    """A strip longer than 7 s has several rows; the trace ends at 3 mV, which the strip says."""
+    rows = draw_strip(Strip(np.where(np.arange(4000) == 500, 9.0, 0.0), 250.0, 60.0), (61.0, 75.0))
     assert [Page(row).all("svg")[0][0]["width"] for row in rows] == ["175mm", "175mm", "50mm"]
     assert sum(len(piece) for row in rows for piece in drawn(row)) == 2000 + 2  # each break is in both rows
     assert all(piece[:, 1].min() >= 0 and piece[:, 1].max() <= 600 for row in rows for piece in drawn(row))
-    assert "cut at 3 mV" in rows[0]
+    assert "drawn up to ±3 mV" in rows[0]
     assert [Page(row).all("text")[0][1].split()[0] for row in rows] == ["0:01:00.0", "0:01:07.0", "0:01:14.0"]
     edges = [a["d"] for row in rows for a, _ in Page(row).all("path") if a.get("class") == "edge"]
     assert edges == ["M250 0V600", "M250 0V600"]
@@ -530,11 +534,11 @@ def test_every_patient_has_a_dot() -> None:
     markup = figures.patients_figure(windows([*rows, ("$\\frac$", "asystole", False, 0.1)]))
     page = Page(str(markup))
     dots = page.all("use")
-    told = [text for _, text in page.all("title")]
-    assert len(dots) == len(told) == 41
+    tooltips = [text for _, text in page.all("title")]
+    assert len(dots) == len(tooltips) == 41
     assert len({attributes["x"] for attributes, _ in dots}) == 3
-    assert {"p0: right in 25 of 25 windows", "p11: right in 98 of 100 windows"} <= set(told)
-    assert "$\\frac$: right in 1 of 1 windows" in told
+    assert {"p0: right in 25 of 25 windows", "p11: right in 98 of 100 windows"} <= set(tooltips)
+    assert "$\\frac$: right in 1 of 1 windows" in tooltips
     texts = [text for _, text in page.all("text")]
     assert f"shockable: {sum(i % 3 == 0 for i in range(40))} of 40 patients without an error" in texts
     assert "p11 2/100 wrong" in texts
@@ -575,7 +579,7 @@ def test_stress_is_drawn_down_to_the_limit(tmp_path: Path, make_predictions: Cal
     ]
     order = np.argsort([point.value for point in stress])
     ordered = [stress[i] for i in order]
-    chart = figures.rates_figure(
+    chart = figures.se_sp_figure(
         "Se and Sp under noise",
         "noise",
         [point.value for point in ordered],
@@ -618,13 +622,13 @@ def test_synthetic_is_said(tmp_path: Path, make_predictions: Callable[..., Predi
 
 
 def test_evidence_is_no_more_than_is_known(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """Of predictions that others gave nothing is claimed of what they excluded; patients are counted in both."""
+    """For predictions of others the report does not claim what was excluded; patients are counted in both cases."""
     predictions = make_predictions(300)
     for models in ((), (MODEL,)):
         page = write(tmp_path, ReportContent(evaluate(predictions, models=models), predictions))
         evidence = next(text for attributes, text in page.all("section") if attributes["id"] == "evidence")
-        assert ("hold no chest compressions" in evidence) == bool(models)
-        assert ("for those to say who gave the predictions" in evidence) == (not models)
+        assert ("contain no chest compressions" in evidence) == bool(models)
+        assert ("ask those who made them" in evidence) == (not models)
         of_vf = set(predictions.patient[predictions.aha_class == "coarse_vf"].tolist())
         assert f"Coarse VF {len(of_vf)};" in evidence
 
@@ -638,7 +642,7 @@ def luminance(colour: str) -> float:
 
 
 def test_colours_can_be_read(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """Text stands out from its ground by WCAG AA, 4.5 to 1, and lines by 3 to 1, in the light and in the dark."""
+    """The contrast of text is at least 4.5 to 1 (WCAG AA), and of lines 3 to 1, in light and dark mode."""
     predictions = make_predictions(100)
     style = write(tmp_path, ReportContent(evaluate(predictions), predictions)).all("style")[0][1]
     schemes = [
@@ -657,8 +661,8 @@ def test_colours_can_be_read(tmp_path: Path, make_predictions: Callable[..., Pre
                 assert (light + 0.05) / (dark + 0.05) >= least, (ink, ground)
 
 
-def test_what_windows_are_worth_is_shown(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
-    """Overlapping windows are told of beside the verdicts; effective windows and other limits of labels have tables."""
+def test_effective_windows_are_shown(tmp_path: Path, make_predictions: Callable[..., Predictions]) -> None:
+    """A warning counts overlapping windows; effective windows and other limits of labels have tables."""
     predictions = make_predictions(200)
     vt, vf = predictions.rhythm == "vt", predictions.rhythm == "vf"
     rate = np.where(vt, np.where(predictions.aha_class == "rapid_vt", 190.0, 120.0), np.nan)
@@ -668,8 +672,8 @@ def test_what_windows_are_worth_is_shown(tmp_path: Path, make_predictions: Calla
     page = write(tmp_path, ReportContent(validation, crowded))
     (performance,) = validation.performances
     assert performance.overlapping > 0
-    assert f"{performance.overlapping} of 200 windows of 5 s begin before the one before them has ended" in page.text
-    worth = page.table("How many independent windows they are worth, windows of 5 s")[1:]
-    assert [row[-1] for row in worth] == [tables.rounded_down(row.rate.cluster_limit) for row in performance.aha]
+    assert f"{performance.overlapping} of 200 windows of 5 s begin before the previous window ends" in page.text
+    effective = page.table("Effective numbers of windows, windows of 5 s")[1:]
+    assert [row[-1] for row in effective] == [tables.rounded_down(row.rate.cluster_limit) for row in performance.aha]
     others = page.table("Rapid VT and coarse VF with other limits between the classes, windows of 5 s")[1:]
     assert len(others) == len(performance.by_label) == 10

@@ -1,4 +1,4 @@
-"""One command makes the whole review, and everything in it is what the parts say by themselves."""
+"""One command makes the complete report, which agrees with its separately computed parts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.whole_records import RecordScans
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import TOML_NAME, load_bundle
-from ecg_shock.report.gallery import Strip, paper
+from ecg_shock.report.gallery import Strip, draw_strip
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 if sys.version_info >= (3, 11):
@@ -86,8 +86,8 @@ class Tables(HTMLParser):
             self.defined[self._term] = self._text.strip()
 
 
-def bundle_of(folder: Path, data: DataConfig, name: str = "made up") -> Path:
-    """Let the model that comes with the package say that it was trained on other data."""
+def bundle_of(folder: Path, data: DataConfig, name: str = "synthetic") -> Path:
+    """Copy the pretrained model with a card that names other training data."""
     shutil.copytree(DEFAULT_BUNDLE, folder)
     content = tomllib.loads((folder / TOML_NAME).read_text(encoding="utf-8"))
     fold = load_split(data.split)[data.fold]
@@ -100,7 +100,9 @@ def bundle_of(folder: Path, data: DataConfig, name: str = "made up") -> Path:
 
 def drawn(ecg: np.ndarray, fs: float, start_s: float, window: tuple[float, float]) -> list[str]:
     """Return the traces that samples make on paper."""
-    return [re.findall(r'd="([^"]*)" class="trace"', str(row))[0] for row in paper(Strip(ecg, fs, start_s), window)]
+    return [
+        re.findall(r'd="([^"]*)" class="trace"', str(row))[0] for row in draw_strip(Strip(ecg, fs, start_s), window)
+    ]
 
 
 def wrong(predictions: Predictions) -> np.ndarray:
@@ -151,12 +153,12 @@ def test_gallery_holds_the_samples_of_every_error(review: Path, page: str) -> No
 
 
 def test_baselines_are_fitted_on_training_patients(review: Path, page: str) -> None:
-    """Each detector is in both tables, with the shares that it has when fitted here, and the difference to them."""
+    """Each detector is in the tables with the proportions of a separate fit, and the differences."""
     subsets = load_subsets(DataConfig(databases=("synthetic",)))
     others = baseline_predictions(subsets.train, subsets.test, 0)
     tables = Tables(page).tables
     observed = {name: cells for name, *cells in tables["Observed, and lower limit by patient"][1:]}
-    less = {name: cells for name, *cells in tables["This algorithm less the other, with limits"][1:]}
+    less = {name: cells for name, *cells in tables["This algorithm minus the other, with limits"][1:]}
     names = [detector.name for detector in DETECTORS]
     assert list(observed) == ["this algorithm", *names, SVM_NAME]
     assert list(less) == [*names, SVM_NAME]
@@ -173,26 +175,26 @@ def test_baselines_are_fitted_on_training_patients(review: Path, page: str) -> N
 
 
 def test_stress_is_of_a_stated_part(page: str) -> None:
-    """Without nstdb its noise is excluded, which is said; the other stresses are on as many windows as is told."""
-    assert "Recorded noise was excluded from the stress tests: nstdb is not there." in page
+    """Without nstdb there is no recorded noise, which the report says; other stresses have the stated windows."""
+    assert "The stress tests have no recorded noise, since nstdb was not found." in page
     rows = Tables(page).tables["Stress tests"][1:]
     assert not {"baseline wander", "electrode motion", "muscle noise"} & {row[0] for row in rows}
     assert {"none", "chest compressions (model)", "missing samples"} <= {row[0] for row in rows}
-    told = re.search(r"(\d+) of \d+ windows of 5 s: at most \d of each patient", page)
-    assert told is not None
+    stated = re.search(r"(\d+) of \d+ windows of 5 s were drawn: at most \d of each patient", page)
+    assert stated is not None
     for row in rows:
-        assert int(row[2].split("/")[1]) + int(row[5].split("/")[1]) == int(told[1])
+        assert int(row[2].split("/")[1]) + int(row[5].split("/")[1]) == int(stated[1])
 
 
 def test_seconds_left_out_add_up(review: Path, page: str) -> None:
-    """What is in windows and what is not is all that was recorded of the tested patients."""
+    """Windows and excluded segments add up to the recordings of the test patients."""
     predictions = Predictions.read_csv(review / "predictions.csv")
     in_windows = 5.0 * (predictions.duration_s == 5.0).sum()
     tested = load_split("synthetic-v1")[0].test
     recorded = sum(
         r.duration_s for r in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED) if r.patient in tested
     )
-    total = Tables(page).tables["Seconds in no window"][-1]
+    total = Tables(page).tables["Excluded seconds"][-1]
     assert float(total[-1]) == pytest.approx(recorded - in_windows, abs=0.5)
 
 
@@ -230,11 +232,11 @@ def test_provenance_is_what_lies_there(review: Path, page: str) -> None:
 
 
 def test_quick_leaves_out_and_says_so(tmp_path: Path) -> None:
-    """Neither other algorithms, stress nor whole records, and the gallery still; two runs make equal files."""
+    """The quick report has the gallery only, and two runs write equal files."""
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--quick")
     page = (model / "validation" / "report.html").read_text(encoding="utf-8")
-    assert "Other algorithms, stress tests and whole records were excluded (--quick)." in page
+    assert "Other algorithms, stress tests and whole records were skipped (--quick)." in page
     assert 'id="whole"' not in page
     assert 'id="baselines"' not in page
     assert 'id="stress"' not in page
@@ -244,7 +246,7 @@ def test_quick_leaves_out_and_says_so(tmp_path: Path) -> None:
 
 
 def test_each_recording_is_read_once_and_held_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the tested and the validation patients, for the gallery, stress and whole records together."""
+    """Each recording of test and validation patients is read once."""
     read: list[str] = []
     alive: list[weakref.ref[Recording]] = []
 
@@ -274,9 +276,9 @@ def test_missing_recordings_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--data", tmp_path)
     page = (model / "validation" / "report.html").read_text(encoding="utf-8")
-    assert "The recordings were not there, to show the ECG of the errors." in page
-    assert "The recordings were not there to be disturbed." in page
-    assert "The recordings were not there to be scanned whole." in page
+    assert "The recordings were not found, so the ECG of the errors is not shown." in page
+    assert "The recordings were not found, so there is no stress test." in page
+    assert "The recordings were not found, so whole records were not scanned." in page
     assert 'id="whole"' not in page
     assert 'id="gallery"' not in page
     assert 'id="stress"' not in page
@@ -293,7 +295,7 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     assert set(predictions.fold.tolist()) == {0, 1}
     assert page.count('<li data-kind="') == len(wrong(predictions))
     assert "was evaluated on other windows" not in page
-    assert "windows of 5 s of fold 0, with its model alone" in page
+    assert "windows of 5 s of fold 0, with its model only, were drawn" in page
     split = load_split("synthetic-v1")
     both = EvaluationSet(tuple(load_bundle(tmp_path / f"fold-{fold}" / "bundle") for fold in (0, 1)))
     records = {f"synthetic/{entry.record}" for entry in both.excluded(5.0)}
@@ -312,8 +314,8 @@ def test_decisions_alone(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<img" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;3" in page
-    assert "There is no ROC curve and no reliability" in page
-    assert "The predictions came without recordings" in page
+    assert "There are no ROC and reliability curves" in page
+    assert "need recordings, which do not come with predictions" in page
     assert 'id="curves"' not in page
     assert Tables(page).defined["other.csv"] == f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
     assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["source"].startswith("other.csv")
@@ -350,7 +352,7 @@ def test_real_records(tmp_path: Path, recordings_dir: Path, monkeypatch: pytest.
             seconds[line["duration_s"]] += float(line["duration_s"])
     tables = Tables(page)
     total = sum(len(signal) / 250 for signal in signals.values())
-    assert float(tables.tables["Seconds in no window"][-1][-1]) == pytest.approx(total - seconds["5.0"], abs=0.5)
+    assert float(tables.tables["Excluded seconds"][-1][-1]) == pytest.approx(total - seconds["5.0"], abs=0.5)
     lines = sorted(
         f"{name} {entry.bytes} {entry.sha256 or entry.samples_sha256}\n"
         for name, entry in load_manifest(manifest).files.items()

@@ -24,7 +24,7 @@ def advisor() -> Advisor:
 
 
 def record(rng: np.random.Generator, name: str, fs: float, seconds: float) -> Recording:
-    """Make up two leads of slow noise, with a gap in the second."""
+    """Make two leads of slow noise, with a gap in the second."""
     signal = np.cumsum(rng.normal(0, 0.05, (round(seconds * fs), 2)), axis=0).astype(np.float32)
     signal[300:320, 1] = np.nan
     return Recording(signal, fs, ("a", "b"), name=name, database="db", patient=f"db/{name}")
@@ -50,7 +50,7 @@ def windows(rows: list[tuple[str, str, float, float]], fold: int = 0) -> Predict
 
 
 def test_strips_are_the_samples_around_their_windows(rng: np.random.Generator, advisor: Advisor) -> None:
-    """One second on each side as far as the recording goes, of the window's own lead, gaps and all."""
+    """A strip holds one second on each side within the recording, of the window's lead, with gaps."""
     first, second = record(rng, "x", 250.0, 30.0), record(rng, "y", 360.0, 21.0)
     predictions = windows([("x", "a", 10.0, 5.0), ("x", "b", 0.0, 5.0), ("y", "a", 16.0, 5.0), ("z", "a", 0.0, 5.0)])
     strips, others = (strips_of(made, predictions, [2, 0, 1, 3], {0: advisor}) for made in (first, second))
@@ -82,7 +82,7 @@ def test_probability_goes_along_the_recording(rng: np.random.Generator, advisor:
 
 
 def test_each_fold_has_its_model(rng: np.random.Generator, advisor: Advisor) -> None:
-    """Windows go to the model of their fold; a lead that is not there is named."""
+    """Windows are predicted by the model of their fold; a missing lead is an error."""
     recording = record(rng, "x", 250.0, 20.0)
     with pytest.raises(KeyError):
         strips_of(recording, windows([("x", "a", 5.0, 5.0)], fold=3), [0], {0: advisor})

@@ -1,4 +1,4 @@
-"""The tables as a reader sees them: aligned, marked, complete, and safe from what a file calls its databases."""
+"""The tables are aligned, marked and complete, and escape names."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measured(predictions: Predictions) -> Predictions:
 
 @pytest.fixture
 def validation(make_predictions: Callable[..., Predictions]) -> Validation:
-    """Judge random predictions at two durations."""
+    """Evaluate random predictions at two durations."""
     return evaluate(Predictions.concatenate([make_predictions(400, duration) for duration in (3.0, 5.0)]))
 
 
@@ -256,19 +256,19 @@ def test_classes_at_other_limits_are_shown(make_predictions: Callable[..., Predi
 
 
 def test_what_was_not_measured_is_said(make_predictions: Callable[..., Predictions]) -> None:
-    """Without rates or amplitudes the rows are missing and that is said; without VT and VF there is nothing to say."""
+    """Without rates or amplitudes the rows are missing, with a note; without VT and VF there is no note."""
     predictions = make_predictions(300)
     for text in (to_markdown(evaluate(predictions)), terminal(evaluate(predictions), 200)):
         text = text.replace("\\_", "_")
-        assert "Rapid VT from other rates on is excluded: it takes the rate_bpm" in text
-        assert "Coarse VF above other limits is excluded: it takes the amplitude_mv" in text
-        assert "with other limits" not in text
+        assert "Rapid VT with other limits of the VT rate is not shown, since rate_bpm is missing" in text
+        assert "Coarse VF with other limits of the VF amplitude is not shown, since amplitude_mv is missing" in text
+        assert "with other limits between" not in text
     calm = predictions.select(~np.isin(predictions.rhythm, ["vt", "vf"]))
     assert "excluded" not in to_markdown(evaluate(calm))
 
 
 def test_design_effect_is_printed(make_predictions: Callable[..., Predictions]) -> None:
-    """Design effect and windows by design effect of each class, and of Se and Sp, are those of the JSON."""
+    """Design effects and effective windows are those of the JSON."""
     found = evaluate(make_predictions(2000))
     rows = markdown_cells(to_markdown(found))
     (performance,) = found.performances
@@ -300,7 +300,7 @@ def test_source_and_overlaps_are_told(make_predictions: Callable[..., Prediction
     assert "<script>" not in MarkdownIt("commonmark").render(to_markdown(found))
     assert f"{found.performances[0].overlapping} of 50 windows of 5 s begin before" in to_markdown(found)
     assert found.performances[0].overlapping > 10
-    assert "begin before" not in to_markdown(evaluate(predictions))
+    assert "before the previous window ends" not in to_markdown(evaluate(predictions))
 
 
 def test_terminal_of_a_million_windows_is_80_wide(make_predictions: Callable[..., Predictions]) -> None:

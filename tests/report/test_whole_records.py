@@ -52,9 +52,9 @@ def test_report_shows_and_escapes(
     assert HOSTILE not in page
     assert "&lt;img src=x onerror=alert(1)&gt;|`" in page
     assert 'id="whole"' in page
-    assert "detects 1 of 2 events of 10 s and more (1 patient)" in page
-    assert "It is false 3 times in 1.00 h of nonshockable rhythm: 3.00 an hour" in page
-    assert "At the default of 5 of 8 windows, fixed for all folds, it detects 1 of 1 and is false 8 times" in page
+    assert "detects 1 of 2 events of 10 s or longer (1 patient)" in page
+    assert "There are 3 false alarms in 1.00 h of nonshockable rhythm: 3.00 per hour" in page
+    assert "for all folds, 1 of 1 events are detected, with 8 false alarms" in page
     assert "Whole records were not scanned" not in page
     markdown = to_markdown(validation, whole)
     assert "\\<img src=x onerror=alert(1)>\\|\\`" in markdown
@@ -68,18 +68,18 @@ def test_choice_is_told(whole: WholeRecords) -> None:
     """Each fold's rule, why and on how many patients; the default is marked, and where it was chosen is said."""
     notes = " ".join(event_notes(whole))
     assert "Fold 0: 8 of 10, on 20 patients." in notes
-    assert "Fold 1: 5 of 8, the default, not chosen on its validation patients, for their recordings" in notes
-    assert "the fewest false alarms an hour among 1 of 1, 2 of 3, 3 of 5, 5 of 8, 8 of 10" in notes
-    assert "validation patients of fold 0 of public-v1, who are the test patients of fold 1" in notes
-    assert "an alarm needs whole windows over 9 s at 5 of 8, 12 s at 8 of 10." in notes
-    assert "The limits of the rule for unusable strips were set on" in notes
+    assert "Fold 1: 5 of 8, the default, because the validation patients have no recordings" in notes
+    assert "The candidates are 1 of 1, 2 of 3, 3 of 5, 5 of 8, 8 of 10; of those" in notes
+    assert "validation patients of fold 0 of public-v1. They are the test patients of fold 1" in notes
+    assert "an alarm needs at least 9 s at 5 of 8, 12 s at 8 of 10." in notes
+    assert "The limits of the rule for unusable strips were set so that" in notes
     *tested, rules, choices = event_tables(whole)
     assert all("each fold's own rule" in table.title for table in tested)
     assert all(table.rows[-1][0] == "all, fixed 5 of 8" for table in tested)
     assert [row[0] for row in rules.rows] == ["1 of 1", "2 of 3", "3 of 5", "5 of 8 (fixed)", "8 of 10"]
     assert [row[:2] for row in choices.rows[3:]] == [("0", "5 of 8"), ("0", "8 of 10 (chosen)")]
     none = replace(whole, choices=(replace(whole.choices[1], patients=3, records=3),))
-    assert "for they have no such event" in " ".join(event_notes(none))
+    assert "because the validation patients have no such event" in " ".join(event_notes(none))
     assert len(event_tables(none)) == 5
     assert all("at 5 of 8 windows" in table.title for table in event_tables(none)[:4])
 

@@ -10,7 +10,7 @@ import pytest
 
 from ecg_shock.data.datasets import DataConfig, ExtraPatients, Subsets
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.evaluation.evaluation_set import refuse_seen
+from ecg_shock.evaluation.evaluation_set import check_unseen
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models import CnnSpec
 from ecg_shock.models.bundle import load_bundle
@@ -119,8 +119,8 @@ def test_card_counts_the_patients_of_extra_databases(windows, tmp_path, monkeypa
     }  # fmt: skip
     card = (bundle.folder / "CARD.md").read_text(encoding="utf-8")
     assert f"- extra: mine (version 7, train 3, check 2, sha256 {digest})" in card
-    with pytest.raises(ValueError, match=r"patients \['mine/a'\] are tested, but .*bundle has seen them"):
-        refuse_seen(bundle, ["mine/a", "other/b"])
+    with pytest.raises(ValueError, match=r"selected with the patients \['mine/a'\], and cannot"):
+        check_unseen(bundle, ["mine/a", "other/b"])
 
 
 def test_model_that_comes_with_the_package_can_be_trained_again():

@@ -5,7 +5,7 @@ const form = document.getElementById("filters");
 
 if (list && form) {
   const entries = [...list.children];
-  const told = form.querySelector("output");
+  const status = form.querySelector("output");
   const names = new Intl.Collator("en", { numeric: true });
   const byName = (a, b) =>
     names.compare(a.database, b.database) || names.compare(a.record, b.record) || a.start - b.start;
@@ -35,7 +35,7 @@ if (list && form) {
       shown += fits;
     }
     list.append(...sorted);
-    told.textContent = `${shown} of ${entries.length} shown`;
+    status.textContent = `${shown} of ${entries.length} shown`;
   };
 
   form.addEventListener("input", update);
@@ -44,12 +44,12 @@ if (list && form) {
   update();
 }
 
-// What is folded on the screen belongs on paper.
-const folded = [];
+// Print what is collapsed on the screen, too.
+const collapsed = [];
 addEventListener("beforeprint", () => {
-  folded.push(...document.querySelectorAll("details:not([open])"));
-  for (const details of folded) details.open = true;
+  collapsed.push(...document.querySelectorAll("details:not([open])"));
+  for (const details of collapsed) details.open = true;
 });
 addEventListener("afterprint", () => {
-  for (const details of folded.splice(0)) details.open = false;
+  for (const details of collapsed.splice(0)) details.open = false;
 });
