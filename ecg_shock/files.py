@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, hashed and read in one way, and the software that a run was made with."""
+"""Write files atomically, hash and lock them, read TOML, and name the versions of the software."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="BaseModel")
 
 LOCK_NAME = ".lock"
-READ_BYTES = 1 << 20
-PACKAGES = (
+CHUNK_BYTES = 1 << 20
+RESULT_PACKAGES = (
     *("ecg-shock", "numpy", "scipy", "scikit-learn", "keras", "keras-tuner", "tensorflow", "tensorflow-cpu"),
     *("ai-edge-litert", "pandas", "pydantic", "wfdb"),
 )
@@ -29,11 +29,11 @@ GIT_TIMEOUT_S = 10
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` only when it is complete and on disk.
+    """Open a temporary file that replaces `path` at the end of the `with` block, once it is on disk.
 
-    Until the end of the `with` block `path` stays as it was.
+    After an error `path` is unchanged.
     """
-    # Each process has a temporary file of its own, so that two that write the same file never mix their bytes.
+    # The process ID keeps apart two processes that write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -46,9 +46,9 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the text of a file at once: a process that is killed leaves the old text or the new one.
+    """Replace a file's text atomically: if the process is killed, the file holds the old text or the new one.
 
-    The text is written as UTF-8 with the line ends that it has.
+    The encoding is UTF-8, and line ends are kept.
     """
     with atomic_writer(path) as file:
         file.write(text.encode())
@@ -58,8 +58,8 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file of any size, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -85,7 +85,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Name every value of nested mappings, in their order, by its dotted key, after `prefix`.
+    """Flatten nested mappings, in their order: a dotted key, after `prefix`, names each value.
 
     Examples
     --------
@@ -102,9 +102,9 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
-    """Say on a line for each fault that pydantic found which key it is, what came, and what is allowed.
+    """Describe each error that pydantic found in a line: the key, its value, and what is allowed.
 
-    If `model`, what was checked, is given, an unknown key is answered with the keys that are allowed.
+    With `model`, the class that was validated, the line of an unknown key lists the allowed keys.
     """
     lines = []
     for fault in error.errors():
@@ -126,7 +126,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> lis
 
 
 def with_values(model: Model, **values: Any) -> Model:
-    """Return a copy of a pydantic model with those of these values that are not None, checked."""
+    """Return a validated copy of a pydantic model with these values; None keeps the old value."""
     given = {name: value for name, value in values.items() if value is not None}
     return type(model).model_validate({**model.model_dump(), **given})
 
@@ -142,9 +142,9 @@ def _fields_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> l
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process that asks for the same lock out of an existing folder.
+    """Lock an existing folder against other processes that lock it.
 
-    The system gives the lock back when the process ends, however it ends; the empty file ``.lock`` stays.
+    The operating system releases the lock when the process ends, even if it is killed. The empty file ``.lock`` stays.
 
     Raises
     ------
@@ -157,30 +157,30 @@ def locked(folder: Path) -> Iterator[None]:
         with FileLock(folder / LOCK_NAME, timeout=0, is_singleton=False):
             yield
     except Timeout:
-        raise OSError(f"another run works in {folder}; wait for it or choose another folder with --out") from None
+        raise OSError(f"another run is using {folder}; wait for it, or choose another folder with --out") from None
 
 
 def commit() -> str | None:
-    """Return the git commit of the checkout that runs, marked if there are changes on top of it.
+    """Return the git commit of this checkout, with ``-dirty`` at its end if files have been changed.
 
-    None if the package is installed, not checked out, or git is missing.
+    Return None if the package does not run from a checkout, or if git is missing.
     """
     checkout = Path(__file__).resolve().parents[1]
-    # An installed package may lie inside somebody else's repository.
+    # An installed package may lie inside another project's repository.
     if not (checkout / ".git").exists():
         return None
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)
+        described = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return described.stdout.strip()
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of those packages that decide a result and are installed."""
+    """Return the versions of Python and of the installed packages that influence results."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in RESULT_PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Every picture that a command writes, drawn by matplotlib: a training, a search, windows, and a scan.
+"""Draw the figures that commands write: the history of a training, the trials of a search, windows, and a scan.
 
-matplotlib is imported where it is used, and only its object interface is, which leaves pyplot's global state and any
-window of the caller's alone. Each function returns a figure; ``savefig`` writes it in the format of the file's suffix.
+Each function returns a matplotlib figure. pyplot is not used, so that its global state and the caller's own figures
+are left alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ecg_shock.data.windows import WindowSet
 
-# ECG paper: the usual speed and gain, and its small and large squares.
+# ECG paper: the usual speed and gain, and the sides of its small and large boxes.
 PAPER_MM_PER_S, PAPER_MM_PER_MV = 25.0, 10.0
 SMALL_MM, LARGE_MM = 1, 5
 PAPER_COLOUR, SMALL_BOX_COLOUR, LARGE_BOX_COLOUR = "#fffaf8", "#fbe0dc", "#f0b4ac"
@@ -35,27 +35,28 @@ KIND_COLOURS = {"shockable": "#b3261e", "nonshockable": "#1b6e3c", "intermediate
 SHEET_COLUMNS = 4
 INCHES_PER_S = 0.75
 MARGIN_IN, GAP_IN, HEADING_IN, TITLE_IN = 0.25, 0.16, 0.24, 0.2
-MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV = 0.5, 3.0  # of a row; the rare larger complexes are cut off
+MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV = 0.5, 3.0  # of a row; larger complexes, which are rare, are cut off
 
-SCAN_COLUMNS = 3000  # of the picture of a whole recording; each shows the range of what lies in it
-SHORT_S, LONG_S = 90.0, 7200.0  # up to the one a recording is drawn once, in seconds; from the other on in hours
-MAX_ONSETS = 5  # of the episodes that are drawn large
+SCAN_COLUMNS = 3000  # columns of a recording's overview; each shows the range of its samples
+MAX_SHORT_S = 90.0  # a recording up to this length needs no enlarged onsets
+MAX_MINUTES_S = 7200.0  # above this length the time axis is in hours
+MAX_ONSETS = 5  # that are drawn enlarged
 BEFORE_ONSET_S, AFTER_ONSET_S = 10.0, 20.0
 ECG_COLOUR, EPISODE_COLOUR, UNUSABLE_COLOUR = "#202124", "#b3261e", "#9aa0a6"
-RARE_PERCENT = 0.5  # of the columns: what only so many reach is shown, but at most as large as all the rest
+RARE_PERCENT = 0.5  # of the columns; peaks that only these reach may take up to half of the height
 
 
 def draw_history(history: Sequence[EpochLog]) -> Figure:
-    """Draw what an epoch came to and how its windows were drawn, by epoch, with the best epoch marked.
+    """Draw the results and the sampling of each epoch, and mark the best epoch.
 
-    From above: the losses; sensitivity, specificity and balanced accuracy; the batch that uniform sampling would need
-    for the same variance, and Kish's size of a batch; the largest importance weight, and what importance sampling could
-    gain at most; the proportion of each rhythm among the windows drawn.
+    From top to bottom: the losses; sensitivity, specificity and balanced accuracy; the batch size that uniform sampling
+    would need for the same variance, and Kish's effective batch size; the largest importance weight, and the most that
+    importance sampling could gain; the proportion of each rhythm among the windows drawn.
 
     Raises
     ------
     ValueError
-        If there is no epoch.
+        If the history has no epoch.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
@@ -66,10 +67,10 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
     epochs = [e.epoch for e in history]
 
     figure = Figure(figsize=(8, 13), dpi=120, layout="constrained")
-    losses, rates, sizes, weights, shares = figure.subplots(5, 1, sharex=True)
+    losses, accuracies, sizes, weights, proportions = figure.subplots(5, 1, sharex=True)
 
     def draw(axes: Axes, values: Iterable[float | None], label: str, **style: Any) -> None:
-        # A line of one point cannot be seen; a value that was not measured is a gap.
+        # A single epoch needs a marker to be visible. None becomes NaN, a gap in the line.
         axes.plot(
             epochs, np.array([*values], dtype=float), marker="o" if len(history) == 1 else None, label=label, **style
         )
@@ -78,33 +79,33 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
     draw(losses, (e.validation_loss for e in history), "validation")
     losses.set(yscale="log", ylabel="Loss")
 
-    draw(rates, (100 * e.sensitivity for e in history), "sensitivity", lw=1)
-    draw(rates, (100 * e.specificity for e in history), "specificity", lw=1)
-    draw(rates, (100 * e.balanced_accuracy for e in history), "balanced accuracy", color="black")
-    # The first epochs may be anywhere; what matters lies close to 100 %.
+    draw(accuracies, (100 * e.sensitivity for e in history), "sensitivity", lw=1)
+    draw(accuracies, (100 * e.specificity for e in history), "specificity", lw=1)
+    draw(accuracies, (100 * e.balanced_accuracy for e in history), "balanced accuracy", color="black")
+    # The first quarter of the epochs does not widen the axis.
     settled = history[len(history) // 4 :]
-    rates.set_ylim(max(0.0, 100 * min(min(e.sensitivity, e.specificity) for e in settled) - 2), 100.5)
-    rates.set_ylabel(f"Validation at threshold {THRESHOLD} (%)")
+    accuracies.set_ylim(max(0.0, 100 * min(min(e.sensitivity, e.specificity) for e in settled) - 2), 100.5)
+    accuracies.set_ylabel(f"Validation at threshold {THRESHOLD} (%)")
 
-    draw(sizes, (e.effective_batch for e in history), "effective: uniform batch of the same variance")
-    draw(sizes, (e.kish for e in history), "Kish's size")
+    draw(sizes, (e.effective_batch for e in history), "uniform batch size of the same variance")
+    draw(sizes, (e.kish for e in history), "Kish's effective batch size")
     sizes.set_yscale("log", base=2)
     sizes.yaxis.set_major_formatter(ScalarFormatter())
     sizes.yaxis.set_minor_formatter(NullFormatter())
-    sizes.set_ylabel("Windows a batch")
+    sizes.set_ylabel("Batch size (windows)")
 
     draw(weights, (e.largest_weight for e in history), "largest weight")
-    draw(weights, (e.gain for e in history), "τ: root of the largest gain in second moment")
+    draw(weights, (e.gain for e in history), "τ: root of the largest possible gain in second moment")
     weights.set_ylabel("Weight, gain")
     weights.set_ylim(bottom=0)
 
     for name in history[0].drawn:
-        draw(shares, (100 * e.drawn[name] for e in history), name.replace("_", " "))
-    shares.set(ylabel="Share of the draws (%)", xlabel="Epoch")
-    shares.set_ylim(bottom=0)
-    shares.xaxis.set_major_locator(MaxNLocator(integer=True))
+        draw(proportions, (100 * e.drawn[name] for e in history), name.replace("_", " "))
+    proportions.set(ylabel="Proportion of windows drawn (%)", xlabel="Epoch")
+    proportions.set_ylim(bottom=0)
+    proportions.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    for axes in (losses, rates, sizes, weights, shares):
+    for axes in (losses, accuracies, sizes, weights, proportions):
         axes.axvline(best.epoch, color="gray", ls="--", lw=1)
         axes.grid(alpha=0.3)
         axes.legend(loc="best", fontsize="small")
@@ -116,7 +117,7 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
 
 
 def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
-    """Draw balanced accuracy against the number of parameters, one colour for each depth.
+    """Draw balanced accuracy against the number of parameters, in one colour for each depth.
 
     Failed trials are excluded.
     """
@@ -128,12 +129,12 @@ def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
     ranked = rank(trials)
     depths = sorted({trial.depth for trial in ranked})
     colours = colormaps["viridis_r"]
-    for place, depth in enumerate(depths):
+    for index, depth in enumerate(depths):
         chosen = [trial for trial in ranked if trial.depth == depth]
         axes.scatter(
             [trial.parameters for trial in chosen],
             [100 * trial.balanced_accuracy for trial in chosen],
-            color=colours((place + 0.5) / len(depths)),
+            color=colours((index + 0.5) / len(depths)),
             label=f"N = {depth}  ({len(chosen)})",
             edgecolor="black",
             linewidth=0.4,
@@ -146,28 +147,30 @@ def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
 
 
 def draw_sheet(found: WindowSet, seed: int) -> Figure:
-    """Draw windows of every AHA class on ECG paper, a row for each class that has any, all on one scale.
+    """Draw random windows of each AHA class on ECG paper, one class a row, all on one scale.
+
+    Windows of different patients are preferred.
 
     Parameters
     ----------
     found : WindowSet
-        What to draw from.
+        The windows to choose from.
     seed : int
-        Of the choice. Windows of different patients come first.
+        Seed of the choice.
 
     Raises
     ------
     ValueError
-        If there is no window at all.
+        If there are no windows.
     """
     from matplotlib.figure import Figure
 
     if not len(found):
-        raise ValueError("there are no windows to draw; choose other databases or another length.")
+        raise ValueError("there are no windows to draw; choose other databases or another window length.")
     rng = np.random.default_rng(seed)
     chosen = {name: _choose(found, name, rng) for name in AHA_CLASSES if name in found.aha_class}
     ranges = {name: _half_range_mv(found.ecg[indices]) for name, indices in chosen.items()}
-    # One scale for all: a large box is square, and a row is as high as it needs.
+    # Large boxes are square on every row; only the height of the rows differs.
     inches_per_mv = INCHES_PER_S * LARGE_BOX_S / LARGE_BOX_MV
     heights = {name: 2 * half * inches_per_mv for name, half in ranges.items()}
     window_width = found.window_s * INCHES_PER_S
@@ -201,29 +204,29 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
 
 
 def _choose(found: WindowSet, aha_class: str, rng: np.random.Generator) -> np.ndarray:
-    """Pick windows at random, of different patients as far as there are enough."""
+    """Choose random windows, one of each patient first."""
     order = rng.permutation(np.flatnonzero(found.aha_class == aha_class))
     first_of_patient = np.sort(np.unique(found.patient[order], return_index=True)[1])
     return np.concatenate([order[first_of_patient], np.delete(order, first_of_patient)])[:SHEET_COLUMNS]
 
 
 def _half_range_mv(ecg: np.ndarray) -> float:
-    """Round up to large boxes what a row needs on either side of zero."""
-    needed = np.ceil(np.abs(ecg).max() / LARGE_BOX_MV) * LARGE_BOX_MV
-    return float(np.clip(needed, MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV))
+    """Return half the height of a row in mV, in whole large boxes."""
+    largest = np.ceil(np.abs(ecg).max() / LARGE_BOX_MV) * LARGE_BOX_MV
+    return float(np.clip(largest, MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV))
 
 
 def _draw_window(axes: Axes, found: WindowSet, index: int, half_range_mv: float) -> None:
     ecg = found.ecg[index]
     _draw_paper(axes, found.window_s, half_range_mv)
     axes.plot(np.arange(len(ecg)) / FS, ecg, color="black", linewidth=0.8)
-    where = f"{found.database[index]}/{found.record[index]} @ {found.start_s[index]:.1f} s"
-    rhythm = str(found.rhythm[index])
-    axes.set_title(f"{where}  {found.lead[index]}  {rhythm.replace('_', ' ')}", fontsize=8, loc="left", pad=2.5)
+    place = f"{found.database[index]}/{found.record[index]} @ {found.start_s[index]:.1f} s"
+    rhythm = str(found.rhythm[index]).replace("_", " ")
+    axes.set_title(f"{place}  {found.lead[index]}  {rhythm}", fontsize=8, loc="left", pad=2.5)
 
 
 def _draw_paper(axes: Axes, length_s: float, half_range_mv: float) -> None:
-    """Draw the squares of ECG paper and set the limits to so many seconds, and mV on either side of zero."""
+    """Draw the boxes of ECG paper over `length_s` seconds and ±`half_range_mv` mV, and set these limits."""
     axes.set(xlim=(0, length_s), ylim=(-half_range_mv, half_range_mv), xticks=[], yticks=[], facecolor=PAPER_COLOUR)
     for step_mm, colour, width in ((SMALL_MM, SMALL_BOX_COLOUR, 0.3), (LARGE_MM, LARGE_BOX_COLOUR, 0.6)):
         at_s = np.arange(0, length_s, step_mm / PAPER_MM_PER_S)
@@ -239,42 +242,41 @@ def _kind(aha_class: str) -> str:
 
 
 def draw_scan(scan: Scan, lead: Lead) -> Figure:
-    """Draw the whole recording with probability and episodes, and the first onsets large."""
+    """Draw a recording with its probability and episodes, and enlarge the first onsets."""
     from matplotlib.figure import Figure
 
-    large = () if scan.duration_s <= SHORT_S else scan.episodes[:MAX_ONSETS]
-    rows = 2 + len(large)
+    enlarged = () if scan.duration_s <= MAX_SHORT_S else scan.episodes[:MAX_ONSETS]
+    rows = 2 + len(enlarged)
     figure = Figure(figsize=(14, 2.2 + 1.9 * rows), dpi=110, layout="constrained")
-    axes = figure.subplots(rows, 1, gridspec_kw={"height_ratios": [2, 1.4] + [1.6] * len(large)})
-    whole, probability = axes[0], axes[1]
+    axes = figure.subplots(rows, 1, gridspec_kw={"height_ratios": [2, 1.4] + [1.6] * len(enlarged)})
+    overview, probability = axes[:2]
 
-    unit_s, unit = (1.0, "s") if scan.duration_s <= SHORT_S else (60.0, "min")
-    if scan.duration_s > LONG_S:
+    unit_s, unit = (1.0, "s") if scan.duration_s <= MAX_SHORT_S else (60.0, "min")
+    if scan.duration_s > MAX_MINUTES_S:
         unit_s, unit = 3600.0, "h"
     middle_s, low, high = _envelope(lead)
     if np.isfinite(low).any():
-        whole.set_ylim(*_limits(low, high))
-    whole.fill_between(middle_s / unit_s, low, high, color=ECG_COLOUR, lw=0.4)
-    whole.set_ylabel(f"{lead.lead} (mV)")
+        overview.set_ylim(*_limits(low, high))
+    overview.fill_between(middle_s / unit_s, low, high, color=ECG_COLOUR, lw=0.4)
+    overview.set_ylabel(f"{lead.lead} (mV)")
     _draw_probability(probability, scan, unit_s)
     probability.set_xlabel(f"Time ({unit})")
-    for ax in (whole, probability):
+    for ax in (overview, probability):
         _shade(ax, scan, unit_s)
         ax.set_xlim(0, scan.duration_s / unit_s)
-    for ax, episode in zip(axes[2:], large, strict=True):
+    for ax, episode in zip(axes[2:], enlarged, strict=True):
         first_s = max(0.0, episode.onset_s - BEFORE_ONSET_S)
         last_s = min(scan.duration_s, episode.onset_s + AFTER_ONSET_S)
         first, last = round(first_s * scan.fs), round(last_s * scan.fs)
         ax.plot(np.arange(first, last) / scan.fs, lead.read(first, last), color=ECG_COLOUR, lw=0.7)
-        beside = ax.twinx()
-        _draw_probability(beside, scan, 1.0)
+        _draw_probability(ax.twinx(), scan, 1.0)
         _shade(ax, scan, 1.0)
         ax.set_xlim(first_s, last_s)
         ax.set_ylabel("mV")
         ax.set_title(f"onset at {clock(episode.onset_s)}, alarm at {clock(episode.alarm_s)}", loc="left", fontsize=9)
-    axes[-1].set_xlabel(f"Time ({unit})" if not large else "Time (s)")
+    axes[-1].set_xlabel(f"Time ({unit})" if not enlarged else "Time (s)")
     count = len(scan.episodes)
-    shown = f", the first {len(large)} below" if 0 < len(large) < count else ""
+    shown = f", the first {len(enlarged)} below" if 0 < len(enlarged) < count else ""
     figure.suptitle(
         f"{scan.name}: {count} episode{'' if count == 1 else 's'} of shockable rhythm{shown}; "
         f"{scan.window_s:g}-s windows every {scan.step_s:g} s, alarm at {scan.alarm_rule.k} of {scan.alarm_rule.n}"
@@ -283,7 +285,7 @@ def draw_scan(scan: Scan, lead: Lead) -> Figure:
 
 
 def _envelope(lead: Lead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return time in seconds, and the lowest and highest value in mV, of each column of the picture; NaN if none."""
+    """Return each column's time in s, and its lowest and highest sample in mV, NaN without a valid sample."""
     columns = min(SCAN_COLUMNS, lead.n_samples)
     edges = np.arange(columns + 1) * lead.n_samples // columns
     low, high = np.full(columns, np.nan), np.full(columns, np.nan)
@@ -298,7 +300,7 @@ def _envelope(lead: Lead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
-    """Return the range in mV that is drawn: all of it, but for artefacts that would leave the ECG less than half."""
+    """Return the limits in mV: all samples fit in, except for rare peaks that would leave less than half to the ECG."""
     bottom = float(np.nanpercentile(low, RARE_PERCENT))
     top = float(np.nanpercentile(high, 100 - RARE_PERCENT))
     span = top - bottom
@@ -308,11 +310,11 @@ def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
 
 
 def _draw_probability(ax: Axes, scan: Scan, unit_s: float) -> None:
-    """Draw the probability around each window's middle, its threshold, and the windows that are unusable."""
+    """Draw each window's probability around its middle, the threshold, and a dot for each unusable window."""
     middle = (scan.start_s + scan.window_s / 2) / unit_s
     half_step = scan.step_s / 2 / unit_s
-    around = np.stack([middle - half_step, middle + half_step], axis=1).ravel()
-    ax.plot(around, np.repeat(scan.probability, 2), color=EPISODE_COLOUR, lw=0.8, alpha=0.8)
+    edges = np.stack([middle - half_step, middle + half_step], axis=1).ravel()
+    ax.plot(edges, np.repeat(scan.probability, 2), color=EPISODE_COLOUR, lw=0.8, alpha=0.8)
     ax.plot(middle[~scan.usable], np.zeros((~scan.usable).sum()), ".", color=UNUSABLE_COLOUR, ms=3)
     ax.axhline(scan.threshold, color=EPISODE_COLOUR, lw=0.6, ls=":")
     ax.set_ylim(-0.04, 1.04)

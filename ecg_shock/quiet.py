@@ -1,4 +1,4 @@
-"""Keep known chatter of native libraries off the terminal."""
+"""Keep known messages of native libraries off the terminal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_lines(*prefixes: str) -> Iterator[None]:
-    """Hold back standard error while a native library loads, and pass on all but its known chatter.
+    """Capture standard error, including that of native libraries, and print it afterwards without known lines.
 
     Parameters
     ----------
     *prefixes : str
-        Beginnings of the lines to drop. Everything else is passed on at the end.
+        Beginnings of the lines to drop.
     """
     sys.stderr.flush()
     terminal = os.dup(2)

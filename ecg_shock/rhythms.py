@@ -1,9 +1,9 @@
 """Rhythms, and the AHA classes that they belong to.
 
-The classes are those of the AHA recommendation for AED algorithms [1]_. A *rhythm* is what a database says of
-a segment of ECG; an *AHA class* is the label of a window, which for ventricular fibrillation, ventricular
-tachycardia and asystole also needs the window's amplitude or rate (see `ecg_shock.data.windows`). The codes that
-a database writes for its rhythms stand in its manifest, `data_manifests/*.toml`.
+The classes are those of the AHA recommendation for AED algorithms [1]_. A *rhythm* is a database's annotation of
+a segment of ECG; an *AHA class* is the label of a window. For ventricular fibrillation, ventricular tachycardia and
+asystole the class also depends on the window's amplitude or heart rate (see `ecg_shock.data.windows`). Each
+database's manifest, `data_manifests/*.toml`, maps its annotation codes to these rhythms.
 
 References
 ----------
@@ -27,10 +27,10 @@ AHA_LABELS = {
     "other_vt": "Other VT",
 }
 
-# The class of each rhythm. VF and VT are split further in each window, by amplitude and by rate.
-# The AHA text names AF, sinus bradycardia, SVT, heart block, idioventricular rhythm and PVCs; we put every other
-# organised rhythm with them: flutter, junctional, paced, pre-excited, and `organised`, which is a segment
-# with annotated beats whose rhythm the database does not name (cudb outside its VF).
+# The class of each rhythm. Each window of VF or VT is classified further, by its amplitude or heart rate.
+# As other nonshockable rhythms, the AHA text lists AF, sinus bradycardia, SVT, heart block, idioventricular rhythm and
+# PVCs. We add every other organised rhythm: flutter, junctional, paced, pre-excited, and `organised`, a segment with
+# annotated beats but no named rhythm (cudb outside its VF).
 RHYTHMS = {
     "vf": "coarse_vf",
     "vt": "rapid_vt",

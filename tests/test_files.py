@@ -1,4 +1,4 @@
-"""Files are written whole, locked against other processes, and read with errors that name them."""
+"""Files are written atomically, locked against other processes, and read with errors that name them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ecg_shock.files import atomic_writer, flatten, locked, read_toml, sha256, w
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
-    """A writer that fails half-way leaves the file as it was and no other behind."""
+    """If writing fails half-way, the file is unchanged and no temporary file is left."""
     path = tmp_path / "history.json"
     path.write_bytes(b"old")
 
@@ -29,13 +29,13 @@ def test_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_lock_is_for_one(tmp_path):
-    """A second lock is refused with what to do, and granted once the first has been given back, also by an error."""
+    """A second lock fails and the error says what to do; it succeeds once the first is released, also by an error."""
 
     def fail_with_the_lock() -> None:
         with locked(tmp_path):
             raise RuntimeError("stopped")
 
-    with locked(tmp_path), pytest.raises(OSError, match="another run works in .* with --out"), locked(tmp_path):
+    with locked(tmp_path), pytest.raises(OSError, match="another run is using .* with --out"), locked(tmp_path):
         pass
     with pytest.raises(RuntimeError, match="stopped"):
         fail_with_the_lock()
@@ -44,7 +44,7 @@ def test_lock_is_for_one(tmp_path):
 
 
 def test_lock_ends_with_a_killed_process(tmp_path):
-    """The lock that another process holds is refused, and free as soon as that process is killed."""
+    """A lock that another process holds fails, and is free as soon as that process is killed."""
     script = (
         "import sys, pathlib\n"
         "from ecg_shock.files import locked\n"
@@ -64,7 +64,7 @@ def test_lock_ends_with_a_killed_process(tmp_path):
 
 
 def test_text_is_replaced_with_its_line_ends(tmp_path: Path):
-    """What is written is what comes back, byte for byte, and nothing else is left in the folder."""
+    """The text is written byte for byte, and the folder holds no other file."""
     path = tmp_path / "a.txt"
     path.write_text("longer than the new text")
     write_text(path, "µV\r\n")
@@ -85,5 +85,5 @@ def test_damaged_toml_is_named(tmp_path: Path, content: bytes, message: str):
 
 
 def test_flatten_keeps_every_value():
-    """Nested values are named by dotted keys; lists and empty tables are values and nothing."""
+    """A dotted key names each nested value; a list is a value, and an empty table disappears."""
     assert flatten({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": {}}) == {"a.b.c": 1, "a.d": [1, {"e": 2}]}

@@ -1,4 +1,4 @@
-"""The pictures show what they were given: windows by their names, one scale of paper, and every range of a scan."""
+"""The figures show their data: the windows that are named, one scale of ECG paper, and the range of a scan."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def synthetic() -> WindowSet:
 
 
 def epoch_log(epoch: int, **changes: float | None) -> EpochLog:
-    """Return an epoch's outcome."""
+    """Return the log of an epoch."""
     measured = {"loss": 1 / epoch, "validation_loss": 1.1 / epoch, "kish": 20.0, "largest_weight": 3.0, "seconds": 0.1}
     found = {"sensitivity": 0.5, "specificity": 0.9, "balanced_accuracy": 0.7, "gain": 1.5, "effective_batch": 40.0}
     return EpochLog(epoch=epoch, drawn={"coarse_vf": 0.4, "normal_sinus": 0.6}, **(measured | found | changes))
 
 
 def test_history_is_drawn(tmp_path: Path) -> None:
-    """A long history and one of a single epoch are drawn, leaving pyplot without a figure; an empty one is refused."""
+    """A long history and a single epoch are drawn without pyplot; an empty history is an error."""
     history = [epoch_log(i, effective_batch=30.0 + i) for i in range(1, 30)]
     unknown = [epoch_log(i, gain=None, effective_batch=None) for i in range(1, 4)]  # of a biased sampler
     for name, part in (("long.png", history), ("one.svg", history[:1]), ("biased.png", unknown)):
@@ -60,7 +60,7 @@ def test_history_is_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shown", [slice(None), slice(2, None)])
 def test_trials_are_drawn(tmp_path: Path, shown: slice) -> None:
-    """The plot is an image with content, also when all trials failed."""
+    """The image is not empty, even if all trials failed."""
     common = {"learning_rate": 1e-3, "seed": 0, "macs": 1000, "kernels": (5,)}
     trials = [
         Trial(name="0", filters=(5,), parameters=61, balanced_accuracy=0.9, **common),
@@ -72,7 +72,7 @@ def test_trials_are_drawn(tmp_path: Path, shown: slice) -> None:
 
 
 def test_sheet_shows_the_windows_it_names(synthetic: WindowSet) -> None:
-    """Record and start above each curve lead to the very samples below, and every class has a row."""
+    """The record and start above each curve are those of its samples, and every class has a row."""
     axes = draw_sheet(synthetic, seed=3).axes
     shown = set()
     for one in axes:
@@ -102,7 +102,7 @@ def test_sheet_has_one_scale(synthetic: WindowSet) -> None:
 
 
 def test_sheet_shows_different_patients(synthetic: WindowSet) -> None:
-    """As long as there are enough patients, none comes twice; another seed shows others."""
+    """With enough patients none is drawn twice; another seed draws others."""
 
     def records(seed: int) -> list[str]:
         return [axes.get_title(loc="left").split(" @ ")[0] for axes in draw_sheet(synthetic, seed).axes]
@@ -113,15 +113,15 @@ def test_sheet_shows_different_patients(synthetic: WindowSet) -> None:
     assert records(0) == first != records(1)
 
 
-def test_sheet_of_nothing_is_refused(synthetic: WindowSet) -> None:
-    """Without windows there is nothing to draw."""
+def test_sheet_without_windows_is_an_error(synthetic: WindowSet) -> None:
+    """Without windows there is an error."""
     with pytest.raises(ValueError, match="no windows to draw"):
         draw_sheet(synthetic.select(np.zeros(len(synthetic), dtype=bool)), seed=0)
 
 
 @pytest.mark.parametrize("n_samples", [5, SCAN_COLUMNS - 1, SCAN_COLUMNS, 3 * SCAN_COLUMNS + 17])
 def test_envelope_is_the_range_of_each_column(rng, monkeypatch: pytest.MonkeyPatch, n_samples: int) -> None:
-    """Against a plain loop, with invalid samples, and pieces that end within columns."""
+    """It equals that of a plain loop, with invalid samples, and pieces that end inside columns."""
     monkeypatch.setattr(pieces, "PIECE_S", 7.0)
     signal = rng.normal(size=(n_samples, 1)).astype(np.float32)
     signal[n_samples // 3 : n_samples // 2] = np.nan
@@ -138,16 +138,16 @@ def test_envelope_is_the_range_of_each_column(rng, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("seconds", [8.0, 300.0, 9000.0])
-def test_picture_of_a_short_and_a_long_recording(tmp_path: Path, seconds: float) -> None:
-    """It is drawn, also where not a single sample is valid."""
+def test_short_and_long_recordings_are_drawn(tmp_path: Path, seconds: float) -> None:
+    """They are drawn, even if no sample is valid."""
     for signal in (np.sin(np.arange(round(125 * seconds)) / 4), np.full(round(125 * seconds), np.nan)):
         recording = Recording(signal[:, None], 125.0, ("II",), name="made")
         draw_scan(scan(recording, step_s=5.0), open_lead(recording)).savefig(tmp_path / "made.png")
         assert imread(tmp_path / "made.png").std() > 0.05
 
 
-def test_a_single_window_is_seen(tmp_path: Path) -> None:
-    """Another probability of a recording's only window is another picture."""
+def test_a_single_window_is_visible(tmp_path: Path) -> None:
+    """The figure changes with the probability of a recording's only window."""
     recording = Recording(np.sin(np.arange(625) / 4)[:, None], 125.0, ("II",), name="made")
     result = scan(recording)
     pictures = []
@@ -168,7 +168,7 @@ def test_a_single_window_is_seen(tmp_path: Path) -> None:
     ],
 )
 def test_rare_peaks_are_drawn_and_artefacts_are_cut(rare: float, expected: tuple[float, float]) -> None:
-    """Two columns of 3,000 reach further than all others."""
+    """Peaks in two of 3,000 columns are drawn if they leave half of the height to the rest."""
     high = np.ones(3000)
     high[[7, 800]] = rare
     assert _limits(-np.ones(3000), high) == pytest.approx(expected)

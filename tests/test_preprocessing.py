@@ -1,4 +1,4 @@
-"""One analogue ECG gives one signal at 125 Hz, whatever the recorder's rate, and wherever its stream is cut."""
+"""An analogue ECG gives the same signal at 125 Hz at any sampling rate, and wherever the stream is cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, firwin, iirnotch, sosfilt, tf2sos, upfirdn
 
-from ecg_shock import preprocessing as module
 from ecg_shock.preprocessing import (
     FS,
     Preprocessing,
@@ -29,7 +28,7 @@ DELAY_S = 0.04
 
 
 def gain_db(hz: float, fs: float, preprocessing: Preprocessing | None = None) -> float:
-    """Measure the gain of a sine in its steady state, as the ratio of root mean squares."""
+    """Measure the steady-state gain of a sine as the ratio of root mean squares."""
     sine = np.sin(2 * np.pi * hz * np.arange(round(60 * fs)) / fs)
     filtered = preprocess(sine, fs, preprocessing)[round(20 * FS) :]
     return float(20 * np.log10(filtered.std() / sine[round(20 * fs) :].std()))
@@ -50,7 +49,7 @@ def ecg(t: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("fs", [125.0, 250.0, 360.0, 1000.0])
 def test_pass_band_keeps_amplitude(fs: float) -> None:
-    """From 5 to 20 Hz nothing changes by a decibel; the corners are at -3 dB."""
+    """From 5 to 20 Hz the gain is within 1 dB; the corners are at -3 dB."""
     assert all(abs(gain_db(hz, fs)) < 1 for hz in (5, 7, 10, 15, 20))
     assert gain_db(1.0, fs) == pytest.approx(-3.01, abs=0.1)
     assert gain_db(30.0, fs) == pytest.approx(-3.01, abs=0.1)
@@ -58,7 +57,7 @@ def test_pass_band_keeps_amplitude(fs: float) -> None:
 
 @pytest.mark.parametrize("fs", [250.0, 360.0, 1000.0])
 def test_stop_band_is_rejected(fs: float) -> None:
-    """Wander, mains hum and all that could fold into the pass band stay out; a notch takes what is left of hum."""
+    """Baseline wander, mains hum and aliases are rejected; a notch removes the rest of the hum."""
     assert gain_db(0.05, fs) < -45
     assert gain_db(50.0, fs) < -20
     assert gain_db(60.0, fs) < -50
@@ -76,14 +75,14 @@ def test_copies_of_one_analogue_signal_agree(fs: float, analogue) -> None:
     copy = preprocess(analogue(np.arange(round(20 * fs)) / fs), fs)
     reference = preprocess(analogue(np.arange(5000) / 250), 250.0)
     assert len(copy) == math.ceil(round(20 * fs) * 125 / fs)
-    # For the first 80 ms, the first sample stands for all that came before it.
+    # In the first 80 ms the first sample stands for all earlier ones.
     assert np.abs(copy[10:2500] - reference[10:]).max() < 0.003
     assert np.abs(reference).max() > 0.5
 
 
 @pytest.mark.parametrize("fs", RATES_HZ)
 def test_resampling_delays_by_40_ms(fs: float) -> None:
-    """A slow enough sine leaves the resampler 40 ms late at every rate: what the band-pass adds is taken off."""
+    """The delay of an 8 Hz sine, less that of the band-pass, is 40 ms at every sampling rate."""
     hz = 8.0
     filtered = preprocess(np.sin(2 * np.pi * hz * np.arange(round(20 * fs)) / fs), fs)[1250:]
     t = np.arange(1250, 1250 + len(filtered)) / FS
@@ -94,7 +93,7 @@ def test_resampling_delays_by_40_ms(fs: float) -> None:
 
 
 def test_impulse_comes_out_after_it_went_in() -> None:
-    """Nothing comes before its cause, and the response to an impulse peaks about 40 ms later."""
+    """The response to an impulse is causal, and peaks about 40 ms later."""
     impulse = np.zeros(5000)
     impulse[2500] = 1.0
     response = preprocess(impulse, 250.0)
@@ -114,7 +113,7 @@ def test_impulse_comes_out_after_it_went_in() -> None:
 def test_stream_cut_anywhere_equals_the_whole(
     fs: float, cuts: list[int], single: bool, invalid: list[int], gap: tuple[int, int], mains_hz: float | None
 ) -> None:
-    """To 1e-12 mV, with empty pieces, pieces of one sample, invalid samples and long gaps among them."""
+    """They agree within 1e-12 mV, also for empty pieces, single samples, invalid samples and long gaps."""
     signal = np.random.default_rng(len(cuts)).normal(3, 1, 900)
     signal[invalid] = np.nan
     signal[gap[0] : sum(gap)] = np.nan
@@ -127,8 +126,8 @@ def test_stream_cut_anywhere_equals_the_whole(
     np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=0, atol=1e-12)
 
 
-def test_piece_gives_what_is_ready() -> None:
-    """A stream never holds samples back: after n samples, all outputs up to the last input are there."""
+def test_stream_returns_every_complete_sample() -> None:
+    """After n samples the stream has returned all outputs up to the last input."""
     stream = Preprocessor(Preprocessing(), 360.0)
     returned = 0
     for received in range(1, 500):
@@ -147,20 +146,20 @@ def test_offset_does_not_matter(offset: float, rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize("fs", RATES_HZ)
 def test_offset_that_drifts_leaves_no_trace(fs: float) -> None:
-    """Three seconds after the electrode's offset has moved by 100 mV, less than 1 µV is left of it."""
+    """Three seconds after an electrode's offset has changed by 100 mV, less than 1 µV is left."""
     signal = np.repeat([0.0, 100.0], round(10 * fs))
     assert np.abs(preprocess(signal, fs)[round(13 * FS) :]).max() < 0.001
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.01, 7.0])
 def test_amplitude_is_kept(scale: float, rng: np.random.Generator) -> None:
-    """The filter is linear: nothing normalises the amplitude away."""
+    """The filter is linear: it does not normalise the amplitude."""
     signal = rng.normal(size=2000)
     np.testing.assert_allclose(preprocess(scale * signal, 360.0), scale * preprocess(signal, 360.0), atol=1e-12)
 
 
 def test_invalid_samples_hold_the_last_valid_one() -> None:
-    """Leading, lone, trailing and infinite samples are as good as the value before them; no NaN comes out."""
+    """Invalid samples have the same effect as copies of the last valid one, and the result holds no NaN."""
     signal = sines(np.arange(1500) / 250)
     gappy = signal.copy()
     gappy[:100] = np.nan
@@ -183,7 +182,7 @@ def test_invalid_samples_hold_the_last_valid_one() -> None:
 
 @pytest.mark.parametrize("fs", [125.0, 250.0, 360.0])
 def test_electrode_that_comes_back_with_another_offset_leaves_no_trace(fs: float) -> None:
-    """After a second without a valid sample the signal goes on from the held value, after less it steps."""
+    """After a gap of 1 s the signal continues from its last value; after a shorter gap it steps."""
     signal = sines(np.arange(round(12 * fs)) / fs)
     first = round(5 * fs)
     for missing, steps in ((math.ceil(fs), False), (math.ceil(fs) - 1, True)):
@@ -197,8 +196,8 @@ def test_electrode_that_comes_back_with_another_offset_leaves_no_trace(fs: float
         assert difference > 10 if steps else difference < 1e-9
 
 
-def test_nothing_valid_is_silence() -> None:
-    """Without any valid sample the result is zero, and the stream starts at the first one that comes."""
+def test_no_valid_sample_gives_zero() -> None:
+    """Without any valid sample the result is zero, and a stream starts at its first valid sample."""
     assert not preprocess(np.full(500, np.nan), 250.0).any()
     assert not preprocess_strips(np.full((2, 500), np.nan), 250.0).any()
     stream = Preprocessor(Preprocessing(), 250.0)
@@ -208,20 +207,20 @@ def test_nothing_valid_is_silence() -> None:
 
 @pytest.mark.parametrize("fs", RATES_HZ)
 def test_strips_join_the_continuous_signal(fs: float) -> None:
-    """A strip comes ever closer to what a device has that always listened, within 20 µV from 0.6 s on."""
+    """A strip agrees with the continuous signal within 20 µV from 0.6 s on, and ever better later."""
     whole = ecg(np.arange(round(20 * fs)) / fs)
     start = round(round(8.0 * FS) * fs / FS)
     strip = preprocess_strips(whole[None, start : start + round(5 * fs)], fs)[0]
     continuous = preprocess(whole, fs)[1000 : 1000 + len(strip)]
     distance = np.abs(strip - continuous)
     assert distance[75:].max() < 0.02
-    # At 333.33 Hz the strip's samples lie between those of the whole.
+    # At 333.33 Hz the strip's samples lie between those of the recording.
     assert distance[375:].max() < (0.006 if fs == 333.33 else 0.0001)
 
 
 @pytest.mark.parametrize("fs", RATES_HZ)
 def test_drifting_strip_begins_without_a_jump(fs: float) -> None:
-    """A baseline that moves by 3 mV in 5 s leaves no more than 0.2 mV, at the strip's start too."""
+    """A baseline that drifts by 3 mV in 5 s leaves at most 0.2 mV, also at the strip's start."""
     drift = 3 * np.sin(2 * np.pi * 0.05 * np.arange(round(5 * fs)) / fs)
     assert np.abs(preprocess_strips(drift[None], fs)).max() < 0.2
 
@@ -253,7 +252,7 @@ def test_strip_and_recording_are_filtered_as_scipy_does(
     grid: bool,
     size_mv: float,
 ) -> None:
-    """So is the strip after its mirrored lead-in, to 1e-9 mV of some 50 mV."""
+    """Recordings, and strips behind their mirrored lead-in, agree with SciPy within 1e-9 mV."""
     rng = np.random.default_rng(round(1000 * seconds))
     n = math.ceil(seconds * fs)
     strips = size_mv * (rng.standard_normal((2, n)) + 0.1 * rng.standard_normal((2, n)).cumsum(axis=1)) - 200
@@ -261,10 +260,10 @@ def test_strip_and_recording_are_filtered_as_scipy_does(
     preprocessing = Preprocessing(*band, order, mains_hz, grid)
     lead_in = round(2 * fs)
     held = hold_invalid(strips)
-    heard = np.concatenate([held[:, :lead_in][:, ::-1], held], axis=1)
+    with_lead_in = np.concatenate([held[:, :lead_in][:, ::-1], held], axis=1)
     first = round(lead_in * FS / fs)
     result = preprocess_strips(strips, fs, preprocessing)
-    for strip, stream in zip(result, heard, strict=True):
+    for strip, stream in zip(result, with_lead_in, strict=True):
         up, down = rate_ratio(fs)
         resampled = upfirdn(resampler_taps(up, down), stream - stream[0], up, down)[
             : math.ceil(len(stream) * up / down)
@@ -281,7 +280,7 @@ def test_strip_and_recording_are_filtered_as_scipy_does(
 @pytest.mark.parametrize("low_hz", [0.05, 0.5, 1.0, 3.0, 10.0, 20.0])
 @pytest.mark.parametrize("high_hz", [11.0, 25.0, 30.0, 40.0])
 def test_filter_is_that_of_scipy(low_hz: float, high_hz: float, order: int) -> None:
-    """Section by section, the coefficients are those that `scipy.signal` designs, with a notch and without."""
+    """Each section has the coefficients of `scipy.signal`, with and without a notch."""
     if low_hz > high_hz:
         low_hz, high_hz = high_hz, low_hz
     expected = butter(order, (low_hz, high_hz), btype="bandpass", fs=FS, output="sos")
@@ -299,7 +298,7 @@ def test_resampler_is_a_kaiser_low_pass(fs: float) -> None:
     expected = firwin(10 * down + 1, 60.0, window=("kaiser", 5.65), fs=FS * down)
     for phase in range(min(up, 200)):
         expected[phase::up] /= expected[phase::up].sum()
-        np.testing.assert_allclose(module.resampler_taps(up, down)[phase::up], expected[phase::up], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(resampler_taps(up, down)[phase::up], expected[phase::up], rtol=0, atol=1e-12)
 
 
 def test_strips_are_independent(rng: np.random.Generator) -> None:
@@ -311,7 +310,7 @@ def test_strips_are_independent(rng: np.random.Generator) -> None:
 
 
 def test_strip_with_a_sample_beyond_any_electrode_joins_the_continuous_signal() -> None:
-    """One sample of 20 V is held like NaN, in a strip as in a recording."""
+    """A sample of 20 V counts as invalid, in a strip as in a recording."""
     signal = np.sin(2 * np.pi * 5 * np.arange(3000) / 250)
     signal[1700] = 2e4
     strip, continuous = preprocess_strips(signal[None, 1500:2750], 250.0)[0], preprocess(signal, 250.0)[750:1375]
@@ -320,13 +319,13 @@ def test_strip_with_a_sample_beyond_any_electrode_joins_the_continuous_signal() 
 
 
 def test_too_short_a_strip_is_refused() -> None:
-    """Less than the two seconds that are mirrored is an error that says how long it was."""
-    with pytest.raises(ValueError, match=r"499 samples at 250 Hz are 1\.996 s; at least 2 s"):
+    """A strip of less than two seconds is an error that says how long it is."""
+    with pytest.raises(ValueError, match=r"499 samples at 250 Hz last 1\.996 s; at least 2 s"):
         preprocess_strips(np.zeros((1, 499)), 250.0)
 
 
-def test_lengths_count_to_the_nearest_sample_at_every_rate() -> None:
-    """From 100 to 1000 Hz in steps of 0.1 Hz, 2 s and 10 s are allowed, a whole sample less or more than those not."""
+def test_allowed_lengths_are_rounded_to_samples_at_every_rate() -> None:
+    """From 100 to 1000 Hz, 2 s and 10 s are allowed, and one sample less or more is not."""
     for fs in np.arange(1000, 10001) / 10:
         shortest, longest = round(2 * fs), round(10 * fs)
         assert is_allowed_length(shortest, fs)
@@ -337,7 +336,7 @@ def test_lengths_count_to_the_nearest_sample_at_every_rate() -> None:
 
 @pytest.mark.parametrize("fs", [100.2, 125.75, 249.9, 360.1, 999.7])
 def test_shortest_strip_is_filtered(fs: float, rng: np.random.Generator) -> None:
-    """Also where two seconds to the nearest sample are less than two seconds."""
+    """A strip of 2 s, rounded down to samples, is filtered like its mirrored lead-in and itself in a stream."""
     n = math.ceil(2 * fs - 0.5)
     strip = rng.normal(size=(1, n))
     whole = preprocess(np.concatenate([strip[0, ::-1], strip[0]]), fs)
@@ -348,7 +347,7 @@ def test_shortest_strip_is_filtered(fs: float, rng: np.random.Generator) -> None
 
 
 def test_grid_rounds_to_2_5_microvolt(rng: np.random.Generator) -> None:
-    """With the grid every sample is a multiple of 2.5 µV, the nearest one to what it is without."""
+    """With the grid every sample is rounded to the nearest multiple of 2.5 µV."""
     signal = rng.normal(size=2000)
     exact = preprocess(signal, 250.0)
     rounded = preprocess(signal, 250.0, Preprocessing(grid=True))
@@ -360,15 +359,15 @@ def test_grid_rounds_to_2_5_microvolt(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("fs", [0, -250, 99.9, 2000.1, math.nan, math.inf, np.float32(50)])
 def test_rate_out_of_range(fs: float) -> None:
-    """A rate beyond 100 to 2000 Hz is refused with what came and what is allowed."""
+    """A sampling rate outside 100 to 2000 Hz is an error that names it and what is allowed."""
     with pytest.raises(ValueError, match="100 to 2000 Hz") as refusal:
         preprocess(np.zeros(1000), fs)
     assert repr(fs) in str(refusal.value)
 
 
 @pytest.mark.parametrize("fs", ["250", True, 250j, None, [250]])
-def test_rate_that_is_no_number(fs: object) -> None:
-    """What is no number is a TypeError."""
+def test_rate_that_is_not_a_number(fs: object) -> None:
+    """A sampling rate that is not a number is a TypeError."""
     with pytest.raises(TypeError, match="not a number"):
         Preprocessor(Preprocessing(), fs)
 
@@ -378,12 +377,12 @@ def test_rate_that_is_no_number(fs: object) -> None:
     [{"low_hz": 0.0}, {"low_hz": 30.0}, {"high_hz": 41.0}, {"high_hz": math.nan}, {"order": 5}, {"mains_hz": 55.0}],
 )
 def test_parameters_out_of_range(wrong: dict) -> None:
-    """No filter can be described that the resampling would spoil."""
+    """A pass band that the resampler would attenuate, and other invalid values, are errors."""
     with pytest.raises(ValueError, match="allowed|pass band"):
         Preprocessing(**wrong)
 
 
 def test_parameters_survive_a_dictionary() -> None:
-    """What is stored with a model gives the same filter back."""
+    """The parameters stored with a model restore the same filter."""
     for preprocessing in (Preprocessing(), Preprocessing(0.5, 40.0, 4, 60.0, True)):
         assert Preprocessing(**preprocessing.to_dict()) == preprocessing

@@ -1,4 +1,4 @@
-"""Native chatter is dropped, and nothing else."""
+"""Known messages of native libraries are dropped, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ecg_shock.quiet import without_lines
 
 
 def test_only_known_lines_are_dropped(capfd: pytest.CaptureFixture[str]) -> None:
-    """What is written to file descriptor 2 comes through, but for lines with a known beginning."""
+    """Text on file descriptor 2 is printed, except for lines with a known beginning."""
     with without_lines("INFO: Created"):
         os.write(2, b"INFO: Created a delegate\nout of memory\n")
         os.write(2, b"no newline at the end")

@@ -21,7 +21,7 @@ def predict(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A WFDB record, an .edf, .csv or .npy file, or a downloaded record by name, such as vfdb/426.",
+            help="A WFDB record, an .edf, .bdf, .csv, .npy or .mat file, or a downloaded record, such as vfdb/426.",
         ),
     ],
     start: Annotated[float, typer.Option(help="Start of the strip, in seconds.")] = 0.0,
@@ -39,10 +39,10 @@ def predict(
 
     Example: ecg-shock predict cudb/cu01 --start 225 --length 5
     """
-    from ecg_shock.data.readers import read_record
+    from ecg_shock.data.lead import open_lead
     from ecg_shock.inference.advisor import Advisor
 
-    strip = read_record(path, fs=fs, units=units, leads=None if lead is None else [lead]).strip(start, length)
+    strip = open_lead(path, fs=fs, units=units, lead=lead).strip(start, length)  # of a day of ECG, this alone is read
     advisor = Advisor(model)
     advice = advisor.predict(strip)
     name = advisor.bundle.name or str(advisor.bundle.folder)

@@ -27,7 +27,7 @@ def scan(
         Path,
         typer.Argument(
             metavar="RECORD",
-            help="A WFDB record, an .edf, .csv or .npy file, or a downloaded record by name, such as vfdb/426.",
+            help="A WFDB record, an .edf, .bdf, .csv, .npy or .mat file, or a downloaded record, such as vfdb/426.",
         ),
     ],
     lead: Lead = None,

@@ -101,11 +101,11 @@ def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> No
     from ecg_shock.search import consensus
     from ecg_shock.search import runner as run
     from ecg_shock.search import trials as ledger
-    from ecg_shock.search.study import keep_study
+    from ecg_shock.search.study import save_study
     from ecg_shock.training.trainer import read_result
 
-    keep_study(study, folder)
-    run.keep_run(study, fold.subsets, folder)
+    save_study(study, folder)
+    run.record_start(study, fold.subsets, folder)
     _show_plan(study, fold.subsets, folder)
 
     with _progress("search", study.search.trials, ledger.read_trials(folder / "search")) as follow:
@@ -120,10 +120,10 @@ def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> No
     if not candidates:
         raise ValueError(f"none of {len(trials)} trials succeeded; see error.txt in the folders of {folder / 'search'}")
     _show_candidates(candidates, study)
-    jobs, done = run.retraining_jobs(study, candidates), run.retrained(study, candidates, folder)
+    jobs, done = run.retraining_jobs(study, candidates), run.read_retrained(study, candidates, folder)
     with _progress("retrain", len(jobs), done) as follow:
         retrained = run.retrain(study, candidates, folder, data_dir=recordings, on_message=follow)
-    compared = consensus.settings(retrained)
+    compared = consensus.group_by_setting(retrained)
     choice = consensus.choose(compared)
     ledger.write_csv(folder / "retrained.csv", retrained)
     run.write_choice(folder, study, candidates, compared, choice)

@@ -7,8 +7,9 @@ Rhythm
     annotation ``+``, in cudb also on the signal quality annotation ``~``.
 VF in brackets
     ``[`` and ``]`` enclose ventricular flutter or fibrillation. That counts even where no text says so, as nearly
-    everywhere in cudb; where a text does (cudb cu01 and cu03, mitdb 207), the text's code is kept. A bracket that is
-    never closed runs to the end of the record.
+    everywhere in cudb; where a text does (cudb cu01 and cu03, mitdb 207), the text's code is kept. ``]`` ends VF that
+    a text named as well: the rhythm before it goes on, unless a text within a second says what comes, as up to 0.6 s
+    late in mitdb 207; that is where VF ends then. A bracket that is never closed runs to the end of the record.
 Background
     Before the first text nothing is known: ``unlabelled``. But cudb names hardly any rhythm, and annotates beats
     instead, all of them as ``N``; so there the time outside brackets and named rhythms is ``organised``, and each
@@ -47,10 +48,10 @@ import numpy as np
 
 from ecg_shock.data.manifests import Manifest
 from ecg_shock.data.readers import read_record
-from ecg_shock.data.reading import reading
+from ecg_shock.data.reading import WHAT_TO_DO, choose_channels, reading
 from ecg_shock.data.record_labels import label_record
 from ecg_shock.data.recordings import Episode, Recording
-from ecg_shock.data.wfdb_files import read_wfdb_header
+from ecg_shock.data.wfdb_files import open_wfdb
 
 # Beat annotations by https://archive.physionet.org/physiobank/annotations.shtml
 BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?")
@@ -59,6 +60,11 @@ BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?")
 LEAD_0_CLEAN = 0
 LEAD_0_NOISY = 1
 LEAD_0_UNREADABLE = 16  # a bit of -1 too
+
+LATE_TEXT_S = 1.0  # how long after "]" the text stands that goes with it
+
+# Codes of words in an annotation file that bytes follow, by https://wfdb.io/spec/annotation-files.html
+SKIP_CODE, AUX_CODE = 59, 63
 
 # Databases that annotate beats outside their few named rhythms.
 BACKGROUND = {"cudb": "organised"}
@@ -77,9 +83,10 @@ class _Mark:
 def read_labels(path: str | Path, manifest: Manifest) -> tuple[tuple[Episode, ...], np.ndarray, tuple[str, ...]]:
     """Read the episodes, the times of the beats in s and their WFDB codes of a record, whose path has no suffix."""
     path = Path(path)
-    header = read_wfdb_header(Path(f"{path}.hea"))
-    end_s = header.sig_len / header.fs
-    marks = _read_marks(path, manifest.annotator, header.fs, end_s)
+    file = open_wfdb(Path(f"{path}.hea"))
+    channel = file.channels[choose_channels(file, None)[0]]
+    end_s = channel.n_samples / channel.fs
+    marks = _read_marks(path, manifest.annotator, file.frame_rate, end_s)
     beats = [mark for mark in marks if mark.symbol in BEAT_CODES]
     episodes = _episodes(_rhythm_changes(path, marks, manifest), _noise(marks, manifest, end_s), end_s)
     return episodes, np.array([beat.time_s for beat in beats]), tuple(beat.symbol for beat in beats)
@@ -131,17 +138,22 @@ def _read_marks(path: Path, annotator: str, fs: float, end_s: float) -> list[_Ma
     file = Path(f"{path}.{annotator}")
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; the labels of {path.name} stand in it, so copy it there")
+    _check_end(file)
     with reading(file, "WFDB annotations"):
         found = wfdb.rdann(str(path.absolute()), annotator)
-        times_s = found.sample / (found.fs or fs)
+        # Without a rate of its own in the file, the library takes that of the header, which it may have misread.
+        own = found.fs if b"## time resolution: " in file.read_bytes() else None
+        times_s = found.sample / (own or fs)
         marks = [
             _Mark(float(time_s), str(symbol), int(subtype), text.rstrip("\0").strip())
             for time_s, symbol, subtype, text in zip(times_s, found.symbol, found.subtype, found.aux_note, strict=True)
         ]
+    if not marks:
+        raise ValueError(f"{file} holds no annotation at all. {WHAT_TO_DO}")
     for before, mark in zip(marks, marks[1:], strict=False):
         if mark.time_s < before.time_s:
             raise ValueError(f"{file} goes back in time after {before.time_s:.3f} s; sort or fetch it again")
-    if marks and not (marks[0].time_s >= 0 and marks[-1].time_s < end_s):
+    if not (marks[0].time_s >= 0 and marks[-1].time_s < end_s):
         raise ValueError(
             f"{file} has annotations from {marks[0].time_s:.3f} s to {marks[-1].time_s:.3f} s, outside of the "
             f"record's {end_s:.3f} s; compare both with their source, or fetch them again"
@@ -149,10 +161,31 @@ def _read_marks(path: Path, annotator: str, fs: float, end_s: float) -> list[_Ma
     return marks
 
 
+def _check_end(file: Path) -> None:
+    """Raise ValueError if a file of annotations does not end as one does: what is missing may end an episode."""
+    content = file.read_bytes()
+    at = 0
+    while at + 2 <= len(content):
+        word = int.from_bytes(content[at : at + 2], "little")
+        at += 2
+        if word == 0:
+            if any(content[at:]):
+                raise ValueError(f"{file} goes on after the mark of its end. {WHAT_TO_DO}")
+            return
+        code, number = divmod(word, 1024)
+        if code == SKIP_CODE:
+            at += 4
+        elif code == AUX_CODE:
+            at += number + number % 2
+    raise ValueError(f"{file} ends without the mark of its end, so that annotations are missing. {WHAT_TO_DO}")
+
+
 def _rhythm_changes(path: Path, marks: Sequence[_Mark], manifest: Manifest) -> list[tuple[float, str, str]]:
     """List time, rhythm and code of every change."""
     background = BACKGROUND.get(manifest.name, "unlabelled")
     rhythm, code = background, ""
+    before_vf = rhythm, code
+    text_times = [mark.time_s for mark in marks if _is_text(mark)]
     bracket_open = False
     changes = [(0.0, rhythm, code)]
     for mark in marks:
@@ -165,7 +198,9 @@ def _rhythm_changes(path: Path, marks: Sequence[_Mark], manifest: Manifest) -> l
             bracket_open = False
             if manifest.name in BACKGROUND:
                 rhythm, code = background, ""
-        if mark.symbol == "+" or mark.text.startswith("("):
+            elif rhythm == "vf" and not any(0 <= time_s - mark.time_s <= LATE_TEXT_S for time_s in text_times):
+                rhythm, code = before_vf
+        if _is_text(mark):
             if mark.text not in manifest.rhythm_codes:
                 raise ValueError(
                     f"{where}: unknown rhythm code {mark.text!r}; {manifest.name} has "
@@ -178,7 +213,14 @@ def _rhythm_changes(path: Path, marks: Sequence[_Mark], manifest: Manifest) -> l
             changes.append((mark.time_s, "vf", "["))
         else:
             changes.append((mark.time_s, rhythm, code))
+        if rhythm != "vf":
+            before_vf = rhythm, code
     return changes
+
+
+def _is_text(mark: _Mark) -> bool:
+    """Say whether an annotation names a rhythm."""
+    return mark.symbol == "+" or mark.text.startswith("(")
 
 
 def _noise(marks: Sequence[_Mark], manifest: Manifest, end_s: float) -> list[tuple[float, float]]:

@@ -46,7 +46,9 @@ SOURCES = (
     "data/record_labels.py",
     "data/recordings.py",
     "data/tables.py",
+    "data/unpacking.py",
     "data/wfdb_files.py",
+    "data/wfdb_header.py",
     "data/synthetic.py",
     "data/windows.py",
 )

@@ -1,60 +1,232 @@
-"""EDF and EDF+ files."""
+"""EDF, EDF+ and BDF files, read in part or whole.
+
+Only what the samples need is taken from the header: dates and the names of patient and recorder may be anything.
+
+References
+----------
+.. [1] https://www.edfplus.info/specs/edf.html, https://www.edfplus.info/specs/edfplus.html and
+   https://www.biosemi.com/faq/file_format.htm
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ecg_shock.data.reading import (
-    WHAT_TO_DO,
-    build_recording,
-    check_agreement,
-    choose_voltage_leads,
-    lead_names,
-    reading,
-)
-from ecg_shock.data.recordings import MV_PER_UNIT, Recording
+from ecg_shock.data.reading import WHAT_TO_DO, Channel, SignalFile, lead_names, mv_per_unit, to_float32
+from ecg_shock.data.recordings import quoted
+from ecg_shock.data.unpacking import unpack_24
+
+logger = logging.getLogger(__name__)
+
+FIXED_BYTES = 256  # before the fields of the signals, of which each signal has as many bytes again
+SIGNAL_FIELDS = {
+    **{"label": 16, "transducer": 80, "unit": 8, "physical minimum": 8, "physical maximum": 8, "digital minimum": 8},
+    **{"digital maximum": 8, "prefiltering": 80, "samples per data record": 8, "reserved": 32},
+}
+ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14")
+ONSET_TOLERANCE_S = 1e-3  # onsets are written to the millisecond, and rounded
 
 
-def first_edf_lead(path: Path) -> str | None:
-    """Return the name of the first voltage channel of an EDF file, or None if there is none."""
-    import edfio
+def open_edf(path: Path, units: str | None = None) -> SignalFile:
+    """Open an EDF, EDF+ or BDF file by its header.
 
-    with _reading_edf(path):
-        signals = edfio.read_edf(path, header_encoding="latin-1").signals
-        names = lead_names([signal.label for signal in signals])
-        return next((name for name, s in zip(names, signals, strict=True) if s.physical_dimension in MV_PER_UNIT), None)
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    units : str, optional
+        Unit of the signals whose unit in the header is missing, or no known voltage but may be one.
 
+    Returns
+    -------
+    SignalFile
+        What hinders reading a signal, such as a digital range of zero, is the `problem` of its channel.
 
-def read_edf(path: Path, fs: float | None, units: str | None, leads: Sequence[str] | None) -> Recording:
-    """Read the voltage channels of an EDF file; see `ecg_shock.data.readers.read_record`."""
-    import edfio
-
-    with _reading_edf(path):
-        edf = edfio.read_edf(path, header_encoding="latin-1")
-        continuous = edf.is_continuous
-        names = lead_names([signal.label for signal in edf.signals])
-        found_units = [signal.physical_dimension for signal in edf.signals]
-        rates = [float(signal.sampling_frequency) for signal in edf.signals]
-        ranges = np.array([[*signal.physical_range, *signal.digital_range] for signal in edf.signals])
-    if not continuous:
-        raise ValueError(f"{path} is a discontinuous EDF+ file; save its continuous segments one by one")
-    if not np.isfinite(ranges).all():
-        raise ValueError(f"{path} has the physical and digital ranges {ranges.tolist()}. {WHAT_TO_DO}")
-    chosen = choose_voltage_leads(path, names, found_units, leads)
-    check_agreement(path, [rates[i] for i in chosen], [found_units[i] for i in chosen], fs, units)
-    with _reading_edf(path):
-        signal = np.stack([edf.signals[i].data * MV_PER_UNIT[found_units[i]] for i in chosen], axis=1)
-    return build_recording(path, signal, rates[chosen[0]], [names[i] for i in chosen])
+    Raises
+    ------
+    ValueError
+        If the header cannot be parsed, or the file has another size than it says.
+    """
+    return _Edf(path, units)
 
 
-@contextmanager
-def _reading_edf(path: Path) -> Iterator[None]:
-    with reading(path, "EDF"), warnings.catch_warnings():
-        # edfio mends a truncated file or a missing calibration, and says so in a warning alone.
-        warnings.simplefilter("error", UserWarning)
-        yield
+class _Edf(SignalFile):
+    def __init__(self, path: Path, units: str | None) -> None:
+        self.path = path
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            fixed = stream.read(FIXED_BYTES)
+            if len(fixed) < FIXED_BYTES or fixed[:8] not in (b"0       ", b"\xffBIOSEMI"):
+                raise ValueError(f"{path} does not begin as an EDF or BDF file does. {WHAT_TO_DO}")
+            n_signals = self._whole(fixed[252:256], "number of signals", 1)
+            header_bytes = FIXED_BYTES * (n_signals + 1)
+            if size < header_bytes:
+                raise ValueError(f"{path} ends within its header of {n_signals} signals. {WHAT_TO_DO}")
+            described = stream.read(header_bytes - FIXED_BYTES)
+        if self._whole(fixed[184:192], "length of the header", 0) != header_bytes:
+            raise ValueError(f"{path} gives its header another length than its {n_signals} signals take. {WHAT_TO_DO}")
+        fields: dict[str, list[bytes]] = {}
+        for name, width in SIGNAL_FIELDS.items():
+            block, described = described[: width * n_signals], described[width * n_signals :]
+            fields[name] = [block[i * width : (i + 1) * width] for i in range(n_signals)]
+        self._sample_bytes = 2 if fixed[:1] == b"0" else 3
+        self._says_discontinuous = fixed[192:197] in (b"EDF+D", b"BDF+D")
+        self._counts = [self._whole(text, "samples per data record", 0) for text in fields["samples per data record"]]
+        self._record_bytes = self._sample_bytes * sum(self._counts)
+        self._header_bytes = header_bytes
+        self._record_s = _number(fixed[244:252])
+        self._records = self._count_records(self._whole(fixed[236:244], "number of data records", -1), size)
+
+        labels = [_text(label) for label in fields["label"]]
+        notes = [i for i, label in enumerate(labels) if label in ("EDF Annotations", "BDF Annotations")]
+        self._signals = [i for i in range(n_signals) if i not in notes]
+        self._onsets_in = notes[0] if notes else None
+        if self._signals and not self._record_s > 0:  # refuses NaN as well
+            raise ValueError(f"{path} gives its data records the duration {_shown(fixed[244:252])}. {WHAT_TO_DO}")
+        self._gains: list[tuple[float, float]] = []
+        channels = []
+        for i, name in zip(self._signals, lead_names([labels[i] for i in self._signals]), strict=True):
+            unit = _text(fields["unit"][i])
+            ranges = {key: fields[key][i] for key in SIGNAL_FIELDS if key.endswith("imum")}
+            gain, offset, problem = self._calibration(name, ranges)
+            self._gains.append((gain, offset))
+            if not self._counts[i]:
+                problem = ValueError(f"{path} holds no samples of {quoted(name)}. {WHAT_TO_DO}")
+            channels.append(
+                Channel(
+                    name=name,
+                    unit=unit,
+                    mv_per_unit=mv_per_unit(unit, units),
+                    fs=self._counts[i] / self._record_s,
+                    n_samples=self._counts[i] * self._records,
+                    problem=problem,
+                )
+            )
+        self.channels = tuple(channels)
+        self._first_onset_s = self._onset(0)
+
+    def _whole(self, field: bytes, what: str, least: int) -> int:
+        text = _text(field)
+        if not re.fullmatch(r"[+-]?\d{1,9}", text) or int(text) < least:
+            raise ValueError(f"{self.path} gives {_shown(field)} as the {what}; it cannot be read as EDF. {WHAT_TO_DO}")
+        return int(text)
+
+    def _count_records(self, claimed: int, size: int) -> int:
+        """Return the number of data records; a recorder that was switched off leaves -1 and part of the last one."""
+        there, rest = divmod(size - self._header_bytes, self._record_bytes) if self._record_bytes else (0, 0)
+        if claimed == -1 and there:
+            more = f", and {rest} bytes of another one are left out" if rest else ""
+            logger.warning("%s does not give its number of data records; %d are there%s", self.path, there, more)
+            return there
+        if claimed != there or rest or not there:
+            raise ValueError(
+                f"{self.path} has {size} bytes, but its header promises {claimed} data records in "
+                f"{self._header_bytes + max(claimed, 0) * self._record_bytes} bytes. {WHAT_TO_DO}"
+            )
+        return there
+
+    def _calibration(self, name: str, ranges: dict[str, bytes]) -> tuple[float, float, Exception | None]:
+        """Return what makes physical values of digital ones, (digital + offset) * gain, or what hinders it."""
+        physical_min, physical_max, digital_min, digital_max = values = [_number(field) for field in ranges.values()]
+        for (what, field), value in zip(ranges.items(), values, strict=True):
+            if not math.isfinite(value):
+                return (
+                    0,
+                    0,
+                    ValueError(
+                        f"{self.path} gives {quoted(name)} the {what} {_shown(field)}; it has to be a number, "
+                        "with a decimal point"
+                    ),
+                )
+        if physical_min == physical_max or digital_min == digital_max:
+            return (
+                0,
+                0,
+                ValueError(
+                    f"{self.path} has no scale for {quoted(name)}: the physical range is {physical_min:g} to "
+                    f"{physical_max:g}, the digital range {digital_min:g} to {digital_max:g}. {WHAT_TO_DO}"
+                ),
+            )
+        gain = (physical_max - physical_min) / (digital_max - digital_min)
+        offset = physical_max / gain - digital_max
+        return gain, offset, None
+
+    def read(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
+        count = self._counts[self._signals[channels[0]]]
+        first_record, last_record = first // count, -(-last // count)
+        records = self._read_records(first_record, last_record)
+        self._check_onsets(records, first_record)
+        mv = np.empty((last - first, len(channels)), np.float32)
+        for column, i in enumerate(channels):
+            raw = self._bytes_of(records, self._signals[i]).tobytes()
+            digital = np.frombuffer(raw, "<i2") if self._sample_bytes == 2 else unpack_24(raw)
+            digital = digital[first - first_record * count : last - first_record * count]
+            gain, offset = self._gains[i]
+            with np.errstate(over="ignore"):
+                physical = (digital + offset) * gain
+                mv[:, column] = to_float32(self.path, physical * (self.channels[i].mv_per_unit or math.nan))
+        return mv
+
+    def _read_records(self, first: int, last: int) -> np.ndarray:
+        """Read data records as bytes, shape (last - first, record_bytes)."""
+        with self.path.open("rb") as stream:
+            stream.seek(self._header_bytes + first * self._record_bytes)
+            content = stream.read((last - first) * self._record_bytes)
+        if len(content) < (last - first) * self._record_bytes:
+            raise ValueError(f"{self.path} became shorter while it was read. {WHAT_TO_DO}")
+        return np.frombuffer(content, np.uint8).reshape(last - first, self._record_bytes)
+
+    def _bytes_of(self, records: np.ndarray, signal: int) -> np.ndarray:
+        start = sum(self._counts[:signal]) * self._sample_bytes
+        return records[:, start : start + self._counts[signal] * self._sample_bytes]
+
+    def _onset(self, record: int) -> float | None:
+        """Return when a data record begins by its annotations, or None if they do not say."""
+        if self._onsets_in is None:
+            return None
+        found = ONSET.match(self._bytes_of(self._read_records(record, record + 1), self._onsets_in).tobytes())
+        return float(found[1]) if found else None
+
+    def _check_onsets(self, records: np.ndarray, first: int) -> None:
+        """Raise ValueError if records do not begin where they would if the recording had no gap."""
+        if self._onsets_in is None or self._first_onset_s is None:
+            if self._says_discontinuous:
+                raise ValueError(
+                    f"{self.path} is a discontinuous EDF+ file that does not say when its data records begin; save its "
+                    "continuous segments one by one"
+                )
+            return
+        for record, content in enumerate(self._bytes_of(records, self._onsets_in), first):
+            found = ONSET.match(content.tobytes())
+            if found and abs(float(found[1]) - self._first_onset_s - record * self._record_s) <= ONSET_TOLERANCE_S:
+                continue
+            if found or self._says_discontinuous:
+                raise ValueError(
+                    f"{self.path} is a discontinuous EDF+ file: the data record after {record * self._record_s:g} s "
+                    "does not follow the one before; save its continuous segments one by one"
+                )
+
+
+def _text(field: bytes) -> str:
+    """Decode a field of a header, whose writers use UTF-8 or Latin-1 where the specification has ASCII."""
+    field = field.split(b"\0")[0].strip()
+    try:
+        return field.decode()
+    except UnicodeDecodeError:
+        return field.decode("latin-1")
+
+
+def _number(field: bytes) -> float:
+    """Return a number of a header, or NaN if it is none."""
+    text = _text(field)
+    return float(text) if re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", text) else math.nan
+
+
+def _shown(field: bytes) -> str:
+    return quoted(_text(field))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.edf_files import first_edf_lead
-from ecg_shock.data.readers import find_recording, read_record
-from ecg_shock.data.reading import lead_names, reading
-from ecg_shock.data.recordings import MV_PER_UNIT, Recording
-from ecg_shock.data.wfdb_files import check_checksum, read_wfdb_header, warn_of_missing_gains
+from ecg_shock.data.readers import check_arguments, find_recording, open_file, read_record
+from ecg_shock.data.reading import SignalFile, check_agreement, choose_channel
+from ecg_shock.data.recordings import Recording, choose_lead, strip_samples
 
 PIECE_S = 3600.0  # a lead of an hour at 250 Hz has 3.6 MB, and five times that while it is read
 
@@ -72,63 +69,45 @@ class Lead:
         ValueError
             If the file turns out to be damaged.
         """
-        for first, last in self._bounds():
-            yield self.read(first, last)
-
-    def _bounds(self) -> Iterator[tuple[int, int]]:
-        step = max(1, round(min(PIECE_S * self.fs, self.n_samples)))
+        step = self._piece_samples()
         for first in range(0, self.n_samples, step):
-            yield first, min(first + step, self.n_samples)
+            yield self.read(first, min(first + step, self.n_samples))
+
+    def strip(self, start_s: float, length_s: float) -> Recording:
+        """Read a strip, as `ecg_shock.predict` takes it; see `Recording.strip`."""
+        first, last = strip_samples(start_s, length_s, self.fs, self.n_samples)
+        return Recording(self.read(first, last)[:, None], fs=self.fs, leads=(self.lead,), name=self.name)
+
+    def _piece_samples(self) -> int:
+        return max(1, round(min(PIECE_S * self.fs, self.n_samples)))
 
 
-class WfdbLead(Lead):
-    """One lead of a WFDB record that stays on disk.
+class FileLead(Lead):
+    """One lead of a WFDB, EDF or BDF recording that stays on disk.
 
     Parameters
     ----------
-    path : pathlib.Path
-        The header.
-    header : wfdb.Record
-        What `read_wfdb_header` returns for it.
+    file : SignalFile
+        The recording.
     channel : int
-        Number of the signal, which has one sample a frame.
-    lead : str
-        Its name.
+        Column of the lead.
     """
 
-    def __init__(self, path: Path, header: Any, channel: int, lead: str) -> None:
-        self.name, self.lead, self.fs, self.n_samples = path.stem, lead, float(header.fs), header.sig_len
-        self.source = str(path.resolve())
-        self._path, self._header, self._channel = path, header, channel
+    def __init__(self, file: SignalFile, channel: int) -> None:
+        described = file.channels[channel]
+        self.name, self.lead = file.path.stem, described.name
+        self.fs, self.n_samples = float(described.fs), described.n_samples
+        self.source = str(file.path.resolve())
+        self._file, self._channel = file, channel
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Read samples; see `Lead.read`."""
-        return self._read(first, last)[0]
+        return self._file.read([self._channel], first, last)[:, 0]
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Yield the whole lead, and check it against the header's checksum at the end; see `Lead.pieces`."""
-        total = 0
-        for first, last in self._bounds():
-            piece, added = self._read(first, last)
-            total += added
-            yield piece
-        check_checksum(self._path, self._header, self._channel, self.lead, total)
-
-    def _read(self, first: int, last: int) -> tuple[np.ndarray, int]:
-        """Return samples in mV, and the sum of what the file holds for them."""
-        import wfdb
-
-        with reading(self._path, "a WFDB record"):
-            record = wfdb.rdrecord(
-                str(self._path.absolute().with_suffix("")),
-                sampfrom=first,
-                sampto=last,
-                channels=[self._channel],
-                physical=False,
-            )
-            total = int(record.d_signal.sum(dtype=np.int64))
-            mv = record.dac()[:, 0] * MV_PER_UNIT[self._header.units[self._channel]]
-        return mv.astype(np.float32), total
+        for piece in self._file.pieces([self._channel], self._piece_samples()):
+            yield piece[:, 0]
 
 
 def open_lead(
@@ -139,12 +118,11 @@ def open_lead(
     Parameters
     ----------
     recording : str, pathlib.Path or Recording
-        A path as `ecg_shock.read_record` takes it, or a recording in memory. WFDB records stay on disk; of EDF and
-        NumPy files the one lead is read.
+        A path as `ecg_shock.read_record` takes it, or a recording in memory. WFDB, EDF and BDF recordings stay on disk.
     fs, units
         As for `read_record`.
     lead : str, optional
-        Name of the lead; the first one if not given.
+        Name of the lead; if not given, the first that is an ECG by its name, or the only one.
 
     Returns
     -------
@@ -154,7 +132,7 @@ def open_lead(
     Raises
     ------
     OSError, TypeError, ValueError
-        As `read_record` does, or if there is no such lead.
+        As `read_record` does, or if there is no such lead, or no name of several leads says ECG.
 
     Examples
     --------
@@ -162,29 +140,16 @@ def open_lead(
     >>> lead.duration_s, [len(piece) for piece in lead.pieces()]
     (2.0, [500])
     """
-    source = ""
+    source, where = "", "the recording"
     if not isinstance(recording, Recording):
+        check_arguments(fs, units)
         path = find_recording(recording)
-        source = str(path.resolve())
-        if path.suffix == ".hea" and fs is None and units is None:
-            header = read_wfdb_header(path)
-            names = lead_names(header.sig_name)
-            voltages = [name for name, unit in zip(names, header.units, strict=True) if unit in MV_PER_UNIT]
-            chosen = lead if lead is not None else next(iter(voltages), None)
-            if chosen in voltages and header.samps_per_frame[names.index(chosen)] == 1:
-                warn_of_missing_gains(path, [names.index(chosen)])
-                return WfdbLead(path, header, names.index(chosen), chosen)
-        if lead is None:
-            lead = _first_lead(path)
+        file = open_file(path, units)
+        if file is not None:
+            channel = choose_channel(file, lead)
+            check_agreement(file, [channel], fs, units)
+            file.warn([channel])
+            return FileLead(file, channel)
+        source, where = str(path.resolve()), str(path)
         recording = read_record(path, fs=fs, units=units, leads=None if lead is None else [lead])
-    chosen = recording.leads[0] if lead is None else lead
-    if chosen not in recording.leads:
-        raise ValueError(f"lead={lead!r} is not in this recording; choose from {recording.leads!r}")
-    return Lead(recording, chosen, source)
-
-
-def _first_lead(path: Path) -> str | None:
-    """Return the first lead of a file that need not be read whole for it, or None for any other file."""
-    if path.suffix.lower() == ".npy":
-        return "1"
-    return first_edf_lead(path) if path.suffix.lower() == ".edf" and path.is_file() and path.stat().st_size else None
+    return Lead(recording, recording.leads[choose_lead(recording.leads, lead, where)], source)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ecg_shock.data.edf_files import read_edf
+import numpy as np
+
+from ecg_shock.data.edf_files import open_edf
 from ecg_shock.data.manifests import data_dir, resource_dir
-from ecg_shock.data.reading import WHAT_TO_DO
+from ecg_shock.data.reading import WHAT_TO_DO, SignalFile, build_recording, check_agreement, choose_channels
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs
 from ecg_shock.data.tables import read_csv, read_npy
-from ecg_shock.data.wfdb_files import find_wfdb_header, read_wfdb
+from ecg_shock.data.wfdb_files import find_wfdb_header, open_wfdb
+
+PIECE_SAMPLES = 2**20  # of each channel that are read at once, so that little but the result is in memory
 
 
 def read_record(
@@ -26,15 +30,17 @@ def read_record(
     Format        What is read
     ============  ========================================================================================
     WFDB          A record with its header beside it: the path of the record without suffix, of its
-                  ``.hea``, its ``.dat`` or, as in the PhysioNet challenges, its ``.mat``.
-    EDF, EDF+     ``.edf``; annotations are ignored.
+                  ``.hea``, its ``.dat`` or, as in the PhysioNet challenges, its ``.mat``. All formats but 8,
+                  FLAC included, and records of several segments, with NaN in their gaps.
+    EDF, BDF      ``.edf`` and ``.bdf``, with or without +; annotations are ignored.
     CSV           ``.csv``, ``.tsv`` or ``.txt``: a column a lead, a row of names on top or none, separated by
                   comma, semicolon or tab, decimal point, an empty cell or ``nan`` for a missing sample.
     NumPy         ``.npy``: shape (n_samples,) or (n_samples, n_leads).
     ============  ========================================================================================
 
-    Of a WFDB record or an EDF file the channels in V, mV or µV are kept. What its header says of sizes and
-    checksums is checked against the data, and what does not agree is refused rather than repaired.
+    Of a WFDB, EDF or BDF recording the channels in V, mV or µV are kept. What its header says of sizes and
+    checksums is checked against the data, and what does not agree is refused rather than repaired. A channel that
+    cannot be read, for a scale of zero or a missing file, is left out with a warning if there are others.
 
     Parameters
     ----------
@@ -44,7 +50,8 @@ def read_record(
     fs : float, optional
         Sampling rate in Hz. Needed for CSV and NumPy; the others know theirs, and it has to agree.
     units : {"mV", "uV", "V"}, optional
-        Unit of the samples. Needed for CSV and NumPy; the others know theirs, and it has to agree.
+        Unit of the samples. Needed for CSV and NumPy, and for the channels of others whose header gives no unit or
+        an unknown one such as "mcV"; where it gives one, it has to agree.
     leads : sequence of str, optional
         Names of the leads to keep, in this order; all by default. Leads without a name are called ``"1"``,
         ``"2"`` … by their column; of leads that share a name, the second is called ``"ECG-2"``.
@@ -69,7 +76,9 @@ def read_record(
     - A WFDB gain of 0 means that the record is not calibrated. It is read as the WFDB library does, at 200
       units/mV, and a warning is logged.
     - A WFDB checksum of 0 counts as none, because some writers put 0 there; any other has to hold.
-    - WFDB records of several segments, with skewed signals or in compressed formats are refused.
+    - A WFDB header without a number of samples, or with 0, and an EDF header with -1 data records leave the length to
+      the size of the file.
+    - WFDB signals that are skewed or in format 8, and EDF+ files with gaps in time, are refused.
 
     Examples
     --------
@@ -79,30 +88,58 @@ def read_record(
     ...     read_record(f"{folder}/ecg.npy", fs=250, units="uV").duration_s
     5.0
     """
-    if fs is not None:
-        check_fs(fs)
-    if units is not None and units not in MV_PER_UNIT:
-        raise ValueError(f"units {units!r} are unknown; allowed are {tuple(MV_PER_UNIT)}")
+    check_arguments(fs, units)
     if isinstance(leads, str):
         raise TypeError(f"leads is the text {leads!r}; give a list of names, leads=[{leads!r}]")
     path = find_recording(path)
-    if path.suffix == ".hea":
-        return read_wfdb(path, fs, units, leads)
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty. {WHAT_TO_DO}")
+    file = open_file(path, units)
+    if file is not None:
+        chosen = choose_channels(file, leads)
+        check_agreement(file, chosen, fs, units)
+        file.warn(chosen)
+        channels = [file.channels[i] for i in chosen]
+        try:
+            signal = np.empty((channels[0].n_samples, len(chosen)), np.float32)
+        except MemoryError:  # gaps between segments take no room in the files
+            raise ValueError(
+                f"{path} is too long to be in memory, {channels[0].n_samples:,} samples; choose fewer leads, or scan it"
+            ) from None
+        done = 0
+        for piece in file.pieces(chosen, PIECE_SAMPLES):
+            signal[done : done + len(piece)] = piece
+            done += len(piece)
+        return build_recording(path, signal, channels[0].fs, [channel.name for channel in channels])
     suffix = path.suffix.lower()
-    if suffix == ".edf":
-        return read_edf(path, fs, units, leads)
     if suffix not in (".csv", ".tsv", ".txt", ".npy"):
         raise ValueError(
             f"{path} has an unknown format {suffix!r}; allowed are a WFDB record with its .hea beside it, "
-            ".edf, .csv, .tsv, .txt and .npy"
+            ".edf, .bdf, .csv, .tsv, .txt and .npy"
         )
     if fs is None or units is None:
         raise ValueError(
             f"{path} does not say its sampling rate and unit; pass fs= (--fs) in Hz and units= (--units) such as 'mV'"
         )
     return (read_npy if suffix == ".npy" else read_csv)(path, fs, units, leads)
+
+
+def open_file(path: Path, units: str | None) -> SignalFile | None:
+    """Open a file that describes its signals itself, which `find_recording` returned; None for a table.
+
+    Raise OSError or ValueError if it cannot be read.
+    """
+    if path.suffix == ".hea":
+        return open_wfdb(path, units)
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty. {WHAT_TO_DO}")
+    return open_edf(path, units) if path.suffix.lower() in (".edf", ".bdf") else None
+
+
+def check_arguments(fs: float | None, units: str | None) -> None:
+    """Raise TypeError or ValueError if a rate or a unit is not allowed, whatever the file."""
+    if fs is not None:
+        check_fs(fs)
+    if units is not None and units not in MV_PER_UNIT:
+        raise ValueError(f"units {units!r} are unknown; allowed are {tuple(MV_PER_UNIT)}")
 
 
 def find_recording(path: str | Path) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +12,53 @@ import numpy as np
 
 # The three spellings of microvolt are ASCII, the micro sign and the Greek letter.
 MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "\u00b5V": 1e-3, "\u03bcV": 1e-3, "V": 1e3}
+
+# Words of a label, in lower case, that name an ECG lead: standard, modified (MLII, MCL1, ML5), bipolar chest leads
+# (CM5, CC5), and leads as French and Spanish recorders number them (D2). So does a word that holds "ecg" or "ekg".
+ECG_WORD = re.compile(
+    r"i|ii|iii|d(i|ii|iii|[1-4])|av[rlf]|v[1-9xyz]?|v[1-9][rl]|ml(i|ii|iii|[1-6])|mv[1-6]|mcl[1-6]|c[bcmrs][1-7]"
+)
+# What begins a word of another signal's label, in lower case: "Airflow" is no ECG, and neither is "EOG V".
+OTHER_SIGNALS = (
+    *("eeg", "eog", "emg", "erg", "eda", "gsr", "egm", "meg", "resp", "imp", "flow", "airflow", "nasal", "thor", "abd"),
+    *(
+        "chest",
+        "effort",
+        "snor",
+        "mic",
+        "pleth",
+        "ppg",
+        "spo",
+        "sao",
+        "pulse",
+        "abp",
+        "art",
+        "bp",
+        "nibp",
+        "cvp",
+        "pap",
+    ),
+    *(
+        "icp",
+        "lap",
+        "rap",
+        "press",
+        "temp",
+        "co2",
+        "etco",
+        "acc",
+        "gyr",
+        "pos",
+        "leg",
+        "chin",
+        "event",
+        "marker",
+        "trig",
+    ),
+    *("sync", "batt", "noise"),
+)
+EEG_PAIR = re.compile(r"(fp|[acefopt])[z\d]\d?-(fp|[acfmopt])[z\d]\d?")  # C3-M2, Fpz-Cz, and E1-M2 of an EOG
+MAX_LISTED = 20  # names in a message
 
 
 @dataclass(frozen=True)
@@ -108,7 +157,7 @@ class Recording:
         start_s, length_s : float
             Where the strip begins and how long it is, in seconds.
         lead : str, optional
-            Name of the lead; the first one if not given.
+            Name of the lead; if not given, the first that is an ECG by its name, or the only one.
 
         Returns
         -------
@@ -118,7 +167,8 @@ class Recording:
         Raises
         ------
         ValueError
-            If the strip does not lie within the recording, or there is no such lead.
+            If the strip does not lie within the recording, there is no such lead, or none is given and no name of
+            several says ECG.
 
         Examples
         --------
@@ -126,25 +176,75 @@ class Recording:
         >>> recording.strip(3, 5, lead="V5").duration_s
         5.0
         """
-        lead = self.leads[0] if lead is None else lead
-        if lead not in self.leads:
-            raise ValueError(f"lead={lead!r} is not in this recording; choose from {self.leads!r}")
-        outside = f"a strip from {start_s:g} s of {length_s:g} s is not within the recording, of {self.duration_s:g} s"
-        if not (math.isfinite(start_s) and math.isfinite(length_s)):
-            raise ValueError(outside)
-        first, samples = round(start_s * self.fs), round(length_s * self.fs)
-        if first < 0 or samples < 1 or round((start_s + length_s) * self.fs) > len(self.signal):
-            raise ValueError(outside)
-        first = max(min(first, len(self.signal) - samples), 0)  # both rounded up, a strip would end after the recording
-        column = self.leads.index(lead)
+        column = choose_lead(self.leads, lead, self.name or "the recording")
+        first, last = strip_samples(start_s, length_s, self.fs, len(self.signal))
         return Recording(
-            signal=self.signal[first : first + samples, column : column + 1],
+            signal=self.signal[first:last, column : column + 1],
             fs=self.fs,
-            leads=(lead,),
+            leads=(self.leads[column],),
             name=self.name,
             database=self.database,
             patient=self.patient,
         )
+
+
+def strip_samples(start_s: float, length_s: float, fs: float, n_samples: int) -> tuple[int, int]:
+    """Return where a strip begins and ends in samples; raise ValueError if it is not within the recording."""
+    outside = f"a strip from {start_s:g} s of {length_s:g} s is not within the recording, of {n_samples / fs:g} s"
+    if not (math.isfinite(start_s) and math.isfinite(length_s)):
+        raise ValueError(outside)
+    first, samples = round(start_s * fs), round(length_s * fs)
+    if first < 0 or samples < 1 or round((start_s + length_s) * fs) > n_samples:
+        raise ValueError(outside)
+    first = max(min(first, n_samples - samples), 0)  # both rounded up, a strip would end after the recording
+    return first, first + samples
+
+
+def is_ecg(name: str) -> bool | None:
+    """Say whether a lead is an ECG by its name: True, False if the name says another signal, None if it says neither.
+
+    Examples
+    --------
+    >>> [is_ecg(name) for name in ("ECG II", "MLII", "aVR", "EEG EKG-Ref", "EOG-V", "ABP", "noise1", "1", "lead")]
+    [True, True, True, True, False, False, False, None, None]
+    """
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    if any("ecg" in word or "ekg" in word for word in words):
+        return True
+    if any(word.startswith(OTHER_SIGNALS) for word in words) or EEG_PAIR.search(name.lower()):
+        return False
+    return True if any(ECG_WORD.fullmatch(word) for word in words) else None
+
+
+def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
+    """Return the column of the lead to classify: as named, else the first that is an ECG by its name, or the only one.
+
+    `where` begins the message of the ValueError that is raised if there is no such lead, or no name tells.
+    """
+    if lead is not None:
+        if lead not in names:
+            raise ValueError(f"{where} has no lead {lead!r}; choose from {listed(names)}")
+        return list(names).index(lead)
+    kinds = [is_ecg(name) for name in names]
+    if True in kinds:
+        return kinds.index(True)
+    if kinds == [None]:
+        return 0
+    raise ValueError(f"{where}: no name says which lead is the ECG; choose with leads= (--lead) from {listed(names)}")
+
+
+def listed(names: Sequence[object], total: int | None = None) -> str:
+    """List names for a message, of bounded length; `total` says how many there are if `names` are but the first."""
+    total = len(names) if total is None else total
+    shown = [quoted(name) for name in names[:MAX_LISTED]]
+    more = f", … and {total - MAX_LISTED} more" if total > MAX_LISTED else ""
+    return f"[{', '.join(shown)}{more}]"
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """Quote what stood in a file, of bounded length."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def is_finite(number: Any) -> bool:

@@ -1,169 +1,406 @@
-"""WFDB records: header and signal files."""
+"""WFDB records: signal files as their headers describe them, read in part or whole.
+
+The samples are unpacked here rather than by the WFDB library, whose reader takes no header but one that it parsed
+itself, and with it all that `ecg_shock.data.wfdb_header` refuses. The tests compare both, format by format.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
-import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.reading import (
-    WHAT_TO_DO,
-    build_recording,
-    check_agreement,
-    choose_voltage_leads,
-    lead_names,
-    reading,
-)
-from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs
+from ecg_shock.data.reading import WHAT_TO_DO, Channel, SignalFile, lead_names, mv_per_unit, reading, to_float32
+from ecg_shock.data.recordings import check_fs, quoted
+from ecg_shock.data.unpacking import BLOCKS, PARTIAL_BLOCKS, unpack
+from ecg_shock.data.wfdb_header import DEFAULT_FS, DEFAULT_GAIN, Header, SignalLine, read_header
 
 logger = logging.getLogger(__name__)
 
-# WFDB signal formats of a fixed size (https://wfdb.io/spec/signal-files.html), so that a header's claim
-# can be compared with the size of the file before anything is allocated.
-WFDB_BYTES_PER_SAMPLE = {"80": 1.0, "212": 1.5, "16": 2.0, "24": 3.0, "32": 4.0}
-WFDB_CHECKSUM_MODULUS = 2**16  # the header stores the sum of all samples in 16 bits
-WFDB_HEADER_MAX_BYTES = 2**20  # real headers have a few kB
-
-
-def read_wfdb_header(path: Path) -> Any:
-    """Read the header of a single-segment WFDB record and hold its claims against the files it names.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The ``.hea`` file.
-
-    Returns
-    -------
-    wfdb.Record
-        With `sig_len` set even where the header leaves it out.
-
-    Raises
-    ------
-    OSError
-        If the header or a file it names is missing.
-    ValueError
-        If the header cannot be parsed, names files outside its folder, claims another size than its files
-        have, or uses a feature that is not supported. The message names the file and what to do.
-    """
-    import wfdb
-
-    if path.stat().st_size > WFDB_HEADER_MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, too many for a WFDB header. {WHAT_TO_DO}")
-    lines = _header_lines(path)
-    for line in lines[1:]:
-        if "/" in line.split()[0] or "\\" in line.split()[0]:
-            raise ValueError(
-                f"{path} points to {line.split()[0]!r}, outside its folder; move the file beside the header, "
-                "and name it there without a folder"
-            )
-    with reading(path, "a WFDB header"):
-        header = wfdb.rdheader(str(path.absolute().with_suffix("")))
-        several_segments = isinstance(header, wfdb.MultiRecord)
-    if several_segments:
-        raise ValueError(f"{path} is a record of several segments; read its segments one by one")
-    if header.n_sig == 0 or header.n_sig != len(lines) - 1:
-        raise ValueError(f"{path} promises {header.n_sig} signals and describes {len(lines) - 1}. {WHAT_TO_DO}")
-    check_fs(header.fs, f"{path}: ")
-    if not np.isfinite(header.adc_gain).all():
-        raise ValueError(f"{path} has the gains {header.adc_gain}. {WHAT_TO_DO}")
-    if any(header.skew[i] for i in range(header.n_sig)):
-        raise ValueError(f"{path} has skewed signals, which are not supported; rewrite it with wfdb's xform")
-    for name in dict.fromkeys(header.file_name):
-        _check_signal_file(path, header, name)
-    return header
+FLAC_BITS = {"508": 8, "516": 16, "524": 24}  # the invalid value is the least one
+MAX_DAYS = 366  # gaps between segments are claims that no file backs
+NO_FILE = "0"  # format of a signal that has no samples
+CHECKSUM_MODULUS = 2**16  # the header stores the sum of all samples in 16 bits
+FLAC_SUBTYPES = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
+FLAC_SAMPLES_AT_ONCE = 2**20
 
 
 def find_wfdb_header(path: Path) -> Path | None:
     """Return the header of the WFDB record that a path means, or None if it means none."""
     if path.suffix == ".hea":
         candidates = [path]
-    elif path.suffix in (".dat", ".mat"):
+    elif path.suffix in (".dat", ".mat", ".flac"):
         candidates = [path.with_suffix(".hea")]
     else:
         candidates = [Path(f"{path}.hea")]
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _header_lines(path: Path) -> list[str]:
-    """Return the record line and the signal lines."""
-    lines = [line.strip() for line in path.read_bytes().splitlines()]
-    lines = [line for line in lines if line and not line.startswith(b"#")]
-    if not lines:
-        raise ValueError(f"{path} is an empty WFDB header. {WHAT_TO_DO}")
-    try:
-        return [line.decode("ascii") for line in lines]
-    except UnicodeDecodeError as error:
-        # The WFDB library drops such characters without a word, and so reads µV as V.
-        raise ValueError(f"{path} is no plain ASCII: {error}. Write uV for microvolts, or fetch it again.") from None
+def open_wfdb(path: Path, units: str | None = None) -> WfdbFile:
+    """Open a WFDB record by its header, and compare what the header says with the files it names.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The ``.hea`` file, of one segment or several.
+    units : str, optional
+        Unit of the signals whose unit in the header is no known voltage but may be one.
+
+    Returns
+    -------
+    WfdbFile
+        What hinders reading a signal, such as a missing file, is the `problem` of its channel.
+
+    Raises
+    ------
+    OSError
+        If there is no header.
+    ValueError
+        If the header cannot be parsed or contradicts itself.
+    """
+    header = read_header(path)
+    check_fs(header.fs, f"{path}: ")
+    if not header.fs_given:
+        logger.warning("%s gives no sampling rate; taken as %d Hz, as the WFDB format says", path, DEFAULT_FS)
+    return _Segments(path, header, units) if header.segments else _Record(path, header, units)
 
 
-def _check_signal_file(path: Path, header: Any, name: str) -> None:
-    """Hold the size of a signal file against the header, and set the header's `sig_len` where it has none."""
-    channels = [i for i in range(header.n_sig) if header.file_name[i] == name]
-    formats = {(header.fmt[i], header.byte_offset[i] or 0) for i in channels}
-    (fmt, offset), *others = formats
-    if others or fmt not in WFDB_BYTES_PER_SAMPLE:
-        raise ValueError(
-            f"{path} gives {name!r} the formats {sorted(formats)}; allowed is one of {tuple(WFDB_BYTES_PER_SAMPLE)}"
+class WfdbFile(SignalFile):
+    """A WFDB record.
+
+    Attributes
+    ----------
+    frame_rate : float
+        Frames per second, by which annotations count time.
+    """
+
+    frame_rate: float
+
+
+class _Record(WfdbFile):
+    """A record of one segment."""
+
+    def __init__(self, path: Path, header: Header, units: str | None) -> None:
+        self.path, self.header, self.frame_rate = path, header, float(header.fs)
+        files: dict[str, tuple[int, Exception | None]] = {}  # frames of each, and what hinders reading it
+        groups: dict[str, list[SignalLine]] = {}
+        for signal in header.signals:
+            groups.setdefault(signal.file, []).append(signal)
+        for name, signals in groups.items():
+            try:
+                files[name] = _frames(path, header, signals), None
+            except (OSError, ValueError) as error:
+                files[name] = header.n_frames, error
+        self.channels = tuple(
+            Channel(
+                name=name,
+                unit=signal.unit,
+                mv_per_unit=mv_per_unit(signal.unit, units),
+                fs=header.fs * signal.samples_per_frame,
+                n_samples=files[signal.file][0] * signal.samples_per_frame,
+                problem=files[signal.file][1] or _problem(path, signal),
+            )
+            for name, signal in zip(lead_names([s.description for s in header.signals]), header.signals, strict=True)
         )
-    signal_file = path.parent / name
-    if not signal_file.is_file():
-        raise FileNotFoundError(f"{signal_file} is missing, which {path.name} names; copy it there")
-    samples_per_frame = sum(header.samps_per_frame[i] for i in channels)
-    if samples_per_frame == 0:
+
+    def read(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
+        return self._to_mv(channels, self._digital(channels, first, last))
+
+    def pieces(self, channels: Sequence[int], samples: int) -> Iterator[np.ndarray]:
+        """Read from beginning to end, and hold the sums of the samples against the header; see `SignalFile.pieces`."""
+        totals = np.zeros(len(channels), np.int64)
+        length = self.channels[channels[0]].n_samples
+        for first in range(0, length, samples):
+            digital = self._digital(channels, first, min(first + samples, length))
+            totals += digital.sum(axis=0, dtype=np.int64)
+            yield self._to_mv(channels, digital)
+        for i, total in zip(channels, totals.tolist(), strict=True):
+            signal = self.header.signals[i]
+            if signal.checksum and (total - signal.checksum) % CHECKSUM_MODULUS:
+                raise ValueError(
+                    f"{self.path.parent / signal.file}: the samples of {quoted(self.channels[i].name)} do not add up "
+                    f"to the checksum {signal.checksum} in {self.path.name}. {WHAT_TO_DO}"
+                )
+
+    def warn(self, channels: Sequence[int]) -> None:
+        for i in channels:
+            if not self.header.signals[i].gain:
+                logger.warning("%s: signal %d is not calibrated; taken as 200 units/mV", self.path, i)
+
+    def _to_mv(self, channels: Sequence[int], digital: np.ndarray) -> np.ndarray:
+        mv = np.empty(digital.shape, np.float32)
+        for column, i in enumerate(channels):
+            signal = self.header.signals[i]
+            samples = digital[:, column]
+            with np.errstate(over="ignore"):
+                physical = (samples - float(signal.baseline)) / (signal.gain or DEFAULT_GAIN)
+                physical *= self.channels[i].mv_per_unit or math.nan
+            invalid = BLOCKS[signal.fmt][2] if signal.fmt in BLOCKS else -(2 ** (FLAC_BITS[signal.fmt] - 1))
+            physical[samples == invalid] = np.nan
+            mv[:, column] = to_float32(self.path, physical)
+        return mv
+
+    def _digital(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
+        """Read what the files hold for these channels, shape (n, n_channels), int32."""
+        columns = np.empty((last - first, len(channels)), np.int32)
+        per_frame = self.header.signals[channels[0]].samples_per_frame
+        frames = first // per_frame, -(-last // per_frame)
+        for name in dict.fromkeys(self.header.signals[i].file for i in channels):
+            group = [i for i, signal in enumerate(self.header.signals) if signal.file == name]
+            spans = [self.header.signals[i].samples_per_frame for i in group]
+            starts = dict(zip(group, itertools.accumulate(spans, initial=0), strict=False))
+            frame_samples = self._read_frames(name, group, sum(spans), *frames)
+            for column, i in enumerate(channels):
+                if i in starts:
+                    span = self.header.signals[i].samples_per_frame
+                    samples = frame_samples[:, starts[i] : starts[i] + span].reshape(-1)
+                    columns[:, column] = samples[first - frames[0] * span : last - frames[0] * span]
+        return columns
+
+    def _read_frames(self, name: str, group: list[int], per_frame: int, first: int, last: int) -> np.ndarray:
+        """Read frames of a signal file, shape (last - first, per_frame)."""
+        signal = self.header.signals[group[0]]
+        file = self.path.parent / name
+        if signal.fmt in FLAC_BITS:
+            span = signal.samples_per_frame
+            samples = _read_flac(file, signal.byte_offset + first * span, (last - first) * span)
+            return samples.reshape(last - first, span, len(group)).transpose(0, 2, 1).reshape(last - first, per_frame)
+        block_samples, block_bytes, _ = BLOCKS[signal.fmt]
+        first_block, last_block = first * per_frame // block_samples, -(-last * per_frame // block_samples)
+        with file.open("rb") as stream:
+            stream.seek(signal.byte_offset + first_block * block_bytes)
+            content = stream.read((last_block - first_block) * block_bytes)
+        missing = (last_block - first_block) * block_bytes - len(content)
+        if missing >= block_bytes:
+            raise ValueError(f"{file} became shorter while it was read. {WHAT_TO_DO}")
+        padded = content + bytes(missing)  # the last block may be cut short
+        skipped = first * per_frame - first_block * block_samples
+        samples = unpack(signal.fmt, padded)[skipped : skipped + (last - first) * per_frame]
+        return samples.reshape(last - first, per_frame)
+
+
+class _Segments(WfdbFile):
+    """A record of several segments, one after the other; what a segment does not hold is NaN.
+
+    In a *fixed* layout all segments hold the same signals. In a *variable* one the first segment, of length 0, lists
+    all signals, and each other segment holds some of them, found by their descriptions. A segment ``~`` is a gap.
+    """
+
+    def __init__(self, path: Path, header: Header, units: str | None) -> None:
+        self.path, self.frame_rate = path, float(header.fs)
+        records = {name: self._open(name, header, units) for name, _ in header.segments if name != "~"}
+        variable = header.segments[0][1] == 0
+        layout = records.pop(header.segments[0][0], None) if variable else next(iter(records.values()), None)
+        if layout is None or len(layout.channels) != header.n_signals:
+            raise ValueError(
+                f"{path} promises {header.n_signals} signals, which its segments do not have. {WHAT_TO_DO}"
+            )
+        described = [signal.description for signal in layout.header.signals]
+        times_described = Counter(described)
+        # Where each segment holds each signal; None where it does not.
+        self._columns: dict[str, list[int | None]] = {}
+        for name, record in records.items():
+            found = record.header.signals
+            if variable:
+                columns = {signal.description: column for column, signal in enumerate(found)}
+                self._columns[name] = [columns.get(each) for each in described]
+            elif len(found) == len(described):
+                self._columns[name] = list(range(len(described)))
+            else:
+                raise ValueError(f"{path}: its segment {quoted(name)} has other signals than the first. {WHAT_TO_DO}")
+        self._records = records
+        self._parts: list[tuple[str, int, int]] = []  # name, first and last frame
+        length = 0
+        for name, frames in header.segments[variable:]:
+            self._parts.append((name, length, length + frames))
+            length += frames
+        if length > MAX_DAYS * 24 * 3600 * header.fs:
+            raise ValueError(f"{path} claims to last more than {MAX_DAYS} days, gaps included. {WHAT_TO_DO}")
+        if header.n_frames not in (0, length):
+            raise ValueError(
+                f"{path} promises {header.n_frames} samples, and its segments have {length} together. {WHAT_TO_DO}"
+            )
+        self._spans = [signal.samples_per_frame for signal in layout.header.signals]
+        self.channels = tuple(
+            replace(
+                channel,
+                n_samples=length * self._spans[i],
+                problem=self._problem(i, channel)
+                if not variable or times_described[described[i]] == 1
+                else ValueError(f"{path} has several signals {quoted(described[i])}; its segments mix them up"),
+            )
+            for i, channel in enumerate(layout.channels)
+        )
+
+    def _open(self, name: str, header: Header, units: str | None) -> _Record:
+        path = self.path.parent / f"{name}.hea"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing, a segment of {self.path.name}; copy it there with its files")
+        segment = read_header(path)
+        if segment.segments:
+            raise ValueError(f"{self.path} names {path.name}, which has segments itself; give the path of one of them")
+        if segment.fs != header.fs:
+            raise ValueError(
+                f"{self.path} has {header.fs} Hz, and its segment {path.name} {segment.fs} Hz. {WHAT_TO_DO}"
+            )
+        return _Record(path, segment, units)
+
+    def _problem(self, i: int, channel: Channel) -> Exception | None:
+        """Return what hinders reading signal `i` from one of the segments."""
+        for name, first, last in self._parts:
+            column = None if name == "~" else self._columns[name][i]
+            if column is None:
+                continue
+            found = self._records[name].channels[column]
+            if found.problem is not None:
+                return found.problem
+            if found.fs != channel.fs or found.mv_per_unit is None:
+                return ValueError(f"{self.path}: {quoted(channel.name)} has another rate or unit in {quoted(name)}")
+            if found.n_samples != (last - first) * self._spans[i]:
+                return ValueError(
+                    f"{self.path} promises {last - first} samples of its segment {quoted(name)}, which has "
+                    f"{found.n_samples // self._spans[i]}. {WHAT_TO_DO}"
+                )
+        return None
+
+    def warn(self, channels: Sequence[int]) -> None:
+        for name, record in self._records.items():
+            record.warn(self._held(name, channels)[1])
+
+    def read(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
+        mv = np.full((last - first, len(channels)), np.nan, np.float32)
+        span = self._spans[channels[0]]
+        for name, first_frame, last_frame in self._parts:
+            start, stop = max(first, first_frame * span), min(last, last_frame * span)
+            into, columns = self._held(name, channels)
+            if start < stop and columns:
+                part = self._records[name].read(columns, start - first_frame * span, stop - first_frame * span)
+                mv[start - first : stop - first, into] = part
+        return mv
+
+    def pieces(self, channels: Sequence[int], samples: int) -> Iterator[np.ndarray]:
+        """Read segment by segment, so that each is held against its own checksums; see `SignalFile.pieces`."""
+        span = self._spans[channels[0]]
+        for name, first_frame, last_frame in self._parts:
+            into, columns = self._held(name, channels)
+            if columns:
+                for part in self._records[name].pieces(columns, samples):
+                    mv = np.full((len(part), len(channels)), np.nan, np.float32)
+                    mv[:, into] = part
+                    yield mv
+                continue
+            for first in range(first_frame * span, last_frame * span, samples):
+                length = min(samples, last_frame * span - first)
+                yield np.full((length, len(channels)), np.nan, np.float32)
+
+    def _held(self, name: str, channels: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return which of these channels a segment holds, as their places in `channels` and as its own columns."""
+        if name == "~":
+            return [], []
+        found = [(place, self._columns[name][i]) for place, i in enumerate(channels)]
+        return [place for place, column in found if column is not None], [c for _, c in found if c is not None]
+
+
+def _problem(path: Path, signal: SignalLine) -> Exception | None:
+    """Return what hinders reading a signal, whatever its file is like."""
+    if signal.skew:
+        return ValueError(f"{path} has skewed signals, which are not supported; rewrite it with wfdb's xform")
+    if not math.isfinite(signal.gain):
+        return ValueError(f"{path} gives {quoted(signal.description)} a gain of {signal.gain}; gains have to be finite")
+    return None
+
+
+def _frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
+    """Return how many frames the file of these signals has; raise ValueError or OSError if the header is wrong."""
+    name = signals[0].file
+    (fmt, offset), *others = dict.fromkeys((signal.fmt, signal.byte_offset) for signal in signals)
+    per_frame = sum(signal.samples_per_frame for signal in signals)
+    if fmt == NO_FILE:
+        raise ValueError(f"{path} describes signals without samples (format 0), as the layout of other records")
+    if others or fmt not in (*BLOCKS, *FLAC_BITS):
+        formats = sorted({signal.fmt for signal in signals})
+        raise ValueError(
+            f"{path} gives {quoted(name)} the formats {formats}; allowed is one of {(*BLOCKS, *FLAC_BITS)}. Rewrite it "
+            "with wfdb's xform in format 16."
+        )
+    if any(signal.samples_per_frame == 0 for signal in signals):
         raise ValueError(f"{path} claims 0 samples per frame. {WHAT_TO_DO}")
-    size = signal_file.stat().st_size
-    if header.sig_len is None:
-        header.sig_len = int((size - offset) / WFDB_BYTES_PER_SAMPLE[fmt]) // samples_per_frame
-    expected = offset + math.ceil(header.sig_len * samples_per_frame * WFDB_BYTES_PER_SAMPLE[fmt])
-    if size != expected or header.sig_len < 1:
+    file = path.parent / name
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing, which {path.name} names; copy it there")
+    if fmt in FLAC_BITS:
+        return _flac_frames(path, header, signals)
+    size = file.stat().st_size
+    block_samples, block_bytes, _ = BLOCKS[fmt]
+    frames = header.n_frames or max(0, size - offset) * block_samples // block_bytes // per_frame
+    blocks, partial = divmod(frames * per_frame, block_samples)
+    least = offset + blocks * block_bytes + (PARTIAL_BLOCKS[fmt][partial - 1] if partial else 0)
+    if not least <= size <= offset + (blocks + bool(partial)) * block_bytes:
         raise ValueError(
-            f"{signal_file} has {size} bytes, but its header promises {header.sig_len} samples in {expected} "
-            f"bytes. {WHAT_TO_DO}"
+            f"{file} has {size} bytes, but its header promises {frames} samples in {least} bytes. {WHAT_TO_DO}"
         )
+    if not frames:
+        raise ValueError(f"{file} holds no samples. {WHAT_TO_DO}")
+    return frames
 
 
-def read_wfdb(path: Path, fs: float | None, units: str | None, leads: Sequence[str] | None) -> Recording:
-    """Read the voltage channels of a WFDB record, given its header; see `ecg_shock.data.readers.read_record`."""
-    import wfdb
-
-    header = read_wfdb_header(path)
-    names = lead_names(header.sig_name)
-    chosen = choose_voltage_leads(path, names, header.units, leads)
-    rates = [header.fs * header.samps_per_frame[i] for i in chosen]
-    check_agreement(path, rates, [header.units[i] for i in chosen], fs, units)
-    with reading(path, "a WFDB record"):
-        record = wfdb.rdrecord(
-            str(path.absolute().with_suffix("")), channels=chosen, physical=False, smooth_frames=False
-        )
-        columns = record.dac(expanded=True)
-    for channel, digital in zip(chosen, record.e_d_signal, strict=True):
-        check_checksum(path, header, channel, names[channel], int(digital.sum(dtype=np.int64)))
-    warn_of_missing_gains(path, chosen)
-    signal = np.stack([column * MV_PER_UNIT[header.units[i]] for column, i in zip(columns, chosen, strict=True)], 1)
-    return build_recording(path, signal, rates[0], [names[i] for i in chosen])
-
-
-def check_checksum(path: Path, header: Any, channel: int, name: str, total: int) -> None:
-    """Raise ValueError if the sum of a WFDB signal's digital samples is not what the header at `path` says."""
-    checksum = header.checksum[channel]
-    if checksum and (total - checksum) % WFDB_CHECKSUM_MODULUS:
+def _flac_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
+    """Return how many frames a FLAC file has; raise ValueError if it is not as its header says."""
+    signal = signals[0]
+    file = path.parent / signal.file
+    with _open_flac(file) as flac:
+        channels, samples, bits = flac.channels, flac.frames, FLAC_SUBTYPES.get(flac.subtype, 32)
+    allowed = FLAC_BITS[signal.fmt]
+    if channels != len(signals) or bits > allowed:
         raise ValueError(
-            f"{path.parent / header.file_name[channel]}: the samples of {name!r} do not add up "
-            f"to the checksum {checksum} in {path.name}. {WHAT_TO_DO}"
+            f"{file} has {channels} channels of {bits} bits, but its header promises {len(signals)} of at most "
+            f"{allowed}. {WHAT_TO_DO}"
         )
+    if len({each.samples_per_frame for each in signals}) > 1:
+        raise ValueError(
+            f"{path} gives the signals of {quoted(signal.file)}, a FLAC file, different rates. {WHAT_TO_DO}"
+        )
+    frames = header.n_frames or max(0, samples - signal.byte_offset) // signal.samples_per_frame
+    if samples != signal.byte_offset + frames * signal.samples_per_frame or not frames:
+        raise ValueError(f"{file} has {samples} samples, but its header promises {frames} frames. {WHAT_TO_DO}")
+    return frames
 
 
-def warn_of_missing_gains(path: Path, channels: list[int]) -> None:
-    """Log which of these signals the header at `path` gives no gain."""
-    lines = _header_lines(path)[1:]
-    for channel in channels:
-        gain = (lines[channel].split() + [""])[2]  # as in 200(1024)/mV
-        if re.match(r"-?[0.]*(?![0-9.])", gain):
-            logger.warning("%s: signal %d is not calibrated; taken as 200 units/mV", path, channel)
+def _read_flac(file: Path, first: int, n: int) -> np.ndarray:
+    """Read samples of all channels, shape (n, n_channels), int32."""
+    with _open_flac(file) as flac:
+        shift = 32 - FLAC_SUBTYPES[flac.subtype]
+        flac.seek(first)
+        parts = []
+        missing = n  # read little by little, so that a claim of too many samples allocates nothing
+        while missing > 0:
+            part = flac.read(min(missing, FLAC_SAMPLES_AT_ONCE), dtype="int32", always_2d=True)
+            parts.append(part >> shift)
+            missing -= len(part)
+            if not len(part):
+                break
+    if missing:
+        raise ValueError(f"{file} ends {missing} samples before its own header says. {WHAT_TO_DO}")
+    return np.concatenate(parts)
+
+
+@contextmanager
+def _open_flac(file: Path) -> Iterator[Any]:
+    try:
+        import soundfile
+    except (ImportError, OSError):
+        raise ValueError(f"{file} is a FLAC file, which needs the package soundfile: pip install soundfile") from None
+    with file.open("rb") as stream:
+        signature = stream.read(4)
+    if signature != b"fLaC":
+        raise ValueError(f"{file} is no FLAC file, though its header gives it one of the formats {tuple(FLAC_BITS)}")
+    with reading(file, "FLAC"), soundfile.SoundFile(str(file)) as flac:
+        yield flac

@@ -186,7 +186,7 @@ class RecordScans:
                     self._too_short.append(f"{recording.database}/{recording.name}")
                 continue
             config = advisor.bundle.card.data
-            scanned = scan(recording, model=advisor)
+            scanned = scan(recording, lead=recording.leads[0], model=advisor)
             self._window_s, self._step_s = scanned.window_s, scanned.step_s
             segments = reference_segments(
                 recording, scanned.window_s, scanned.step_s, preprocessing=config.preprocessing, policy=config.labels

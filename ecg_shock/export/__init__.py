@@ -1,1 +1,1 @@
-"""Write a model for LiteRT, ONNX or C, and check it against the bundle before it is written."""
+"""Export a model to LiteRT, ONNX or C, after checking that it agrees with its bundle."""

@@ -1,7 +1,7 @@
-"""A bundle as C99 for a device without an operating system: raw samples in, advice out.
+"""Write a bundle as C99 code for a device without an operating system, from raw samples to advice.
 
-The algorithm is C source that is copied as it is, ``c/ecg_shock.h`` and ``c/ecg_shock.c``. Generated are only sizes and
-tables, in ``ecg_shock_model.h``.
+The algorithm is fixed C code, ``c/ecg_shock.h`` and ``c/ecg_shock.c``, which is copied. Only ``ecg_shock_model.h``,
+with the sizes and tables of the model, is generated.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from ecg_shock.preprocessing import FS, GAP_S, GRID_MV, Preprocessing, rate_rati
 SOURCES = Path(__file__).resolve().parent / "c"
 HEADER_NAME, CODE_NAME, MODEL_NAME = "ecg_shock.h", "ecg_shock.c", "ecg_shock_model.h"
 
-MAX_TAPS = 25_000  # of the resampler, 100 kB: enough for every whole rate
-TILE = 4  # samples times filters that convolve_tile computes at once
-LANES = 4
+MAX_TAPS = 25_000  # of the resampler, 100 kB: enough for every integer sampling rate
+TILE, LANES = 4, 4  # samples and filters that convolve_tile computes at once
 DEFAULT_STEP = 125  # ECG_SHOCK_STEP in ecg_shock.h
 WORD_BYTES = 4  # of every member of the struct
 NUMBERS_PER_LINE = 8
 
-_Row = tuple[int, int, int, int, int, int, str, str, str]  # of the struct `block` in ecg_shock.c
+_BlockRow = tuple[int, int, int, int, int, int, str, str, str]  # the members of struct `block` in ecg_shock.c
 
 
 def write_c(folder: Path, bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, int8: bool) -> list[Path]:
-    """Write the whole way from raw samples to advice as C99 without dependencies, and return the files.
+    """Write C99 code without dependencies, from raw samples to advice, and return the paths of its files.
 
-    `weights` are those of the Keras model's `get_weights`; `fs` is the sampling rate of the device in Hz, 100 to 2000.
-    With `int8` the convolutions' weights are int8, symmetric, with one float scale a filter; all else stays float.
+    `weights` come from `get_weights` of the Keras model; `fs` is the sampling rate of the device in Hz, 100 to 2000.
+    With `int8` the weights of the convolutions are symmetric int8 with a float scale for each filter; all other numbers
+    are float.
 
     Raises
     ------
     TypeError, ValueError
-        If the rate is not allowed, or needs a resampler that is too long for a device, or if the weights are not
-        those of the network.
+        If the sampling rate is not allowed or needs too long a resampler, or if the weights are not those of the
+        network.
 
     Notes
     -----
-    Where the C code deviates from the Python package:
+    Differences from the Python package:
 
-    - it computes in single precision; the resampler works on differences to the newest sample and one zero of the
-      band-pass is taken by differencing, so that an electrode's offset costs no precision;
-    - of the rules for unusable strips it has those for missing, out-of-range and flat signals only.
+    - The C code computes in single precision. So that an electrode's offset costs no precision, the resampler uses
+      differences from the newest sample, and differencing replaces one zero of the band-pass.
+    - It has only the quality rules for missing, out-of-range and flat signals.
     """
     _check_weights(bundle.spec, weights)
     model = _model_header(bundle, weights, fs=fs, int8=int8)
@@ -65,7 +65,7 @@ def write_c(folder: Path, bundle: Bundle, weights: Sequence[np.ndarray], *, fs: 
 
 
 def quantize_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Round a kernel of shape (k, c_in, c_out) to int8; return it, and one float32 scale for each filter."""
+    """Round a kernel, shape (k, c_in, c_out), to int8; return it, and a float32 scale for each filter."""
     scales = (np.abs(kernel).max(axis=(0, 1)) / INT8_MAX).astype(np.float32)
     scales[scales == 0] = 1.0
     return np.clip(np.rint(kernel / scales), -INT8_MAX, INT8_MAX).astype(np.int8), scales
@@ -79,8 +79,8 @@ def _check_weights(spec: CnnSpec, weights: Sequence[np.ndarray]) -> None:
     if found != expected:
         raise ValueError(f"the weights have shapes {found!r}, but the network needs {expected!r}")
     largest = np.finfo(np.float32).max
-    if not all((np.abs(array) <= largest).all() for array in weights):  # NaN is not either
-        raise ValueError("the weights hold NaN, or values that single precision has not; train the network anew")
+    if not all((np.abs(array) <= largest).all() for array in weights):  # False for NaN
+        raise ValueError("the weights have NaN, or values beyond single precision; train the network again")
 
 
 def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, int8: bool) -> str:
@@ -123,15 +123,15 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
     table_bytes = sum(a.size * (1 if a.dtype == np.int8 else WORD_BYTES) for a in arrays.values())
     lines = [
         "/*",
-        " * Sizes and tables of one model, written by ecg_shock; not to be edited.",
+        " * Sizes and tables of one model. Generated by ecg_shock; do not edit.",
         " *",
         f" * model           {_comment(bundle.name or 'unnamed')}",
         f" * network         filters {list(spec.filters)}, kernels {list(spec.kernels)}, pool {spec.pool},",
         f" *                 {spec.padding} padding, {spec.activation}, {spec.parameter_count()} parameters, "
         f"{spec.macs()} multiply-adds a window",
-        f" * weights         {'int8 with one float scale a filter' if int8 else 'float'}; activations float",
+        f" * weights         {'int8 with a float scale for each filter' if int8 else 'float'}; activations float",
         f" * input           mV at {float(fs):.12g} Hz; windows of {spec.input_samples / FS:.12g} s",
-        f" * decision        a shock from probability {bundle.threshold!r} of shockable on",
+        f" * decision        a shock if the probability of shockable is at least {bundle.threshold!r}",
         f" * memory          {_struct_bytes(sizes, DEFAULT_STEP)} bytes: sizeof(ecg_shock) with advice every "
         f"{DEFAULT_STEP / FS:g} s, checked by the compiler;",
         f" *                 {WORD_BYTES * int(sizes['SCRATCH'])} of them are scratch memory of the network",
@@ -157,7 +157,7 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
 
 
 def _struct_bytes(sizes: dict[str, int | float], step: int) -> int:
-    """Count the bytes of the struct in ecg_shock.h, whose members all have 4 bytes."""
+    """Count the bytes of the struct in ecg_shock.h, in which every member has 4 bytes."""
     steps = -(-int(sizes["WINDOW"]) // step)
     flag_words = -(-int(sizes["WINDOW_RAW"]) // 32)
     counts = (sizes["HISTORY"], 2 * sizes["SECTIONS"], sizes["WINDOW"], sizes["SCRATCH"], flag_words, 2 * steps, 10)
@@ -165,13 +165,13 @@ def _struct_bytes(sizes: dict[str, int | float], step: int) -> int:
 
 
 def _polyphase(fs: float) -> np.ndarray:
-    """Return the resampler's coefficients by phase, shape (up, n): one row for each output, newest sample first."""
+    """Return the coefficients of the resampler, shape (up, n): a row for each phase, newest sample first."""
     up, down = rate_ratio(fs)
     taps = resampler_taps(up, down)
     if len(taps) > MAX_TAPS:
         raise ValueError(
             f"fs={fs!r} Hz needs {len(taps)} filter coefficients to become {FS:g} Hz, more than {MAX_TAPS}; "
-            "give the nominal rate, such as a whole number of Hz"
+            "give the nominal sampling rate, usually an integer"
         )
     padded = np.zeros((-(-len(taps) // up), up))
     padded.ravel()[: len(taps)] = taps
@@ -179,10 +179,10 @@ def _polyphase(fs: float) -> np.ndarray:
 
 
 def _difference_sections(preprocessing: Preprocessing) -> np.ndarray:
-    """Return b0 b1 b2 a1 a2 of each section, for an input that is differenced already.
+    """Return b0 b1 b2 a1 a2 of each section, for an input of differences.
 
-    One zero at 0 Hz is divided out of a section that has one, and that section comes first: none after it meets an
-    offset.
+    One zero at 0 Hz is divided out of a section that has one. This section comes first, so that no other one receives
+    an offset.
     """
     sections = preprocessing.sos
     sums = np.abs(sections[:, :3].sum(axis=1)) / np.abs(sections[:, :3]).sum(axis=1)
@@ -193,18 +193,20 @@ def _difference_sections(preprocessing: Preprocessing) -> np.ndarray:
     return np.vstack([differenced, np.delete(others, 3, axis=1)])
 
 
-def _blocks(spec: CnnSpec, weights: Sequence[np.ndarray], *, int8: bool) -> tuple[dict[str, np.ndarray], list[_Row]]:
-    """Return the tables of the convolutions, and a row of the struct `block` for each and one for what they give."""
+def _blocks(
+    spec: CnnSpec, weights: Sequence[np.ndarray], *, int8: bool
+) -> tuple[dict[str, np.ndarray], list[_BlockRow]]:
+    """Return the tables of the convolutions, and a struct `block` for each of them and one for their output."""
     arrays: dict[str, np.ndarray] = {}
-    rows: list[_Row] = []
-    reaching, inputs = spec.input_samples, 1
+    rows: list[_BlockRow] = []
+    samples, inputs = spec.input_samples, 1
     for i, (kernel, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
         length, _, filters = kernel.shape
         same = spec.padding == "same"
         before = (length - 1) // 2 if same else 0
-        padded = reaching + length - 1 if same else reaching
+        padded = samples + length - 1 if same else samples
         pooled = (padded - length + 1) // spec.pool
-        last_tile = -(-pooled * spec.pool // TILE) * TILE  # it may read beyond what is used
+        last_tile = -(-pooled * spec.pool // TILE) * TILE  # it may read beyond the last pooled sample
         memory = max(padded, last_tile + length - 1) * inputs
         values, scales = quantize_int8(kernel) if int8 else (kernel.astype(np.float32), None)
         arrays |= {f"weights_{i}": _by_lanes(values), f"biases_{i}": bias}
@@ -212,12 +214,12 @@ def _blocks(spec: CnnSpec, weights: Sequence[np.ndarray], *, int8: bool) -> tupl
             arrays[f"scales_{i}"] = scales
         tables = (f"ecg_shock_weights_{i}", "0" if scales is None else f"ecg_shock_scales_{i}", f"ecg_shock_biases_{i}")
         rows.append((inputs, filters, length, before, pooled, memory, *tables))
-        reaching, inputs = pooled, filters
-    return arrays, [*rows, (inputs, 0, 0, 0, 0, reaching * inputs, "0", "0", "0")]
+        samples, inputs = pooled, filters
+    return arrays, [*rows, (inputs, 0, 0, 0, 0, samples * inputs, "0", "0", "0")]
 
 
 def _by_lanes(kernel: np.ndarray) -> np.ndarray:
-    """Order weights as they are read: by groups of filters, the last one filled up with zeros."""
+    """Sort weights in the order in which C reads them: by groups of LANES filters, the last padded with zeros."""
     length, inputs, filters = kernel.shape
     groups = -(-filters // LANES)
     padded = np.zeros((length * inputs, groups * LANES), dtype=kernel.dtype)
@@ -226,7 +228,7 @@ def _by_lanes(kernel: np.ndarray) -> np.ndarray:
 
 
 def _comment(text: object) -> str:
-    """Make a text safe inside a C comment."""
+    """Return a text that is safe inside a C comment."""
     plain = " ".join(str(text).split()).encode("ascii", "replace").decode()
     return plain.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
 

@@ -1,20 +1,19 @@
-"""Export a bundle to LiteRT, LiteRT int8, ONNX or C, with all that a device needs to know, and score it again.
+"""Export a bundle to LiteRT, LiteRT int8, ONNX or C, and compare the export with the bundle on validation windows.
 
-An export is two files: the network, which takes one window and gives logit and probability, and the JSON beside it, see
+An export has two files: the network, from one window to logit and probability, and a JSON sidecar, see
 `ecg_shock.export.sidecar`.
 
 Notes
 -----
-For C the whole way from raw samples to advice is written, see `ecg_shock.export.c_code`; ``"c-int8"`` has int8 weights
-and float activations. It is compiled for this machine to be scored.
+For C the code from raw samples to advice is written, see `ecg_shock.export.c_code`; ``"c-int8"`` has int8 weights and
+float activations. To compare it, it is compiled for this machine.
 
-For LiteRT and ONNX the network is the bundle's in other words, of which nothing but rounding changes:
+For LiteRT and ONNX the network is built differently from the bundle's, but it differs in rounding only:
 
-- It is written with two-dimensional layers, as LiteRT has no others: a Conv1D becomes a convolution between two
-  reshapes, which are operators of their own.
-- The last layer is a convolution of one sample. TFLite Micro rounds a fully connected layer otherwise than LiteRT does;
-  of convolutions every bit is the same.
-- The logit is exported too, and decides: the steps of an int8 sigmoid are 1/256, whatever the threshold.
+- It has two-dimensional layers, because LiteRT would surround each Conv1D with two reshape operators.
+- The last layer is a convolution of one sample. TFLite Micro and LiteRT round a fully connected layer differently, but
+  give the same bits for convolutions.
+- The logit is exported too, and decides, because an int8 sigmoid has steps of 1/256.
 """
 
 from __future__ import annotations
@@ -56,25 +55,25 @@ MODEL_NAMES = {
 }
 C_KINDS = ("c", "c-int8")
 DEFAULT_FS = 250.0
-ONNX_OPSET = 17  # of 2022, so that older runtimes read it too
+ONNX_OPSET = 17  # of 2022, for older runtimes
 
-INT8_ACTIVATIONS = ("relu", "tanh")  # the reference kernels have no elu, and LiteRT makes selu of other operators
+INT8_ACTIVATIONS = ("relu", "tanh")  # the reference kernels lack elu, and LiteRT composes selu of other operators
 REPRESENTATIVE_PER_CLASS = 100
 REPRESENTATIVE_SEED = 0
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written.
+    """The result of an export.
 
     Parameters
     ----------
     bundle : Bundle
-        What was exported.
+        The exported bundle.
     files : tuple of pathlib.Path
         The network first, its sidecar last.
     rescoring : Rescoring
-        How it does on the validation subset.
+        Comparison with the bundle on the validation subset.
     """
 
     bundle: Bundle
@@ -95,22 +94,22 @@ def export(
     data: Path | None = None,
     on_stage: OnStage = _silent,
 ) -> ExportResult:
-    """Export a bundle, and score the export on the bundle's own validation subset.
+    """Export a bundle, and compare the export with it on its validation subset.
 
     Parameters
     ----------
     model : str, pathlib.Path, Bundle or None
         A bundle or its folder; None for the model that comes with the package.
     to : {"litert", "litert-int8", "onnx", "c", "c-int8"}
-        What to export to.
+        The format.
     folder : pathlib.Path
-        Where to write. Nothing in it changes unless the export passes.
+        Folder for the files. It is not changed if the export fails.
     fs : float
-        For C: sampling rate of the device in Hz, 100 to 2000. The other formats take windows at 125 Hz.
+        For C, the sampling rate of the device in Hz, 100 to 2000. The other formats take windows at 125 Hz.
     data : pathlib.Path, optional
-        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
+        Folder of the databases, see `ecg_shock.data.manifests.data_dir`.
     on_stage : callable, optional
-        Takes a stage's name and its number of steps, and returns what is called after each step.
+        Called with the name of a stage and its number of steps; returns a function that is called after each step.
 
     Returns
     -------
@@ -120,26 +119,26 @@ def export(
     ------
     ValueError
         If the export differs from the bundle by more than its format allows, if packages or a C compiler are missing,
-        if int8 cannot do the network's activation, or if the bundle does not say what it was trained on.
+        if int8 does not support the network's activation, or if the bundle's card is incomplete.
     FileNotFoundError
-        If there is no bundle, or recordings are not there.
+        If the bundle or recordings are missing.
 
     Notes
     -----
-    int8 is calibrated with training windows of the bundle, up to 100 of each AHA class, and never with others.
+    int8 is calibrated only with training windows of the bundle, up to 100 of each AHA class.
     """
     if to not in MODEL_NAMES:
-        raise ValueError(f"to={to!r} is not known; choose one of {', '.join(MODEL_NAMES)}.")
+        raise ValueError(f"to={to!r} is unknown; choose one of {', '.join(MODEL_NAMES)}.")
     if to == "onnx":
         need_onnx()
     if to in C_KINDS:
         need_c_compiler()
     elif fs != DEFAULT_FS:
-        raise ValueError(f"fs={fs!r} is for C; {to} takes windows at {FS:g} Hz. Leave fs out.")
+        raise ValueError(f"fs={fs!r} is allowed for C only; {to} takes windows at {FS:g} Hz. Do not give fs.")
     bundle = model if isinstance(model, Bundle) else load_bundle(DEFAULT_BUNDLE if model is None else model)
     if to == "litert-int8" and bundle.spec.activation not in INT8_ACTIVATIONS:
         raise ValueError(
-            f"{bundle.folder} has activation {bundle.spec.activation!r}; litert-int8 takes {INT8_ACTIVATIONS}. "
+            f"{bundle.folder} has activation {bundle.spec.activation!r}; litert-int8 allows {INT8_ACTIVATIONS}. "
             "Export to litert, or train another network."
         )
     step = on_stage("reading the recordings", 1)
@@ -165,62 +164,62 @@ def export(
             exported = RUNTIMES[to](path)
             if to == "litert-int8":
                 _check_input(exported.input)
-            step = on_stage("scoring the validation subset again", len(validation))
+            step = on_stage("comparing on the validation subset", len(validation))
             rescoring = rescore(original, exported, validation, bundle.threshold, on_window=step)
             check_tolerance(rescoring, to)
             sidecar = write_sidecar(path, to, bundle, exported, rescoring, code=code, fs=fs)
             check_export(path)
             written = (path, *code, sidecar)
             files = tuple(folder / file.name for file in written)
-            files[-1].unlink(missing_ok=True)  # an old sidecar does not stand beside a new network, not for a moment
+            files[-1].unlink(missing_ok=True)  # a new network never has an old sidecar
             for file, final in zip(written, files, strict=True):
                 file.replace(final)
     finally:
         if is_new:
-            with suppress(OSError):  # it is not empty: the export passed
+            with suppress(OSError):  # fails if the export succeeded, since the folder is not empty
                 folder.rmdir()
     return ExportResult(bundle, files, rescoring)
 
 
 def representative_windows(train: WindowSet) -> np.ndarray:
-    """Pick the training windows that int8 is calibrated with.
+    """Choose the training windows for the calibration of int8, shape (n_windows, n_samples), float32, in mV.
 
-    They have shape (n_windows, n_samples), float32, mV: up to 100 of each AHA class, clipped to the range of the input.
-    The last two reach its ends, so that the converter takes this range and no other.
+    Up to 100 windows of each AHA class are chosen and clipped to the range of the input. Two more windows reach its
+    ends, so that the converter uses exactly this range.
     """
     rng = np.random.default_rng(REPRESENTATIVE_SEED)
-    picked = []
+    chosen = []
     for aha_class in np.unique(train.aha_class):
         of_class = np.flatnonzero(train.aha_class == aha_class)
-        picked.append(rng.choice(of_class, min(REPRESENTATIVE_PER_CLASS, len(of_class)), replace=False))
+        chosen.append(rng.choice(of_class, min(REPRESENTATIVE_PER_CLASS, len(of_class)), replace=False))
     low, high = INT8_ENDS_MV
     highest = train.ecg[np.argmax(train.ecg.max(axis=1))]
     lowest = train.ecg[np.argmin(train.ecg.min(axis=1))]
     ends = [highest * max(1.0, high / highest.max()), lowest * max(1.0, low / lowest.min())]
-    return np.clip(np.concatenate([train.ecg[np.concatenate(picked)], ends]), low, high).astype(np.float32)
+    return np.clip(np.concatenate([train.ecg[np.concatenate(chosen)], ends]), low, high).astype(np.float32)
 
 
 def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]:
-    """Load what the bundle was trained and selected on, in windows of its own length."""
+    """Load the train and validation windows of the bundle, in its own window length, without `DataConfig.extra`."""
     # Patients of the split are enough here, and an export needs no databases that only trained.
     own = {"window_s": bundle.spec.input_samples / FS, "preprocessing": bundle.preprocessing, "extra": ()}
     config = bundle.card.data.model_copy(update=own)
     subsets = load_subsets(config, folder)
     known = bundle.card.patients
-    strange = set(subsets.validation.patient.tolist()).difference(known.validation)
-    strange |= set(subsets.train.patient.tolist()).intersection(known.validation + known.test)
-    if strange:
+    moved = set(subsets.validation.patient.tolist()).difference(known.validation)
+    moved |= set(subsets.train.patient.tolist()).intersection(known.validation + known.test)
+    if moved:
         raise ValueError(
-            f"patients {sorted(strange)!r} are in another subset of split {config.split!r} than in {bundle.folder}: it "
-            "was changed since. Train the model again."
+            f"patients {sorted(moved)!r} are in another subset of split {config.split!r} than in {bundle.folder}, "
+            "because the split was changed. Train the model again."
         )
     return subsets.train, subsets.validation
 
 
 def _one_window(original: keras.Model, bundle: Bundle) -> keras.Model:
-    """Build the network again for one window, with logit and probability.
+    """Build the network for one window, with two-dimensional layers and with logit and probability as outputs.
 
-    With all names fixed, equal weights give equal bytes.
+    The fixed names make equal weights give equal bytes.
     """
     keras = import_keras()
     layers, spec = keras.layers, bundle.spec
@@ -240,15 +239,15 @@ def _one_window(original: keras.Model, bundle: Bundle) -> keras.Model:
 
 
 def _signature(network: keras.Model) -> list[Any]:
-    """Describe the input to Keras, which would leave the batch open otherwise."""
+    """Return the signature of the input, whose batch size Keras would otherwise leave open."""
     return [import_keras().InputSpec(shape=network.input.shape, dtype="float32", name="ecg")]
 
 
 def _litert(network: keras.Model, representative: np.ndarray | None) -> bytes:
-    """Convert to LiteRT; to int8 throughout if there are representative windows."""
+    """Convert to LiteRT, or to LiteRT int8 if there are representative windows."""
     import tensorflow as tf
 
-    # Not format="litert", which Keras has from 3.13 and so from Python 3.11 on.
+    # format="litert" needs Keras 3.13, and so Python 3.11.
     with TemporaryDirectory() as saved:
         network.export(saved, format="tf_saved_model", verbose=False, input_signature=_signature(network))
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
@@ -264,18 +263,18 @@ def _litert(network: keras.Model, representative: np.ndarray | None) -> bytes:
 
 
 def _write_onnx(network: keras.Model, path: Path) -> None:
-    network(np.zeros(network.input.shape, dtype=np.float32))  # Keras exports to ONNX what has been called only
+    network(np.zeros(network.input.shape, dtype=np.float32))  # Keras exports only models that have been called
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # keras 3.12 to 3.15 asks for it
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # raised by Keras 3.12 to 3.15
         network.export(
             path, format="onnx", verbose=False, input_signature=_signature(network), opset_version=ONNX_OPSET
         )
 
 
 def _check_input(ecg: Tensor) -> None:
-    """Refuse a model whose int8 step is not the one that was asked for."""
+    """Raise ValueError if the int8 input does not have the intended scale and zero point."""
     if ecg.dtype != "int8" or ecg.zero_point != 0 or not math.isclose(ecg.scale or 0.0, INT8_STEP_MV, rel_tol=1e-6):
         raise ValueError(
-            f"the converter made the input {ecg.dtype} with scale {ecg.scale!r} and zero point {ecg.zero_point!r}, but "
-            f"int8 with {INT8_STEP_MV:g} mV and 0 is wanted; use the tensorflow version of pyproject.toml."
+            f"the converter made the input {ecg.dtype} with scale {ecg.scale!r} and zero point {ecg.zero_point!r}, "
+            f"instead of int8 with {INT8_STEP_MV:g} mV and 0; install the tensorflow version of pyproject.toml."
         )

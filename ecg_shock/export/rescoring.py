@@ -1,4 +1,4 @@
-"""How an exported model does on the validation subset, compared with the bundle, and how far it may differ."""
+"""Compare an exported model with its bundle on the validation subset, and limit the difference."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from ecg_shock.models.cnn import import_keras
 if TYPE_CHECKING:
     import keras
 
-# Of the shipped model's 5,423 validation windows int8 changes 2 decisions, and neither Se nor Sp; float changes none,
-# and rounding alone changes probabilities by 4e-7: `ecg-shock export`.
+# For the package's own model and its 5,423 validation windows, int8 changes 2 decisions, and neither Se nor Sp; float
+# changes no decision, and probabilities by up to 4e-7.
 INT8_LIMITS = {"flipped": 0.005, "sensitivity_change": 0.005, "specificity_change": 0.005}
 FLOAT_LIMITS = {"flipped": 0.0, "probability_difference": 1e-5}
-BATCH = 256  # windows at once through the bundle's network
+BATCH = 256  # windows that the bundle's network predicts at once
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A window on which the exported model decides otherwise than the bundle.
+    """A window for which the exported model decides differently from the bundle.
 
     Parameters
     ----------
     database, record : str
         The recording.
     start_s : float
-        Where the window begins, in seconds.
+        Start of the window, in seconds.
     aha_class : str
-        Its rhythm.
+        Its AHA class.
     probability, exported : float
-        Probability of *shockable* by the bundle, and by the exported model.
+        Probability of *shockable* from the bundle, and from the exported model.
     """
 
     database: str
@@ -50,20 +50,20 @@ class Flip:
 
 @dataclass(frozen=True)
 class Rescoring:
-    """What the bundle and its export say of the same windows.
+    """The results of a bundle and its export on the same windows.
 
     Parameters
     ----------
     windows, patients : int
-        The whole validation subset.
+        Number of windows and patients in the validation subset.
     sensitivity, specificity : float
-        Of the bundle, 0 to 1.
+        Results of the bundle, 0 to 1.
     exported_sensitivity, exported_specificity : float
-        Of the exported model.
+        Results of the exported model.
     largest_probability_difference, largest_logit_difference : float
-        Of any window.
+        Largest absolute difference in a window.
     flips : tuple of Flip
-        Decisions that differ.
+        The windows with different decisions.
     """
 
     windows: int
@@ -85,10 +85,10 @@ def rescore(
     *,
     on_window: Callable[[], Any] | None = None,
 ) -> Rescoring:
-    """Compare an exported model with the network that it was made of.
+    """Compare an exported model with the bundle's network, `original`.
 
-    `original` is the bundle's network, `windows` are of clear classes, and a shock is advised from the probability
-    `threshold` on; the exported model decides by its logit. `on_window` is called after each window.
+    `windows` have clear AHA classes. The network advises a shock if its probability is at least `threshold`; the
+    exported model decides by its logit. `on_window` is called after each window.
 
     Raises
     ------
@@ -99,13 +99,13 @@ def rescore(
     if truth.all() or not truth.any():
         raise ValueError(
             f"the validation subset has {int(truth.sum())} shockable and {int((~truth).sum())} nonshockable windows; "
-            "both are needed to score an export. Train on a split whose validation subset has both."
+            "both are needed to check an export. Train on a split whose validation subset has both."
         )
     keras = import_keras()
     last = original.layers[-1]
     weights, bias = (np.asarray(value, dtype=np.float64) for value in last.get_weights())
-    both = keras.Model(original.input, [last.input, last.output])
-    batches = [both(windows.ecg[i : i + BATCH, :, np.newaxis]) for i in range(0, len(windows), BATCH)]
+    features_and_output = keras.Model(original.input, [last.input, last.output])
+    batches = [features_and_output(windows.ecg[i : i + BATCH, :, np.newaxis]) for i in range(0, len(windows), BATCH)]
     features, output = (
         np.concatenate([np.asarray(value) for value in values]) for values in zip(*batches, strict=True)
     )
@@ -141,12 +141,12 @@ def rescore(
 
 
 def limits_of(to: str) -> dict[str, float]:
-    """Return how far an export may differ: proportions of windows, or differences of probability."""
+    """Return the limits for an export to a format, as proportions or as a difference of probability."""
     return INT8_LIMITS if to.endswith("-int8") else FLOAT_LIMITS
 
 
 def check_tolerance(rescoring: Rescoring, to: str) -> None:
-    """Raise ValueError if an export to this format differs from its bundle by more than it may."""
+    """Raise ValueError if an export differs from its bundle by more than the limits of its format."""
     flipped = len(rescoring.flips) / rescoring.windows
     sensitivity_change = rescoring.exported_sensitivity - rescoring.sensitivity
     specificity_change = rescoring.exported_specificity - rescoring.specificity
@@ -157,20 +157,20 @@ def check_tolerance(rescoring: Rescoring, to: str) -> None:
         "specificity_change": (abs(specificity_change), f"Sp changed by {100 * specificity_change:+.2f} points"),
         "probability_difference": (difference, f"probabilities differ by up to {difference:.2g}"),
     }
-    faults = []
+    exceeded = []
     for name, limit in limits_of(to).items():
         value, text = found[name]
-        if not value <= limit:  # NaN does not pass
+        if not value <= limit:  # true for NaN
             allowed = f"{limit:g}" if name == "probability_difference" else f"{100 * limit:g} %"
-            faults.append(f"{text}, allowed are {allowed}")
-    if faults:
-        remedy = "Use the versions of pyproject.toml, or write the bundle again"
+            exceeded.append(f"{text}, allowed are {allowed}")
+    if exceeded:
+        remedy = "Install the versions of pyproject.toml, or train the model again"
         if to.endswith("-int8"):
             remedy = (
-                f"Export to {to.removesuffix('-int8')}, or train with more patients or another network: this one lies "
-                "too near its threshold"
+                f"Export to {to.removesuffix('-int8')}, or train with more patients or another network: too many "
+                "probabilities are close to the threshold"
             )
         raise ValueError(
-            f"the export to {to} is not the bundle's model: {'; '.join(faults)} (validation subset, "
+            f"the export to {to} differs from the bundle's model: {'; '.join(exceeded)} (validation subset, "
             f"{rescoring.windows:,} windows of {rescoring.patients} patients). Nothing was written. {remedy}."
         )

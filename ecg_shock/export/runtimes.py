@@ -1,4 +1,4 @@
-"""Networks that were exported, loaded from their files and run as a device runs them: one window after the other."""
+"""Load exported networks from their files, and run them like a device, one window at a time."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Tensor:
     Parameters
     ----------
     name : str
-        Its name in the signature.
+        Name in the signature.
     index : int
-        Its place among the inputs or outputs.
+        Index among the inputs or outputs.
     shape : tuple of int
-        All fixed; the batch is 1.
+        Fixed shape, with a batch of 1.
     dtype : str
         ``"float32"`` or ``"int8"``.
     scale, zero_point : float and int, or None
-        Of an int8 tensor: value = scale · (stored - zero_point).
+        For an int8 tensor: value = scale · (stored - zero_point).
     """
 
     name: str
@@ -51,20 +51,20 @@ class Tensor:
     zero_point: int | None = None
 
     def store(self, values: np.ndarray) -> np.ndarray:
-        """Turn values of any shape into what the tensor holds, clipped to its range."""
+        """Convert values to the tensor's type, clipped to its range."""
         if self.scale is None or self.zero_point is None:
             return np.asarray(values, dtype=self.dtype)
         steps = np.round(np.asarray(values, dtype=np.float64) / self.scale) + self.zero_point
         return np.clip(steps, INT8_MIN, INT8_MAX).astype(np.int8)
 
     def read(self, stored: np.ndarray) -> np.ndarray:
-        """Turn what the tensor holds, of any shape, into float64 values."""
+        """Convert stored values to float64."""
         stored = np.asarray(stored, dtype=np.float64)
         return stored if self.scale is None or self.zero_point is None else self.scale * (stored - self.zero_point)
 
 
 class Runtime(ABC):
-    """A network that was exported, loaded from its file; ValueError if that cannot be run."""
+    """An exported network, loaded from its file; ValueError if it cannot be run."""
 
     input: Tensor
     logit: Tensor
@@ -75,12 +75,12 @@ class Runtime(ABC):
 
     @abstractmethod
     def _invoke(self, window: np.ndarray) -> tuple[Any, Any]:
-        """Return logit and probability of one window, as the model stores all three."""
+        """Return the logit and probability of one window, both in the type in which the model stores them."""
 
     def run(self, ecg: np.ndarray, on_window: Callable[[], Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Run the network on one window after the other; return logits and probabilities as the model stores them.
+        """Return the logits and probabilities of windows, as the model stores them.
 
-        `ecg` has shape (n_windows, n_samples), in mV, preprocessed, at 125 Hz. `on_window` is called after each window.
+        `ecg` has shape (n_windows, n_samples), preprocessed, in mV at 125 Hz. `on_window` is called after each window.
         """
         stored = self.input.store(ecg)
         logit = np.empty(len(stored), dtype=self.logit.dtype)
@@ -93,7 +93,7 @@ class Runtime(ABC):
 
 
 class LiteRt(Runtime):
-    """A ``.tflite`` file on LiteRT, with the kernels that it chooses by itself."""
+    """A ``.tflite`` file on LiteRT with its default kernels."""
 
     _reference_kernels = False
 
@@ -108,7 +108,7 @@ class LiteRt(Runtime):
                 )
                 interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} is no LiteRT model that can be run: {error}") from error
+            raise ValueError(f"{path} is not a LiteRT model that can be run: {error}") from error
         runner = interpreter.get_signature_runner()
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         self.input = _litert_tensor("ecg", runner.get_input_details(), inputs)
@@ -126,10 +126,9 @@ class LiteRt(Runtime):
 
 
 class LiteRtInt8(LiteRt):
-    """A ``.tflite`` file on LiteRT's reference kernels, which give what TFLite Micro gives, bit by bit.
+    """A ``.tflite`` file on LiteRT's reference kernels, which agree bit for bit with TFLite Micro.
 
-    The faster kernels that LiteRT takes by itself (XNNPACK) round otherwise: by up to 2 steps of the shipped model's
-    logit.
+    The faster default kernels (XNNPACK) round differently, by up to 2 steps of the logit of the package's model.
     """
 
     _reference_kernels = True
@@ -148,16 +147,16 @@ class Onnx(Runtime):
             session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         except FileNotFoundError:
             raise
-        except Exception as error:  # its errors have no other class in common
-            raise ValueError(f"{path} is no ONNX model that can be run: {error}") from error
+        except Exception as error:  # its errors have no other common class
+            raise ValueError(f"{path} is not an ONNX model that can be run: {error}") from error
 
-        def tensor(name: str, among: list[Any]) -> Tensor:
-            index = [other.name for other in among].index(name)
-            return Tensor(name, index, tuple(among[index].shape), "float32")
+        def find_tensor(name: str, tensors: list[Any]) -> Tensor:
+            index = [tensor.name for tensor in tensors].index(name)
+            return Tensor(name, index, tuple(tensors[index].shape), "float32")
 
-        self.input = tensor("ecg", session.get_inputs())
-        self.logit = tensor("logit", session.get_outputs())
-        self.probability = tensor("probability", session.get_outputs())
+        self.input = find_tensor("ecg", session.get_inputs())
+        self.logit = find_tensor("logit", session.get_outputs())
+        self.probability = find_tensor("probability", session.get_outputs())
         self._session = session
 
     def _invoke(self, window: np.ndarray) -> tuple[Any, Any]:
@@ -166,9 +165,9 @@ class Onnx(Runtime):
 
 
 class CCode(Runtime):
-    """The generated ``.h`` with the C code beside it, compiled for this machine and loaded.
+    """The generated ``.h`` with the C code in its folder, compiled for this machine and loaded.
 
-    That runs the code, so that only code of one's own belongs here.
+    Loading runs the code: do not load code that you do not trust.
     """
 
     def __init__(self, path: Path) -> None:
@@ -178,14 +177,14 @@ class CCode(Runtime):
             command = [compiler, *C_FLAGS, str(path.with_name("ecg_shock.c")), "-o", str(library)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise ValueError(f"{path} and the code beside it do not compile: {done.stderr.strip()}")
+                raise ValueError(f"{path} and the C code in its folder do not compile: {done.stderr.strip()}")
             self._code = ctypes.CDLL(str(library))
         text = path.read_text(encoding="ascii")
         sizes = []
         for pattern in C_SIZES:
             found = re.search(pattern, text)
             if found is None:
-                raise ValueError(f"{path} is no generated header: it has no {pattern!r}. Export again.")
+                raise ValueError(f"{path} is not a generated header: it lacks {pattern!r}. Export again.")
             sizes.append(int(found[1]))
         samples, scratch_size, struct_bytes = sizes
         self._scratch = (ctypes.c_float * scratch_size)()
@@ -202,7 +201,7 @@ class CCode(Runtime):
         return logit, 1 / (1 + np.exp(-np.float64(logit)))
 
     def stream(self, raw_mv: np.ndarray) -> float:
-        """Push raw samples (mV, NaN where invalid) from a fresh start; return the last logit, NaN without one."""
+        """Push raw samples, in mV, NaN where invalid, after an init; return the last logit, or NaN if there is none."""
         logit, advice = float("nan"), _CAdvice()
         self._code.ecg_shock_init(self._lead)
         for mv in raw_mv.tolist():
@@ -221,7 +220,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
 
 
 class _CAdvice(ctypes.Structure):
-    """The struct ecg_shock_advice of the C code."""
+    """The struct `ecg_shock_advice` of the C code."""
 
     _fields_ = (
         ("shock", ctypes.c_int32),
@@ -232,12 +231,12 @@ class _CAdvice(ctypes.Structure):
     )
 
 
-def _litert_tensor(name: str, signature: dict[str, Any], in_order: list[dict[str, Any]]) -> Tensor:
+def _litert_tensor(name: str, signature: dict[str, Any], tensors: list[dict[str, Any]]) -> Tensor:
     found = signature[name]
     scale, zero_point = found["quantization"]
     return Tensor(
         name,
-        index=[other["index"] for other in in_order].index(found["index"]),
+        index=[tensor["index"] for tensor in tensors].index(found["index"]),
         shape=tuple(found["shape"].tolist()),
         dtype=np.dtype(found["dtype"]).name,
         scale=float(scale) if scale else None,
@@ -246,18 +245,18 @@ def _litert_tensor(name: str, signature: dict[str, Any], in_order: list[dict[str
 
 
 def need_c_compiler() -> str:
-    """Return a C compiler, or raise ValueError with what to install."""
+    """Return the path of a C compiler, or raise ValueError."""
     found = next((path for name in C_COMPILERS if (path := shutil.which(name))), None)
     if found is None:
         raise ValueError(
-            f"the C code is compiled to score it again, but none of {', '.join(C_COMPILERS)} is there; install one, "
-            "such as by: apt-get install gcc libc6-dev"
+            f"an export to C needs a C compiler to check it, but none of {', '.join(C_COMPILERS)} is installed; "
+            "install one, for example with: apt-get install gcc libc6-dev"
         )
     return found
 
 
 def need_onnx() -> None:
-    """Raise ValueError, with what to install, if a package for ONNX is missing."""
+    """Raise ValueError if a package for ONNX is missing."""
     missing = [name for name in ONNX_PACKAGES if find_version(name) is None]
     if missing:
         raise ValueError(f"ONNX needs {', '.join(missing)}; run: pip install 'ecg-shock[onnx]'")

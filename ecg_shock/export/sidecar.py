@@ -1,7 +1,7 @@
-"""The JSON beside an exported network: all that a device needs to know, and what must come out for given samples.
+"""Write and check the sidecar of an exported network, a JSON file with all that a device needs to know.
 
-It has the network's name with ``.json`` after it. It says how samples become the network's input, from which logit on a
-shock is advised, where the network comes from, and how it did on the validation subset.
+Its name is that of the network with ``.json`` appended. It describes the preprocessing and the decision, the origin of
+the network and its results on the validation subset, and contains golden vectors: samples with the expected results.
 """
 
 from __future__ import annotations
@@ -36,46 +36,46 @@ from ecg_shock.preprocessing import (
     resampler_taps,
 )
 
-# What exceeds it is clipped; a wider range has coarser steps. Whether it fits a model, the re-scoring says.
+# Larger amplitudes are clipped; a wider range would have coarser steps. `rescore` shows whether it suits a model.
 INT8_RANGE_MV = 3.0
 INT8_STEP_MV = INT8_RANGE_MV / -INT8_MIN
 INT8_ENDS_MV = (INT8_MIN * INT8_STEP_MV, INT8_MAX * INT8_STEP_MV)
 
 DEVICE_RATES_HZ = (125, 250, 360, 500, 1000)
-GOLDEN_SEED = 1  # training windows may be of seed 0
+GOLDEN_SEED = 1  # differs from the seed of training windows, 0
 GOLDEN_KINDS = ("normal_sinus", "atrial_fibrillation", "asystole", "coarse_vf", "rapid_vt")
 GOLDEN_MISSING_S = ((0.0, 0.02), (3.0, 3.2))
-GOLDEN_MV_DIGITS, GOLDEN_FILTERED_DIGITS = 3, 6  # 1 µV, as a converter gives it; 1 nV
-GOLDEN_TOLERANCE = 1e-5  # of filtered mV, and of what a float model gives
-GOLDEN_STREAM_TOLERANCE = 1e-3  # of the logit of C code, which filters in single precision
+GOLDEN_MV_DIGITS, GOLDEN_FILTERED_DIGITS = 3, 6  # raw samples in steps of 1 µV, filtered ones in steps of 1 nV
+GOLDEN_TOLERANCE = 1e-5  # for filtered samples in mV, and for the outputs of a float model
+GOLDEN_STREAM_TOLERANCE = 1e-3  # for the logit of C code, which filters in single precision
 
 STEPS = (
-    f"The network takes a window of one lead in mV at {FS:g} Hz that has gone through these steps, all of them causal.",
-    f"1. An invalid sample (lead off, saturated, beyond {MAX_MV:g} mV) is replaced by the last valid one. Until the "
-    "first valid sample comes, the signal is 0.",
-    f"2. The value of the first valid sample is subtracted from all. After {GAP_S:g} s and more without a valid sample "
-    "the next one takes the value that was held: what is subtracted changes by the difference.",
-    f"3. Resample to {FS:g} Hz: insert up - 1 zeros after each sample, filter with the taps (FIR), and keep every "
-    "down-th result from the first on. Taps of other rates are computed by the package.",
-    "4. Filter with the second-order sections in their order. A row is b0 b1 b2 a0 a1 a2; all states begin with 0. A "
+    f"The network takes a window of one lead in mV at {FS:g} Hz after these steps, which are all causal.",
+    f"1. Replace each invalid sample (lead off, saturated, beyond {MAX_MV:g} mV) by the last valid one. Before the "
+    "first valid sample the signal is 0.",
+    f"2. Subtract the value of the first valid sample from all samples. After {GAP_S:g} s or more without a valid "
+    "sample, change the subtracted value so that the next valid sample continues from the last value.",
+    f"3. Resample to {FS:g} Hz: insert up - 1 zeros after each sample, filter with the taps (FIR), and keep the first "
+    "and then every down-th sample. The package computes the taps for other sampling rates.",
+    "4. Filter with the second-order sections in their order. A row is b0 b1 b2 a0 a1 a2; all states begin at 0. A "
     "mains notch, if any, is the last section.",
     "5. If grid_mv is a number, round to its multiples.",
-    "6. The window is the last samples that came out. For an int8 input divide by scale, round to nearest, add "
-    "zero_point, and clip to -128 to 127.",
-    "Not included: the rule by which a strip is unusable (flat, saturated, noisy, out of range, mostly missing, or "
-    "after a fault that the filter still rings with) and no shock is advised whatever the network says; see "
+    "6. The window consists of the last samples. For an int8 input divide by scale, round to nearest, add zero_point, "
+    "and clip to -128 to 127.",
+    "Not included: the rules by which a strip is unusable (flat, saturated, noisy, out of range, mostly missing, or "
+    "ringing of the filter after a fault), so that no shock is advised whatever the network's output is; see "
     "ecg_shock.inference.quality.",
 )
 
 
 class _Table(BaseModel):
-    """A table of the sidecar: its keys in the order in which they are written, those with a default as needed."""
+    """A table of the sidecar, written in the order of its fields. Fields with a default are optional."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class CFiles(_Table):
-    """The C code beside the generated header, and the sampling rate in Hz that it is for."""
+    """The C code for the generated header, and the sampling rate of the device in Hz."""
 
     fs: float
     weights: Literal["float", "int8"]
@@ -83,7 +83,7 @@ class CFiles(_Table):
 
 
 class Decision(_Table):
-    """The smallest logit that advises a shock; of int8 also as it is stored."""
+    """The smallest logit that advises a shock; for int8 also as a stored value."""
 
     rule: str
     threshold: float
@@ -92,7 +92,7 @@ class Decision(_Table):
 
 
 class Input(_Table):
-    """The network's input: a `Tensor` with its rate in Hz, its units, and of int8 the range in mV."""
+    """The network's input: a `Tensor` with its sampling rate in Hz, its units, and for int8 its range in mV."""
 
     name: str
     index: int
@@ -106,17 +106,17 @@ class Input(_Table):
 
 
 class Filter(_Table):
-    """How samples become the network's input."""
+    """The preprocessing."""
 
     steps: tuple[str, ...]
     parameters: dict[str, Any]
     sos: list[list[float]]
     grid_mv: float | None
-    resampler: dict[str, Any]  # its delay in seconds, and its taps for usual rates in Hz
+    resampler: dict[str, Any]  # its delay in seconds, and its taps for usual sampling rates in Hz
 
 
 class Golden(_Table):
-    """A synthetic strip, and what becomes of it on the way to probability and decision."""
+    """A golden vector: a synthetic strip with the expected filtered samples, outputs and decision."""
 
     name: str
     synthetic: bool
@@ -133,7 +133,7 @@ class Golden(_Table):
 
 
 class Sidecar(_Table):
-    """The whole content of a sidecar."""
+    """The content of a sidecar."""
 
     format: Literal[1]
     notice: str
@@ -142,7 +142,7 @@ class Sidecar(_Table):
     sha256: str
     bytes: int
     c: CFiles | None = None
-    bundle: dict[str, Any]  # what the network was made of
+    bundle: dict[str, Any]  # name, commit and digests of the exported bundle
     classes: tuple[str, str]
     decision: Decision
     input: Input
@@ -162,7 +162,7 @@ def sidecar_of(path: Path) -> Path:
 def write_sidecar(
     path: Path, to: Any, bundle: Bundle, exported: Runtime, rescoring: Rescoring, *, code: list[Path], fs: float
 ) -> Path:
-    """Describe an exported network in the file beside it, and return that file.
+    """Write the sidecar of an exported network, and return its path.
 
     Parameters
     ----------
@@ -171,15 +171,15 @@ def write_sidecar(
     to : {"litert", "litert-int8", "onnx", "c", "c-int8"}
         Its format.
     bundle : Bundle
-        What it was made of.
+        The exported bundle.
     exported : Runtime
         The network, loaded from its file.
     rescoring : Rescoring
-        How it does.
+        Comparison with the bundle.
     code : list of pathlib.Path
-        The files of C code beside `path`; none for the other formats.
+        The files of C code; empty for the other formats.
     fs : float
-        Sampling rate of the golden samples in Hz; of C that of the device.
+        Sampling rate of the golden vectors in Hz; for C that of the device.
     """
     ecg: dict[str, Any] = {**asdict(exported.input), "fs": FS, "units": "mV"}
     optional: dict[str, Any] = {}
@@ -214,10 +214,10 @@ def write_sidecar(
             grid_mv=GRID_MV if bundle.preprocessing.grid else None,
             resampler={
                 "delay_s": RESAMPLER_DELAY_SAMPLES / FS,
-                "rates_hz": {f"{rate}": _rate(rate) for rate in DEVICE_RATES_HZ},
+                "rates_hz": {f"{rate}": _resampler_for(rate) for rate in DEVICE_RATES_HZ},
             },
         ),
-        golden=_golden(bundle, exported, fs),
+        golden=_golden_vectors(bundle, exported, fs),
         rescoring={"part": "validation", "kept_within": limits_of(to), **asdict(rescoring)},
         versions={**versions(), **packages},
         **optional,
@@ -233,14 +233,14 @@ def check_export(path: Path) -> None:
     Parameters
     ----------
     path : pathlib.Path
-        The network's file; the sidecar lies beside it.
+        The network's file, with the sidecar in the same folder.
 
     Raises
     ------
     ValueError
-        If the file is not the one that the sidecar describes, or something else comes out of the golden samples.
+        If the file was changed, or does not give the results of the golden vectors.
     FileNotFoundError
-        If one of the two is missing.
+        If a file is missing.
     """
     try:
         sidecar = Sidecar.model_validate_json(sidecar_of(path).read_bytes())
@@ -262,8 +262,8 @@ def check_export(path: Path) -> None:
     decided = all(vector.shock == (vector.logit >= decision.threshold_logit) for vector in sidecar.golden)
     if sidecar.decision != decision or not decided:
         raise ValueError(
-            f"{sidecar_of(path)} does not decide as its threshold of {decision.threshold:g} and its golden vectors do: "
-            "it was changed. Export again."
+            f"the decision in {sidecar_of(path)} does not agree with its threshold of {decision.threshold:g} and its "
+            "golden vectors: it was changed. Export again."
         )
     for vector in sidecar.golden:
         _check_golden(path, exported, preprocessing, vector)
@@ -276,16 +276,16 @@ def _check_golden(path: Path, exported: Runtime, preprocessing: Preprocessing, v
     wanted = [vector.logit, vector.probability]
     outputs = [exported.logit.read(stored[0]).item(), exported.probability.read(stored[1]).item()]
     streamed = exported.stream(raw) if isinstance(exported, CCode) else vector.logit
-    # int8 has steps far above the tolerance, so that nothing but the same step passes.
+    # The steps of int8 are far above the tolerance, so its outputs must be equal.
     if (
         not np.allclose(filtered, vector.preprocessed_mv, rtol=0, atol=GOLDEN_TOLERANCE)
         or not np.allclose(outputs, wanted, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE)
         or not np.isclose(streamed, vector.logit, rtol=GOLDEN_STREAM_TOLERANCE, atol=GOLDEN_STREAM_TOLERANCE)
     ):
         raise ValueError(
-            f"{path} gives logit and probability {outputs} for its golden vector {vector.name!r} and logit {streamed} "
-            f"from its raw samples, or filters it otherwise; its sidecar says {wanted}. Export again with this version "
-            "of the package."
+            f"{path} gives logit and probability {outputs} for the golden vector {vector.name!r} and logit {streamed} "
+            f"for its raw samples, but the sidecar says {wanted}; or the filtered samples differ. Export again with "
+            "this version of the package."
         )
 
 
@@ -293,22 +293,22 @@ def _decision(threshold: float, exported: Runtime) -> Decision:
     logit, rule = logit_of(threshold), "a shock is advised if logit >= threshold_logit"
     if exported.logit.dtype != "int8":
         return Decision(rule=rule, threshold=threshold, threshold_logit=logit)
-    # 128, which nothing reaches, for a network whose every logit is below the threshold.
+    # If all logits are below the threshold, the stored threshold is 128, which no logit reaches.
     below = np.sum(exported.logit.read(np.arange(INT8_MIN, INT8_MAX + 1)) < logit)
-    rule += ", which is: the stored logit >= threshold_stored"
+    rule += ", that is if the stored logit >= threshold_stored"
     return Decision(rule=rule, threshold=threshold, threshold_logit=logit, threshold_stored=INT8_MIN + int(below))
 
 
-def _rate(fs: float) -> dict[str, Any]:
+def _resampler_for(fs: float) -> dict[str, Any]:
     up, down = rate_ratio(fs)
     return {"up": up, "down": down, "taps": resampler_taps(up, down).tolist()}
 
 
-def _golden(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golden, ...]:
-    """Simulate strips, and say what becomes of them on the way to probability and decision."""
+def _golden_vectors(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golden, ...]:
+    """Simulate strips, and compute their filtered samples, outputs and decisions."""
     n = bundle.spec.input_samples
     samples = _golden_samples(n, fs)
-    every = 1 if fs >= FS else 2  # recordings are simulated at 125 Hz and more
+    every = 1 if fs >= FS else 2  # synthetic recordings need at least 125 Hz
     recording = next(iter(synthetic_recordings(1, GOLDEN_SEED, fs=every * fs)))
     first = {episode.code: round(episode.start_s * recording.fs) for episode in recording.episodes}
     strips = {
@@ -346,17 +346,17 @@ def _golden(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golden, ...]:
 
 
 def _golden_samples(n: int, fs: float) -> int:
-    """Count raw samples with which a window of n samples ends just when C code advises, after a warm-up at least."""
+    """Return a number of raw samples, for a warm-up and a window of n, at whose end the C code gives advice."""
     up, down = rate_ratio(fs)
     for filtered in count(n + round(WARM_UP_S * FS), DEFAULT_STEP):
         samples = filtered * down // up
-        if math.ceil(Fraction(samples * up, down)) == filtered:  # not so where one sample completes two at 125 Hz
+        if math.ceil(Fraction(samples * up, down)) == filtered:  # not if one sample completes two at 125 Hz
             break
     return samples
 
 
 def _json(value: Any, indent: str = "") -> str:
-    """Write JSON for people: an entry a line, and lists of numbers on one."""
+    """Return readable JSON: each entry on its own line, and each list of numbers on one line."""
     inner = indent + "  "
     if isinstance(value, dict) and value:
         entries = ",\n".join(f"{inner}{json.dumps(key)}: {_json(entry, inner)}" for key, entry in value.items())

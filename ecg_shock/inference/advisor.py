@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ecg_shock.data.recordings import MV_PER_UNIT, Recording
+from ecg_shock.data.recordings import MV_PER_UNIT, Recording, is_ecg
 from ecg_shock.inference.quality import unusable_reasons
 from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
 from ecg_shock.preprocessing import (
@@ -353,9 +353,9 @@ def _lead_of(recording: Recording, fs: float | None, units: str) -> tuple[np.nda
     if fs is not None and fs != recording.fs:
         raise ValueError(f"fs={fs!r}, but the recording has {recording.fs!r} Hz; leave fs out.")
     if len(recording.leads) != 1:
+        ecg = next((lead for lead in recording.leads if is_ecg(lead)), recording.leads[0])
         raise ValueError(
-            f"the recording has the leads {recording.leads!r}; choose one, such as "
-            f"recording.strip(0, 5, lead={recording.leads[0]!r})."
+            f"the recording has the leads {recording.leads!r}; choose one, such as recording.strip(0, 5, lead={ecg!r})."
         )
     return recording.signal[:, 0], recording.fs
 

@@ -77,7 +77,7 @@ def check_free(paths: list[Path], source: str) -> None:
     Raises
     ------
     ValueError
-        If one of the files is there, and the JSON does not say that it is of this source.
+        If one of the files is there, and the JSON does not say that it is of this source, or the source is not known.
     """
     taken = [path for path in paths if path.exists()]
     if not taken:
@@ -87,11 +87,12 @@ def check_free(paths: list[Path], source: str) -> None:
         found = content["source"]
     except (OSError, ValueError, TypeError, KeyError):
         found = None
-    if found != source:
+    if found != source or not source:  # recordings in memory cannot be told apart
         of = f"is the scan of {found!r}" if found else "is of unknown origin"
+        new = repr(source) if source else "a recording in memory"
         raise ValueError(
-            f"{taken[0]} {of}, and the scan of {source!r} would be written over it; give another folder with --out, or "
-            "move the old files away"
+            f"{taken[0]} {of}, and the scan of {new} would be written over it; give another folder with --out, or move "
+            "the old files away"
         )
 
 

@@ -107,14 +107,14 @@ def scan(
     Parameters
     ----------
     recording : str, pathlib.Path, Recording, Lead or array_like
-        A path as `ecg_shock.read_record` takes it, of which WFDB records are read piece by piece; a recording; or the
-        samples of one lead, shape (n,), NaN where invalid.
+        A path as `ecg_shock.read_record` takes it, where WFDB, EDF and BDF recordings are read piece by piece; a
+        recording; or the samples of one lead, shape (n,), NaN where invalid.
     fs : float, optional
         Sampling rate in Hz, 100 to 2000. Needed for an array and for files that do not say theirs.
     units : {"mV", "uV", "µV", "V"}, optional
         As for `read_record`; an array is taken in mV if not given.
     lead : str, optional
-        Name of the lead; the first one if not given.
+        Name of the lead; if not given, the first that is an ECG by its name, or the only one.
     step_s : float
         From one window to the next in seconds, 0.1 to 10; rounded to whole samples at 125 Hz.
     window_s : float, optional

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -16,13 +17,19 @@ from ecg_shock.inference.advisor import Advice, Advisor, choose_advisor, real_nu
 from ecg_shock.models.bundle import Bundle
 from ecg_shock.preprocessing import FS, GAP_S, MAX_MV, MAX_WINDOW_S, MIN_WINDOW_S, Preprocessor, rate_ratio
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_STEP_S = 1.0
 BATCH = 4_500_000  # samples of the windows that are classified at once, an hour of 5-s windows at 250 Hz a second apart
 
 # How far the times given with the samples may be from their count before the stream is set right: times of packets
 # jitter by some hundredths of a second.
 CLOCK_TOLERANCE_S = 0.1
-MAX_AHEAD_S, MAX_BEHIND_S = 3600.0, 60.0  # times that leap further are no gap and no packet sent again: another clock
+MAX_AHEAD_S = 3600.0  # times that leap further ahead are no gap
+MAX_BEHIND_S = 60.0  # times that leap further back are no packet that comes late or twice: the clock was put back,
+MAX_LATE_S = 2.0  # as it was if so many seconds of packets in a row seem to come late
+SUMMER_TIME_S = 3600.0  # a leap of exactly this is no gap of an hour
+MAX_SURPLUS, MAX_SURPLUS_S = 0.05, 1.0  # more samples than the clock has time for are of another rate than fs
 
 
 @dataclass(frozen=True)
@@ -255,6 +262,9 @@ class Stream:
         self._received = 0
         self._missing = 0  # invalid samples in a row until now
         self._clock_start_s: float | None = None  # what the clock said at the first sample
+        self._change_s = 0.0  # by how much that was changed last
+        self._late_s = 0.0  # length of the packets in a row that seem to come late
+        self._surplus = 0  # samples that were dropped of others
 
     @property
     def state(self) -> str:
@@ -282,7 +292,9 @@ class Stream:
             What the clock of the device (not the time of arrival) said at the first of these samples, in seconds from
             any start. Where it runs ahead of the samples by more than 0.1 s, samples were lost, and invalid ones take
             their place; where it stays behind by more, the surplus samples are dropped. So a stream keeps time over
-            lost packets and over a sampling rate that is a little off.
+            lost packets and over a sampling rate that is a little off. Where it leaps by exactly one hour, as with
+            summer time, or goes back, by over a minute or for over 2 s of samples, the clock was changed: the samples
+            follow those before (invalid ones take the place of those 2 s), and a warning is logged.
 
         Returns
         -------
@@ -294,8 +306,8 @@ class Stream:
         TypeError
             If the samples are no array of real numbers, or the time is no number.
         ValueError
-            If their shape is not (n,), or the time is not finite, over an hour ahead or over a minute behind. Nothing
-            is taken then.
+            If their shape is not (n,), the time is not finite or over an hour ahead, or the times do not fit `fs`.
+            Nothing is taken then.
         """
         mv = real_numbers(samples)
         if mv.ndim != 1:
@@ -315,15 +327,47 @@ class Stream:
         if self._clock_start_s is None:
             self._clock_start_s = float(at_s) - self.received_s
         ahead_s = float(at_s) - self._clock_start_s - self.received_s
-        if not -MAX_BEHIND_S <= ahead_s <= MAX_AHEAD_S:
+        late_s, self._late_s = self._late_s, 0.0
+        if abs(abs(ahead_s) - SUMMER_TIME_S) <= 2 * CLOCK_TOLERANCE_S:
+            ahead_s = self._change_clock(math.copysign(SUMMER_TIME_S, ahead_s), ahead_s)
+        elif ahead_s > MAX_AHEAD_S and abs(ahead_s + self._change_s) <= MAX_BEHIND_S:  # a single time was wrong
+            ahead_s = self._change_clock(-self._change_s, ahead_s)
+        elif ahead_s > MAX_AHEAD_S:
             raise ValueError(
-                f"at_s={at_s!r} is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the samples; allowed "
-                f"are {MAX_AHEAD_S:g} s ahead and {MAX_BEHIND_S:g} s behind. Begin a new Stream."
+                f"at_s={at_s!r} is {ahead_s:.0f} s ahead of the samples; allowed are {MAX_AHEAD_S:g} s. Begin a new "
+                "Stream."
             )
+        elif ahead_s < -MAX_BEHIND_S:
+            ahead_s = self._change_clock(ahead_s, ahead_s)
+        samples = round(ahead_s * self.fs)
+        if samples < 0 and len(mv) <= -samples:
+            self._late_s = late_s + len(mv) / self.fs
+            if self._late_s > MAX_LATE_S:  # what was dropped until now is missing
+                self._late_s = 0.0
+                ahead_s = self._change_clock(ahead_s - late_s, ahead_s)
+                samples = round(ahead_s * self.fs)
         if abs(ahead_s) <= CLOCK_TOLERANCE_S:
             return mv
-        samples = round(ahead_s * self.fs)
+        if -len(mv) < samples < 0:
+            self._surplus -= samples
+            if self._surplus > MAX_SURPLUS * self._received + MAX_SURPLUS_S * self.fs:
+                raise ValueError(
+                    f"more samples come than the times at_s have room for at fs={self.fs:g} Hz, {self._surplus} of "
+                    f"{self._received + self._surplus} until now. Begin a new Stream with the true rate."
+                )
         return np.concatenate([np.full(samples, np.nan), mv]) if samples > 0 else mv[-samples:]
+
+    def _change_clock(self, change_s: float, ahead_s: float) -> float:
+        """Go on by a clock that was put forward by `change_s`, and return how far it runs ahead of the samples then."""
+        self._clock_start_s = (self._clock_start_s or 0.0) + change_s
+        self._change_s = change_s
+        logger.warning(
+            "after %.1f s of the stream the clock was put %s by %.1f s; the samples are taken to follow those before",
+            self.received_s,
+            "forward" if change_s > 0 else "back",
+            abs(change_s),
+        )
+        return ahead_s - change_s
 
     def _take(self, mv: np.ndarray) -> Iterator[StreamAdvice]:
         valid = np.flatnonzero(np.abs(mv) <= MAX_MV)

@@ -1,4 +1,4 @@
-"""The network: its description in pure Python, and the Keras model that is built from it."""
+"""Networks: their specification in pure Python, the Keras model built from it, and bundles."""
 
 from ecg_shock.models.cnn import CnnSpec, build_model
 

@@ -1,21 +1,20 @@
-"""Bundles: a model as it is saved, with everything that its decision depends on.
+"""Bundles: a saved model with everything that its decisions depend on.
 
 A bundle is a folder:
 
 ``bundle.toml``
-    Format, threshold, network, preprocessing, the digests of the two models, and the card.
+    Format, threshold, network, preprocessing, the digests of both model files, and the card.
 ``model.tflite``
-    The network for LiteRT, one window of any length from 2 to 10 s; what `predict` runs.
+    The network for LiteRT, which `predict` runs on one window of any length from 2 to 10 s.
 ``model.keras``
-    The same network for Keras, to retrain or export.
+    The same network for Keras, to train further or to export.
 ``CARD.md``
-    What the model was trained, selected and tested on, for people.
+    What the model was trained, selected and tested on, for readers.
 
-Reading one runs no code: TOML, a flatbuffer, and (on request only) the weights in the Keras file, which are put into a
-network that is built from the description: what else the file holds is not looked at, so that files of a newer Keras
-can be read too. The digests say whether a file is the one that was written; whoever can change a model can change its
-digest too. So the flatbuffer is also checked against the network that the bundle describes, before LiteRT sees it, for
-LiteRT itself can be made to write where it must not.
+Reading a bundle runs no code from it. From the Keras file only the weights are read, into a network that is built as
+`bundle.toml` describes it; therefore files of newer Keras versions can be read too. The digests detect damage, but not
+an attacker, who can change them with the model. Because a manipulated flatbuffer can make LiteRT write out of bounds,
+it is compared with the network in `bundle.toml` before LiteRT loads it.
 """
 
 from __future__ import annotations
@@ -39,29 +38,29 @@ if TYPE_CHECKING:
     from ecg_shock.models.card import Card
 
 FORMAT = 1
-BUNDLE_NAME = "bundle"  # of the folder that a training writes it to, beside its checkpoint
+BUNDLE_NAME = "bundle"  # the bundle's folder inside that of its training
 TOML_NAME, LITERT_NAME, KERAS_NAME, CARD_NAME = "bundle.toml", "model.tflite", "model.keras", "CARD.md"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A saved model, without its weights, which stay in `folder`.
+    """The description of a saved model, whose weights stay in `folder`.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Where the bundle lies.
+        The bundle's folder.
     spec : CnnSpec
         The network.
     preprocessing : Preprocessing
-        The filter it was trained behind.
+        The preprocessing of its windows.
     threshold : float
-        Probability of *shockable* from which on a shock is advised.
+        Smallest probability of *shockable* that advises a shock.
     digests : dict of str to str
         SHA-256 of each model file.
     raw_card : dict
-        The table [card] as it is written. It is read only when `card` is asked for, so that a model with a foreign
-        card, or none, still predicts.
+        The table [card] of `bundle.toml`. Only `card` checks it, so that a model with another card, or none, still
+        predicts.
     """
 
     folder: Path
@@ -73,8 +72,8 @@ class Bundle:
 
     @cached_property
     def card(self) -> Card:
-        """What the model was trained, selected and tested on; a ValueError names what the card does not say."""
-        from ecg_shock.models.card import read_card  # pydantic, which predict does without
+        """What the model was trained, selected and tested on; a ValueError if the card is incomplete."""
+        from ecg_shock.models.card import read_card  # imports pydantic, which predict does not need
 
         return read_card(self.raw_card, self.folder / TOML_NAME)
 
@@ -85,22 +84,22 @@ class Bundle:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the model was trained on synthetic recordings alone, as far as its card says."""
+        """Whether the card says that the model was trained on synthetic recordings only."""
         return bool(self.raw_card.get("synthetic", False))
 
     def read_litert(self) -> bytes:
-        """Return the LiteRT model, checked against its digest and against the network that it should be.
+        """Return the LiteRT model, after checking it against its digest and against `spec`.
 
         Raises
         ------
         ValueError
-            If the file is not the one that was written, or not this network.
+            If the file was changed, or is not this network.
         """
         content = self._read(LITERT_NAME)
         try:
             check_graph(content, self.spec)
         except ValueError as error:
-            raise ValueError(f"{self.folder / LITERT_NAME} holds {error}. Fetch a fresh copy of the bundle.") from error
+            raise ValueError(f"{self.folder / LITERT_NAME} is {error}. Fetch a fresh copy of the bundle.") from error
         return content
 
     def load_keras(self) -> keras.Model:
@@ -109,14 +108,14 @@ class Bundle:
         Raises
         ------
         ValueError
-            If the file is not the one that was written, or holds no weights of this network.
+            If the file was changed, or does not hold the weights of this network.
         """
         self._read(KERAS_NAME)
         path = self.folder / KERAS_NAME
         model = build_model(self.spec)
         try:
             model.load_weights(path)
-        except Exception as error:  # BadZipFile, KeyError, AttributeError and more over damaged files
+        except Exception as error:  # damaged files raise BadZipFile, KeyError and others
             raise ValueError(f"{path} cannot be read as a Keras model: {error!s} ({type(error).__name__})") from error
         return model
 
@@ -151,29 +150,29 @@ def write_bundle(
     Parameters
     ----------
     folder : pathlib.Path
-        A folder that is made, or whose bundle is replaced.
+        The bundle's folder, which is created if it is missing. An older bundle in it is replaced.
     model : keras.Model
-        The trained network, as `ecg_shock.models.build_model` builds it from `spec`.
+        The trained network, built by `ecg_shock.models.build_model` from `spec`.
     spec, preprocessing, threshold
-        As a `Bundle` has them.
+        As in `Bundle`.
     card : dict
-        What to tell about the model, such as `ecg_shock.models.card.Card.to_toml` gives; anything that TOML can hold,
-        with the keys in the order to print.
+        The card, usually from `ecg_shock.models.card.Card.to_toml`. It may hold anything that TOML can hold, and is
+        printed in its own order.
 
     Raises
     ------
     ValueError
         If the threshold is not between 0 and 1.
     TypeError
-        If the card holds what TOML cannot, such as None.
+        If the card holds a value that TOML cannot hold, such as None.
     """
     import tomli_w
 
     _check_threshold(threshold)
-    tomli_w.dumps(card)  # refuses what TOML cannot hold while an older bundle is still whole
+    tomli_w.dumps(card)  # raises TypeError before an older bundle is replaced
     folder.mkdir(parents=True, exist_ok=True)
     toml_path = folder / TOML_NAME
-    toml_path.unlink(missing_ok=True)  # without it the folder is no bundle while the models are replaced
+    toml_path.unlink(missing_ok=True)  # the folder is not a bundle while the models are replaced
     model.save(folder / KERAS_NAME)
     _export_litert(model, folder / LITERT_NAME)
     digests = {name: sha256(folder / name) for name in (KERAS_NAME, LITERT_NAME)}
@@ -181,12 +180,12 @@ def write_bundle(
 
 
 def add_to_card(bundle: Bundle, entries: dict[str, Any]) -> Bundle:
-    """Add entries to the card of a model, such as how its test went, or replace them; the model is not touched."""
+    """Add or replace entries of a bundle's card, such as test results, without changing the model."""
     return _write_description(replace(bundle, raw_card={**bundle.raw_card, **entries}))
 
 
 def _write_description(bundle: Bundle) -> Bundle:
-    """Write everything but the weights; `bundle.toml` comes last and whole."""
+    """Write `CARD.md` and then `bundle.toml`, and return the bundle as it is read back."""
     import tomli_w
 
     content = {
@@ -204,28 +203,25 @@ def _write_description(bundle: Bundle) -> Bundle:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle's description; the weights are read when they are needed.
-
-    Parameters
-    ----------
-    folder : str or pathlib.Path
-        The bundle's folder.
+    """Read a bundle's description. Its weights are read when they are needed.
 
     Raises
     ------
     FileNotFoundError
-        If the folder is no bundle.
+        If the folder is not a bundle.
     ValueError
-        If `bundle.toml` is damaged, or of another format.
+        If `bundle.toml` is damaged or has another format.
     """
     folder = Path(folder)
     path = folder / TOML_NAME
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no bundle: it has no {TOML_NAME}. Give the folder that `tune` wrote.")
+        raise FileNotFoundError(
+            f"{folder} is not a bundle: it has no {TOML_NAME}. Give a bundle that `tune` or `train` wrote."
+        )
     try:
         content = read_toml(path)
         if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r} is not {FORMAT}, the one this version reads")
+            raise ValueError(f"format is {content['format']!r}, but this version reads {FORMAT}")
         threshold = content["threshold"]
         _check_threshold(threshold)
         return Bundle(
@@ -241,7 +237,7 @@ def load_bundle(folder: str | Path) -> Bundle:
 
 
 def logit_of(probability: float) -> float:
-    """Return the logit of a probability, on which networks decide that do not compute the sigmoid exactly.
+    """Return the logit of a probability, for networks that decide by their logit.
 
     Examples
     --------
@@ -253,29 +249,29 @@ def logit_of(probability: float) -> float:
 
 def _check_threshold(threshold: float) -> None:
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
-        raise ValueError(f"threshold={threshold!r} is not allowed; give a probability between 0 and 1.")
+        raise ValueError(f"threshold={threshold!r} is not allowed; give a probability above 0 and below 1.")
 
 
 def _export_litert(model: keras.Model, path: Path) -> None:
-    """Export with a batch of one, which is faster, and any length, which the global max-pooling leaves open.
+    """Export a network that takes one window of any length, which is faster than a batch of any size.
 
-    With the input's name fixed, equal weights give equal bytes.
+    The fixed name of the input makes equal weights give equal bytes.
     """
     keras = import_keras()
     import tensorflow as tf
 
     single = keras.models.clone_model(model, input_tensors=keras.Input((None, 1), batch_size=1, name="ecg"))
     single.set_weights(model.get_weights())
-    # Not format="litert", which Keras has from 3.13 and so from Python 3.11 on.
+    # format="litert" needs Keras 3.13, and so Python 3.11.
     with TemporaryDirectory() as saved:
         single.export(saved, format="tf_saved_model", verbose=False)
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(saved).convert())
 
 
 def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str:
-    """Lay out the card: nested tables become headings, everything else a line."""
+    """Return the card as Markdown: a table becomes a heading, and any other entry a line."""
     lines = [
-        f"# {_plain(card.get('name', 'Model card'))}",
+        f"# {_one_line(card.get('name', 'Model card'))}",
         "",
         "Shock advice from one ECG lead. **Not a medical device**, and not a claim of conformity.",
         "",
@@ -283,21 +279,19 @@ def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str
         f"- threshold: {threshold:g} (probability of *shockable*)",
     ]
     lines += [
-        f"- {_plain(key)}: {_plain(value)}"
+        f"- {_one_line(key)}: {_one_line(value)}"
         for key, value in card.items()
         if not isinstance(value, dict) and key != "name"
     ]
     for key, table in card.items():
         if isinstance(table, dict):
-            lines += ["", f"## {_plain(key)}", ""] + [f"- {_plain(k)}: {_plain(v)}" for k, v in table.items()]
+            lines += ["", f"## {_one_line(key)}", ""] + [f"- {_one_line(k)}: {_one_line(v)}" for k, v in table.items()]
     return "\n".join(lines) + "\n"
 
 
-def _plain(value: Any) -> str:
-    """Write a value on one line, without HTML."""
+def _one_line(value: Any) -> str:
+    """Return a value as one line without HTML."""
     if isinstance(value, dict):
-        value = [
-            f"{key} ({_plain(entry)})" if isinstance(entry, dict) else f"{key} {entry}" for key, entry in value.items()
-        ]
+        value = [f"{key} ({_one_line(x)})" if isinstance(x, dict) else f"{key} {x}" for key, x in value.items()]
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return " ".join(text.split()).replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""What a model was trained, selected and tested on: the card of a bundle."""
+"""The card of a bundle: what its model was trained, selected and tested on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from ecg_shock.data.datasets import DataConfig, ExtraPatients
 from ecg_shock.files import explain
 
-TABLES = ("data", "training", "patients")  # without them a model can be neither evaluated nor trained again
+REQUIRED_TABLES = ("data", "training", "patients")  # to evaluate a model, or to train it again
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ExtraDatabase:
 
 @dataclass(frozen=True)
 class Patients:
-    """The patients that a model knows, by what they were used for; synthetic ones only if there are no others.
+    """The patients of each subset. Synthetic patients are listed only if a subset has no others.
 
     Parameters
     ----------
@@ -62,9 +62,9 @@ class Patients:
     extra: dict[str, ExtraDatabase] = field(default_factory=dict)
 
     def seen(self, patients: Iterable[str]) -> frozenset[str]:
-        """Return those of `patients` that the model was trained or selected on: it cannot be tested on them.
+        """Return those of `patients` that the model was trained or selected on, and so cannot be tested on.
 
-        All patients of an extra database count as seen, those who only checked it too.
+        All patients of an extra database are among them, also those who only checked the specificity.
         """
         known = frozenset(self.train) | frozenset(self.validation)
         return frozenset(name for name in patients if name in known or name.partition("/")[0] in self.extra)
@@ -72,16 +72,16 @@ class Patients:
 
 @dataclass(frozen=True)
 class ValidationScore:
-    """How the epoch that was chosen did on the validation windows.
+    """The result of the chosen epoch on the validation windows.
 
     Parameters
     ----------
     epoch : int
-        From 1.
+        Counted from 1.
     balanced_accuracy, sensitivity, specificity : float
         Proportions, at the bundle's threshold.
     windows, patients : int
-        How many there were.
+        Number of validation windows and patients.
     """
 
     epoch: int
@@ -94,7 +94,7 @@ class ValidationScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a model was trained, selected and tested on, in the order in which people read it.
+    """What a model was trained, selected and tested on. The fields have the order of `CARD.md`.
 
     Parameters
     ----------
@@ -103,23 +103,23 @@ class Card:
     synthetic : bool
         Whether all its recordings are synthetic, so that its results say nothing about patients.
     protocol, selection : str
-        How weights and epoch, and how network and settings were chosen.
+        How the weights and the epoch were chosen; how the network and its settings were chosen.
     commit : str
-        The code that trained it.
+        Git commit of the code that trained the model.
     synthetic_windows : int
-        Synthetic windows among those that it was trained on.
+        Number of synthetic windows in the train subset.
     data : DataConfig
-        Databases, split, fold, windows and filter.
+        Databases, split, fold, windows and preprocessing.
     training : dict of str
-        Training settings as they are written; `ecg_shock.training.trainer.TrainingConfig` reads them.
+        Training settings, to be read by `ecg_shock.training.trainer.TrainingConfig`.
     validation : ValidationScore or None
         Result on the validation patients.
     patients : Patients
-        Who was trained, selected and is to be tested on.
+        The patients of the three subsets.
     versions : dict of str to str
-        Versions of Python and of the packages that trained it.
+        Versions of Python and of the packages that trained the model.
     test : dict of str to str or None
-        Results on the test patients, a line for each duration, once they are recorded.
+        Results on the test patients, a line for each window length, once the model has been tested.
     """
 
     name: str = ""
@@ -136,7 +136,7 @@ class Card:
     test: dict[str, str] | None = None
 
     def to_toml(self) -> dict[str, Any]:
-        """Return the card as it stands in `bundle.toml`."""
+        """Return the table [card] of `bundle.toml`."""
         content = asdict(self)
         content["data"] = self.data.model_dump(mode="json", exclude_none=True)
         patients = content["patients"]
@@ -147,21 +147,21 @@ class Card:
 
 
 def read_card(content: Mapping[str, Any], path: Path) -> Card:
-    """Read the table [card] of `path`, a bundle's TOML file; entries that it does not know are ignored.
+    """Read the table [card] of `path`, a bundle's TOML file. Unknown entries are ignored.
 
     Raises
     ------
     ValueError
-        If it does not say what the model has seen, or an entry cannot be read; the message names it.
+        If a required table is missing, or an entry is not valid.
     """
-    missing = [f"[card.{table}]" for table in TABLES if table not in content]
+    missing = [f"[card.{table}]" for table in REQUIRED_TABLES if table not in content]
     if missing:
         raise ValueError(
-            f"{path} has no {', '.join(missing)}; it does not say what the model has seen. "
+            f"{path} has no {', '.join(missing)}, so it does not say what the model has seen. "
             "Give a bundle that `tune` or `train` wrote."
         )
     try:
         return TypeAdapter(Card).validate_python(dict(content))
     except ValidationError as error:
-        faults = "; ".join(f"card.{line}" for line in explain(error))
-        raise ValueError(f"{path}: {faults}. Correct it, or give a bundle that `tune` or `train` wrote.") from error
+        errors = "; ".join(f"card.{line}" for line in explain(error))
+        raise ValueError(f"{path}: {errors}. Correct it, or give a bundle that `tune` or `train` wrote.") from error

@@ -1,4 +1,4 @@
-"""The fully convolutional network of Krasteva et al. [1]_: what it is made of, what it costs, and how it is built.
+"""The fully convolutional network of Krasteva et al. [1]_: its specification, its size, and its Keras model.
 
 References
 ----------
@@ -32,9 +32,9 @@ ACTIVATIONS = ("relu", "elu", "selu", "tanh")
 
 @dataclass(frozen=True)
 class CnnSpec:
-    """Describe a network of convolution blocks.
+    """Specify a network of convolution blocks.
 
-    A block is Conv1D, max-pooling, dropout; global max-pooling and one sigmoid unit follow the last block.
+    A block is Conv1D, max-pooling and dropout. Global max-pooling and one sigmoid unit follow the last block.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ class CnnSpec:
     kernels : sequence of int
         Kernel length of each block, in samples.
     pool : int
-        Samples that each max-pooling takes together, at least 2.
+        Size and stride of each max-pooling in samples, at least 2.
     dropout : float
         Proportion of the activations dropped after each pooling while training, in [0, 1).
     padding : {"same", "valid"}
-        Padding of the convolutions. The poolings are never padded: a last incomplete pool is dropped.
+        Padding of the convolutions. The poolings are not padded, and drop an incomplete last pool.
     activation : {"relu", "elu", "selu", "tanh"}
         Activation of the convolutions.
     input_samples : int
@@ -58,15 +58,15 @@ class CnnSpec:
     TypeError
         If a count is not an integer.
     ValueError
-        If a value is out of its range, or if so little reaches a block that it has no output.
+        If a value is out of its range, or if the window is too short for the blocks.
 
     Notes
     -----
-    Where this deviates from the paper, Krasteva et al. 2020:
+    Deviations from the paper, Krasteva et al. 2020:
 
-    - padding, activation, loss and optimiser are not stated there; "same" is inferred, because the published
-      network with "valid" needs 311 samples and yet was validated on 2 s;
-    - the sigmoid is the probability of *shockable*.
+    - The paper does not state padding, activation, loss and optimiser. We infer "same": with "valid" the published
+      network needs 311 samples, but it was validated on 2 s, which are 250.
+    - The sigmoid is the probability of *shockable*.
 
     Examples
     --------
@@ -84,27 +84,27 @@ class CnnSpec:
     input_samples: int = 625
 
     def __post_init__(self) -> None:
-        # Lists, as JSON and TOML give them, become tuples: equal networks compare equal and can be hashed.
-        object.__setattr__(self, "filters", _positive_integers("filters", self.filters))
-        object.__setattr__(self, "kernels", _positive_integers("kernels", self.kernels))
-        object.__setattr__(self, "pool", _integer("pool", self.pool))
-        object.__setattr__(self, "input_samples", _integer("input_samples", self.input_samples))
+        # JSON and TOML give lists; as tuples, equal networks compare equal and can be hashed.
+        object.__setattr__(self, "filters", _as_positive_integers("filters", self.filters))
+        object.__setattr__(self, "kernels", _as_positive_integers("kernels", self.kernels))
+        object.__setattr__(self, "pool", _as_integer("pool", self.pool))
+        object.__setattr__(self, "input_samples", _as_integer("input_samples", self.input_samples))
         if not 1 <= len(self.filters) <= MAX_BLOCKS:
             raise ValueError(
-                f"filters has {len(self.filters)} values, one a block; allowed are 1 to {MAX_BLOCKS} blocks"
+                f"filters has {len(self.filters)} values, one for each block; allowed are 1 to {MAX_BLOCKS} blocks"
             )
         if len(self.filters) != len(self.kernels):
             raise ValueError(
-                f"filters {self.filters!r} and kernels {self.kernels!r} differ in length; give one value a block"
+                f"filters {self.filters!r} and kernels {self.kernels!r} differ in length; give one value for each block"
             )
         if self.pool < 2:
             raise ValueError(f"pool is {self.pool!r}; it must be 2 or more")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout!r}; it must be at least 0 and below 1")
         if self.padding not in PADDINGS:
-            raise ValueError(f"padding is {self.padding!r}; allowed are {PADDINGS}")
+            raise ValueError(f"padding is {self.padding!r}; it must be one of {PADDINGS}")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation is {self.activation!r}; allowed are {ACTIVATIONS}")
+            raise ValueError(f"activation is {self.activation!r}; it must be one of {ACTIVATIONS}")
         if not MIN_INPUT_SAMPLES <= self.input_samples <= MAX_INPUT_SAMPLES:
             raise ValueError(
                 f"input_samples is {self.input_samples!r}; allowed are {MIN_INPUT_SAMPLES} to {MAX_INPUT_SAMPLES} "
@@ -119,32 +119,32 @@ class CnnSpec:
         return convolutions + self.filters[-1] + 1
 
     def macs(self) -> int:
-        """Count the multiply-adds of one window in the convolutions (with those on padding) and the sigmoid unit."""
+        """Count the multiply-adds for one window, in the convolutions (including padding) and the sigmoid unit."""
         inputs = (1, *self.filters[:-1])
         blocks = zip(self._convolved_lengths(), self.kernels, inputs, self.filters, strict=True)
         return sum(n * k * c * f for n, k, c, f in blocks) + self.filters[-1]
 
     def _convolved_lengths(self) -> list[int]:
-        """Return the samples that leave each convolution; raise ValueError where a block has no output."""
+        """Return the output length of each convolution in samples; raise ValueError if a pooling has no output."""
         lengths = []
-        reaching = self.input_samples
+        samples = self.input_samples
         for block, kernel in enumerate(self.kernels, start=1):
-            convolved = reaching if self.padding == "same" else max(reaching - kernel + 1, 0)
+            convolved = samples if self.padding == "same" else max(samples - kernel + 1, 0)
             if convolved < self.pool:
                 remedies = "use a smaller pool, fewer blocks or a longer window"
                 if self.padding == "valid":
                     remedies = f"use padding 'same', shorter kernels, {remedies.removeprefix('use ')}"
                 raise ValueError(
-                    f"block {block} of {len(self.kernels)} has no output: of {self.input_samples} input samples "
-                    f"{reaching} reach it, its convolution (kernel {kernel}, padding {self.padding!r}) leaves "
+                    f"block {block} of {len(self.kernels)} has no output: in a window of {self.input_samples} samples "
+                    f"its input has {samples}, its convolution (kernel {kernel}, padding {self.padding!r}) leaves "
                     f"{convolved}, and pooling by {self.pool} needs {self.pool}; {remedies}"
                 )
             lengths.append(convolved)
-            reaching = convolved // self.pool
+            samples = convolved // self.pool
         return lengths
 
 
-def _integer(name: str, value: int) -> int:
+def _as_integer(name: str, value: int) -> int:
     if isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; it must be an integer")
     try:
@@ -153,10 +153,10 @@ def _integer(name: str, value: int) -> int:
         raise TypeError(f"{name} is {value!r}; it must be an integer") from None
 
 
-def _positive_integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
+def _as_positive_integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
     if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise TypeError(f"{name} is {values!r}; it must be a sequence of integers, one a block")
-    integers = tuple(_integer(name, value) for value in values)
+        raise TypeError(f"{name} is {values!r}; it must be a sequence of integers, one for each block")
+    integers = tuple(_as_integer(name, value) for value in values)
     if any(value < 1 for value in integers):
         raise ValueError(f"{name} is {integers!r}; every value must be 1 or more")
     return integers
@@ -164,9 +164,9 @@ def _positive_integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
 
 @cache
 def import_keras() -> ModuleType:
-    """Import Keras on TensorFlow, and keep TensorFlow's start-up messages off the terminal.
+    """Import Keras with the TensorFlow backend, without TensorFlow's start-up messages.
 
-    Variables of the environment that are already set are left as they are.
+    Environment variables that are already set are kept.
 
     Raises
     ------
@@ -175,33 +175,33 @@ def import_keras() -> ModuleType:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # TF_CPP_MIN_LOG_LEVEL does not reach the messages of the first moments.
+    # TF_CPP_MIN_LOG_LEVEL does not suppress the first messages.
     with without_lines("WARNING: All log messages before", "I0000"):
         import keras
 
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            f"Keras runs on {keras.backend.backend()!r}; ecg_shock trains on 'tensorflow': "
-            "unset KERAS_BACKEND, or the backend in keras.json"
+            f"Keras uses the backend {keras.backend.backend()!r}, but ecg_shock needs 'tensorflow'; "
+            "unset KERAS_BACKEND, or change the backend in keras.json"
         )
     return keras
 
 
 def build_model(spec: CnnSpec, *, seed: int = 0) -> keras.Model:
-    """Build the Keras network of a specification.
+    """Build the Keras model of a network.
 
     Parameters
     ----------
     spec : CnnSpec
         The network.
     seed : int
-        Seed of the initial weights and of the dropout; two builds with one seed are equal.
+        Seed of the initial weights and of the dropout.
 
     Returns
     -------
     keras.Model
         Functional model from windows in mV, shape (batch, input_samples, 1), to the probability of shockable, shape
-        (batch, 1). The weights do not depend on `input_samples`: those of one length load into another.
+        (batch, 1). Models that differ only in `input_samples` can share their weights.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""The search: what may be drawn, running and resuming it, its ledger, and the consensus."""
+"""Search for a network: the search space, running and resuming a study, the trials, and the consensus."""

@@ -1,16 +1,16 @@
-"""From many trials to one network: the median of the best, for each depth, and the choice among the depths.
+"""Combine the trials of a search into one network: the median of the best of each depth, then the best depth.
 
 References
 ----------
 .. [1] Krasteva et al., Sensors 20:2875, 2020, doi:10.3390/s20102875
 
-How this follows the paper, and where it deviates
-    - The paper takes the median of the hyperparameter space that a few top-ranked models have in common. Here: for each
-      depth the trials are ranked by validation balanced accuracy (ties: lower loss, then fewer parameters), the best
-      ones are taken, and each block's filters and kernel are the median over those, rounded to the search's grid.
-    - A median that lies half-way between two points of the grid goes to the lower one, the smaller network.
-    - The paper retrains each depth once for every learning rate; here with several seeds, and the mean counts, because
-      one lucky start moves balanced accuracy by more than the depths differ.
+Deviations from the paper
+    - The paper takes the median of the hyperparameters of a few top-ranked models. Here the trials of each depth are
+      ranked by validation balanced accuracy (ties: lower loss, then fewer parameters), and the filters and kernel of
+      each block are the median of the best trials, rounded to the grid of the search.
+    - A median half-way between two points of the grid is rounded down, to the smaller network.
+    - The paper retrains each depth once for every learning rate. Here each is trained with several seeds and their mean
+      decides, because the seed changes balanced accuracy by more than the depth does.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ecg_shock.search.trials import Trial, rank
 
 
 class ConsensusConfig(BaseModel):
-    """How one network is made out of the trials.
+    """How the trials are combined into one network.
 
     Parameters
     ----------
     top : int
-        How many of the best trials of each depth the median is taken over.
+        Number of best trials of each depth for the median.
     within : float or None
-        Take all trials whose balanced accuracy is at most this much (0.001 is 0.1 %) below the best of their depth,
-        in place of `top`.
+        If set, it replaces `top`: all trials count whose balanced accuracy is at most this much below the best of their
+        depth (0.001 is 0.1 %).
     learning_rates : tuple of float
-        Learning rates with which each depth's median network is trained again.
+        Learning rates with which the median network of each depth is retrained.
     seeds : int
-        How often each of those is trained, every time from another start.
+        Number of seeds with which each of these is retrained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +52,7 @@ class ConsensusConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Candidate:
-    """The median network, block by block, of the best trials of one depth (`top`, best first)."""
+    """The median network of the best trials of one depth (`top`, best first)."""
 
     filters: tuple[int, ...]
     kernels: tuple[int, ...]
@@ -61,7 +61,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Setting:
-    """A candidate retrained with one learning rate: its successful runs, best first, and how many others failed."""
+    """A candidate with one learning rate: its successful runs, best first, and the number of failed ones."""
 
     filters: tuple[int, ...]
     kernels: tuple[int, ...]
@@ -71,31 +71,31 @@ class Setting:
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters."""
+        """Number of trainable parameters."""
         return self.runs[0].parameters
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean over the runs."""
+        """Mean balanced accuracy of the runs."""
         return fmean(run.balanced_accuracy for run in self.runs)
 
 
-def candidates(trials: Sequence[Trial], config: ConsensusConfig, *, step: int) -> tuple[Candidate, ...]:
-    """Find for each depth the network that its best trials agree on.
+def find_candidates(trials: Sequence[Trial], config: ConsensusConfig, *, step: int) -> tuple[Candidate, ...]:
+    """Find the median network of the best trials of each depth.
 
     Parameters
     ----------
     trials : sequence of Trial
-        All trials of a search, in any order; failed ones are excluded.
+        All trials of a search, in any order. Failed ones are excluded.
     config : ConsensusConfig
-        Says how many of the best count.
+        Which trials are the best.
     step : int
         Grid of filters and kernels.
 
     Returns
     -------
     tuple of Candidate
-        By depth; none for a depth whose trials all failed.
+        Sorted by depth, without depths whose trials all failed.
     """
     found = []
     for depth in sorted({trial.depth for trial in trials}):
@@ -110,22 +110,22 @@ def candidates(trials: Sequence[Trial], config: ConsensusConfig, *, step: int) -
 
 
 def _best_trials(trials: Iterable[Trial], config: ConsensusConfig) -> tuple[Trial, ...]:
-    """Return the trials of one depth over which the median is taken, best first."""
+    """Return the trials of one depth that count for its median, best first."""
     ranked = rank(trials)
     if config.within is None or not ranked:
         return tuple(ranked[: config.top])
-    # BAC is a quotient of counts: a difference of exactly `within` must not fall to rounding.
+    # A trial exactly `within` below the best must count in spite of rounding errors.
     lowest = ranked[0].balanced_accuracy - config.within - 1e-12
     return tuple(trial for trial in ranked if trial.balanced_accuracy >= lowest)
 
 
 def _round_to_grid(value: float, step: int) -> int:
-    """Round to the nearest multiple of `step`; half-way goes down, to the smaller network."""
+    """Round to the nearest multiple of `step`, and down from half-way."""
     return step * math.ceil(value / step - 0.5)
 
 
-def settings(retrained: Iterable[Trial]) -> tuple[Setting, ...]:
-    """Gather retrained networks that differ only in their seed, by depth, then learning rate.
+def group_by_setting(retrained: Iterable[Trial]) -> tuple[Setting, ...]:
+    """Group retrained networks that differ only in their seed, sorted by depth, then learning rate.
 
     Settings whose runs all failed are excluded.
     """
@@ -141,21 +141,21 @@ def settings(retrained: Iterable[Trial]) -> tuple[Setting, ...]:
 
 
 def choose(compared: Sequence[Setting]) -> Setting:
-    """Choose depth and learning rate by mean balanced accuracy.
+    """Choose the setting with the highest mean balanced accuracy.
 
-    Ties go to fewer parameters, then to the smaller learning rate. A setting with failed runs is chosen only if every
-    setting has some: a mean over the lucky starts alone would flatter it.
+    Ties go to fewer parameters, then to the smaller learning rate. A setting with failed runs is chosen only if all
+    settings have failed runs, because the mean of the successful runs alone is too high.
 
     Raises
     ------
     ValueError
-        If there is nothing to choose from.
+        If there are no settings.
     """
     if not compared:
         raise ValueError(
-            "there is no setting to choose from: every retrained network failed; see the error.txt of each"
+            "there is no setting to choose from: every retrained network failed; see error.txt in the folder of each"
         )
-    # Means that are equal on paper can differ in the last bits.
+    # Equal means can differ by a rounding error.
     return min(
         compared,
         key=lambda s: (

@@ -1,7 +1,7 @@
-"""Run a study: draw and train networks, agree on one for each depth, train those again, choose.
+"""Run a study: draw and train networks, find the median network of each depth, retrain these, and choose one.
 
-A run folder holds `study.toml` (all values resolved), `run.json` (versions, patients, digest of the windows), `search/`
-and `retrain/` with one folder for each network that was trained, `worker.log`, and the results made from them.
+A run folder contains `study.toml` (all values resolved), `run.json` (versions, patients, digest of the windows),
+`search/` and `retrain/` with a folder for each trained network, `worker.log`, and the results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ecg_shock.data.datasets import SYNTHETIC, Subsets, of_extra
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import commit, versions, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
-from ecg_shock.search.consensus import Candidate, Setting, candidates
+from ecg_shock.search.consensus import Candidate, Setting, find_candidates
 from ecg_shock.search.study import Study
 from ecg_shock.search.supervisor import WorkerError, supervise
 from ecg_shock.search.trials import Trial, dashed, read_trial, read_trials, write_trial
@@ -39,22 +39,22 @@ _logger = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """A candidate to train again. The name of its folder tells all jobs apart: a longer search reuses what it can."""
+    """A network to retrain. Equal jobs have equal folder names, so that a longer search can reuse their results."""
 
     name: str
     spec: CnnSpec
     config: TrainingConfig
 
 
-def keep_run(study: Study, subsets: Subsets, folder: Path) -> None:
-    """Write `run.json`, what must be known to repeat a run, or add this start to the one found.
+def record_start(study: Study, subsets: Subsets, folder: Path) -> None:
+    """Write `run.json`, which makes a run reproducible, or add this start to an existing one.
 
-    Of the test patients only the names and the counts are written.
+    Of the test subset only the names of the patients and the numbers of windows are written.
 
     Raises
     ------
     ValueError
-        If the folder's run was begun with other windows, or its `run.json` is damaged.
+        If the run was begun with other windows, or its `run.json` is damaged.
     """
     file = folder / RUN_FILE
     used = (subsets.train, subsets.validation)
@@ -72,8 +72,8 @@ def keep_run(study: Study, subsets: Subsets, folder: Path) -> None:
         if begun_with != found:
             raise ValueError(
                 f"{folder} was begun with other windows: their digest was {begun_with[:12]}…, now it is "
-                f"{found[:12]}…. The recordings, manifests, label policy or preprocessing have changed since; "
-                "go back to those, or choose another folder with --out."
+                f"{found[:12]}…. The recordings, manifests, labels or preprocessing have changed since; "
+                "restore them, or choose another folder with --out."
             )
     start = {
         "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -98,57 +98,57 @@ def keep_run(study: Study, subsets: Subsets, folder: Path) -> None:
 
 
 def supplemented(subset: WindowSet, study: Study) -> np.ndarray:
-    """Say which windows, shape (n_windows,), are synthetic ones that `data.supplement` added to those of patients.
+    """Return which windows, shape (n_windows,), are synthetic ones that `data.supplement` added to those of patients.
 
-    None are if the whole study is synthetic.
+    In a synthetic study all are False.
     """
     return (subset.database == SYNTHETIC) & (not study.synthetic)
 
 
 def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, ...]:
-    """List the networks that a study trains again, seed by seed, so that a stopped run has touched every setting."""
+    """List the networks to retrain, seed by seed, so that an interrupted run has results for every setting."""
     return tuple(
         Job(
-            f"F{dashed(candidate.filters)}_K{dashed(candidate.kernels)}_lr{rate:g}_seed{seed}",
+            f"F{dashed(candidate.filters)}_K{dashed(candidate.kernels)}_lr{learning_rate:g}_seed{seed}",
             study.spec(candidate.filters, candidate.kernels),
-            with_values(study.training, learning_rate=rate, seed=seed),
+            with_values(study.training, learning_rate=learning_rate, seed=seed),
         )
         for seed in range(study.training.seed, study.training.seed + study.consensus.seeds)
         for candidate in chosen
-        for rate in study.consensus.learning_rates
+        for learning_rate in study.consensus.learning_rates
     )
 
 
 def search(
     study: Study, folder: Path, *, data_dir: Path, on_message: Callable[[dict[str, Any]], None]
 ) -> tuple[Trial, ...]:
-    """Draw and train the networks of a study, or those that are missing.
+    """Draw and train the networks of a study that the run folder does not have yet.
 
     Parameters
     ----------
     study : Study
-        What `folder` was made for.
+        The study of the run folder.
     folder : Path
         The run folder.
     data_dir : Path
         Folder of the recordings.
     on_message : callable
-        Called with each message of the working process, see `ecg_shock.search.worker`.
+        Called with each message of the worker process, see `ecg_shock.search.worker`.
 
     Returns
     -------
     tuple of Trial
-        All trials, failed ones included.
+        All trials, including failed ones.
 
     Raises
     ------
     WorkerError
-        If the process cannot work, or too many trials fail in a row.
+        If the worker process fails, or too many trials fail in a row.
     KeyboardInterrupt
-        After Ctrl-C; the same call goes on.
+        After Ctrl-C. Another call continues.
     """
     if len(read_trials(folder / "search")) < study.search.trials:
-        _work("search", study, folder, data_dir, on_message)
+        _run_worker("search", study, folder, data_dir, on_message)
     return read_trials(folder / "search")
 
 
@@ -160,27 +160,27 @@ def retrain(
     data_dir: Path,
     on_message: Callable[[dict[str, Any]], None],
 ) -> tuple[Trial, ...]:
-    """Train each candidate again with every learning rate and seed, or those that are missing, as `search` does."""
-    if len(retrained(study, chosen, folder)) < len(retraining_jobs(study, chosen)):
-        _work("retrain", study, folder, data_dir, on_message)
-    return retrained(study, chosen, folder)
+    """Retrain each candidate with every learning rate and seed that the run folder does not have yet; see `search`."""
+    if len(read_retrained(study, chosen, folder)) < len(retraining_jobs(study, chosen)):
+        _run_worker("retrain", study, folder, data_dir, on_message)
+    return read_retrained(study, chosen, folder)
 
 
-def retrained(study: Study, chosen: tuple[Candidate, ...], folder: Path) -> tuple[Trial, ...]:
-    """Read the candidates that have been trained again, failed ones included, in the order of `retraining_jobs`."""
+def read_retrained(study: Study, chosen: tuple[Candidate, ...], folder: Path) -> tuple[Trial, ...]:
+    """Read the results of retraining so far, including failed ones, in the order of `retraining_jobs`."""
     found = (read_trial(folder / "retrain" / job.name) for job in retraining_jobs(study, chosen))
     return tuple(trial for trial in found if trial is not None)
 
 
 def study_candidates(study: Study, folder: Path) -> tuple[Candidate, ...]:
-    """Find the candidates, one for each depth, of the trials that a run folder holds."""
-    return candidates(read_trials(folder / "search"), study.consensus, step=study.space.step)
+    """Find the candidates, one for each depth, from the trials in a run folder."""
+    return find_candidates(read_trials(folder / "search"), study.consensus, step=study.space.step)
 
 
 def write_choice(
     folder: Path, study: Study, chosen: tuple[Candidate, ...], compared: tuple[Setting, ...], choice: Setting
 ) -> None:
-    """Write what was compared and chosen, and why, as `choice.json`."""
+    """Write `choice.json`: the candidates, the settings that were compared, and the choice."""
 
     def row(setting: Setting) -> dict[str, Any]:
         return {
@@ -229,40 +229,40 @@ def _summary(subset: WindowSet, study: Study) -> dict[str, Any]:
     return summary
 
 
-def _work(
+def _run_worker(
     phase: Phase, study: Study, folder: Path, data_dir: Path, on_message: Callable[[dict[str, Any]], None]
 ) -> None:
     failures = 0
 
-    def follow(message: dict[str, Any]) -> None:
+    def handle(message: dict[str, Any]) -> None:
         nonlocal failures
         on_message(message)
         if message["kind"] == "exhausted":
             _logger.warning(
-                "the search ends after %d of %d trials: no new network could be drawn from [space]; "
-                "ask for fewer trials, or widen the space",
+                "the search ends after %d of %d trials, because [space] has no other network; "
+                "set fewer trials, or widen the space",
                 message["drawn"],
                 study.search.trials,
             )
         if message["kind"] == "broken":
-            raise WorkerError(f"{message['error']}; fix the cause and run the same command again: it goes on from here")
+            raise WorkerError(f"{message['error']}; fix the cause and run the same command again to continue")
         if message["kind"] == "end":
             failures = failures + 1 if message["error"] else 0
         if failures == MAX_CONSECUTIVE_FAILURES:
             raise WorkerError(
-                f"{failures} trainings in a row failed, the last one with {message['error']!r}; see error.txt in "
-                f"{folder / phase}. Fix the cause and run the same command again: it goes on after them."
+                f"{failures} trainings in a row failed, the last one with {message['error']!r}; see error.txt in the "
+                f"folders of {folder / phase}. Fix the cause and run the same command again to continue."
             )
 
     def give_up(name: str, reason: str) -> None:
-        place = folder / phase / name
-        started = Trial.model_validate_json((place / "begun.json").read_text(encoding="utf-8"))
-        write_trial(place, started.model_copy(update={"error": reason}))
-        follow({"kind": "end", "trial": name, "error": reason})
+        trial_folder = folder / phase / name
+        begun = Trial.model_validate_json((trial_folder / "begun.json").read_text(encoding="utf-8"))
+        write_trial(trial_folder, begun.model_copy(update={"error": reason}))
+        handle({"kind": "end", "trial": name, "error": reason})
 
     supervise(
         [sys.executable, "-m", "ecg_shock.search.worker", str(folder), phase, "--data", str(data_dir)],
         folder / LOG_FILE,
-        on_message=follow,
-        on_poison=give_up,
+        on_message=handle,
+        on_give_up=give_up,
     )

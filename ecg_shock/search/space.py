@@ -1,12 +1,12 @@
-"""The networks that a search may draw: how many blocks, and the filters and kernel of each.
+"""The search space: the number of blocks, and the filters and kernel length of each block.
 
 References
 ----------
 .. [1] Krasteva et al., Sensors 20:2875, 2020, doi:10.3390/s20102875
 
 Deviations from the paper
-    - The grid of 5 for filters and kernels is inferred: every published value is a multiple of 5.
-    - The number of blocks is drawn first and uniformly, so that each depth gets its share of the trials.
+    - The grid of 5 for filters and kernels is inferred, because every published value is a multiple of 5.
+    - The number of blocks is drawn first and uniformly, so that each depth gets as many trials.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Range = tuple[PositiveInt, PositiveInt]
 
 
 class SearchSpace(BaseModel):
-    """Ranges from which the networks of a search are drawn, limits included.
+    """Ranges from which the networks of a search are drawn, including their limits.
 
     Parameters
     ----------
     blocks : tuple of int
-        Fewest and most blocks of convolution, pooling and dropout.
+        Smallest and largest number of blocks.
     filters, kernels : tuple of int
-        Smallest and largest number of filters, and kernel length in samples, of any block; multiples of `step`.
+        Smallest and largest number of filters, and kernel length in samples, of a block; multiples of `step`.
     step : int
         Grid of filters and kernels.
     dropout : float
-        Share of values dropped after each block, the same in all networks.
+        Proportion of the activations dropped in each block, the same in all networks.
     padding : {"same", "valid"}
         Padding of the convolutions, the same in all networks.
 
@@ -62,7 +62,7 @@ class SearchSpace(BaseModel):
     @classmethod
     def _ascends(cls, limits: Range) -> Range:
         if limits[0] > limits[1]:
-            raise ValueError("the first limit must not be larger than the second")
+            raise ValueError("the first limit must not be greater than the second")
         return limits
 
     @field_validator("blocks")
@@ -81,14 +81,14 @@ class SearchSpace(BaseModel):
         return self
 
     def size(self) -> int:
-        """Count the different networks of the space, impossible ones included."""
+        """Count the networks of the space, including those that do not fit the window."""
         widths, lengths = ((high - low) // self.step + 1 for low, high in (self.filters, self.kernels))
         return sum((widths * lengths) ** blocks for blocks in self._depths())
 
     def declare(self, hp: HyperParameters) -> None:
-        """Declare all hyperparameters, those of each block only where the network has that block.
+        """Declare the hyperparameters `blocks`, `filters_1`, `kernel_1`, `filters_2` … to Keras Tuner.
 
-        They are named `blocks`, and `filters_1`, `kernel_1`, `filters_2` … under conditional scopes.
+        Those of a block are active only if the network has that block.
         """
         hp.Int("blocks", *self.blocks)
         for block in range(1, self.blocks[1] + 1):
@@ -97,12 +97,12 @@ class SearchSpace(BaseModel):
                 hp.Int(f"kernel_{block}", *self.kernels, step=self.step)
 
     def spec_from(self, values: HyperParameters | Mapping[str, int], *, input_samples: int) -> CnnSpec:
-        """Return the network on windows of so many samples that hyperparameters, as `declare` names them, describe.
+        """Return the network of hyperparameters as `declare` names them, for windows of `input_samples`.
 
         Raises
         ------
         ValueError
-            If no such network can be built on windows of that length.
+            If the network does not fit windows of that length.
         """
         blocks = range(1, values["blocks"] + 1)
         return self.spec(
@@ -112,7 +112,7 @@ class SearchSpace(BaseModel):
         )
 
     def spec(self, filters: tuple[int, ...], kernels: tuple[int, ...], *, input_samples: int) -> CnnSpec:
-        """Return the network with these blocks and the space's own dropout and padding."""
+        """Return the network with these blocks, and the dropout and padding of the space."""
         return CnnSpec(
             filters=filters,
             kernels=kernels,

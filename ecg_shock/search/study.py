@@ -1,4 +1,4 @@
-"""A study: what a search is asked to do, as it stands in a TOML file.
+"""A study: the settings of a search, read from a TOML file.
 
 Examples
 --------
@@ -29,18 +29,18 @@ STUDY_FILE = "study.toml"
 
 
 class SearchConfig(BaseModel):
-    """How many networks are drawn, and how long each is trained.
+    """Settings of the trials.
 
     Parameters
     ----------
     trials : int
-        How many networks are drawn and trained.
+        Number of networks that are drawn and trained.
     seed : int
         Seed of the draw.
     epochs, patience : int or None
-        Those of a trial, where they differ from [training], which also trains the networks of the consensus.
+        Epochs and patience of a trial; by default those of [training], which also apply to retraining.
     trials_per_process : int
-        A process leaks some MiB a trial, so that after this many another one goes on.
+        Number of trials after which a new process continues, because each trial leaks some MiB.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,22 +53,22 @@ class SearchConfig(BaseModel):
 
 
 class Study(BaseModel):
-    """All that a search needs to know.
+    """All settings of a search.
 
     Parameters
     ----------
     name : str
-        Names the run folder, `runs/NAME`.
+        Name of the study and of its run folder, `runs/NAME`.
     data : DataConfig
         Databases, split, fold and window length.
     space : SearchSpace
-        Networks that may be drawn.
+        Networks that can be drawn.
     search : SearchConfig
-        How many are drawn, and how long each is trained.
+        Number and length of the trials.
     training : TrainingConfig
-        How a network is trained.
+        Settings of a training.
     consensus : ConsensusConfig
-        How one network is made out of the trials.
+        How the trials are combined into one network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,7 +85,7 @@ class Study(BaseModel):
         if self.search.trials > self.space.size():
             raise ValueError(
                 f"search.trials = {self.search.trials}, but the space holds only {self.space.size()} networks; "
-                "ask for fewer trials, or widen [space]"
+                "set fewer trials, or widen [space]"
             )
         depth = self.space.blocks[0]
         try:  # the shallowest network with the shortest kernels needs the fewest samples
@@ -93,7 +93,7 @@ class Study(BaseModel):
         except ValueError as error:
             raise ValueError(
                 f"no network of [space] can be built on windows of data.window_s = {self.data.window_s:g} s "
-                f"({self.input_samples} samples): of the smallest, {error}"
+                f"({self.input_samples} samples): in the smallest one, {error}"
             ) from error
         return self
 
@@ -101,18 +101,18 @@ class Study(BaseModel):
     def synthetic(self) -> bool:
         """Whether the databases are synthetic, so that the results say nothing about patients.
 
-        Synthetic windows that `data.supplement` adds for training do not make it so: it is evaluated on patients.
+        Synthetic windows that `data.supplement` adds to the train subset do not count.
         """
         return SYNTHETIC in self.data.databases
 
     @property
     def input_samples(self) -> int:
-        """Samples in a window."""
+        """Number of samples in a window."""
         return round(self.data.window_s * FS)
 
     @property
     def trial_training(self) -> TrainingConfig:
-        """How each drawn network is trained."""
+        """Settings for the training of a trial."""
         return with_values(self.training, epochs=self.search.epochs, patience=self.search.patience)
 
     def spec(self, filters: tuple[int, ...], kernels: tuple[int, ...]) -> CnnSpec:
@@ -121,19 +121,19 @@ class Study(BaseModel):
 
 
 def study_names() -> tuple[str, ...]:
-    """List the names of the studies that come with the package."""
+    """Return the names of the studies that come with the package."""
     return tuple(sorted(file.stem for file in resource_dir("tuning").glob("*.toml")))
 
 
 def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
-    """Read a study and check every value in it.
+    """Read a study, and check every value.
 
     Parameters
     ----------
     name_or_path : str or Path
-        A TOML file, or the bare name of a study that comes with the package.
+        A TOML file, or the name of a study that comes with the package.
     changes : mapping of str, optional
-        Values that replace those of the file, by dotted key, such as {"search.trials": 20}.
+        Values by dotted key, such as {"search.trials": 20}, which replace those of the file.
 
     Returns
     -------
@@ -142,15 +142,15 @@ def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
     Raises
     ------
     FileNotFoundError
-        If there is neither such a file nor such a study.
+        If there is no such file or study.
     ValueError
-        If the file is not TOML, or a key or value in it is not allowed; the message names file, key and value.
+        If the file is not TOML, or a key or value is not allowed.
     """
     file = Path(name_or_path)
     if not file.is_file():
         if str(name_or_path) not in study_names():
             raise FileNotFoundError(
-                f"there is no study {str(name_or_path)!r}: give a TOML file, or one of the embedded studies "
+                f"there is no study {str(name_or_path)!r}: give a TOML file, or one of the package's studies "
                 f"{', '.join(study_names())}"
             )
         file = resource_dir("tuning") / f"{name_or_path}.toml"
@@ -158,23 +158,24 @@ def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
     for key, value in (changes or {}).items():
         section, _, field = key.partition(".")
         table = content.setdefault(section, {})
-        if isinstance(table, dict):  # what else stands there is reported below
+        if isinstance(table, dict):  # the validation reports anything else
             table[field] = value
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        faults = "\n".join(f"  {line}" for line in explain(error, Study))
-        raise ValueError(f"{file} cannot be used:\n{faults}") from error
+        errors = "\n".join(f"  {line}" for line in explain(error, Study))
+        raise ValueError(f"{file} cannot be used:\n{errors}") from error
 
 
-def keep_study(study: Study, folder: Path) -> None:
-    """Write the resolved study into its run folder, or check that the run found there is of the same study.
+def save_study(study: Study, folder: Path) -> None:
+    """Write the resolved study into its run folder, after checking that an existing run has the same study.
+
+    `search.trials` may be raised, and `search.trials_per_process` may change.
 
     Raises
     ------
     ValueError
-        If the folder holds a run of another study; the message shows every difference. Raising `search.trials` is no
-        difference: it lengthens a run. Also if the folder's study is damaged.
+        If the folder holds a run of another study, or its study is damaged.
     """
     file = folder / STUDY_FILE
     content = study.model_dump(mode="json", exclude_none=True)  # TOML has no null
@@ -183,23 +184,23 @@ def keep_study(study: Study, folder: Path) -> None:
             read_study(file)
         except ValueError as error:
             raise ValueError(
-                f"the run's own study is damaged: {error}\n"
+                f"this run's study is damaged: {error}\n"
                 f"Restore {file} from a copy, or choose another folder with --out."
             ) from error
         begun = flatten(read_toml(file))
-        asked = flatten(content)
+        requested = flatten(content)
         differences = [
-            f"  {key}: {begun.get(key, 'not set')!r} in the folder, {asked.get(key, 'not set')!r} asked for"
-            for key in sorted(begun.keys() | asked.keys())
-            if begun.get(key) != asked.get(key)
-            # How far a run goes and how it is run may change, not what it compares.
+            f"  {key}: {begun.get(key, 'not set')!r} in the folder, {requested.get(key, 'not set')!r} now"
+            for key in sorted(begun.keys() | requested.keys())
+            if begun.get(key) != requested.get(key)
+            # These two do not change what the run compares.
             and key != "search.trials_per_process"
-            and not (key == "search.trials" and asked[key] > begun[key])
+            and not (key == "search.trials" and requested[key] > begun[key])
         ]
         if differences:
             raise ValueError(
                 f"{folder} holds a run of another study:\n" + "\n".join(differences) + "\n"
-                "Undo the change to go on with that run (search.trials may be raised), "
+                "Undo the change to continue that run (search.trials may be raised), "
                 "or choose another folder with --out."
             )
     write_text(file, tomli_w.dumps(content))

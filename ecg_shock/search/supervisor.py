@@ -1,11 +1,11 @@
-"""Keep a working process alive: start it, follow it, recycle it, mend its death, and never leave it behind.
+"""Supervise a worker process: start it, pass on its messages, restart it if it dies, and stop it in the end.
 
-The process and its supervisor talk over the process's standard streams, which all systems have and which close by
-themselves when one side dies:
+The two communicate over the standard streams of the worker process, which exist on all systems and close if one side
+dies:
 
-    process → supervisor   one JSON object a line on standard output, see `ecg_shock.search.worker`
-    supervisor → process   any byte on standard input asks it to stop after its epoch; the end of the stream, which also
-                           comes when the supervisor is killed, makes it end at once
+    worker → supervisor   one JSON object a line on standard output, see `ecg_shock.search.worker`
+    supervisor → worker   any byte on standard input asks the worker to stop after its epoch; at the end of the stream,
+                          which a killed supervisor causes too, the worker exits at once
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-# What a process ends with: nothing left to do, or more to do in a fresh process. Anything else is a death.
+# Exit codes: nothing is left to do, or a new process has to continue. Any other exit code counts as a crash.
 DONE, RECYCLE = 0, 75
-MAX_DEATHS = 3
-MAX_THREADS = 4  # so small a network does not run faster on more
+MAX_CRASHES = 3
+MAX_THREADS = 4  # with more threads such small networks are not faster
 LOG_TAIL_LINES = 15
 END_TIMEOUT_S = 30
 
@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 
 class WorkerError(ChildProcessError):
-    """The working process died again and again, or cannot do its work."""
+    """The worker process crashed repeatedly, or cannot work."""
 
 
 def supervise(
@@ -40,59 +40,59 @@ def supervise(
     log: Path,
     *,
     on_message: Callable[[dict[str, Any]], None],
-    on_poison: Callable[[str, str], None],
+    on_give_up: Callable[[str, str], None],
 ) -> None:
-    """Run a command again and again until it says that nothing is left to do.
+    """Run a command repeatedly until it has nothing left to do.
 
     Ctrl-C asks the process to stop after its epoch; a second one kills it.
 
     Parameters
     ----------
     command : sequence of str
-        What to start.
+        The command and its arguments.
     log : Path
-        Receives whatever the process writes to standard error.
+        File to which the standard error of the process is appended.
     on_message : callable
-        Called with each message of the process. A message's "trial" is what the process is working on. An exception
-        raised here kills the process and is passed on.
-    on_poison : callable
-        Called with a trial's name and a reason after the process has died `MAX_DEATHS` times in that trial without
-        getting any further. It must see to it that the trial is not tried again.
+        Called with each message of the process, whose "trial" names the current trial. If it raises an exception, the
+        process is killed and the exception is passed on.
+    on_give_up : callable
+        Called with the name of a trial and a reason after the process has crashed `MAX_CRASHES` times in that trial
+        without progress. It must prevent the trial from being started again.
 
     Raises
     ------
     WorkerError
-        If the process dies `MAX_DEATHS` times without saying anything.
+        If the process crashes `MAX_CRASHES` times before its first message.
     KeyboardInterrupt
         After Ctrl-C, when the process has ended.
     """
-    deaths = 0
+    crashes = 0
     while True:
         messages: list[dict[str, Any]] = []
 
-        def note(message: dict[str, Any], messages: list[dict[str, Any]] = messages) -> None:
+        def receive(message: dict[str, Any], messages: list[dict[str, Any]] = messages) -> None:
             messages.append(message)
             on_message(message)
 
-        code = _run_once(command, log, note)
+        code = _run_once(command, log, receive)
         if code == DONE:
             return
         if code == RECYCLE:
-            deaths = 0
+            crashes = 0
             continue
-        # A process that announces a trial and dies has got no further; one that ended an epoch or a trial has.
+        # Beginning a trial is no progress; ending an epoch or a trial is.
         progressed = any(message["kind"] != "begin" for message in messages)
-        deaths = 1 if progressed else deaths + 1
-        _logger.warning("the working process died (exit code %d), death %d of %d", code, deaths, MAX_DEATHS)
-        if deaths < MAX_DEATHS:
+        crashes = 1 if progressed else crashes + 1
+        _logger.warning("the worker process crashed (exit code %d), %d of at most %d times", code, crashes, MAX_CRASHES)
+        if crashes < MAX_CRASHES:
             continue
         if not messages:
-            raise WorkerError(
-                f"the working process died {deaths} times before it began a trial (exit code {code}). "
-                f"The end of {log}:\n{_tail(log)}"
-            )
-        on_poison(messages[-1]["trial"], f"the process died {deaths} times in this trial, last with exit code {code}")
-        deaths = 0
+            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            message = f"the worker process crashed {crashes} times before it began a trial (exit code {code})"
+            raise WorkerError("\n".join([f"{message}. {log} ends with:", *tail]))
+        trial, reason = messages[-1]["trial"], f"the process crashed {crashes} times in this trial (exit code {code})"
+        on_give_up(trial, reason)
+        crashes = 0
 
 
 def _run_once(command: Sequence[str], log: Path, on_message: Callable[[dict[str, Any]], None]) -> int:
@@ -112,13 +112,13 @@ def _run_once(command: Sequence[str], log: Path, on_message: Callable[[dict[str,
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environment,
-            # Ctrl-C reaches all processes of a terminal's group; this one is to hear of it from us alone.
+            # In its own session the process does not receive Ctrl-C from the terminal.
             start_new_session=True,
         )
     if process.stdin is None or process.stdout is None:
         raise WorkerError(f"{command[0]!r} was started without its standard streams")
     try:
-        with _first_interrupt_asks(process.stdin) as asked:
+        with _stop_on_interrupt(process.stdin) as requested:
             for line in process.stdout:
                 on_message(json.loads(line))
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -128,32 +128,28 @@ def _run_once(command: Sequence[str], log: Path, on_message: Callable[[dict[str,
         process.wait()
         process.stdout.close()
         process.stdin.close()
-    if asked.is_set():
+    if requested.is_set():
         raise KeyboardInterrupt
     return process.returncode
 
 
 @contextlib.contextmanager
-def _first_interrupt_asks(request: IO[bytes]) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a byte on `request`; the second is a KeyboardInterrupt as usual."""
-    asked = threading.Event()
+def _stop_on_interrupt(request: IO[bytes]) -> Iterator[threading.Event]:
+    """At the first Ctrl-C write a byte to `request` and set the event; at the second raise KeyboardInterrupt."""
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals reach the main thread alone
+        yield requested  # only the main thread receives signals
         return
 
-    def ask(signum: int, frame: object) -> None:
+    def request_stop(signum: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        asked.set()
-        _logger.warning("stopping after this epoch; Ctrl-C again stops at once")
+        requested.set()
+        _logger.warning("stopping after this epoch; press Ctrl-C again to stop at once")
         with contextlib.suppress(OSError):
             os.write(request.fileno(), b"s")
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(signal.SIGINT, request_stop)
     try:
-        yield asked
+        yield requested
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:])

@@ -1,4 +1,4 @@
-"""The ledger of a search: every network that was trained, one folder and one row of a CSV each."""
+"""The trials of a search: their results on disk, their ranking, and their table as CSV."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ RESULT_FILE = "result.json"
 
 
 class Trial(BaseModel):
-    """One network that was trained, and how it did at its best epoch on the validation patients.
+    """A trained network, and the results of its best epoch on the validation patients.
 
     Parameters
     ----------
     name : str
-        Name of the trial, which is also that of its folder.
+        Name of the trial.
     filters, kernels : tuple of int
         One value for each block.
     learning_rate : float
-        Step size of Adam.
+        Learning rate of Adam.
     seed : int
-        Seed of weights and sampler.
+        Seed of the training.
     parameters, macs : int
-        Trainable parameters, and multiply-adds for one window.
+        Number of trainable parameters, and of multiply-adds for one window.
     seconds : float
-        Time that all epochs took together; 0 if the trial failed.
+        Duration of all epochs; 0 if the trial failed.
     balanced_accuracy, sensitivity, specificity, loss : float
         At the best epoch, on the validation patients; NaN if the trial failed.
     best_epoch : int
@@ -63,17 +63,17 @@ class Trial(BaseModel):
 
 
 def write_trial(folder: Path, trial: Trial) -> None:
-    """Write a trial's result into its own folder, whole or not at all."""
+    """Write the result of a trial into its folder, atomically."""
     write_text(folder / RESULT_FILE, trial.model_dump_json(indent=2))
 
 
 def read_trial(folder: Path) -> Trial | None:
-    """Read the result that a trial's folder holds; None while the trial has not ended.
+    """Read the result in the folder of a trial; None if the trial has not ended.
 
     Raises
     ------
     ValueError
-        If the result is damaged; the message names the file and what to do.
+        If the result is damaged.
     """
     file = folder / RESULT_FILE
     if not file.is_file():
@@ -82,29 +82,29 @@ def read_trial(folder: Path) -> Trial | None:
         return Trial.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise ValueError(
-            f"{file} is damaged ({'; '.join(explain(error))}); delete it and run the same command again: "
-            "that trial is trained again"
+            f"{file} is damaged ({'; '.join(explain(error))}); delete it and run the same command again, "
+            "which repeats that trial"
         ) from error
 
 
 def read_trials(folder: Path) -> tuple[Trial, ...]:
-    """Read by name the trials that have ended, failed ones included, from a folder that holds one folder for each."""
+    """Read the trials that have ended, including failed ones, from their folders in `folder`; sorted by name."""
     found = (read_trial(file.parent) for file in folder.glob(f"*/{RESULT_FILE}"))
     return tuple(sorted((trial for trial in found if trial is not None), key=lambda trial: trial.name))
 
 
 def rank(trials: Iterable[Trial]) -> list[Trial]:
-    """Order the trials that succeeded, best first; failed ones are excluded.
+    """Sort the successful trials by balanced accuracy, best first.
 
-    Ties in balanced accuracy go to the lower loss, then to fewer parameters, then to the name, so that the order
-    in which the trials come does not matter.
+    Ties go to the lower loss, then to fewer parameters, then to the name, so that the result does not depend on the
+    original order.
     """
     succeeded = (trial for trial in trials if trial.error is None)
     return sorted(succeeded, key=lambda t: (-t.balanced_accuracy, t.loss, t.parameters, t.name))
 
 
 def write_csv(file: Path, trials: Sequence[Trial]) -> None:
-    """Write the trials as CSV: ranked ones first, failed ones after them without a rank."""
+    """Write the trials as CSV: first the ranked ones, then the failed ones without a rank."""
     failed = [trial for trial in trials if trial.error is not None]
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -115,5 +115,5 @@ def write_csv(file: Path, trials: Sequence[Trial]) -> None:
 
 
 def dashed(values: Sequence[int]) -> str:
-    """Write the values of all blocks in a row, as in `20-15-15-10-5`."""
+    """Join values with dashes, as in `20-15-15-10-5`."""
     return "-".join(map(str, values))

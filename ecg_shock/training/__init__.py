@@ -1,1 +1,1 @@
-"""Training: samplers, the loop with exact resume, and the way from the windows of a fold to a bundle."""
+"""Training: samplers, the training loop with exact resume, and the training of one fold up to its bundle."""

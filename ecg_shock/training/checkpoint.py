@@ -1,4 +1,4 @@
-"""One file that holds a training run between two epochs, written so that a kill at any moment leaves a whole one."""
+"""Save a training run after each epoch in one file, which is replaced atomically."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Checkpoint:
     Parameters
     ----------
     run : dict
-        What the run is, as JSON holds it: network, configuration and digests of the data.
+        What identifies the run: network, configuration and digests of the data. It must be serialisable as JSON.
     history : list of dict
-        The epochs so far, as JSON holds them.
+        The epochs so far, serialisable as JSON.
     model : list of numpy.ndarray
-        All variables of the model, the states of its dropout seeds with them.
+        All variables of the model, including the states of its dropout seeds.
     best : list of numpy.ndarray
-        All variables of the model at its best epoch so far, its averaged weights among them.
+        All variables of the model at its best epoch so far, with the averaged weights.
     optimizer : list of numpy.ndarray
         All variables of the optimiser.
     sampler : dict of str to numpy.ndarray
@@ -43,7 +43,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in place of the one before, as an ``.npz`` of arrays and JSON, without pickles."""
+    """Write a checkpoint as an ``.npz`` of arrays and JSON without pickles, in place of an older one."""
     arrays: dict[str, Any] = {
         "run": np.array(json.dumps(checkpoint.run)),
         "history": np.array(json.dumps(checkpoint.history)),
@@ -56,12 +56,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, equal, bit for bit, to what `save_checkpoint` was given.
+    """Read a checkpoint, bit for bit as `save_checkpoint` wrote it.
 
     Raises
     ------
     ValueError
-        If the file is damaged or is no checkpoint.
+        If the file is damaged or is not a checkpoint.
     """
     try:
         with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
@@ -74,7 +74,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         run, history = json.loads(str(arrays["run"])), json.loads(str(arrays["history"]))
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError, NotImplementedError) as error:
         raise ValueError(
-            f"{path} is damaged or no training checkpoint ({type(error).__name__}: {error}); "
-            "delete it to train this folder from the start, or restore it from a copy"
+            f"{path} is damaged or is not a training checkpoint ({type(error).__name__}: {error}); "
+            "restore it from a copy, or delete it to train from the start"
         ) from error
     return Checkpoint(run=run, history=history, sampler=sampler, **parts)

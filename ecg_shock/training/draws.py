@@ -1,11 +1,11 @@
-"""What an epoch's draws say about its sampling, in NumPy alone: nothing is computed that training does not need anyway.
+"""Summarise which windows an epoch drew, and estimate how the sampling changed the variance of the gradient.
 
-The estimates are unbiased for weighted draws that are independent, see [1]_ for their use in batches. With B windows
-drawn, g a window's gradient of the objective and w its importance weight,
+The estimates use only values that training computes anyway. They are unbiased for independent weighted draws; see [1]_
+for their use in batches. For B windows drawn, with g the gradient of a window's loss and w its importance weight,
 
 - m₂ = (‖Σ w g‖² − Σ ‖w g‖²) / (B (B − 1)) estimates the squared norm of the mean gradient,
-- Σ w ‖g‖² / B − m₂ the variance that one uniform draw has, and
-- Σ w² ‖g‖² / B − m₂ the variance that one draw had.
+- Σ w ‖g‖² / B − m₂ estimates the variance of one uniform draw, and
+- Σ w² ‖g‖² / B − m₂ estimates the variance of one weighted draw.
 
 References
 ----------
@@ -19,26 +19,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ROUNDING = 1e-9  # of the second moment: a variance below that is none
+ROUNDING = 1e-9  # of the second moment; a smaller variance is a rounding error
 
 
 @dataclass(frozen=True)
 class DrawSummary:
-    """What was drawn in an epoch, and what that did to the variance of the gradient.
+    """Which windows an epoch drew, and how the sampling changed the variance of the gradient.
 
     Parameters
     ----------
     drawn : dict of str to float
-        Share of each rhythm among the windows drawn.
+        Proportion of each rhythm among the windows drawn.
     kish : float
-        Kish's effective size of a batch, (Σw)²/Σw², mean over the batches: what the spread of the weights leaves.
+        Kish's effective batch size, (Σw)²/Σw², averaged over the batches.
     largest_weight : float
         Largest importance weight.
     gain : float or None
-        τ = √(mean ‖g‖²) / mean ‖g‖ over all windows: the root of what importance sampling could gain at most.
+        τ = √(mean ‖g‖²) / mean ‖g‖ over all windows; importance sampling can reduce the second moment of the gradient
+        by τ² at most. None if a value is not finite.
     effective_batch : float or None
-        The batch that uniform sampling would need for the same variance of the mean gradient. None, like `gain`,
-        where a number is not finite, and where chance made an estimate of a variance negative.
+        Batch size that uniform sampling would need for the same variance of the mean gradient. None if a value is not
+        finite, or if the estimate of a variance happens to be negative.
     """
 
     drawn: dict[str, float]
@@ -49,7 +50,7 @@ class DrawSummary:
 
 
 class Draws:
-    """Add up the draws of an epoch, some batches at a time, of windows of which the rhythm of each is given."""
+    """Accumulate the draws of an epoch. `rhythm` gives the rhythm of every window that can be drawn."""
 
     def __init__(self, rhythm: np.ndarray) -> None:
         self._names, self._codes = np.unique(rhythm, return_inverse=True)
@@ -61,17 +62,17 @@ class Draws:
         self._first_moment = self._second_moment = 0.0
 
     def add(self, indices: np.ndarray, weights: np.ndarray, norms: np.ndarray, squared_sums: np.ndarray) -> None:
-        """Add some batches of at least two windows.
+        """Add batches of at least two windows each.
 
-        `indices`, `weights` w and `norms` ‖g‖, with the class weight and without w, have shape (steps, batch);
-        `squared_sums`, ‖Σ w g‖² of each batch, shape (steps,).
+        `indices`, `weights` (w) and `norms` (‖g‖, without w) have shape (steps, batch); `squared_sums`, ‖Σ w g‖² of
+        each batch, has shape (steps,).
         """
         batch = indices.shape[1]
         self._batch = batch
         self._counts += np.bincount(self._codes[indices].ravel(), minlength=self._counts.size)
         self._kish.append(weights.sum(axis=1) ** 2 / np.sum(weights**2, axis=1))
         self._largest = max(self._largest, float(weights.max()))
-        with np.errstate(invalid="ignore", over="ignore"):  # of features that overflowed; the summary says None
+        with np.errstate(invalid="ignore", over="ignore"):  # features may overflow; `summary` returns None then
             squares = np.square(norms, dtype=np.float64)
             drawn_squares = np.sum(weights**2 * squares, axis=1)
             mean_squared = (squared_sums.astype(np.float64) - drawn_squares) / (batch * (batch - 1))
@@ -81,20 +82,20 @@ class Draws:
             self._second_moment += float(np.sum(np.mean(weights * squares, axis=1)))
 
     def summary(self) -> DrawSummary:
-        """Sum up all batches so far, of which there must be one."""
+        """Summarise all batches so far, of which there must be at least one."""
         kish = np.concatenate(self._kish)
         moments = (self._first_moment, self._second_moment, self._uniform_variance, self._variance)
         finite = bool(np.isfinite(moments).all())
-        gain = ratio = 1.0  # equal norms everywhere, or none left, leave nothing to gain
+        gain = ratio = 1.0  # if all gradients are equal or zero
         if finite and self._first_moment:
             gain = max(1.0, float(np.sqrt(self._second_moment * kish.size) / self._first_moment))
         rounding = ROUNDING * self._second_moment
         if finite and max(abs(self._uniform_variance), abs(self._variance)) > rounding:
             ratio = self._uniform_variance / self._variance if self._variance > rounding else np.nan
-        known = finite and ratio > 0  # chance may make an unbiased estimate of a variance negative
-        shares = self._counts / self._counts.sum()
+        known = finite and ratio > 0  # an unbiased estimate of a variance can be negative
+        proportions = self._counts / self._counts.sum()
         return DrawSummary(
-            drawn=dict(zip(self._names.tolist(), shares.tolist(), strict=True)),
+            drawn=dict(zip(self._names.tolist(), proportions.tolist(), strict=True)),
             kish=float(kish.mean()),
             largest_weight=self._largest,
             gain=gain if finite else None,

@@ -1,4 +1,4 @@
-"""The way of a training: load the windows of a fold, train on them, and save the best epoch as a bundle."""
+"""Train on one fold: load its windows, train a network on them, and write the best epoch as a bundle."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from ecg_shock.training.trainer import (
 
 @dataclass(frozen=True)
 class TrainingFold:
-    """One fold of a split: its windows, and what is trained on them.
+    """One fold of a split, on which networks are trained.
 
     Parameters
     ----------
     data : DataConfig
-        What the windows were made of.
+        The configuration that the windows were loaded with.
     subsets : Subsets
-        The windows; of the test patients only the names are used.
+        The windows of the fold. Of the test subset only the patients' names are used.
     """
 
     data: DataConfig
@@ -45,7 +45,7 @@ class TrainingFold:
 
     @classmethod
     def load(cls, data: DataConfig, folder: Path | None = None) -> TrainingFold:
-        """Load the windows of a fold from the folder of the recordings."""
+        """Load the windows of a fold from recordings in `folder`."""
         return cls(data, load_subsets(data, folder))
 
     def train(
@@ -56,12 +56,12 @@ class TrainingFold:
         *,
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
-        """Train a network on the train patients, and choose the epoch on the validation patients: see `train`."""
+        """Train a network on the train patients, and choose the epoch on the validation patients; see `train`."""
         training, validation = examples(self.subsets.train, config.groups), examples(self.subsets.validation)
         return train(spec, training, validation, config, folder, on_epoch=on_epoch)
 
     def write_bundle(self, folder: Path, name: str, result: TrainingResult, *, selection: str) -> Bundle:
-        """Write the best epoch of a training on this fold as a bundle that says what it has seen.
+        """Write the best epoch of a training on this fold as a bundle, with a card.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class TrainingFold:
         result : TrainingResult
             The training.
         selection : str
-            How the network and its training were chosen, and with which patients.
+            How the network and its settings were chosen, and with which patients.
         """
         synthetic = SYNTHETIC in self.data.databases
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def training_of(bundle: Bundle) -> TrainingConfig:
     Raises
     ------
     ValueError
-        If its card does not say, or names a setting that was removed.
+        If the card has no settings, or one of them was removed.
     """
     try:
         return TrainingConfig.model_validate(bundle.card.training)
@@ -134,10 +134,10 @@ def training_of(bundle: Bundle) -> TrainingConfig:
 
 
 def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
-    """Say on a line for the card how network and training were chosen, and whether test patients had a part in that.
+    """Return a line for the card: how network and settings were chosen, and whether test patients had a part in it.
 
-    `base` is the model whose network and training are repeated, if there is one; `tested` are the patients that the
-    new model is to be tested on.
+    `base` is the bundle whose network and settings the new model takes, if any; `tested` are the patients on which the
+    new model will be tested.
     """
     if base is None:
         return "network and training were given, not searched"
@@ -145,13 +145,13 @@ def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
     if not shared:
         return f"network and training are those of {base.name}, chosen without the test patients"
     return (
-        f"network and training are those of {base.name}, which was chosen with {shared} of this fold's {len(tested)} "
-        "test patients among those it trained or selected on: the result is optimistic by that choice"
+        f"network and training are those of {base.name}, which was trained or selected on {shared} of this fold's "
+        f"{len(tested)} test patients: the result is optimistic because of that choice"
     )
 
 
 def examples(windows: WindowSet, groups: Groups = "rhythm") -> Examples:
-    """Make of windows what a network is trained on; `groups` says which windows samplers take together."""
+    """Convert windows to examples; `groups` says which windows form a group for the sampler."""
     names = windows.aha_class
     if groups == "rhythm-patient":
         names = np.array(["\t".join(pair) for pair in zip(windows.aha_class, windows.patient, strict=True)])
@@ -160,6 +160,6 @@ def examples(windows: WindowSet, groups: Groups = "rhythm") -> Examples:
 
 
 def patients(windows: WindowSet) -> list[str]:
-    """Name the patients of windows, sorted; synthetic ones only if there are no others."""
+    """Return the sorted names of the patients. Synthetic patients are listed only if there are no others."""
     real = windows.database != SYNTHETIC
     return sorted(set(windows.patient[real if real.any() else ~real].tolist()))

@@ -1,4 +1,4 @@
-"""What training computes in TensorFlow: batches of steps, and forward passes."""
+"""Compile the TensorFlow functions of training: several steps in one call, and forward passes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-# Windows of one forward pass without gradients: larger chunks fall out of the processor's cache.
+# Windows in one forward pass without gradients. Larger chunks do not fit into the processor's cache.
 INFERENCE_CHUNK = 256
 
 
 def compile_train_steps(
     model: keras.Model, optimizer: keras.Optimizer, ecg: np.ndarray, shockable: np.ndarray
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Return a function that trains on several batches of these windows, shape (N, n), in one call.
+    """Return a function that trains on several batches of the windows `ecg`, shape (N, n), in one call.
 
-    It takes indices and weights, shape (steps, batch), and returns each step's loss, shape (steps,), each drawn
-    window's logit and squared norm of the pooled features, shape (steps, batch), and ‖Σ w g‖² of each batch, shape
-    (steps,), with g the gradient with respect to the last layer.
+    The function takes indices and weights, both of shape (steps, batch), and returns four arrays: the loss of each
+    step, shape (steps,); the logits and the squared norms of the pooled features, both (steps, batch); and ‖Σ w g‖² of
+    each batch, shape (steps,), where g is the gradient with respect to the last layer.
     """
     import tensorflow as tf
 
-    # All windows lie in memory as one tensor, and each step gathers its windows inside TensorFlow.
+    # All windows are one tensor in memory, from which each step gathers its windows inside TensorFlow.
     windows = tf.constant(ecg[..., np.newaxis])
     target = tf.constant(shockable, dtype=tf.float32)
     last_layer = last_layer_of(model)
@@ -46,7 +46,7 @@ def compile_train_steps(
             with tf.GradientTape() as tape:
                 logits, features = last_layer(tf.gather(windows, drawn), training=True)
                 cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-                # Divided by the batch size: by the sum of the weights it would be biased.
+                # Dividing by the batch size is unbiased; dividing by the sum of the weights is not.
                 loss = tf.reduce_mean(weights[step] * cross_entropy)
             optimizer.apply(tape.gradient(loss, variables), variables)
             error = weights[step] * (tf.sigmoid(logits) - labels)
@@ -68,7 +68,7 @@ def compile_train_steps(
 def compile_inference(
     model: keras.Model, *, dropout: bool = False
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return a function from windows (N, n) to logits and squared norms of the pooled features, each (N,)."""
+    """Return a function from windows, shape (N, n), to logits and squared norms of the pooled features, both (N,)."""
     import tensorflow as tf
 
     last_layer = last_layer_of(model)
@@ -93,7 +93,7 @@ def compile_inference(
 
 
 def last_layer_of(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
-    """Return a function from windows (batch, n, 1) to logits, shape (batch,), and pooled features (batch, filters)."""
+    """Return a function from windows, (batch, n, 1), to logits, (batch,), and pooled features, (batch, filters)."""
     import tensorflow as tf
 
     pooled = import_keras().Model(model.input, model.get_layer("global_pool").output)
@@ -101,7 +101,7 @@ def last_layer_of(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
 
     def last_layer(windows: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         features = pooled(windows, training=training)
-        # The cross-entropy of a logit stays exact where that of a rounded probability does not.
+        # The cross-entropy of a logit is more exact than that of a rounded probability.
         logits = tf.squeeze(tf.matmul(features, dense.kernel) + dense.bias, axis=1)
         return logits, features
 

@@ -1,4 +1,4 @@
-"""Train a network: importance-sampled batches, the best epoch by balanced accuracy, and exact resume."""
+"""Train a network with importance sampling, keep the best epoch by balanced accuracy, and resume exactly."""
 
 from __future__ import annotations
 
@@ -31,47 +31,47 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_NAME = "checkpoint.npz"
 HISTORY_NAME = "history.json"
 ORIGIN_NAME = "origin.json"
-CHECKPOINT_FORMAT = 4  # to be raised with any change after which an old run would go on differently
-THRESHOLD = 0.5  # of the probability, where balanced accuracy is measured while training
-# Steps of one call into TensorFlow: fewer spend time on calls, more let an adaptive sampler's scores grow old.
+CHECKPOINT_FORMAT = 4  # increase it with every change that would resume an old run differently
+THRESHOLD = 0.5  # probability for the balanced accuracy during training
+# Steps in one call of TensorFlow. Fewer steps cost time for calls; with more, an adaptive sampler's scores are older.
 STEPS_PER_CALL = 8
-# Which windows a sampler takes together: those of one AHA class, or of one AHA class in one patient.
+# Windows that form a group for the sampler: those of one AHA class, or of one AHA class in one patient.
 Groups = Literal["rhythm", "rhythm-patient"]
-# A longer run begins like a shorter one, so these may be raised when a folder is trained further.
+# A longer run begins like a shorter one, so these settings may be raised when a run is resumed.
 RAISABLE = ("epochs", "patience")
-# Settings of older versions that none of their trainings was better with. A card or study that has one at the value
-# that is left of it is still read; any other value would train something else than it says.
+# Settings of older versions that were removed because they improved nothing. A card or study may still have them with
+# the value that is equivalent to the current behaviour; any other value is an error.
 REMOVED_SETTINGS = {"score": "gradient", "stratified": False, "scale_learning_rate": False}
 REMOVED_VALUES = {"sampler": "instance", "groups": "rhythm-database"}
 
 
 class TrainingConfig(BaseModel):
-    """Set how a network is trained.
+    """Settings of a training.
 
     Parameters
     ----------
     epochs : int
-        Largest number of epochs; the paper's is 400.
+        Largest number of epochs; the paper uses 400.
     batch_size : int
         Windows in a step, at least 2.
     learning_rate : float
         Learning rate of Adam.
     averaged_epochs : float
-        Evaluate, choose and keep a moving average of the weights over the last so many epochs (time constant), which
-        jumps less from epoch to epoch than the weights that training goes on with; 0 takes those weights themselves.
+        Time constant in epochs of an exponential moving average of the weights. The average is evaluated and saved,
+        because it varies less between epochs; training continues with the weights themselves. 0 does not average.
     sampler : {"uniform", "class", "ras", "obs"}
         How windows are drawn, see `ecg_shock.training.sampler`.
     groups : {"rhythm", "rhythm-patient"}
-        Which windows a sampler takes together: those of one AHA class, or of one AHA class in one patient.
+        Windows that form a group for the sampler: those of one AHA class, or of one AHA class in one patient.
     balanced : bool
-        Give both classes the same weight in the loss, N/(2 N_class) a window, instead of every window: then the
-        objective fits the balanced accuracy that the epoch is chosen by.
+        Whether both classes have the same total weight in the loss, N/(2 N_class) for each window, as they have in
+        balanced accuracy. Otherwise all windows have the same weight.
     patience : int or None
-        Stop after so many epochs without a better one; None never stops early.
+        Stop after this many epochs without a better one; None never stops early.
     floor : float
-        Share of uniform sampling in all samplers; importance weights are at most 1/floor.
+        Proportion of uniform sampling in every sampler; importance weights are at most 1/floor.
     rescore_every : int
-        Epochs between two forward passes over all training windows that renew the scores.
+        Number of epochs after which a forward pass over all training windows renews the scores.
     seed : int
         Seed of the initial weights, the dropout and the sampler.
     """
@@ -82,7 +82,7 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(default=128, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     averaged_epochs: float = Field(default=0.25, ge=0)
-    sampler: Literal["uniform", "class", "ras", "obs"] = "uniform"  # none earned it: tuning/results/sampling
+    sampler: Literal["uniform", "class", "ras", "obs"] = "uniform"  # no other was better: tuning/results/sampling
     groups: Groups = "rhythm"
     balanced: bool = True
     patience: int | None = Field(default=None, ge=1)
@@ -95,9 +95,9 @@ class TrainingConfig(BaseModel):
     def _drop_removed_settings(cls, settings: Any) -> Any:
         if not isinstance(settings, Mapping):
             return settings
-        for name, kept in REMOVED_SETTINGS.items():
-            if settings.get(name, kept) != kept:
-                raise ValueError(f"{name} = {settings[name]!r} was removed; only {kept!r}, its default, can be read")
+        for name, default in REMOVED_SETTINGS.items():
+            if settings.get(name, default) != default:
+                raise ValueError(f"{name} = {settings[name]!r} was removed; only its default, {default!r}, is accepted")
         for name, removed in REMOVED_VALUES.items():
             if settings.get(name) == removed:
                 raise ValueError(f"{name} = {removed!r} was removed; choose another value")
@@ -115,9 +115,9 @@ class Examples:
     shockable : numpy.ndarray of bool
         Labels, shape (N,).
     rhythm : numpy.ndarray of str
-        Names of the rhythms, such as AHA classes, shape (N,): the history says what share of the draws each had.
+        Name of each window's rhythm, such as its AHA class, shape (N,), for the proportions in the history.
     groups : numpy.ndarray of int, optional
-        Groups that the sampler knows apart, shape (N,); if not given, the rhythms.
+        Group of each window for the sampler, shape (N,); by default its rhythm.
     """
 
     ecg: np.ndarray
@@ -136,7 +136,7 @@ class Examples:
         if self.ecg.ndim != 2 or n == 0 or labels != ((n,),) * 3:
             raise ValueError(
                 f"ecg, shockable, rhythm and groups have shapes {self.ecg.shape}, {labels[0]}, {labels[1]} and "
-                f"{labels[2]}; they must be (N, samples) and three times (N,), with at least one window"
+                f"{labels[2]}; ecg must be (N, samples) with at least one window, and the others (N,)"
             )
         if self.shockable.dtype != np.bool_:
             raise ValueError(f"shockable has type {self.shockable.dtype}; it must be bool")
@@ -144,28 +144,28 @@ class Examples:
             raise ValueError(f"groups has type {self.groups.dtype}; it must be integer")
         bad = np.flatnonzero(~np.isfinite(self.ecg).all(axis=1))
         if bad.size:
-            raise ValueError(f"{bad.size} windows hold samples that are not finite, first {bad[0]}; exclude them")
+            raise ValueError(f"{bad.size} windows have samples that are not finite, first {bad[0]}; exclude them")
 
 
 @dataclass(frozen=True)
 class EpochLog:
-    """What an epoch came to.
+    """The results of an epoch.
 
     Parameters
     ----------
     epoch : int
-        From 1.
+        Counted from 1.
     loss : float
-        Mean weighted loss of the epoch's batches, with dropout: the objective as training saw it.
+        Mean weighted loss of the epoch's batches, with dropout.
     validation_loss : float
-        The same objective on the validation windows, without dropout. With `balanced`, the mean of both classes' means.
+        The same objective on the validation windows, without dropout: if `balanced`, the mean of both classes' means.
     sensitivity, specificity, balanced_accuracy : float
         On the validation windows at probability 0.5, from 0 to 1.
     drawn, kish, largest_weight, gain, effective_batch
-        As in `DrawSummary`; `gain` and `effective_batch` concern the gradient of the last layer, and are None for a
-        biased sampler.
+        As in `DrawSummary`, for the gradient of the last layer; `gain` and `effective_batch` are None for a biased
+        sampler.
     seconds : float
-        Wall-clock time; not compared, since it never repeats.
+        Wall-clock time, which comparisons of logs ignore.
     """
 
     epoch: int
@@ -184,18 +184,18 @@ class EpochLog:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training run came to.
+    """The result of a training run.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Where the checkpoint and the history lie.
+        Folder of the checkpoint and the history.
     spec : CnnSpec
         The network.
     config : TrainingConfig
-        How it was trained.
+        Its settings.
     history : tuple of EpochLog
-        Every epoch in order.
+        All epochs in order.
     """
 
     folder: Path
@@ -205,7 +205,7 @@ class TrainingResult:
 
     @property
     def best(self) -> EpochLog:
-        """The epoch of the highest balanced accuracy; of equal ones that of the lowest validation loss."""
+        """The epoch with the highest balanced accuracy; among equals, the one with the lowest validation loss."""
         return best_of(self.history)
 
     def load_model(self) -> keras.Model:
@@ -214,7 +214,7 @@ class TrainingResult:
         Returns
         -------
         keras.Model
-            Windows in mV, shape (batch, samples, 1), to the probability of shockable, shape (batch, 1).
+            From windows in mV, shape (batch, samples, 1), to the probability of shockable, shape (batch, 1).
         """
         model = build_model(self.spec)
         _assign(model.variables, load_checkpoint(self.folder / CHECKPOINT_NAME).best)
@@ -222,7 +222,7 @@ class TrainingResult:
 
 
 class DivergedError(ValueError):
-    """A loss that is not finite: training cannot go on."""
+    """A loss is not finite, and training cannot continue."""
 
 
 def train(
@@ -234,43 +234,44 @@ def train(
     *,
     on_epoch: Callable[[EpochLog], None] | None = None,
 ) -> TrainingResult:
-    """Train a network, or go on where a run in the same folder stopped.
+    """Train a network, or resume a run in the same folder.
 
-    After every epoch the whole state is written to `folder`. Called again after an interruption, even a kill, training
-    goes on from the last whole epoch and comes to the same weights and history, bit for bit on the same machine with
-    the same versions and number of threads. A finished folder returns at once.
+    The state is saved in `folder` after every epoch. After any interruption the next call resumes from the last
+    complete epoch, and reaches the same weights and history, bit for bit on the same machine with the same versions
+    and number of threads. If the run in the folder is finished, its result is returned.
 
     Parameters
     ----------
     spec : CnnSpec
         The network.
     training, validation : Examples
-        Windows to train on, and windows of other patients to choose the epoch by; both classes in each.
+        Windows to train on, and windows of other patients to choose the epoch by. Each set needs both classes.
     config : TrainingConfig
-        How to train.
+        The settings.
     folder : pathlib.Path
-        Made if missing; gets ``checkpoint.npz``, ``history.json`` and ``origin.json`` (commit and versions).
+        Folder for ``checkpoint.npz``, ``history.json`` and ``origin.json`` (commit and versions); created if missing.
     on_epoch : callable, optional
-        Called with the `EpochLog` of each epoch trained now, after its state is on disk.
+        Called with the `EpochLog` of each new epoch, after its state has been saved.
 
     Raises
     ------
     ValueError
-        If a set of windows has one class only or another length than the network takes, or if the folder holds a run
-        of another network, configuration or data (more epochs or patience are allowed), or a damaged checkpoint.
+        If a subset has only one class, if the windows do not have the network's length, if the checkpoint is damaged,
+        or if the folder holds a run with other settings or data (`epochs` and `patience` may be raised).
     DivergedError
-        If a loss is not finite. The folder keeps the epochs before (`read_result`).
+        If a loss is not finite. The folder keeps the earlier epochs, see `read_result`.
 
     Notes
     -----
-    An epoch is ⌈N / batch_size⌉ full batches. With uniform sampling the last batch takes its missing windows from the
-    next shuffled round, so that every step has the same size and every window comes once a round.
+    An epoch has ⌈N / batch_size⌉ full batches. With uniform sampling the last batch is completed from the next shuffled
+    round, so that all steps have the same size and every window is drawn once in each round.
 
-    Each step minimises Σ w_i c_i l_i / B over the B windows drawn: l the binary cross-entropy, c the class weight
-    (`balanced`), w the importance weight. Scores come from the batch's own forward pass, and every `rescore_every`
-    epochs, the first included, from a forward pass over all windows; both with dropout at work, as in the gradient.
+    Each step minimises Σ w_i c_i l_i / B over the B windows drawn, where l is the binary cross-entropy, c the class
+    weight (`balanced`) and w the importance weight. The forward pass of each batch gives new scores of its windows. In
+    the first epoch, and then every `rescore_every` epochs, a forward pass gives new scores of all windows. Both passes
+    use dropout, like the gradient.
 
-    After each epoch the moving average of the weights is evaluated (`averaged_epochs`), and the best one kept.
+    After each epoch the moving average of the weights (`averaged_epochs`) is evaluated, and the best one is kept.
     """
     folder = Path(folder)
     for name, subset in (("training", training), ("validation", validation)):
@@ -279,7 +280,7 @@ def train(
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, history = _resume(folder, run)
-    if checkpoint is None:  # a bundle may be written long after, by other versions
+    if checkpoint is None:  # the bundle may be written later, with other versions
         write_text(folder / ORIGIN_NAME, json.dumps({"commit": commit(), "versions": versions()}, indent=1))
     if _is_finished(history, config):
         return TrainingResult(folder, spec, config, tuple(history))
@@ -318,7 +319,7 @@ def train(
             drawn_class_weights = class_weights[indices]
             step_losses, logits, squared_norms, squared_sums = train_steps(indices, weights * drawn_class_weights)
             if not np.isfinite(step_losses).all():
-                raise _diverged(epoch, step_losses, history, config, folder)
+                raise _divergence_error(epoch, step_losses, history, config, folder)
             losses.extend(step_losses)
             scores = gradient_scores(logits, squared_norms, training.shockable[indices], drawn_class_weights)
             draws.add(indices, weights, scores, squared_sums)
@@ -330,9 +331,9 @@ def train(
         averages = _values(model.variables)
         logits, _ = infer(validation.ecg)
         _assign(model.variables, variables)
-        log = _log(epoch, losses, draws.summary(), logits, validation.shockable, config, started)
+        log = _epoch_log(epoch, losses, draws.summary(), logits, validation.shockable, config, started)
         if not math.isfinite(log.validation_loss):
-            raise _diverged(epoch, log.validation_loss, history, config, folder)
+            raise _divergence_error(epoch, log.validation_loss, history, config, folder)
 
         history.append(log)
         if best_of(history) is log:
@@ -356,24 +357,24 @@ def train(
 
 
 def read_result(folder: Path) -> TrainingResult:
-    """Read what a training came to, finished or not, from the folder that `train` wrote.
+    """Read the result of a training, finished or not, from its folder.
 
     Raises
     ------
     FileNotFoundError
         If the folder holds no checkpoint.
     ValueError
-        If the checkpoint is damaged, or of another version of this package.
+        If the checkpoint is damaged, or was written by an incompatible version of this package.
     """
     path = Path(folder) / CHECKPOINT_NAME
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, and with it the trained weights; delete {folder} to train again")
+        raise FileNotFoundError(f"{path} is missing, so there are no trained weights; delete {folder} to train again")
     checkpoint = load_checkpoint(path)
     found = checkpoint.run.get("format")
     if found != CHECKPOINT_FORMAT:
         raise ValueError(
-            f"{path} has format {found}, and this version reads {CHECKPOINT_FORMAT}: it was written by another "
-            f"version of this package. Use that one, or delete {folder} to train again"
+            f"{path} has format {found}, but this version of the package reads {CHECKPOINT_FORMAT}; "
+            f"use the version that wrote it, or delete {folder} to train again"
         )
     return TrainingResult(
         folder=Path(folder),
@@ -384,7 +385,7 @@ def read_result(folder: Path) -> TrainingResult:
 
 
 def best_of(history: Sequence[EpochLog]) -> EpochLog:
-    """Return the epoch of the highest balanced accuracy; of equal ones that of the lowest validation loss."""
+    """Return the epoch with the highest balanced accuracy; among equals, the one with the lowest validation loss."""
     return max(history, key=lambda e: (e.balanced_accuracy, -e.validation_loss))
 
 
@@ -395,7 +396,7 @@ def _resume(folder: Path, run: dict[str, Any]) -> tuple[Checkpoint | None, list[
     checkpoint = load_checkpoint(path)
     _check_same_run(checkpoint.run, run, folder)
     history = [EpochLog(**epoch) for epoch in checkpoint.history]
-    _write_history(folder, history)  # a kill may have come between the checkpoint and its history
+    _write_history(folder, history)  # the run may have been killed after saving the checkpoint
     logger.info("%s holds %d epochs", folder, len(history))
     return checkpoint, history
 
@@ -403,14 +404,14 @@ def _resume(folder: Path, run: dict[str, Any]) -> tuple[Checkpoint | None, list[
 def _check_subset(name: str, subset: Examples, spec: CnnSpec) -> None:
     if subset.ecg.shape[1] != spec.input_samples:
         raise ValueError(
-            f"the {name} windows have {subset.ecg.shape[1]} samples and the network takes {spec.input_samples}; "
+            f"the {name} windows have {subset.ecg.shape[1]} samples, but the network takes {spec.input_samples}; "
             "set input_samples to the length of the windows"
         )
     if subset.shockable.all() or not subset.shockable.any():
         missing = "nonshockable" if subset.shockable.all() else "shockable"
         raise ValueError(
-            f"the {name} subset has {len(subset.shockable)} windows and none is {missing}; both classes are needed: "
-            "choose another split, or more databases"
+            f"the {name} subset has {len(subset.shockable)} windows, but none is {missing}; "
+            "choose another split or more databases, so that it has both classes"
         )
 
 
@@ -422,7 +423,7 @@ def _class_weights(shockable: np.ndarray, balanced: bool) -> np.ndarray:
     return (len(shockable) / (2.0 * counts))[shockable.astype(int)]
 
 
-def _log(
+def _epoch_log(
     epoch: int,
     losses: Sequence[float],
     draws: DrawSummary,
@@ -435,7 +436,7 @@ def _log(
     cross_entropy = np.logaddexp(0.0, -towards_label)
     shock = logits >= logit_of(THRESHOLD)
     drawn = asdict(draws)
-    if config.sampler in BIASED:  # whose draws estimate the gradient of another objective
+    if config.sampler in BIASED:  # its draws estimate the gradient of another objective
         drawn |= {"gain": None, "effective_batch": None}
     sensitivity, specificity = float(shock[shockable].mean()), float((~shock[~shockable]).mean())
     return EpochLog(
@@ -457,21 +458,21 @@ def _is_finished(history: Sequence[EpochLog], config: TrainingConfig) -> bool:
     return len(history) >= config.epochs or (config.patience is not None and waited >= config.patience)
 
 
-def _diverged(
+def _divergence_error(
     epoch: int, loss: Any, history: Sequence[EpochLog], config: TrainingConfig, folder: Path
 ) -> DivergedError:
-    kept = f"no epoch was complete, and nothing is kept in {folder}"
+    kept = f"{folder} has no complete epoch"
     if history:
         best = best_of(history)
         kept = f"{folder} keeps epoch {best.epoch} (balanced accuracy {best.balanced_accuracy:.4f})"
     return DivergedError(
-        f"epoch {epoch} came to a loss that is not finite: {loss}, with learning rate {config.learning_rate}; {kept}; "
+        f"the loss of epoch {epoch} is not finite: {loss}, with learning rate {config.learning_rate}; {kept}; "
         "train in another folder with a lower learning rate, and look for windows of extreme amplitude"
     )
 
 
 def _describe_run(spec: CnnSpec, training: Examples, validation: Examples, config: TrainingConfig) -> dict[str, Any]:
-    """Return what makes a run the one it is, as it comes back from JSON."""
+    """Return what identifies a run, converted to JSON types."""
     data = {
         name: {
             "windows": len(subset.ecg),
@@ -485,7 +486,7 @@ def _describe_run(spec: CnnSpec, training: Examples, validation: Examples, confi
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """Return the SHA-256 of arrays of numbers or names in this order: of what a network is trained and selected on."""
+    """Return the SHA-256 of arrays of numbers or names, in this order."""
     sha = hashlib.sha256()
     for array in arrays:
         names = array.dtype.kind == "U"
@@ -502,13 +503,13 @@ def _check_same_run(stored: dict[str, Any], current: dict[str, Any], folder: Pat
     ]
     if differences:
         raise ValueError(
-            f"{folder} holds another training run; use another folder, or undo the difference "
+            f"{folder} holds a training run with other settings or data; use another folder, or undo the differences "
             f"({' and '.join(RAISABLE)} may be raised):\n  " + "\n  ".join(differences)
         )
 
 
 def _is_raised(name: str, before: int | None, now: int | None) -> bool:
-    """Say whether a setting that may be raised was raised; no limit is above every limit."""
+    """Return whether this setting may be raised and was. None is no limit, and above every number."""
     if name.removeprefix("config.") not in RAISABLE:
         return False
     return now is None or (before is not None and now > before)

@@ -101,8 +101,8 @@ def test_changed_decisions_are_listed(
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--to", "tflite"), 1, "to='tflite' is not known; choose one of litert, litert-int8, onnx"),
-        (("nowhere", "--to", "litert"), 1, "nowhere is no bundle"),
+        (("--to", "tflite"), 1, "to='tflite' is unknown; choose one of litert, litert-int8, onnx"),
+        (("nowhere", "--to", "litert"), 1, "nowhere is not a bundle"),
         ((), 2, "Missing option '--to'"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,7 @@ def test_verdict_follows_the_threshold(
     text = (folder / "bundle.toml").read_text(encoding="utf-8")
     text = re.sub("^threshold = .*$", f"threshold = {threshold!r}", text, count=1, flags=re.MULTILINE)
     (folder / "bundle.toml").write_text(text, encoding="utf-8")
-    result = run(path, "--model", folder)
+    result = run(path, "--model", folder, "--lead", "1")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == verdict
     assert f"probability  {probability:.3f} of shockable; threshold {threshold:g}" in result.stdout
@@ -106,11 +108,12 @@ def test_unusable_strip_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--start", "17"), "a strip from 17 s of 5 s is not within the recording, of 20 s"),
-        (("--start", "inf"), "is not within the recording"),
+        (("--lead", "1", "--start", "17"), "a strip from 17 s of 5 s is not within the recording, of 20 s"),
+        (("--lead", "1", "--start", "inf"), "is not within the recording"),
         (("--lead", "V5"), "has no leads ['V5']; choose from ['1', '2']"),
-        (("--length", "1"), "allowed are 2 to 10 s"),
-        (("--model", "nowhere"), "nowhere is no bundle"),
+        ((), "no name says which lead is the ECG; choose with leads= (--lead) from ['1', '2']"),
+        (("--lead", "1", "--length", "1"), "allowed are 2 to 10 s"),
+        (("--lead", "1", "--model", "nowhere"), "nowhere is not a bundle"),
     ],
 )
 def test_wrong_request_is_an_error(options: tuple[str, ...], message: str, recording: tuple[Path, np.ndarray]) -> None:
@@ -119,3 +122,36 @@ def test_wrong_request_is_an_error(options: tuple[str, ...], message: str, recor
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
+@pytest.mark.parametrize("fmt", ["16", "212"])
+def test_strip_of_a_day_takes_little_memory(fmt: str, recording: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """Of 24 h of three leads only the strip is read: at most 150 MB, the program included."""
+    digital = np.round(recording[1][: 10 * FS, :1] / 5).astype("<i2") + np.array([0, 0, 7], "<i2")
+    frames = 24 * 3600 * FS
+    content = digital.tobytes()
+    if fmt == "212":
+        low, high = digital.reshape(-1, 2).T.astype(int)
+        content = np.stack([low & 255, (low >> 8 & 15) | (high >> 8 & 15) << 4, high & 255], 1).astype("u1").tobytes()
+    size = frames * 3 * 2 if fmt == "16" else frames * 9 // 2
+    with (tmp_path / "day.dat").open("wb") as file:
+        file.truncate(size)  # the rest is zeros that take no room on the disk
+        file.seek(1000 * size // (24 * 3600))
+        file.write(content)
+    lines = "".join(f"day.dat {fmt} 200/mV 12 0 0 0 0 {lead}\n" for lead in ("EEG", "EOG", "ECG"))
+    (tmp_path / "day.hea").write_text(f"day 3 {FS} {frames}\n{lines}")
+    program = (
+        "import sys; from ecg_shock.commands.app import main\n"
+        "try: main()\n"
+        "finally: print([line for line in open('/proc/self/status') if 'VmHWM' in line][0], file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program, "predict", str(tmp_path / "day"), "--start", "1000", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    expected = Advisor().predict((digital[: 5 * FS, 2]) / 200, FS)
+    assert found["lead"] == "ECG"
+    assert found["probability"] == pytest.approx(expected.probability, abs=1e-4)
+    peak_mb = int(done.stderr.split()[-2]) / 1024
+    assert peak_mb <= 150

@@ -99,7 +99,7 @@ def test_nothing_found(record: Path, tmp_path: Path) -> None:
         (("--step", "0"), "step_s"),
         (("--window", "11"), "window_s"),
         (("--lead", "aVR"), "choose from"),
-        (("--model", "nowhere"), "no bundle"),
+        (("--model", "nowhere"), "is not a bundle"),
     ],
 )
 def test_errors_are_one_line(record: Path, options: tuple[str, ...], says: str) -> None:

@@ -159,7 +159,7 @@ def test_bundles_that_cannot_be_pooled_are_refused(run_folder: Path, tmp_path: P
         (["--filters", "20,x"], "'20,x' is not a list of integers"),
         (["--filters", "4,4,4"], "differ in length"),
         (["--sampler", "magic"], "magic"),
-        (["--like", "nowhere"], "is no bundle"),
+        (["--like", "nowhere"], "is not a bundle"),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -185,7 +185,7 @@ def test_card_says_whether_test_patients_had_a_part_in_the_choice(run_folder: Pa
         assert expected in card.selection
     shared = len({*given.card.patients.train, *given.card.patients.validation} & {*card.patients.test})
     assert shared > 0
-    assert f"with {shared} of this fold's {len(card.patients.test)} test patients" in card.selection
+    assert f"on {shared} of this fold's {len(card.patients.test)} test patients" in card.selection
 
 
 def test_synthetic_patients_are_not_counted_with_real_ones(tmp_path: Path) -> None:

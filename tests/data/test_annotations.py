@@ -266,3 +266,48 @@ def test_read_labelled(recordings_dir: Path) -> None:
     assert np.median(beats) > np.nanmedian(recording.signal[:, 0]) + 0.5  # beats are annotated at their R waves
     with pytest.raises(ValueError, match="no record"):
         read_labelled("999", load_manifest("mitdb"), recordings_dir / "mitdb")
+
+
+def test_bracket_ends_vf_that_a_text_named(labels) -> None:
+    """Where no text follows "]", the rhythm before VF goes on, as behind brackets alone."""
+    named = labels("mitdb", (0, "+", "(N", 0), (10, "[", "", 0), (10, "+", "(VFL", 0), (30, "]", "", 0))
+    before = labels("mitdb", (0, "+", "(N", 0), (9, "+", "(VFL", 0), (10, "[", "", 0), (30, "]", "", 0))
+    late = labels("mitdb", (5, "[", "", 0), (6, "+", "(VFL", 0), (30, "]", "", 0), (40, "+", "(N", 0))
+    assert spans(named[0]) == [(0, 10, "normal_sinus", "(N"), (10, 30, "vf", "(VFL"), (30, 60, "normal_sinus", "(N")]
+    assert spans(before[0]) == [(0, 9, "normal_sinus", "(N"), (9, 30, "vf", "(VFL"), (30, 60, "normal_sinus", "(N")]
+    assert [span[:3] for span in spans(late[0])][2:] == [
+        (6, 30, "vf"), (30, 40, "unlabelled"), (40, 60, "normal_sinus")
+    ]  # fmt: skip
+
+
+def test_annotation_file_that_is_cut_short(labels, tmp_path: Path) -> None:
+    """Without the mark of its end, or without any annotation, a file is refused: what is missing may end VF."""
+    labels("vfdb", (0, "+", "(N", 0), (10, "+", "(VFIB", 0), (30, "+", "(N", 0))
+    file = tmp_path / "r.atr"
+    content = file.read_bytes()
+    manifest = load_manifest("vfdb")
+    for n in range(len(content)):
+        file.write_bytes(content[:n])
+        with pytest.raises(ValueError, match=r"r\.atr"):
+            read_labels(tmp_path / "r", manifest)
+    file.write_bytes(bytes(2))
+    with pytest.raises(ValueError, match="no annotation at all"):
+        read_labels(tmp_path / "r", manifest)
+    file.write_bytes(content[:-2] + bytes(2) + content)
+    with pytest.raises(ValueError, match="goes on after"):
+        read_labels(tmp_path / "r", manifest)
+    file.write_bytes(content + bytes(6))
+    assert len(read_labels(tmp_path / "r", manifest)[0]) == 3
+
+
+def test_times_count_by_the_rate_of_the_header(labels, tmp_path: Path) -> None:
+    """Also where the WFDB library would read 1e2 as 1, or cannot read the header for its date."""
+    marks = ((0, "+", "(N", 0), (10, "+", "(VFIB", 0), (30, "+", "(N", 0))
+    expected = spans(labels("vfdb", *marks)[0])
+    header = tmp_path / "r.hea"
+    first, *rest = header.read_text().splitlines()
+    name, n_signals, fs, n_samples = first.split()[:4]
+    assert float(fs) == 100
+    for line in (f"{name} {n_signals} 1e2 {n_samples}", f"{name} {n_signals} {fs} {n_samples} 2014-05-08 05:05:15"):
+        header.write_text("\n".join([line, *rest]))
+        assert spans(read_labels(tmp_path / "r", load_manifest("vfdb"))[0]) == expected

@@ -10,6 +10,7 @@ import pytest
 import wfdb
 
 from ecg_shock.data import lead as pieces
+from ecg_shock.data import wfdb_files
 from ecg_shock.data.lead import open_lead
 from ecg_shock.data.readers import read_record
 from ecg_shock.data.recordings import Recording
@@ -46,11 +47,16 @@ def test_wfdb_record_is_never_read_whole(record: Path, monkeypatch: pytest.Monke
     """Every read is of a piece at most."""
     monkeypatch.setattr(pieces, "PIECE_S", 600.0)
     asked = []
-    read = wfdb.rdrecord
-    monkeypatch.setattr(wfdb, "rdrecord", lambda *a, **k: (asked.append(k["sampto"] - k["sampfrom"]), read(*a, **k))[1])
+    read = wfdb_files._Record._digital
+    monkeypatch.setattr(
+        wfdb_files._Record,
+        "_digital",
+        lambda self, channels, *span: (asked.append(span), read(self, channels, *span))[1],
+    )
     list(open_lead(record).pieces())
+    assert asked[0] == (0, pieces.PIECE_S * 128)
     assert len(asked) == 5
-    assert max(asked) == pieces.PIECE_S * 128
+    assert max(last - first for first, last in asked) == pieces.PIECE_S * 128
 
 
 def test_damaged_samples_are_found_at_the_end(record: Path) -> None:
@@ -85,26 +91,31 @@ def test_odd_rates_still_come_in_pieces(fs: float) -> None:
     assert np.concatenate(list(lead.pieces())).tolist() == list(range(7))
 
 
-@pytest.mark.parametrize("suffix", [".edf", ".npy"])
-def test_one_lead_alone_is_kept_of_other_files(tmp_path: Path, rng: np.random.Generator, suffix: str) -> None:
-    """Of EDF and NumPy files with three leads the first voltage lead is read, and no other is in memory."""
+def test_one_lead_alone_is_kept_of_a_numpy_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Of three columns, none of which says ECG, the chosen one alone is in memory."""
     signal = rng.normal(0, 0.5, (250 * 60, 3)).astype(np.float32)
-    path = tmp_path / f"ecg{suffix}"
-    if suffix == ".npy":
-        np.save(path, signal)
-    else:
-        names = (("SpO2", "%"), ("II", "mV"), ("V5", "mV"))
-        signals = [
-            edfio.EdfSignal(column.astype(float), 250, label=name, physical_dimension=unit)
-            for column, (name, unit) in zip(signal.T, names, strict=True)
-        ]
-        edfio.Edf(signals).write(path)
-    given = {"fs": 250.0, "units": "mV"} if suffix == ".npy" else {}
-    whole = read_record(path, **given)
-    opened = open_lead(path, **given)
-    np.testing.assert_array_equal(np.concatenate(list(opened.pieces())), whole.signal[:, 0])
-    assert opened.lead == whole.leads[0] == ("1" if suffix == ".npy" else "II")
+    np.save(tmp_path / "ecg.npy", signal)
+    opened = open_lead(tmp_path / "ecg.npy", fs=250.0, units="mV", lead="2")
+    np.testing.assert_array_equal(np.concatenate(list(opened.pieces())), signal[:, 1])
     assert opened._signal.base is None or opened._signal.base.shape[1] == 1
+    with pytest.raises(ValueError, match=r"choose with leads= \(--lead\) from \['1', '2', '3'\]"):
+        open_lead(tmp_path / "ecg.npy", fs=250.0, units="mV")
+
+
+def test_edf_stays_on_disk(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ECG lead of an EDF file is read piece by piece, as `read_record` reads it whole."""
+    monkeypatch.setattr(pieces, "PIECE_S", 7.0)
+    signals = [
+        edfio.EdfSignal(rng.normal(0, 0.5, 250 * 60), 250, label=name, physical_dimension=unit)
+        for name, unit in (("SpO2", "%"), ("EEG C3-M2", "uV"), ("V5", "mV"), ("II", "mV"))
+    ]
+    edfio.Edf(signals).write(tmp_path / "ecg.edf")
+    opened = open_lead(tmp_path / "ecg.edf")
+    read = list(opened.pieces())
+    assert (opened.lead, [len(piece) for piece in read]) == ("V5", [1750] * 8 + [1000])
+    np.testing.assert_allclose(np.concatenate(read), signals[2].data, rtol=1e-6)
+    np.testing.assert_array_equal(opened.read(749, 1251), np.concatenate(read)[749:1251])
+    np.testing.assert_array_equal(np.concatenate(read), read_record(tmp_path / "ecg.edf").signal[:, 1])
 
 
 @pytest.mark.parametrize("name", ["missing.edf", "missing.npy"])
@@ -121,3 +132,38 @@ def test_real_records(recordings_dir: Path, name: str) -> None:
     np.testing.assert_array_equal(
         np.concatenate(list(open_lead(recordings_dir / name).pieces())), read_record(recordings_dir / name).signal[:, 0]
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (("EEG C3-M2", "EOG-L", "ECG II"), "ECG II"),
+        (("EEG (C3-M2)", "ECG"), "ECG"),
+        (("ECG", "ECG-2"), "ECG"),
+        (("MLII", "V5"), "MLII"),
+        (("V5", "MLII"), "V5"),
+        (("ABP", "PLETH", "RESP", "MCL1"), "MCL1"),
+        (("Chin EMG", "EOG V", "lead I"), "lead I"),
+        (("i", "ii", "avr"), "i"),
+        (("mod.V1", "D3"), "mod.V1"),
+        (("EEG Fpz-Cz", "EEG EKG-Ref"), "EEG EKG-Ref"),
+        (("F3-A2", "ekg1"), "ekg1"),
+        (("anything",), "anything"),
+        (("1", "2"), None),
+        (("lead0", "lead1"), None),
+        (("EEG C3",), None),
+        (("EEG C3", "Position"), None),
+        (("Pleth", "unnamed"), None),
+    ],
+)
+def test_lead_is_the_first_ecg_by_its_name(names: tuple[str, ...], chosen: str | None) -> None:
+    """Of one lead or several; where no name tells, the error lists them and says how to choose."""
+    recording = Recording(np.zeros((2000, len(names))) + np.arange(len(names)), fs=250.0, leads=names)
+    if chosen is None:
+        for choose in (lambda: open_lead(recording), lambda: recording.strip(0, 5)):
+            with pytest.raises(ValueError, match=r"no name says which lead is the ECG; choose with leads= \(--lead\)"):
+                choose()
+        return
+    assert open_lead(recording).lead == chosen
+    assert recording.strip(1, 5).leads == open_lead(recording).strip(1, 5).leads == (chosen,)
+    assert (recording.strip(1, 5).signal == names.index(chosen)).all()

@@ -1,6 +1,6 @@
 /*
- * Runs the generated code on float32 numbers from stdin, and writes float32 numbers to stdout. For the tests, which
- * also want its inner functions.
+ * Runs the generated code on float32 numbers from stdin, and writes float32 numbers to stdout. It includes the source
+ * to call static functions too.
  */
 #include "ecg_shock.c"
 
@@ -18,7 +18,7 @@ static void put(float value)
     }
 }
 
-/* For each advice: samples taken so far, logit, probability, shock, quality, share of invalid samples. */
+/* For each advice: number of samples so far, logit, probability, shock, quality, proportion of invalid samples. */
 static void stream(void)
 {
     ecg_shock_advice advice;
@@ -57,13 +57,13 @@ static void network(void)
 {
     static float window[ECG_SHOCK_WINDOW];
 
-    memset(device.scratch, 0xff, sizeof device.scratch); /* NaN: what is read must have been written */
+    memset(device.scratch, 0xff, sizeof device.scratch); /* NaN, which shows if unwritten memory is read */
     while (fread(window, sizeof window, 1, stdin) == 1) {
         put(ecg_shock_network(window, device.scratch));
     }
 }
 
-/* Microseconds of one run of the network, the least of several rounds. */
+/* Duration of one run of the network in microseconds, the shortest of several rounds. */
 static void time_network(void)
 {
     static float window[ECG_SHOCK_WINDOW];

@@ -1,4 +1,4 @@
-"""A small trained bundle, and its exports: made once for all tests of this folder."""
+"""A small trained bundle and its exports, made once for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG = DataConfig(databases=("synthetic",), window_s=2.0)
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_windows() -> Iterator[None]:
-    """Allow int8 two points of Se and Sp: one decision on the few synthetic windows is 0.7 already."""
+    """Allow int8 a change of 2 points in Se and Sp, since one of the few synthetic windows is 0.7 points."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(rescoring.INT8_LIMITS, "sensitivity_change", 0.02)
         patch.setitem(rescoring.INT8_LIMITS, "specificity_change", 0.02)
@@ -39,7 +39,7 @@ def subsets() -> Subsets:
 
 @pytest.fixture(scope="session")
 def write(subsets: Subsets) -> Callable[..., Bundle]:
-    """Write bundles that say that they were trained on the synthetic recordings."""
+    """Write bundles with the card of a training on the synthetic recordings."""
     card = {
         "name": "tiny </script> \u2028 one",
         "synthetic": True,
@@ -61,9 +61,9 @@ def write(subsets: Subsets) -> Callable[..., Bundle]:
 
 @pytest.fixture(scope="session")
 def bundle(subsets: Subsets, write: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Write a small bundle: trained for seconds, with its threshold in a wide gap between validation windows.
+    """Write a small bundle, trained for seconds, with its threshold in a wide gap between validation windows.
 
-    Few decisions hang on rounding then, as with a network that was trained to the end.
+    As in a fully trained network, few decisions then depend on rounding.
     """
     import keras
 
@@ -83,7 +83,7 @@ def bundle(subsets: Subsets, write: Callable[..., Bundle], tmp_path_factory: pyt
 
 @pytest.fixture(scope="session")
 def exports(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ExportResult]:
-    """Export the small bundle once to each format that is asked for."""
+    """Export the small bundle once to each requested format."""
 
     @cache
     def export_once(to: str) -> ExportResult:

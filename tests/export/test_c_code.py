@@ -1,4 +1,4 @@
-"""The C code advises what the Python package does, in the memory that it states, and asks nothing of any library."""
+"""The C code gives the advice of the Python package, in the stated memory and without any library."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ Weights = list[np.ndarray]
 
 
 @lru_cache(maxsize=1)
-def shipped() -> tuple[Bundle, Weights]:
+def package_model() -> tuple[Bundle, Weights]:
     """Return the model that comes with the package."""
     bundle = load_bundle(DEFAULT_BUNDLE)
     return bundle, bundle.load_keras().get_weights()
 
 
 def bundle_of(spec: CnnSpec, preprocessing: Preprocessing | None = None, threshold: float = 0.5) -> Bundle:
-    """Return a bundle without files, which is all that the C code needs."""
+    """Return a bundle without files, which suffices for the C code."""
     return Bundle(Path(), spec, preprocessing or Preprocessing(), threshold, digests={})
 
 
@@ -71,26 +71,26 @@ class Device:
         compile_with("gcc", *STRICT, *flags, f"-I{folder}", HARNESS, "-o", self._program)
 
     def run(self, job: str, numbers: np.ndarray) -> np.ndarray:
-        """Pass float32 numbers through one job of the harness."""
+        """Pass float32 numbers through one function of the harness."""
         data = np.ascontiguousarray(numbers, dtype=np.float32).tobytes()
         done = subprocess.run([self._program, job], input=data, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         return np.frombuffer(done.stdout, dtype=np.float32)
 
     def stream(self, signal: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the advice along a signal, a column a name."""
+        """Return the advice for a signal, an array for each name."""
         names = ("taken", "logit", "probability", "shock", "quality", "invalid_share")
         return dict(zip(names, self.run("stream", signal).reshape(-1, len(names)).T, strict=True))
 
 
 def compile_with(compiler: str, *arguments: str | Path) -> None:
-    """Compile, and show what the compiler said if it refused."""
+    """Compile, and show the compiler's errors."""
     done = subprocess.run([compiler, *map(str, arguments)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def held(signal: np.ndarray, fs: float) -> np.ndarray:
-    """Fill invalid samples sample by sample: hold, and go on from there after 1 s and more."""
+    """Fill invalid samples with the last valid one, and continue from it after 1 s or more."""
     result = np.zeros(len(signal))
     offset, value, invalid = 0.0, 0.0, float("inf")
     for i, sample in enumerate(signal.tolist()):
@@ -106,17 +106,17 @@ def held(signal: np.ndarray, fs: float) -> np.ndarray:
 
 
 def preprocessed(signal: np.ndarray, fs: float, preprocessing: Preprocessing) -> np.ndarray:
-    """Return what the network sees, in double precision."""
+    """Return the preprocessed signal in double precision."""
     return Preprocessor(preprocessing, fs).process(held(np.asarray(signal, dtype=np.float32), fs))
 
 
 def windows_of(filtered: np.ndarray, samples: int = 625) -> np.ndarray:
-    """Return the windows of which the C code gives advice."""
+    """Return the windows for which the C code gives advice."""
     return np.lib.stride_tricks.sliding_window_view(filtered, samples)[::STEP]
 
 
 def awkward(fs: float, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Return an ECG-like signal on an electrode's offset of 300 mV that drifts to -300 mV."""
+    """Return an ECG-like signal with an electrode's offset that drifts from 300 to -300 mV."""
     t = np.arange(round(fs * seconds)) / fs
     beats = np.exp(-(((t % 0.8) - 0.4) ** 2) / (2 * 0.02**2))
     return 1.5 * beats + 0.3 * np.sin(2 * np.pi * 5 * t) + 300 - 600 * t / seconds + rng.normal(0, 0.01, len(t))
@@ -124,19 +124,19 @@ def awkward(fs: float, seconds: float, rng: np.random.Generator) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Device]:
-    """Compile the shipped model, once for each rate and kind."""
+    """Compile the package's model once for each sampling rate and type of weights."""
 
     @lru_cache
     def build(fs: float, *, int8: bool = False, sanitize: bool = False) -> Device:
         flags = SANITIZE if sanitize else ("-O2",)
-        return Device(tmp_path_factory.mktemp("device"), *shipped(), fs, int8=int8, flags=flags)
+        return Device(tmp_path_factory.mktemp("device"), *package_model(), fs, int8=int8, flags=flags)
 
     return build
 
 
 @pytest.fixture(scope="module")
 def real_pieces(recordings_dir: Path) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """Return rate, signal and Python's probabilities of pieces of real recordings at 250 and 360 Hz."""
+    """Return the sampling rate, signal and Python's probabilities of parts of real recordings at 250 and 360 Hz."""
     advisor = Advisor()
     pieces = []
     for database, records in RECORDS.items():
@@ -150,8 +150,8 @@ def real_pieces(recordings_dir: Path) -> list[tuple[float, np.ndarray, np.ndarra
     return pieces
 
 
-def test_both_take_the_same_samples_for_invalid() -> None:
-    """The limit stands in the C header and in the Python package."""
+def test_limit_of_valid_samples_is_that_of_python() -> None:
+    """The C header and the Python package have the same limit."""
     header = (SOURCES / "ecg_shock.h").read_text(encoding="ascii")
     (limit,) = re.findall(r"#define ECG_SHOCK_MAX_MV (\S+)f", header)
     assert float(limit) == MAX_MV
@@ -160,11 +160,8 @@ def test_both_take_the_same_samples_for_invalid() -> None:
 @gcc
 @pytest.mark.recordings
 @pytest.mark.parametrize("int8", [False, True])
-def test_weights_decide_as_python_on_real_recordings(device: Callable, real_pieces: list, int8: bool) -> None:
-    """On over 1,000 windows float weights change no decision, and int8 weights at most one of a hundred.
-
-    How many do, and in which direction, is printed.
-    """
+def test_decisions_agree_with_python_on_real_recordings(device: Callable, real_pieces: list, int8: bool) -> None:
+    """For over 1,000 windows float weights change no decision, and int8 weights at most 1 %; prints how many."""
     by_python = np.concatenate([probabilities for _, _, probabilities in real_pieces])
     advice = [device(fs, int8=int8).stream(signal) for fs, signal, _ in real_pieces]
     by_c, quality, shock = (
@@ -187,8 +184,8 @@ def test_weights_decide_as_python_on_real_recordings(device: Callable, real_piec
 @gcc
 @pytest.mark.parametrize("int8", [False, True])
 def test_synthetic_recordings(device: Callable, int8: bool) -> None:
-    """Without any real recording the probabilities agree too; with int8 weights for the weights as rounded."""
-    bundle, weights = shipped()
+    """Probabilities agree on synthetic recordings; those of int8 weights agree with the rounded weights."""
+    bundle, weights = package_model()
     model = build_model(bundle.spec)
     model.set_weights([rounded_kernel(array) if int8 and array.ndim == 3 else array for array in weights])
     count = 0
@@ -203,7 +200,7 @@ def test_synthetic_recordings(device: Callable, int8: bool) -> None:
 
 
 def rounded_kernel(kernel: np.ndarray) -> np.ndarray:
-    """Round a kernel to int8 filter by filter, and go back to float."""
+    """Round a kernel to int8 filter by filter, and convert it back to float."""
     result = np.empty_like(kernel)
     for f in range(kernel.shape[2]):
         step = np.abs(kernel[:, :, f]).max() / 127
@@ -214,7 +211,7 @@ def rounded_kernel(kernel: np.ndarray) -> np.ndarray:
 @gcc
 @pytest.mark.parametrize("fs", [100.0, 125.0, 128.0, 250.0, 257.0, 360.0, 500.0, 1000.0, 1999.0])
 def test_preprocessing_at_any_rate(device: Callable, fs: float, rng: np.random.Generator) -> None:
-    """An offset of 300 mV that drifts by 600 mV in a minute, with gaps, costs less than 0.02 µV at every rate."""
+    """With gaps and an offset that drifts by 600 mV in a minute the error is below 0.02 µV at every sampling rate."""
     signal = awkward(fs, 60.0, rng).astype(np.float32)
     signal[round(10 * fs) : round(10.3 * fs)] = np.nan
     signal[round(20 * fs) : round(22.5 * fs)] = np.inf
@@ -238,9 +235,9 @@ def test_preprocessing_at_any_rate(device: Callable, fs: float, rng: np.random.G
     ],
 )
 def test_every_filter(preprocessing: Preprocessing, tmp_path: Path, rng: np.random.Generator) -> None:
-    """All orders, the notch and the grid do as in Python; a rounding to the grid may fall to the other side."""
-    _, weights = shipped()
-    device = Device(tmp_path, replace(shipped()[0], preprocessing=preprocessing), weights, 250.0)
+    """All orders, the notch and the grid agree with Python, except that a rounding may go to the next grid point."""
+    _, weights = package_model()
+    device = Device(tmp_path, replace(package_model()[0], preprocessing=preprocessing), weights, 250.0)
     signal = awkward(250.0, 60.0, rng).astype(np.float32)
     expected, found = preprocessed(signal, 250.0, preprocessing), device.run("preprocess", signal)
     difference = np.abs(found - expected)
@@ -254,7 +251,7 @@ def test_every_filter(preprocessing: Preprocessing, tmp_path: Path, rng: np.rand
 
 
 def random_network(rng: np.random.Generator, activation: str, padding: str) -> tuple[CnnSpec, Weights]:
-    """Draw a network of the whole space of CnnSpec, and its weights."""
+    """Draw any network that CnnSpec allows, and its weights."""
     while True:
         depth = int(rng.integers(1, 8))
         try:
@@ -282,7 +279,7 @@ def random_network(rng: np.random.Generator, activation: str, padding: str) -> t
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("activation", ["relu", "elu", "selu", "tanh"])
 def test_random_networks(activation: str, padding: str, seed: int, tmp_path: Path) -> None:
-    """Any network gives the logit of Keras and that of NumPy, and reads and writes only its own memory."""
+    """The logit agrees with Keras and NumPy for any network, and the code accesses only its own memory."""
     rng = np.random.default_rng([seed, *activation.encode(), len(padding)])
     spec, weights = random_network(rng, activation, padding)
     windows = rng.normal(0, 1, (3, spec.input_samples)).astype(np.float32)
@@ -296,7 +293,7 @@ def test_random_networks(activation: str, padding: str, seed: int, tmp_path: Pat
 
 
 def in_numpy(spec: CnnSpec, weights: Weights, window: np.ndarray) -> float:
-    """Run the network in double precision, one step after the other."""
+    """Run the network in double precision, step by step."""
     activate = {
         "relu": lambda x: np.maximum(x, 0),
         "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
@@ -318,7 +315,7 @@ def in_numpy(spec: CnnSpec, weights: Weights, window: np.ndarray) -> float:
 
 @gcc
 def test_exponential(device: Callable) -> None:
-    """The code's own exp is right to 1e-7 of the value, limited outside of +-87, and defined for everything."""
+    """The code's exp has a relative error of at most 1e-7, is limited beyond ±87, and is defined for all floats."""
     x = np.concatenate([np.linspace(-87, 87, 200_001), np.linspace(-1, 1, 100_001)]).astype(np.float32)
     found, expected = device(250.0).run("exp", x), np.exp(x.astype(np.float64))
     error = np.abs(found / expected - 1).max()
@@ -329,7 +326,7 @@ def test_exponential(device: Callable) -> None:
 
 
 def reference_quality(signal: np.ndarray, fs: float, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Check the raw window that ends at each advice, by looking at all of it."""
+    """Check the quality of the complete raw window at each advice."""
     n = round(625 * fs / 125)
     quality, share = [], []
     filled = held_raw(signal)
@@ -353,7 +350,7 @@ def reference_quality(signal: np.ndarray, fs: float, taken: np.ndarray) -> tuple
 
 
 def held_raw(signal: np.ndarray) -> np.ndarray:
-    """Replace what is no sample by the last one that was."""
+    """Replace invalid samples by the last valid one."""
     result, last = np.empty(len(signal), dtype=np.float32), np.float32(0)
     for i, sample in enumerate(signal):
         last = sample if np.abs(sample) <= 1e4 else last
@@ -363,8 +360,8 @@ def held_raw(signal: np.ndarray) -> np.ndarray:
 
 @gcc
 @pytest.mark.parametrize("fs", [125.0, 250.0, 360.0])
-def test_it_is_the_stream_of_the_package(device: Callable, fs: float) -> None:
-    """Advice at the same samples, with the same decisions, over gaps and an electrode that comes back."""
+def test_advice_equals_that_of_stream(device: Callable, fs: float) -> None:
+    """Advice comes at the same samples with the same decisions, also after gaps and a reattached electrode."""
     recording = next(synthetic_recordings(1, fs=fs))
     signal = recording.signal[:, 0].astype(np.float64)
     for start_s, length_s, offset in ((20, 0.3, 0.0), (40, 7.0, 150.0), (70, 2.5, -90.0)):
@@ -387,7 +384,7 @@ def test_it_is_the_stream_of_the_package(device: Callable, fs: float) -> None:
 @gcc
 @pytest.mark.parametrize("fs", [100.0, 250.0, 257.0, 360.0, 500.0])
 def test_quality(device: Callable, fs: float, rng: np.random.Generator) -> None:
-    """Missing, out-of-range and flat windows are told as by looking at the whole raw window, and never shocked."""
+    """Missing, out-of-range and flat windows are found as in a check of the complete raw window, and never shocked."""
     signal = awkward(fs, 120.0, rng).astype(np.float32)
     signal -= np.linspace(300, -300, len(signal), dtype=np.float32)
 
@@ -413,7 +410,7 @@ def test_quality(device: Callable, fs: float, rng: np.random.Generator) -> None:
 
 @gcc
 def test_time_of_advice(device: Callable) -> None:
-    """The first advice comes when a whole window is there, each further one a second later."""
+    """The first advice comes after a full window, and then one every second."""
     for fs in (100.0, 128.0, 250.0, 257.0, 360.0):
         taken = device(fs).stream(np.zeros(round(10 * fs)))["taken"]
         up, down = rate_ratio(fs)
@@ -422,7 +419,7 @@ def test_time_of_advice(device: Callable) -> None:
 
 @gcc
 def test_a_shock_is_advised_and_withheld(device: Callable) -> None:
-    """Where over 10 % of the samples are missing the same rhythm is not shocked, and where less are it is."""
+    """The same rhythm is shocked if less than 10 % of the samples are missing, and not if more are."""
     t = np.arange(2500) / 250
     vf = 0.6 * np.sin(2 * np.pi * 4.5 * t + np.sin(t)) * (1 + 0.4 * np.sin(2 * np.pi * 0.7 * t))
     whole = device(250.0).stream(vf)
@@ -437,8 +434,8 @@ def test_a_shock_is_advised_and_withheld(device: Callable) -> None:
 @gcc
 @pytest.mark.parametrize("threshold", [0.02, 0.5, 0.97])
 def test_threshold(threshold: float, tmp_path: Path) -> None:
-    """A shock is advised from the bundle's own threshold on, wherever the window is usable."""
-    bundle, weights = shipped()
+    """A shock is advised if the window is usable and its probability reaches the bundle's threshold."""
+    bundle, weights = package_model()
     (recording,) = synthetic_recordings(1, seed=2)
     advice = Device(tmp_path, replace(bundle, threshold=threshold), weights, 250.0).stream(recording.signal[:, 0])
     expected = (advice["probability"] >= threshold) & (advice["quality"] == USABLE)
@@ -449,9 +446,11 @@ def test_threshold(threshold: float, tmp_path: Path) -> None:
 @gcc
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_grid_of_the_largest_samples(order: int, tmp_path: Path) -> None:
-    """The worst that +-10 V can become is far from the end of the integers that the grid is counted in."""
+    """The largest filtered values of samples of ±10 V do not overflow the integers of the grid."""
     preprocessing = Preprocessing(grid=True, order=order, mains_hz=50.0, high_hz=40.0)
-    device = Device(tmp_path, replace(shipped()[0], preprocessing=preprocessing), shipped()[1], 250.0, flags=SANITIZE)
+    device = Device(
+        tmp_path, replace(package_model()[0], preprocessing=preprocessing), package_model()[1], 250.0, flags=SANITIZE
+    )
     impulse = np.zeros(5000)
     impulse[2500] = 1.0
     response = Preprocessor(replace(preprocessing, grid=False), 250.0).process(impulse)
@@ -463,8 +462,8 @@ def test_grid_of_the_largest_samples(order: int, tmp_path: Path) -> None:
 
 @gcc
 @pytest.mark.parametrize("int8", [False, True])
-def test_rubbish_is_survived(device: Callable, int8: bool, rng: np.random.Generator) -> None:
-    """NaN, inf, subnormal and huge numbers in any pattern break no rule of C, and the code recovers from them."""
+def test_invalid_samples_are_harmless(device: Callable, int8: bool, rng: np.random.Generator) -> None:
+    """NaN, inf, subnormal and huge numbers cause no undefined behaviour, and the code recovers from them."""
     code = device(250.0, int8=int8, sanitize=True)
     special = np.array(
         [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e4, -1e4, 1.0001e4, 1e-45, 0.0, -0.0, 1.0], np.float32
@@ -488,8 +487,8 @@ def test_rubbish_is_survived(device: Callable, int8: bool, rng: np.random.Genera
 
 @gcc
 def test_fast_math_still_sees_invalid_samples(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Compiled with -ffast-math, NaN and inf are still held and counted."""
-    device = Device(tmp_path, *shipped(), 250.0, flags=("-O2", "-ffast-math"))
+    """With -ffast-math, NaN and inf are still replaced and counted."""
+    device = Device(tmp_path, *package_model(), 250.0, flags=("-O2", "-ffast-math"))
     signal = awkward(250.0, 20.0, rng).astype(np.float32)
     signal[1000:1100:3], signal[1001:1100:3] = np.nan, np.inf
     expected = preprocessed(signal, 250.0, Preprocessing())
@@ -500,8 +499,8 @@ def test_fast_math_still_sees_invalid_samples(tmp_path: Path, rng: np.random.Gen
 @gcc
 @pytest.mark.parametrize(("fs", "step"), [(250.0, 125), (100.0, 125), (360.0, 50), (1000.0, 625), (250.0, 2)])
 def test_stated_memory(fs: float, step: int, tmp_path: Path) -> None:
-    """Header, macro and sizeof agree on the bytes; another step changes macro and sizeof alike."""
-    bundle, weights = shipped()
+    """The header, the macro and sizeof have the same size, for every step."""
+    bundle, weights = package_model()
     flags = ("-O1", f"-DECG_SHOCK_STEP={step}")
     (size,) = Device(tmp_path, bundle, weights, fs, flags=flags).run("sizeof", np.empty(0))
     stated = re.search(r"memory +(\d+) bytes: sizeof", (tmp_path / "ecg_shock_model.h").read_text())
@@ -512,8 +511,8 @@ def test_stated_memory(fs: float, step: int, tmp_path: Path) -> None:
 
 @gcc
 def test_a_wrong_size_does_not_compile(tmp_path: Path) -> None:
-    """The stated size is checked by the compiler: with one member more there is no object file."""
-    write_c(tmp_path, *shipped(), fs=250.0, int8=False)
+    """The compiler checks the stated size: with another member the code does not compile."""
+    write_c(tmp_path, *package_model(), fs=250.0, int8=False)
     header = tmp_path / "ecg_shock.h"
     header.write_text(header.read_text().replace("int32_t filled;", "int32_t filled, one_more;"))
     command = ["gcc", "-std=c99", "-c", tmp_path / "ecg_shock.c", "-o", tmp_path / "out.o"]
@@ -524,10 +523,10 @@ def test_a_wrong_size_does_not_compile(tmp_path: Path) -> None:
 
 @gcc
 def test_a_short_step_advises_more_often(tmp_path: Path, rng: np.random.Generator) -> None:
-    """With another step the same windows get the same logits."""
+    """With another step the same windows have the same logits."""
     signal = awkward(250.0, 12.0, rng).astype(np.float32)
-    every = Device(tmp_path / "a", *shipped(), 250.0, flags=("-O2", "-DECG_SHOCK_STEP=25")).stream(signal)
-    second = Device(tmp_path / "b", *shipped(), 250.0).stream(signal)
+    every = Device(tmp_path / "a", *package_model(), 250.0, flags=("-O2", "-DECG_SHOCK_STEP=25")).stream(signal)
+    second = Device(tmp_path / "b", *package_model(), 250.0).stream(signal)
     np.testing.assert_array_equal(every["logit"][::5], second["logit"])
     np.testing.assert_array_equal(every["quality"][::5], second["quality"])
 
@@ -536,8 +535,8 @@ def test_a_short_step_advises_more_often(tmp_path: Path, rng: np.random.Generato
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_cortex_m4_needs_no_library(int8: bool, activation: str, tmp_path: Path) -> None:
-    """On a Cortex-M4 nothing is missing that a library would have to bring, and nothing is in double precision."""
-    bundle, weights = shipped()
+    """The code for a Cortex-M4 needs no library, no double precision and no writable data."""
+    bundle, weights = package_model()
     spec = replace(bundle.spec, activation=activation)
     write_c(tmp_path, replace(bundle, spec=spec), weights, fs=250.0, int8=int8)
     compile_with(
@@ -552,7 +551,7 @@ def test_cortex_m4_needs_no_library(int8: bool, activation: str, tmp_path: Path)
 
 
 def test_int8_rounding() -> None:
-    """No weight is off by more than half a step of its filter, and a filter of zeros stays one."""
+    """Each weight is within half a step of its filter, and a filter of zeros stays zero."""
     kernel = np.random.default_rng(0).normal(0, [[[0.1, 1.0, 10.0]]], (7, 4, 3))
     kernel[:, :, 0] = 0.0
     integers, scales = quantize_int8(kernel)
@@ -563,9 +562,9 @@ def test_int8_rounding() -> None:
     assert np.isfinite(scales).all()
 
 
-def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    """Wrong rates and weights are named, and leave no file."""
-    bundle, weights = shipped()
+def test_wrong_rates_and_weights_are_refused(tmp_path: Path) -> None:
+    """Wrong sampling rates and weights are errors, and no file is written."""
+    bundle, weights = package_model()
     with pytest.raises(ValueError, match="coefficients"):
         write_c(tmp_path / "c", bundle, weights, fs=249.97, int8=False)
     with pytest.raises(ValueError, match="out of range"):
@@ -583,8 +582,8 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_card_cannot_break_the_header(tmp_path: Path) -> None:
-    """A model's name stays inside its comment, and the same model gives the same bytes."""
-    bundle, weights = shipped()
+    """The model's name stays inside its comment, and equal models give equal bytes."""
+    bundle, weights = package_model()
     named = replace(bundle, raw_card={"name": "*/ #error é\n\\"})
     written = write_c(tmp_path, named, weights, fs=250.0, int8=True)
     assert [path.name for path in written] == ["ecg_shock.h", "ecg_shock.c", "ecg_shock_model.h"]

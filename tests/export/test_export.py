@@ -1,4 +1,4 @@
-"""An export is the bundle's model, and is not written if it is not."""
+"""An export agrees with its bundle, or is not written."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ FORMATS = [
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_rescoring_is_what_the_advisor_and_the_file_say(
+def test_rescoring_agrees_with_the_advisor_and_the_file(
     to: str, bundle: Bundle, subsets: Subsets, exports: Callable[[str], ExportResult]
 ) -> None:
-    """Every figure of the re-scoring is found again with the bundle's own LiteRT model and the written file."""
+    """The bundle's LiteRT model and the written file give all figures of the comparison."""
     result = exports(to)
     windows = subsets.validation
     before = Advisor(bundle).probabilities(windows.ecg)
@@ -48,21 +48,21 @@ def test_rescoring_is_what_the_advisor_and_the_file_say(
     stored_logit, stored_probability = model.run(windows.ecg)
     after, probability = model.logit.read(stored_logit), model.probability.read(stored_probability)
     truth = np.char.find(np.array(["coarse_vf rapid_vt"]), windows.aha_class) >= 0
-    decided, decides = before >= bundle.threshold, 1 / (1 + np.exp(-after)) >= bundle.threshold
+    original, exported = before >= bundle.threshold, 1 / (1 + np.exp(-after)) >= bundle.threshold
     found = result.rescoring
     assert (found.windows, found.patients) == (len(windows), np.unique(windows.patient).size)
-    assert found.sensitivity == np.mean(decided[truth])
-    assert found.specificity == np.mean(~decided[~truth])
-    assert found.exported_sensitivity == np.mean(decides[truth])
-    assert found.exported_specificity == np.mean(~decides[~truth])
+    assert found.sensitivity == np.mean(original[truth])
+    assert found.specificity == np.mean(~original[~truth])
+    assert found.exported_sensitivity == np.mean(exported[truth])
+    assert found.exported_specificity == np.mean(~exported[~truth])
     assert found.largest_probability_difference == pytest.approx(np.abs(probability - before).max(), abs=2e-6)
     network = bundle.load_keras()
     network.layers[-1].activation = lambda logit: logit
     logit = np.asarray(network(windows.ecg[:, :, np.newaxis]))[:, 0]
     assert found.largest_logit_difference == pytest.approx(np.abs(after - logit).max(), abs=1e-4)
-    changed = [(windows.record[i], windows.start_s[i]) for i in np.flatnonzero(decided != decides)]
+    changed = [(windows.record[i], windows.start_s[i]) for i in np.flatnonzero(original != exported)]
     assert [(flip.record, flip.start_s) for flip in found.flips] == changed
-    assert 0.1 < decided.mean() < 0.9  # or nothing would be proved
+    assert 0.1 < original.mean() < 0.9  # both decisions occur
     code = ["ecg_shock.h", "ecg_shock.c"] if to in ("c", "c-int8") else []
     assert [path.name for path in result.files] == [MODEL_NAMES[to], *code, f"{MODEL_NAMES[to]}.json"]
     assert sorted(result.files[0].parent.iterdir()) == sorted(result.files)
@@ -80,7 +80,7 @@ def test_rescoring_is_what_the_advisor_and_the_file_say(
 def test_two_dimensional_network_is_the_same(
     spec: CnnSpec, subsets: Subsets, write: Callable[..., Bundle], tmp_path: Path
 ) -> None:
-    """Whatever padding and pooling, the float export gives the bundle's probabilities, and takes one window alone."""
+    """With any padding and pooling the float export gives the bundle's probabilities, and takes one window."""
     bundle = write(tmp_path / "bundle", build_model(spec, seed=3), spec)
     model = LiteRt(export(bundle.folder, "litert", tmp_path / "out").files[0])
     some = subsets.validation.ecg[::9]
@@ -93,7 +93,7 @@ def test_two_dimensional_network_is_the_same(
 def test_bytes_and_types(
     to: str, kinds: set[str], exports: Callable[[str], ExportResult], bundle: Bundle, tmp_path: Path
 ) -> None:
-    """Exporting again gives the same network, so that a digest stands for the bundle; of int8 no tensor is a float."""
+    """Exporting again gives the same bytes, and int8 has no float tensor."""
     from ai_edge_litert.interpreter import Interpreter
 
     network = exports(to).files[0]
@@ -103,7 +103,7 @@ def test_bytes_and_types(
 
 
 @pytest.mark.parametrize(("to", "limit"), [("litert", "allowed are 1e-05"), ("litert-int8", "allowed are 0.5 %")])
-def test_wrong_export_is_refused_and_the_older_one_stays(
+def test_wrong_export_is_refused_and_the_older_one_is_kept(
     to: str,
     limit: str,
     exports: Callable[[str], ExportResult],
@@ -111,20 +111,20 @@ def test_wrong_export_is_refused_and_the_older_one_stays(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the last layer's sign turned the export fails, names figure and limit, and changes nothing in the folder."""
+    """With inverted weights in the last layer the export fails, names the limit, and changes no file."""
     old = exports(to).files[0].parent
     before = {path.name: path.read_bytes() for path in old.iterdir()}
-    right = module._one_window
+    original = module._one_window
 
-    def turned(*arguments: Any) -> Any:
-        network = right(*arguments)
+    def inverted(*arguments: Any) -> Any:
+        network = original(*arguments)
         *others, weights, bias = network.get_weights()
         network.set_weights([*others, -weights, bias])
         return network
 
-    monkeypatch.setattr(module, "_one_window", turned)
+    monkeypatch.setattr(module, "_one_window", inverted)
     for folder in (old, tmp_path / "new" / "deep"):
-        with pytest.raises(ValueError, match="is not the bundle's model") as refusal:
+        with pytest.raises(ValueError, match="differs from the bundle's model") as refusal:
             export(bundle, to, folder)
         assert limit in str(refusal.value)
         assert "Nothing was written" in str(refusal.value)
@@ -132,8 +132,8 @@ def test_wrong_export_is_refused_and_the_older_one_stays(
     assert not (tmp_path / "new" / "deep").exists()
 
 
-def test_probability_that_is_no_number_is_refused(exports: Callable[[str], ExportResult]) -> None:
-    """NaN is within no tolerance."""
+def test_nan_is_refused(exports: Callable[[str], ExportResult]) -> None:
+    """A probability of NaN exceeds the limit."""
     broken = replace(exports("litert").rescoring, largest_probability_difference=math.nan)
     with pytest.raises(ValueError, match="differ by up to nan"):
         check_tolerance(broken, "litert")
@@ -145,7 +145,7 @@ def test_probability_that_is_no_number_is_refused(exports: Callable[[str], Expor
         ("litert", {"fs": 500.0}, {}, "takes windows at 125 Hz"),
         ("litert-int8", {}, {"activation": "elu"}, "activation 'elu'.*Export to litert"),
         ("litert-int8", {}, {"activation": "selu"}, "activation 'selu'.*Export to litert"),
-        # int8 might be calibrated with validation patients
+        # otherwise int8 could be calibrated with validation patients
         (
             "litert",
             {},
@@ -161,7 +161,7 @@ def test_probability_that_is_no_number_is_refused(exports: Callable[[str], Expor
 def test_what_cannot_be_exported_is_refused(
     to: Any, options: dict[str, Any], change: dict[str, Any], message: str, bundle: Bundle, tmp_path: Path
 ) -> None:
-    """The error says what is wrong with format, rate, network or card, and no folder is made."""
+    """The error says what is wrong with the format, sampling rate, network or card, and no folder is made."""
     spec = replace(bundle.spec, activation=change.get("activation", "relu"))
     card = {key: value for key, value in (bundle.raw_card | change).items() if value is not None}
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -169,8 +169,8 @@ def test_what_cannot_be_exported_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_not_installed_is_named(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a compiler or the extra the error says what is missing and what to type, and nothing is written."""
+def test_missing_software_is_named(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a compiler or a package the error says what to install, and nothing is written."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="apt-get install gcc"):
         export(bundle, "c", tmp_path / "out")
@@ -181,7 +181,7 @@ def test_what_is_not_installed_is_named(bundle: Bundle, tmp_path: Path, monkeypa
 
 
 def test_changed_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    """The network is loaded by its digest."""
+    """A changed model file is an error."""
     shutil.copytree(bundle.folder, tmp_path / "bundle")
     path = tmp_path / "bundle" / "model.keras"
     path.write_bytes(path.read_bytes() + b"x")
@@ -191,8 +191,8 @@ def test_changed_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_int8_is_calibrated_with_training_windows_only(subsets: Subsets) -> None:
-    """Up to 100 windows of every class, each a training window but for the range, whose ends are reached."""
-    picked = representative_windows(subsets.train)
+    """Up to 100 training windows of every class are chosen and clipped, and both ends of the range are reached."""
+    chosen = representative_windows(subsets.train)
     low, high = -INT8_RANGE_MV, 127 * INT8_RANGE_MV / 128
     clipped = {
         window.tobytes(): name
@@ -200,17 +200,17 @@ def test_int8_is_calibrated_with_training_windows_only(subsets: Subsets) -> None
             np.clip(subsets.train.ecg, low, high).astype(np.float32), subsets.train.aha_class, strict=True
         )
     }
-    classes = [clipped[window.tobytes()] for window in picked[:-2]]
+    classes = [clipped[window.tobytes()] for window in chosen[:-2]]
     _, counts = np.unique(subsets.train.aha_class, return_counts=True)
     assert np.unique(classes, return_counts=True)[1].tolist() == np.minimum(counts, 100).tolist()
-    np.testing.assert_array_equal(picked, representative_windows(subsets.train))
-    for windows in (picked, representative_windows(replace(subsets.train, ecg=subsets.train.ecg / 100))):
+    np.testing.assert_array_equal(chosen, representative_windows(subsets.train))
+    for windows in (chosen, representative_windows(replace(subsets.train, ecg=subsets.train.ecg / 100))):
         assert (windows.min(), windows.max()) == pytest.approx((low, high))
 
 
 @pytest.mark.parametrize("probability", [1e-6, 0.123, 0.5, 0.999])
 def test_logit_is_the_inverse_of_the_sigmoid(probability: float) -> None:
-    """The threshold on the logit is that on the probability."""
+    """The sigmoid of the logit is the probability."""
     assert 1 / (1 + math.exp(-logit_of(probability))) == pytest.approx(probability)
 
 
@@ -232,7 +232,7 @@ def compare_with_micro(path: Path, ecg: np.ndarray) -> None:
 
 
 def test_int8_is_the_same_on_tflite_micro(exports: Callable[[str], ExportResult], subsets: Subsets) -> None:
-    """On 1,000 synthetic windows not one bit of logit or probability differs."""
+    """For 1,000 synthetic windows logit and probability are equal bit for bit."""
     compare_with_micro(exports("litert-int8").files[0], subsets.train.ecg[:1000])
 
 
@@ -240,7 +240,7 @@ def test_int8_is_the_same_on_tflite_micro(exports: Callable[[str], ExportResult]
 @pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
 def test_model_of_the_package_is_exported(to: str, recordings_dir: Path, tmp_path: Path) -> None:
-    """The shipped model passes on its own validation patients; int8 is the same on TFLite Micro for 1,000 windows."""
+    """The package's model passes on its validation patients; int8 is the same on TFLite Micro for 1,000 windows."""
     result = export(None, to, tmp_path, data=recordings_dir)
     bundle = load_bundle(result.bundle.folder)
     validation = bundle.card.validation

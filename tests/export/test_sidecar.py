@@ -1,4 +1,4 @@
-"""The sidecar says all that a device needs, and no changed file passes its check."""
+"""The sidecar has all that a device needs, and changed files are errors."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def read_sidecar(result: ExportResult) -> dict[str, Any]:
     return json.loads(result.files[-1].read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-def test_sidecar_says_what_a_device_must_do(exports: Callable[[str], ExportResult], bundle: Bundle) -> None:
-    """From the numbers of the sidecar alone, without this package, raw samples become the golden window."""
+def test_sidecar_describes_the_preprocessing(exports: Callable[[str], ExportResult], bundle: Bundle) -> None:
+    """With the numbers of the sidecar, but without this package, raw samples become the golden window."""
     sidecar = read_sidecar(exports("litert"))
     assert sidecar["classes"] == ["nonshockable", "shockable"]
     assert sidecar["input"]["fs"] == 125
@@ -64,7 +64,7 @@ def test_sidecar_says_what_a_device_must_do(exports: Callable[[str], ExportResul
 def test_int8_window_and_decision_follow_from_the_sidecar(
     exports: Callable[[str], ExportResult], bundle: Bundle
 ) -> None:
-    """Scale and zero point make the stored window and read the outputs, and the stored threshold decides the same."""
+    """Scale and zero point give the stored window and the outputs, and the stored threshold decides equally."""
     sidecar = read_sidecar(exports("litert-int8"))
     ecg, (logit, probability), decision = sidecar["input"], sidecar["outputs"], sidecar["decision"]
     assert ecg["dtype"] == logit["dtype"] == probability["dtype"] == "int8"
@@ -86,8 +86,8 @@ def test_int8_window_and_decision_follow_from_the_sidecar(
 
 
 @pytest.mark.parametrize("to", ["litert", "litert-int8"])
-def test_origin_is_told(to: str, exports: Callable[[str], ExportResult], bundle: Bundle) -> None:
-    """The sidecar names bundle, commit, digests and figures, and a hostile name stays text."""
+def test_sidecar_names_its_origin(to: str, exports: Callable[[str], ExportResult], bundle: Bundle) -> None:
+    """The sidecar has the bundle, commit, digests and results, and a hostile name stays text."""
     result = exports(to)
     sidecar = read_sidecar(result)
     assert sidecar["kind"] == to
@@ -101,8 +101,8 @@ def test_origin_is_told(to: str, exports: Callable[[str], ExportResult], bundle:
     assert result.files[-1].read_bytes().isascii()
 
 
-def test_damage_is_found(exports: Callable[[str], ExportResult], tmp_path: Path) -> None:
-    """A flipped bit, a network of another export, changed outputs and a changed filter are all refused."""
+def test_changes_are_found(exports: Callable[[str], ExportResult], tmp_path: Path) -> None:
+    """A flipped bit, and changed outputs, samples, decisions or tables of the sidecar are errors."""
     result = exports("litert-int8")
     for path in result.files:
         shutil.copy(path, tmp_path)
@@ -132,7 +132,7 @@ def test_damage_is_found(exports: Callable[[str], ExportResult], tmp_path: Path)
         {"threshold": 0.9},
     ):
         sidecar_path.write_text(json.dumps(sidecar | {"decision": decision | change}), encoding="utf-8")
-        with pytest.raises(ValueError, match="does not decide as its threshold"):
+        with pytest.raises(ValueError, match="does not agree with its threshold"):
             check_export(path)
     sidecar_path.write_text(json.dumps(sidecar | {"decision": {"rule": decision["rule"]}}), encoding="utf-8")
     with pytest.raises(ValueError, match="decision.threshold is missing"):
@@ -154,7 +154,7 @@ def test_damage_is_found(exports: Callable[[str], ExportResult], tmp_path: Path)
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing: the C code cannot be compiled")
 @pytest.mark.parametrize("fs", [100.0, 104.0, 110.25, 128.6, 250.0, 360.0])
 def test_c_takes_raw_samples_at_the_rate_of_the_device(fs: float, bundle: Bundle, tmp_path: Path) -> None:
-    """Its golden samples, pushed one by one, come to the logits of the Python package; changed code is refused."""
+    """Golden samples, pushed one by one, give the logits of the Python package; changed code is an error."""
     result = export(bundle, "c", tmp_path, fs=fs)
     sidecar = read_sidecar(result)
     assert sidecar["c"]["fs"] == fs

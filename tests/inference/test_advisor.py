@@ -269,7 +269,7 @@ def test_shortest_and_longest_strip(advisor: Advisor, fs: float) -> None:
 
 def test_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     """A folder without a bundle is a FileNotFoundError that names it, and what to give."""
-    with pytest.raises(FileNotFoundError, match=r"no bundle: it has no bundle\.toml") as refusal:
+    with pytest.raises(FileNotFoundError, match=r"is not a bundle: it has no bundle\.toml") as refusal:
         predict(SIGNAL, FS, model=tmp_path / "none")
     assert "none" in str(refusal.value)
 
@@ -349,7 +349,7 @@ def test_strip_too_short_for_the_network_is_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path, build_model(spec), spec=spec, preprocessing=Preprocessing(), threshold=0.5, card={})
     advisor = Advisor(tmp_path)
     expected = advisor.predict(strips(1, 5, FS)[0], FS)
-    with pytest.raises(ValueError, match="block 5 .*250 input samples"):
+    with pytest.raises(ValueError, match="block 5 .*window of 250 samples"):
         advisor.predict(strips(1, 2, FS)[0], FS)
     assert advisor.predict(strips(1, 5, FS)[0], FS) == expected
 

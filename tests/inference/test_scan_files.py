@@ -69,6 +69,17 @@ def test_json_has_the_episodes(found, tmp_path: Path) -> None:
     assert content["alarm"] == {"k": 5, "n": 8}
 
 
+def test_recordings_in_memory_do_not_replace_each_other(found, tmp_path: Path) -> None:
+    """Without a file that they come from, they cannot be told apart, and so neither can their results."""
+    _, result = found
+    assert result.source == ""
+    written = write_scan(result, tmp_path)
+    kept = [path.read_bytes() for path in written]
+    with pytest.raises(ValueError, match="the scan of a recording in memory would be written over it"):
+        write_scan(result, tmp_path)
+    assert [path.read_bytes() for path in written] == kept
+
+
 @pytest.mark.parametrize(
     ("episodes", "expected"),
     [

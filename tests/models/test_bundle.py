@@ -1,4 +1,4 @@
-"""A bundle gives back the model it was made of, or refuses; reading one runs no code."""
+"""A bundle restores the model it was written from, or is refused; reading one runs no code."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def copy(written: Path, tmp_path: Path) -> Path:
 
 
 def test_bundle_comes_back_as_it_was_written(written: Path) -> None:
-    """Network, filter, threshold and card survive, also from a path that is text."""
+    """Network, preprocessing, threshold and card are read back, also from a path given as str."""
     bundle = load_bundle(str(written))
     assert (bundle.spec, bundle.preprocessing, bundle.threshold) == (SPEC, PREPROCESSING, 0.4)
     assert bundle.raw_card == CARD
@@ -65,7 +65,7 @@ def test_bundle_comes_back_as_it_was_written(written: Path) -> None:
 
 
 def test_keras_model_comes_back(written: Path, rng: np.random.Generator) -> None:
-    """The Keras model of a bundle computes what the one that was written did."""
+    """The Keras model of a bundle computes the same as the one that was written."""
     ecg = rng.normal(size=(3, 625, 1)).astype(np.float32)
     expected = build_model(SPEC, seed=0)(ecg).numpy()
     np.testing.assert_array_equal(load_bundle(written).load_keras()(ecg).numpy(), expected)
@@ -73,7 +73,7 @@ def test_keras_model_comes_back(written: Path, rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize("name", ["model.tflite", "model.keras"])
 def test_one_flipped_bit_is_refused(copy: Path, name: str) -> None:
-    """A changed model file is an error that names it and both digests' source."""
+    """A changed model file is an error that names it."""
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
@@ -84,24 +84,24 @@ def test_one_flipped_bit_is_refused(copy: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["model.tflite", "model.keras"])
 def test_missing_model_is_named(copy: Path, name: str) -> None:
-    """Without a model file the error is the usual one of a missing file, and says what that means."""
+    """A missing model file is a FileNotFoundError that says that the bundle is incomplete."""
     (copy / name).unlink()
     bundle = load_bundle(copy)
     with pytest.raises(FileNotFoundError, match=f"{name} is missing: the bundle is incomplete"):
         bundle.read_litert() if name == "model.tflite" else bundle.load_keras()
 
 
-def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
-    """An empty folder and a folder that is not there are no bundles."""
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    """An empty folder and a missing folder are not bundles."""
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(FileNotFoundError, match=r"no bundle: it has no bundle\.toml"):
+        with pytest.raises(FileNotFoundError, match=r"is not a bundle: it has no bundle\.toml"):
             load_bundle(folder)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("format = 1", "format = 2", "format 2 is not 1"),
+        ("format = 1", "format = 2", "format is 2, but this version reads 1"),
         ("format = 1\n", "", "'format'"),
         ("threshold = 0.4", "threshold = 0", "threshold=0 is not allowed"),
         ("threshold = 0.4", "threshold = 1.0", "threshold=1.0"),
@@ -122,7 +122,7 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_description_is_refused(copy: Path, old: str, new: str, message: str) -> None:
-    """A value out of range, an unknown key, or one that is missing: an error that names the file and the matter."""
+    """A value out of range, an unknown or a missing key is an error that names the file and the key."""
     path = copy / "bundle.toml"
     text = path.read_text()
     assert old in text
@@ -138,14 +138,14 @@ def test_damaged_description_is_refused(copy: Path, old: str, new: str, message:
     [b"", b"\xff\xfe\x00", b"format = ", b"format = 1", b"network = 3\nformat = 1", b"format = " + b"[" * 5000],
 )
 def test_garbage_is_refused(copy: Path, content: bytes) -> None:
-    """An empty, cut or foreign bundle.toml is a ValueError that names it."""
+    """An empty, truncated or foreign bundle.toml is a ValueError that names it."""
     (copy / "bundle.toml").write_bytes(content)
     with pytest.raises(ValueError, match=r"bundle\.toml cannot be read as a bundle"):
         load_bundle(copy)
 
 
-def test_cut_description_is_refused(copy: Path) -> None:
-    """However much of bundle.toml is missing before its card, it is refused."""
+def test_truncated_description_is_refused(copy: Path) -> None:
+    """A bundle.toml that ends anywhere before its card is refused."""
     path = copy / "bundle.toml"
     content = path.read_bytes()
     for length in range(0, content.index(b"[card]"), 7):
@@ -154,8 +154,8 @@ def test_cut_description_is_refused(copy: Path) -> None:
             load_bundle(copy)
 
 
-def test_damaged_keras_file_whose_digest_fits_is_refused(copy: Path) -> None:
-    """What Keras raises over a damaged file is a ValueError that names it."""
+def test_damaged_keras_file_with_its_digest_is_refused(copy: Path) -> None:
+    """Any error of Keras on a damaged file becomes a ValueError that names the file."""
     content = bytearray((copy / "model.keras").read_bytes())
     old = hashlib.sha256(content).hexdigest()
     content[len(content) // 2] ^= 1
@@ -167,7 +167,7 @@ def test_damaged_keras_file_whose_digest_fits_is_refused(copy: Path) -> None:
 
 
 def replace_keras_file(copy: Path, model: Any) -> None:
-    """Put another model into a bundle, under the right digest."""
+    """Put another model into a bundle, with its digest."""
     digests = load_bundle(copy).digests
     model.save(copy / "model.keras")
     digest = hashlib.sha256((copy / "model.keras").read_bytes()).hexdigest()
@@ -176,7 +176,7 @@ def replace_keras_file(copy: Path, model: Any) -> None:
 
 
 def test_code_in_a_keras_file_is_not_run(copy: Path) -> None:
-    """A Lambda layer is never built: only weights are read, and the network is the one that is described."""
+    """A Lambda layer is never built: only the weights are read, into the network that bundle.toml describes."""
     import keras
 
     original = load_bundle(copy).load_keras()
@@ -192,7 +192,7 @@ def test_code_in_a_keras_file_is_not_run(copy: Path) -> None:
 
 
 def test_keras_file_of_another_network_is_refused(copy: Path) -> None:
-    """Weights of other shapes, and of fewer layers, are no weights of this network."""
+    """Weights of other shapes or of fewer layers are a ValueError."""
     import keras
 
     spec = load_bundle(copy).spec
@@ -204,7 +204,7 @@ def test_keras_file_of_another_network_is_refused(copy: Path) -> None:
 
 
 def test_writing_again_replaces(copy: Path) -> None:
-    """A folder's second bundle is whole, and nothing of the first is left."""
+    """A second bundle in the same folder replaces the first completely."""
     first = load_bundle(copy)
     second = write_bundle(
         copy, build_model(SPEC, seed=1), spec=SPEC, preprocessing=Preprocessing(), threshold=0.7, card={"name": "2"}
@@ -220,7 +220,7 @@ def test_writing_again_replaces(copy: Path) -> None:
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.1, math.nan, "0.5", True, None])
 def test_threshold_out_of_range_is_not_written(copy: Path, threshold: object) -> None:
-    """What cannot be read is not written, and the bundle that was there stays."""
+    """A threshold that could not be read is not written, and the older bundle is kept."""
     before = load_bundle(copy)
     with pytest.raises(ValueError, match=f"threshold={threshold!r}"):
         write(copy, threshold=threshold)
@@ -237,8 +237,8 @@ def test_card_that_toml_cannot_hold_leaves_the_old_bundle(copy: Path) -> None:
     assert before.read_litert()
 
 
-def test_card_tells_what_there_is(written: Path) -> None:
-    """The card for people has the network, the threshold and every entry, and says what it is not."""
+def test_card_has_every_entry(written: Path) -> None:
+    """CARD.md has the network, the threshold and every entry, and says that it is not a medical device."""
     text = (written / "CARD.md").read_text(encoding="utf-8")
     assert text.startswith("# Small one\n")
     assert "**Not a medical device**" in text
@@ -248,7 +248,7 @@ def test_card_tells_what_there_is(written: Path) -> None:
 
 
 def test_hostile_card_keeps_its_layout(tmp_path: Path) -> None:
-    """Line breaks, headings and HTML in keys and values stay text on their own line, and TOML keeps them exactly."""
+    """Line breaks, headings and HTML in keys and values are one line of text in CARD.md, and exact in TOML."""
     hostile = "fine\n# Approved\n\n<script>alert(1)</script>\r\n- shock: always"
     card = {"name": hostile, "note": hostile, hostile: [hostile, "b"], "results": {hostile: hostile}, "µ \u2028é": "ü"}
     write(tmp_path, card=card)
@@ -268,7 +268,7 @@ SEEN = {
 
 
 def test_card_is_typed_and_comes_back(copy: Path) -> None:
-    """What a card says is read by name, what it does not say has a default, and writing it gives the same table."""
+    """A card is read by field, a missing entry has a default, and writing the card gives the same table."""
     bundle = replace(load_bundle(copy), raw_card={**SEEN, "name": "one", "synthetic_windows": 7, "foreign": [1]})
     card = bundle.card
     assert (card.name, card.data.fold, card.training, card.synthetic_windows) == ("one", 2, {"epochs": 3}, 7)
@@ -286,15 +286,13 @@ def test_card_is_typed_and_comes_back(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        ({}, r"has no \[card\.data\], \[card\.training\], \[card\.patients\]; it does not say"),
+        ({}, r"has no \[card\.data\], \[card\.training\], \[card\.patients\], so it does not say"),
         ({**SEEN, "patients": {"train": [], "test": []}}, r"card\.patients\.validation is missing"),
         ({**SEEN, "data": {"fold": -1}}, r"card\.data\.fold = -1: input should be greater than or equal to 0"),
     ],
 )
-def test_card_that_does_not_say_is_refused_when_it_is_asked_for(
-    written: Path, card: dict[str, Any], message: str
-) -> None:
-    """A model with a foreign card has a name and weights, and its card names the file and what is missing."""
+def test_incomplete_card_is_refused_when_it_is_read(written: Path, card: dict[str, Any], message: str) -> None:
+    """A model with an incomplete card can be used, and reading the card is an error that names what is missing."""
     bundle = replace(load_bundle(written), raw_card=card)
     assert (bundle.name, bundle.synthetic) == ("", False)
     assert bundle.read_litert()

@@ -1,4 +1,4 @@
-"""Tests of ecg_shock.models.cnn."""
+"""A network has the size and the layers that its specification says, and wrong values are errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PUBLISHED = {"filters": (20, 15, 15, 10, 5), "kernels": (10,) * 5}
 
 @pytest.mark.parametrize(("samples", "macs"), [(250, 618_505), (625, 1_548_505), (1250, 3_100_005)])
 def test_published_network_costs_what_the_paper_says(samples, macs):
-    """The published network has 7521 parameters at any length, and the known multiply-adds at 2, 5 and 10 s."""
+    """The published network has 7521 parameters at any length, and the right multiply-adds at 2, 5 and 10 s."""
     spec = CnnSpec(**PUBLISHED, input_samples=samples)
     assert spec.parameter_count() == 7521
     assert spec.macs() == macs
@@ -55,13 +55,15 @@ def test_layers_are_those_of_the_paper():
 def test_valid_padding_needs_311_samples():
     """The published network with valid padding takes 311 samples and no fewer; the error names the last block."""
     assert CnnSpec(**PUBLISHED, padding="valid", input_samples=311)
-    with pytest.raises(ValueError, match=r"block 5 of 5 .* 10 reach it.*leaves 1.*padding 'same'"):
+    with pytest.raises(ValueError, match=r"block 5 of 5 .* its input has 10,.*leaves 1.*padding 'same'"):
         CnnSpec(**PUBLISHED, padding="valid", input_samples=310)
 
 
 def test_too_many_pools_say_which_block_fails():
-    """Poolings that use up the window before the last block are an error that names the block and its length."""
-    with pytest.raises(ValueError, match=r"block 4 of 7 .*of 250 input samples 2 reach it.*pooling by 5 needs 5"):
+    """A window that is too short for all poolings is an error that names the first block without output."""
+    with pytest.raises(
+        ValueError, match=r"block 4 of 7 .*in a window of 250 samples its input has 2,.*pooling by 5 needs 5"
+    ):
         CnnSpec(filters=(5,) * 7, kernels=(5,) * 7, pool=5, input_samples=250)
 
 
@@ -85,7 +87,7 @@ def test_too_many_pools_say_which_block_fails():
     ],
 )
 def test_wrong_values_are_refused(change, error, message):
-    """Each value out of its range is refused with what is allowed."""
+    """A value out of its range is an error that says what is allowed."""
     with pytest.raises(error, match=message):
         CnnSpec(**{**PUBLISHED, **change})
 
@@ -112,7 +114,7 @@ def test_one_seed_gives_one_network(rng):
 
 
 def test_weights_of_one_length_load_into_another(rng):
-    """Weights trained at 5 s load at 2 and 10 s, and a 5-s beat amid silence gives the same answer in 10 s."""
+    """Weights for 5 s load into networks for 2 and 10 s; more zeros after a beat do not change the output."""
     five = build_model(CnnSpec(**PUBLISHED, input_samples=625), seed=1)
     ten = build_model(CnnSpec(**PUBLISHED, input_samples=1250), seed=2)
     ten.set_weights(five.get_weights())

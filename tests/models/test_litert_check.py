@@ -1,4 +1,4 @@
-"""A LiteRT model is checked against its network before LiteRT sees it."""
+"""A LiteRT model is checked against its network before LiteRT loads it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def content() -> bytes:
 
 @pytest.fixture(scope="module")
 def spec() -> CnnSpec:
-    """Return what it should be."""
+    """Return the network that it should be."""
     return load_bundle(DEFAULT_BUNDLE).spec
 
 
@@ -40,14 +40,14 @@ def graph_of(content: bytes) -> schema.SubGraph:
 
 
 def changed(content: bytes, at: int, form: str, *values: float) -> bytes:
-    """Write numbers over a part."""
+    """Return a copy with other numbers at a position."""
     data = bytearray(content)
     struct.pack_into(form, data, at, *values)
     return bytes(data)
 
 
 def tensor_with(content: bytes, shape: list[int]) -> tuple[int, int]:
-    """Return the first tensor of a shape, and where its values are."""
+    """Return the index of the first tensor of a shape, and the position of its values."""
     graph, model = graph_of(content), schema.Model.GetRootAs(content, 0)
     index = next(i for i in range(graph.TensorsLength()) if np.ravel(graph.Tensors(i).ShapeAsNumpy()).tolist() == shape)
     buffer = model.Buffers(graph.Tensors(index).Buffer())._tab
@@ -58,8 +58,8 @@ def tensor_with(content: bytes, shape: list[int]) -> tuple[int, int]:
     ("activation", "padding", "pool"),
     [("relu", "same", 2), ("elu", "valid", 3), ("selu", "same", 2), ("tanh", "valid", 2)],
 )
-def test_what_we_write_is_taken(activation: str, padding: str, pool: int, tmp_path: Path) -> None:
-    """Networks with each activation and padding come back as a model that can be run."""
+def test_our_own_models_pass(activation: str, padding: str, pool: int, tmp_path: Path) -> None:
+    """Networks with each activation and padding can be written, read back and run."""
     spec = CnnSpec(filters=(4, 1), kernels=(7, 1), activation=activation, padding=padding, pool=pool)
     bundle = write_bundle(
         tmp_path, build_model(spec, seed=0), spec=spec, preprocessing=Preprocessing(), threshold=0.5, card={}
@@ -68,8 +68,8 @@ def test_what_we_write_is_taken(activation: str, padding: str, pool: int, tmp_pa
     assert 0 <= Advisor(bundle).probabilities(np.ones((1, 625)))[0] <= 1
 
 
-def test_an_operator_that_reads_nothing_is_refused(content: bytes, spec: CnnSpec) -> None:
-    """An input of no tensor, over which LiteRT crashes, and one that is written later: for all operators."""
+def test_an_operator_that_reads_no_tensor_is_refused(content: bytes, spec: CnnSpec) -> None:
+    """No operator may read a tensor that does not exist, on which LiteRT crashes, or that is written later."""
     graph = graph_of(content)
     (last,) = graph.OutputsAsNumpy()
     for number in range(graph.OperatorsLength()):
@@ -80,49 +80,55 @@ def test_an_operator_that_reads_nothing_is_refused(content: bytes, spec: CnnSpec
             if number == graph.OperatorsLength() - 2 and place == 2:
                 continue  # the bias of the last layer may be missing
             for index in (-1, last, 74, 2**31 - 1):
-                with pytest.raises(ValueError, match=rf"operator {number}, [A-Z_0-9]+, reads what was not written"):
+                with pytest.raises(ValueError, match=rf"operator {number}, [A-Z_0-9]+, reads a tensor before"):
                     check_graph(changed(content, start + 4 * place, "<i", index), spec)
 
 
 def test_an_operator_that_writes_elsewhere_is_refused(content: bytes, spec: CnnSpec) -> None:
-    """No operator writes over a constant, the input, what another wrote, or what does not exist."""
+    """No operator may write to a constant, the input, another operator's output or a tensor that does not exist."""
     operator = graph_of(content).Operators(9)
     start = operator._tab.Vector(operator._tab.Offset(8))
     for index in (-1, 0, 1, operator.Inputs(0), 74):
-        with pytest.raises(ValueError, match=r"operator 9, SQUEEZE, writes over what is there"):
+        with pytest.raises(ValueError, match=r"operator 9, SQUEEZE, does not write to a new tensor"):
             check_graph(changed(content, start, "<i", index), spec)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1e30])
-def test_weights_that_no_training_gives_are_refused(value: float, content: bytes, spec: CnnSpec) -> None:
-    """With such weights a network says NaN, and so never advises a shock."""
+def test_weights_out_of_range_are_refused(value: float, content: bytes, spec: CnnSpec) -> None:
+    """With such weights a network returns NaN, and so never advises a shock."""
     index, at = tensor_with(content, [20, 1, 15, 10])
     with pytest.raises(ValueError, match=f"tensor {index} has values out of range"):
         check_graph(changed(content, at, "<f", value), spec)
 
 
 def test_another_network_is_refused(content: bytes, spec: CnnSpec) -> None:
-    """What bundle.toml says of blocks, kernels, padding and pooling has to be what is run."""
+    """The model must have the blocks, kernels, padding and pooling that bundle.toml describes."""
     for other, message in (
         (replace(spec, filters=(10, 10, 20, 15, 15, 10, 21)), "last layer has another shape"),
         (replace(spec, kernels=(10, 20, 10, 20, 20, 10, 16)), "convolutions are"),
         (replace(spec, filters=spec.filters[1:], kernels=spec.kernels[1:]), "convolutions are"),
-        (replace(spec, padding="valid", input_samples=1250, kernels=(2,) * 7), "CONV_2D, has other options"),
-        (replace(spec, pool=3, filters=spec.filters[2:], kernels=spec.kernels[2:]), "MAX_POOL_2D, has other options"),
+        (
+            replace(spec, padding="valid", input_samples=1250, kernels=(2,) * 7),
+            "CONV_2D, has the options of",
+        ),
+        (
+            replace(spec, pool=3, filters=spec.filters[2:], kernels=spec.kernels[2:]),
+            "MAX_POOL_2D, has the options of",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             check_graph(content, other)
 
 
-def test_what_is_no_model_is_refused(content: bytes, spec: CnnSpec) -> None:
-    """Nothing, text, and a model that was cut anywhere are a ValueError."""
+def test_damaged_models_are_refused(content: bytes, spec: CnnSpec) -> None:
+    """An empty file, text and a truncated model are a ValueError."""
     for damaged in (b"", b"TFL3", b"x" * 1000, content[4:], *(content[:n] for n in range(0, len(content), 997))):
-        with pytest.raises(ValueError, match="no LiteRT model of this network"):
+        with pytest.raises(ValueError, match="not a LiteRT model of this network"):
             check_graph(damaged, spec)
 
 
-def test_a_digest_that_fits_does_not_help(content: bytes, tmp_path: Path) -> None:
-    """A bundle whose model and digest were both changed is refused, by the name of its file."""
+def test_a_changed_model_with_its_digest_is_refused(content: bytes, tmp_path: Path) -> None:
+    """A bundle whose model and digest were both changed is an error that names the file."""
     folder = tmp_path / "bundle"
     shutil.copytree(DEFAULT_BUNDLE, folder)
     damaged = changed(content, tensor_with(content, [20, 1, 15, 10])[1], "<f", np.nan)
@@ -131,5 +137,5 @@ def test_a_digest_that_fits_does_not_help(content: bytes, tmp_path: Path) -> Non
     assert digest in text
     (folder / "bundle.toml").write_text(text.replace(digest, hashlib.sha256(damaged).hexdigest()))
     (folder / "model.tflite").write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"model\.tflite holds no LiteRT model of this network"):
+    with pytest.raises(ValueError, match=r"model\.tflite is not a LiteRT model of this network"):
         Advisor(folder)

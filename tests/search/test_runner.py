@@ -1,4 +1,4 @@
-"""Real searches with real kills: nothing but the running epoch is lost, and nobody is left behind."""
+"""Searches whose processes are killed lose only the current epoch and leave no process behind."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import tomli_w
 from ecg_shock.data.datasets import Subsets
 from ecg_shock.data.windows import WindowSet, concatenate
 from ecg_shock.search import runner as run
-from ecg_shock.search.runner import RUN_FILE, keep_run
-from ecg_shock.search.study import Study, keep_study
+from ecg_shock.search.runner import RUN_FILE, record_start
+from ecg_shock.search.study import Study, save_study
 from ecg_shock.search.supervisor import RECYCLE, WorkerError
 from ecg_shock.search.trials import Trial, read_trials
 
@@ -35,7 +35,7 @@ STUDY = {
 
 
 def start_worker(folder: Path) -> subprocess.Popen[bytes]:
-    """Start a worker as its supervisor does, and return it after its first epoch."""
+    """Start a worker like its supervisor, and return it after its first epoch."""
     command = [sys.executable, "-m", "ecg_shock.search.worker", str(folder), "search", "--data", str(folder)]
     with (folder / "worker.log").open("ab") as log:
         worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
@@ -47,11 +47,11 @@ def start_worker(folder: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 def test_a_search_survives_kills_on_both_sides(tmp_path: Path):
-    """Its supervisor lost, asked to stop, itself killed: each epoch of each trial is trained exactly once."""
+    """If its supervisor or the worker is killed, each epoch of each trial is still trained exactly once."""
     study = Study.model_validate(STUDY)
-    keep_study(study, tmp_path)
+    save_study(study, tmp_path)
 
-    # The end of standard input is what a worker sees when its supervisor is killed.
+    # If the supervisor is killed, the worker reads the end of standard input.
     orphan = start_worker(tmp_path)
     orphan.stdin.close()
     orphan.wait(END_TIMEOUT_S)
@@ -75,11 +75,11 @@ def test_a_search_survives_kills_on_both_sides(tmp_path: Path):
 
     assert [trial.name for trial in trials] == ["0000", "0001", "0002"]
     assert all(trial.error is None and 0 <= trial.balanced_accuracy <= 1 for trial in trials)
-    # The orphan had trained trial 0's first epoch and the killed process trial 1's: both go on with the second.
+    # The orphan trained the first epoch of trial 0, and the killed process that of trial 1; both are resumed.
     epochs = [(trial, epoch) for kind, trial, epoch in heard if kind == "epoch"]
     assert epochs == [("trial_0", 2), ("trial_1", 1), ("trial_1", 2), ("trial_2", 1), ("trial_2", 2)]
     assert [trial for kind, trial, _ in heard if kind == "end"] == ["trial_0", "trial_1", "trial_2"]
-    # Killed in trial 1; its heir ends trials 1 and 2, its share of two, and nothing is left to hand over.
+    # The first process was killed in trial 1; the second ends trials 1 and 2, its number of trials.
     assert len(set(pids)) == 2
     for pid in set(pids):
         with pytest.raises(ProcessLookupError):
@@ -90,7 +90,7 @@ def test_a_search_survives_kills_on_both_sides(tmp_path: Path):
 
 @pytest.mark.slow
 def test_tune_goes_on_after_a_kill_and_ends_with_a_bundle(tmp_path: Path):
-    """The command, killed in its search and run again, ends all trainings, tells its choice and writes the bundle."""
+    """If killed in its search and run again, the command ends all trainings and writes the bundle."""
     study, out = tmp_path / "tiny.toml", tmp_path / "out"
     study.write_text(tomli_w.dumps(STUDY))
     command = [sys.executable, "-m", "ecg_shock.tune", str(study), "--out", str(out), "--trials", "2"]
@@ -119,10 +119,10 @@ def test_tune_goes_on_after_a_kill_and_ends_with_a_bundle(tmp_path: Path):
 
 
 def test_failures_in_a_row_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Ten failures in a row are an error that says why; a success between them is enough to go on."""
+    """Ten failures in a row are an error that says why; a success between them resets the count."""
 
     def says(outcomes: str):
-        def supervise(command: list[str], log: Path, *, on_message, on_poison) -> None:
+        def supervise(command: list[str], log: Path, *, on_message, on_give_up) -> None:
             for index, outcome in enumerate(outcomes):
                 error = "disk full" if outcome == "x" else None
                 on_message({"kind": "end", "trial": str(index), "error": error})
@@ -138,9 +138,9 @@ def test_failures_in_a_row_end_the_search(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_broken_disk_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What the worker cannot read or write ends the search with an error, and makes no trial of it."""
+    """If the worker cannot read or write a file, the search ends with an error and records no failed trial."""
 
-    def supervise(command: list[str], log: Path, *, on_message, on_poison) -> None:
+    def supervise(command: list[str], log: Path, *, on_message, on_give_up) -> None:
         on_message({"kind": "broken", "trial": "", "error": "[Errno 28] No space left on device"})
 
     monkeypatch.setattr(run, "supervise", supervise)
@@ -150,14 +150,14 @@ def test_a_broken_disk_ends_the_search(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_trial_that_kills_its_process_becomes_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What the supervisor gives up is in the ledger, with its network and the reason."""
+    """A trial that the supervisor gives up is recorded with its network and the reason."""
     begun = Trial(name="0001", filters=(5,), kernels=(10,), learning_rate=1e-3, seed=0, parameters=61, macs=1)
     place = tmp_path / "search" / "trial_1"
     place.mkdir(parents=True)
     (place / "begun.json").write_text(begun.model_dump_json())
 
-    def supervise(command: list[str], log: Path, *, on_message, on_poison) -> None:
-        on_poison("trial_1", "died three times")
+    def supervise(command: list[str], log: Path, *, on_message, on_give_up) -> None:
+        on_give_up("trial_1", "died three times")
 
     monkeypatch.setattr(run, "supervise", supervise)
     heard: list[dict] = []
@@ -167,12 +167,12 @@ def test_a_trial_that_kills_its_process_becomes_a_failed_one(tmp_path: Path, mon
 
 
 def test_retraining_covers_every_setting_before_the_next_seed():
-    """Each candidate comes with every learning rate and seed, each in its own folder, seed by seed."""
+    """Each candidate has a job and a folder for every learning rate and seed, sorted by seed."""
     study = Study.model_validate({**STUDY, "consensus": {"learning_rates": (1e-4, 1e-3), "seeds": 2}})
     trial = Trial(
         name="0", filters=(5,), kernels=(10,), learning_rate=1e-3, seed=0, parameters=61, macs=1, balanced_accuracy=0.9
     )
-    chosen = run.candidates([trial], study.consensus, step=5)
+    chosen = run.find_candidates([trial], study.consensus, step=5)
     jobs = run.retraining_jobs(study, chosen)
     assert [(job.config.seed, job.config.learning_rate) for job in jobs] == [(0, 1e-4), (0, 1e-3), (1, 1e-4), (1, 1e-3)]
     assert len({job.name for job in jobs}) == 4
@@ -204,20 +204,20 @@ def subsets_with(train: WindowSet) -> Subsets:
     return Subsets(train, make_subset("vfdb", "vfdb/8"), make_subset("vfdb", "vfdb/9"))
 
 
-def test_every_start_is_kept(tmp_path: Path):
-    """A run that goes on adds its start, and refuses other windows."""
+def test_every_start_is_recorded(tmp_path: Path):
+    """A continued run adds its start, and other windows are an error."""
     for starts in (1, 2):
-        keep_run(make_study("vfdb"), subsets_with(make_subset("vfdb", "vfdb/1")), tmp_path)
+        record_start(make_study("vfdb"), subsets_with(make_subset("vfdb", "vfdb/1")), tmp_path)
         assert len(json.loads((tmp_path / RUN_FILE).read_text())["starts"]) == starts
     with pytest.raises(ValueError, match="begun with other windows"):
-        keep_run(make_study("vfdb"), subsets_with(make_subset("vfdb", "vfdb/1", level=1.0)), tmp_path)
+        record_start(make_study("vfdb"), subsets_with(make_subset("vfdb", "vfdb/1", level=1.0)), tmp_path)
 
 
-def test_synthetic_patients_are_counted_apart(tmp_path: Path):
-    """Synthetic windows stand apart from those of patients, unless the whole study is synthetic."""
+def test_synthetic_patients_are_counted_separately(tmp_path: Path):
+    """Synthetic windows are counted separately from those of patients, unless the study is synthetic."""
     synthetic = make_subset("synthetic", "synthetic/1", "synthetic/2", "synthetic/2")
     mixed = subsets_with(concatenate([make_subset("vfdb", "vfdb/1", "vfdb/2"), synthetic]))
-    keep_run(make_study("vfdb"), mixed, tmp_path)
+    record_start(make_study("vfdb"), mixed, tmp_path)
     record = json.loads((tmp_path / RUN_FILE).read_text())
     assert record["synthetic"] is False
     assert record["parts"]["train"] == {
@@ -228,16 +228,16 @@ def test_synthetic_patients_are_counted_apart(tmp_path: Path):
     assert "supplement" not in record["parts"]["validation"]
 
     (tmp_path / RUN_FILE).unlink()
-    keep_run(make_study("synthetic"), subsets_with(synthetic), tmp_path)
+    record_start(make_study("synthetic"), subsets_with(synthetic), tmp_path)
     record = json.loads((tmp_path / RUN_FILE).read_text())
     assert record["parts"]["train"] == {"patients": ["synthetic/1", "synthetic/2"], "windows": {"asystole": 3}}
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"data_digest": "0"', b"\xff\xfe"])
 def test_damaged_record_is_named(tmp_path: Path, content: bytes):
-    """A record that cannot be read is not overwritten; the error names the file and what to do."""
+    """A damaged run.json is not overwritten; the error names it and says what to do."""
     file = tmp_path / RUN_FILE
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"run\.json is damaged .*choose another folder with --out"):
-        keep_run(make_study("vfdb"), subsets_with(make_subset("vfdb", "vfdb/1")), tmp_path)
+        record_start(make_study("vfdb"), subsets_with(make_subset("vfdb", "vfdb/1")), tmp_path)
     assert file.read_bytes() == content

@@ -1,4 +1,4 @@
-"""The searched space: its size, its limits, and how Keras Tuner's values become a network."""
+"""The search space: its size, its limits, and the network of Keras Tuner's values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_size_counts_every_network():
 
 
 def test_values_become_a_network():
-    """Drawn values land in the block they are named after; values of further blocks are ignored."""
+    """Values belong to the block they are named after; values of further blocks are ignored."""
     space = SearchSpace(dropout=0.25, padding="valid")
     values = {"blocks": 2, "filters_1": 20, "kernel_1": 10, "filters_2": 15, "kernel_2": 5, "filters_3": 50}
     spec = space.spec_from(values, input_samples=500)
@@ -27,7 +27,7 @@ def test_values_become_a_network():
 
 
 def test_impossible_network_is_an_error():
-    """A network that no window of that length can pass through is refused."""
+    """A network that does not fit the window is an error."""
     values = {"blocks": 7} | {f"{name}_{b}": 100 for name in ("filters", "kernel") for b in range(1, 8)}
     with pytest.raises(ValueError, match="block"):
         SearchSpace(padding="valid").spec_from(values, input_samples=625)
@@ -44,6 +44,6 @@ def test_impossible_network_is_an_error():
     ],
 )
 def test_wrong_limits_are_refused(wrong: dict, message: str):
-    """Each wrong limit is refused with a message that names the fault."""
+    """Each wrong limit is an error that says what is wrong."""
     with pytest.raises(ValidationError, match=message):
         SearchSpace(**wrong)

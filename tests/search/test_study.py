@@ -1,4 +1,4 @@
-"""Studies: what TOML may say, what errors say, and when a run may go on."""
+"""Studies are read and checked, and a run continues only with the same study."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ecg_shock.search.study import STUDY_FILE, keep_study, read_study, study_names
+from ecg_shock.search.study import STUDY_FILE, read_study, save_study, study_names
 
 SMALL = """
 name = "small"
@@ -29,8 +29,8 @@ def small(tmp_path: Path) -> Path:
     return file
 
 
-def test_embedded_studies_are_sound():
-    """Every embedded study can be read, and says what its name promises."""
+def test_studies_of_the_package_can_be_read():
+    """Every study of the package can be read, and the paper's has the paper's settings."""
     assert study_names() == ("paper", "public", "quickstart")
     studies = {name: read_study(name) for name in study_names()}
     assert {name: study.synthetic for name, study in studies.items()} == {
@@ -47,7 +47,7 @@ def test_embedded_studies_are_sound():
 
 
 def test_trials_train_as_the_study_says(small: Path):
-    """A trial takes [training], except for what [search] sets itself."""
+    """A trial uses [training], except for what [search] sets."""
     study = read_study(small, {"search.epochs": 2, "consensus.seeds": 1})
     assert (study.training.epochs, study.trial_training.epochs, study.consensus.seeds) == (7, 2, 1)
     assert study.trial_training.learning_rate == 0.002
@@ -65,7 +65,7 @@ def test_trials_train_as_the_study_says(small: Path):
         (SMALL.replace("[search]", "[serach]"), ["serach is unknown", "name, data, space, search"]),
         (SMALL.replace('"small"', '"../small"'), ["name", "'../small'"]),
         (SMALL + "\nsampler = 'best'", ["training.sampler", "'best'", "ras"]),
-        (SMALL + "\nstratified = true", ["training: stratified = True was removed", "only False"]),
+        (SMALL + "\nstratified = true", ["training: stratified = True was removed", "only its default, False"]),
         (SMALL + "\n[space]\nfilters = [5, 52]", ["space", "[5, 52]", "multiples of step = 5"]),
         (SMALL + "\n[space]\nblocks = [1, 1]\nfilters = [5, 5]\nkernels = [5, 10]", ["search.trials = 3", "only 2"]),
         (SMALL + "\n[data", ["not valid TOML"]),
@@ -77,7 +77,7 @@ def test_trials_train_as_the_study_says(small: Path):
     ],
 )
 def test_errors_name_file_key_value_and_what_is_allowed(small: Path, text: str, parts: list[str]):
-    """Each fault is reported with its file, its key, what came and what may come."""
+    """An error names the file, the key, the value and what is allowed."""
     small.write_text(text)
     with pytest.raises(ValueError, match=r"small\.toml") as caught:
         read_study(small)
@@ -86,42 +86,42 @@ def test_errors_name_file_key_value_and_what_is_allowed(small: Path, text: str, 
 
 
 def test_unknown_study_lists_the_known():
-    """A name that is neither a file nor an embedded study is answered with the embedded ones."""
+    """The error for an unknown name lists the studies of the package."""
     with pytest.raises(FileNotFoundError, match="'quickstar'.*paper, public, quickstart"):
         read_study("quickstar")
 
 
 def test_resolved_study_reads_back(small: Path, tmp_path: Path):
-    """The run folder's copy holds every value, defaults included, and reads back as the same study."""
+    """The copy in the run folder has every value, including defaults, and is the same study."""
     study = read_study(small)
-    keep_study(study, tmp_path)
+    save_study(study, tmp_path)
     assert read_study(tmp_path / STUDY_FILE) == study
     assert "batch_size" in (tmp_path / STUDY_FILE).read_text()
 
 
 def test_changed_study_is_refused_with_the_difference(small: Path, tmp_path: Path):
-    """A run goes on with the same study or with more trials; any other change is shown and refused."""
-    keep_study(read_study(small), tmp_path)
-    keep_study(read_study(small, {"search.trials": 5, "search.trials_per_process": 2}), tmp_path)
+    """A run continues with the same study or more trials; any other change is an error that shows it."""
+    save_study(read_study(small), tmp_path)
+    save_study(read_study(small, {"search.trials": 5, "search.trials_per_process": 2}), tmp_path)
     assert read_study(tmp_path / STUDY_FILE).search.trials == 5
 
     with pytest.raises(ValueError, match="another study") as caught:
-        keep_study(read_study(small, {"search.trials": 4, "training.balanced": False}), tmp_path)
-    assert "training.balanced: True in the folder, False asked for" in str(caught.value)
-    assert "search.trials: 5 in the folder, 4 asked for" in str(caught.value)
+        save_study(read_study(small, {"search.trials": 4, "training.balanced": False}), tmp_path)
+    assert "training.balanced: True in the folder, False now" in str(caught.value)
+    assert "search.trials: 5 in the folder, 4 now" in str(caught.value)
     assert "epochs" not in str(caught.value)
     assert read_study(tmp_path / STUDY_FILE).search.trials == 5
 
 
-def test_study_that_is_no_text_is_named(small: Path):
-    """A file of another encoding is named, with what to do."""
+def test_study_that_is_not_utf8_is_named(small: Path):
+    """A file in another encoding is an error that names it and says what to do."""
     small.write_bytes(SMALL.replace("small", "größer").encode("latin-1"))
     with pytest.raises(ValueError, match=r"small\.toml is not UTF-8 text.*save it as UTF-8"):
         read_study(small)
 
 
-def test_change_to_what_is_no_table_names_the_section(small: Path):
-    """An option of the command that meets a section of another kind is answered like the section itself."""
+def test_change_in_a_section_that_is_not_a_table(small: Path):
+    """The error for a change in such a section is that for the section itself."""
     small.write_text("consensus = 3" + SMALL)
     with pytest.raises(ValueError, match=r"small\.toml cannot be used:\n  consensus = 3 must be a table"):
         read_study(small, {"consensus.seeds": 1})
@@ -129,9 +129,9 @@ def test_change_to_what_is_no_table_names_the_section(small: Path):
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"name = 'small'", b"\xff\xfe"])
 def test_damaged_study_of_a_run_is_named(small: Path, tmp_path: Path, content: bytes):
-    """A run folder whose study cannot be read is left as it is, and the error says what to do."""
+    """A damaged study in a run folder is not overwritten, and the error says what to do."""
     kept = tmp_path / STUDY_FILE
     kept.write_bytes(content)
     with pytest.raises(ValueError, match=r"(?s)study is damaged.*Restore .*study\.toml.*--out"):
-        keep_study(read_study(small), tmp_path)
+        save_study(read_study(small), tmp_path)
     assert kept.read_bytes() == content

@@ -1,4 +1,4 @@
-"""The supervisor: it follows, recycles, mends and stops a process, and leaves none behind."""
+"""The supervisor starts, restarts and stops a worker process, and leaves none behind."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ecg_shock.search.supervisor import MAX_DEATHS, WorkerError, supervise
+from ecg_shock.search.supervisor import MAX_CRASHES, WorkerError, supervise
 
-# A worker without TensorFlow: `say` is the protocol, `count` how often it was started before.
+# A worker without TensorFlow: `say` sends a message, and `count` is the number of earlier starts.
 PRELUDE = """
 import json, os, pathlib, signal, sys
 starts = pathlib.Path({folder!r}) / "starts"
@@ -25,7 +25,7 @@ def say(kind, trial="0"):
 
 @pytest.fixture
 def run(tmp_path: Path):
-    """Supervise a script, and return the messages heard, the trials given up, and the number of starts."""
+    """Supervise a script; return the messages, the trials that were given up, and the number of starts."""
 
     def _run(script: str, on_message=lambda message: None):
         heard, given_up = [], []
@@ -39,7 +39,7 @@ def run(tmp_path: Path):
             [sys.executable, "-c", code],
             tmp_path / "worker.log",
             on_message=hear,
-            on_poison=lambda trial, reason: given_up.append((trial, reason)),
+            on_give_up=lambda trial, reason: given_up.append((trial, reason)),
         )
         return heard, given_up, len((tmp_path / "starts").read_text())
 
@@ -47,14 +47,14 @@ def run(tmp_path: Path):
 
 
 def test_recycles_until_done(run):
-    """A process that asks for a fresh one gets it until one says that nothing is left."""
+    """A process is followed by a new one until one has nothing left to do."""
     heard, given_up, starts = run("say('end', str(count)); sys.exit(75 if count < 3 else 0)")
     assert heard == [("end", str(index)) for index in range(4)]
     assert (given_up, starts) == ([], 4)
 
 
-def test_a_killed_process_is_started_again(run):
-    """SIGKILL in the middle of a trial costs a restart, nothing else."""
+def test_a_killed_process_is_restarted(run):
+    """After SIGKILL in a trial the process is restarted."""
     heard, given_up, starts = run("""
         say("begin")
         if count == 0:
@@ -66,9 +66,9 @@ def test_a_killed_process_is_started_again(run):
 
 
 def test_a_trial_that_kills_its_process_is_given_up(run):
-    """After the allowed number of deaths without progress the trial is named, and the work goes on."""
+    """After the allowed number of crashes without progress the trial is given up, and the work continues."""
     heard, given_up, starts = run(f"""
-        if count < {MAX_DEATHS}:
+        if count < {MAX_CRASHES}:
             say("begin", "bad")
             os._exit(9)
         say("end", "good")
@@ -76,28 +76,28 @@ def test_a_trial_that_kills_its_process_is_given_up(run):
     assert [trial for trial, _ in given_up] == ["bad"]
     assert "exit code 9" in given_up[0][1]
     assert heard[-1] == ("end", "good")
-    assert starts == MAX_DEATHS + 1
+    assert starts == MAX_CRASHES + 1
 
 
-def test_deaths_with_progress_between_are_forgiven(run):
-    """A process that dies after each epoch is restarted for as long as it gets further."""
+def test_crashes_after_progress_do_not_count(run):
+    """A process that crashes after each epoch is restarted as long as it makes progress."""
     _, given_up, starts = run(f"""
         say("begin")
-        if count < {3 * MAX_DEATHS}:
+        if count < {3 * MAX_CRASHES}:
             say("epoch")
             os._exit(1)
         """)
-    assert (given_up, starts) == ([], 3 * MAX_DEATHS + 1)
+    assert (given_up, starts) == ([], 3 * MAX_CRASHES + 1)
 
 
 def test_a_process_that_cannot_start_is_an_error_with_its_log(run):
-    """A process that dies before any trial is not restarted for ever, and what it wrote is shown."""
+    """A process that crashes before any trial is not restarted forever, and the error shows its log."""
     with pytest.raises(WorkerError, match="no recordings here"):
         run("sys.exit('no recordings here')")
 
 
-def test_ctrl_c_asks_first(run):
-    """Ctrl-C lets the process end its epoch and say so, and then ends the supervisor."""
+def test_first_ctrl_c_stops_after_the_epoch(run):
+    """After Ctrl-C the process ends its epoch, and then the supervisor ends."""
     with pytest.raises(KeyboardInterrupt):
         run(
             """
@@ -111,7 +111,7 @@ def test_ctrl_c_asks_first(run):
 
 
 def test_second_ctrl_c_kills(run, tmp_path: Path):
-    """A process that does not listen is killed by the second Ctrl-C, and is gone when the supervisor returns."""
+    """The second Ctrl-C kills the process before the supervisor returns."""
     pids = []
 
     def interrupt(message: dict) -> None:
@@ -133,8 +133,8 @@ def test_second_ctrl_c_kills(run, tmp_path: Path):
         os.kill(pids[0], 0)
 
 
-def test_an_error_while_following_leaves_no_process(run):
-    """When the follower fails, its error is passed on and the process is gone."""
+def test_an_error_in_the_callback_leaves_no_process(run):
+    """An error in `on_message` is passed on, and the process is killed."""
     pids = []
 
     def fail(message: dict) -> None:

@@ -1,4 +1,4 @@
-"""The ledger: trials survive the disk, are ranked, and written as CSV."""
+"""Trials are written, read back, ranked, and exported as CSV."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def trials() -> list[Trial]:
     ]
 
 
-def test_trials_survive_the_disk(tmp_path: Path, trials: list[Trial]):
-    """What is read back equals what was written, NaN of a failed trial included; an unfinished folder is none."""
+def test_trials_are_read_as_they_were_written(tmp_path: Path, trials: list[Trial]):
+    """Trials are read as they were written, including the NaN of a failed one; an unfinished one is not read."""
     for trial in trials:
         (tmp_path / trial.name).mkdir()
         write_trial(tmp_path / trial.name, trial)
@@ -39,7 +39,7 @@ def test_trials_survive_the_disk(tmp_path: Path, trials: list[Trial]):
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"name": "0"', b"\xff\xfe"])
 def test_damaged_result_is_named(tmp_path: Path, trials: list[Trial], content: bytes):
-    """A result that a power cut left empty or half is named, with what to do."""
+    """An empty or truncated result is an error that names it and says what to do."""
     write_trial(tmp_path, trials[0])
     (tmp_path / "result.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"result\.json is damaged \(.*; delete it and run the same command again"):

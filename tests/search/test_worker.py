@@ -1,4 +1,4 @@
-"""The worker's bookkeeping with Keras Tuner itself; the training is a stand-in, so that no network is built."""
+"""The worker searches with the real Keras Tuner; the training is faked, so that no network is built."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ecg_shock.search.trials import read_trials
 from ecg_shock.training import fold
 from ecg_shock.training.trainer import EpochLog, TrainingResult
 
-# Keras Tuner calls threading.currentThread, which Python has renamed.
+# Keras Tuner calls the deprecated threading.currentThread.
 pytestmark = pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning", "ignore:getName:DeprecationWarning")
 
 
 class Listener:
-    """Stands for the supervisor: keeps what it hears."""
+    """Replace the supervisor, and keep the messages."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []
 
-    def say(self, kind: str, trial: str, **more: object) -> None:
-        """Note a message."""
+    def send(self, kind: str, trial: str, **more: object) -> None:
+        """Keep a message."""
         self.heard.append((kind, trial))
 
     def stop_if_asked(self) -> None:
-        """Never ask for an end."""
+        """Never request a stop."""
 
 
 def make_study(trials: int, *, space: dict | None = None, per_process: int = 100, seed: int = 0) -> Study:
@@ -49,7 +49,7 @@ def make_study(trials: int, *, space: dict | None = None, per_process: int = 100
 
 
 def make_subset(patient: str) -> WindowSet:
-    """Make two windows of one patient, one of either label."""
+    """Make two windows of one patient, one with each label."""
     names = {name: np.full(2, name) for name in ("database", "record", "lead", "rhythm")}
     return WindowSet(
         ecg=np.zeros((2, 625), dtype=np.float32),
@@ -63,7 +63,7 @@ def make_subset(patient: str) -> WindowSet:
 
 @pytest.fixture
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Search in `tmp_path` with a stand-in for training, and return what the supervisor heard."""
+    """Search in `tmp_path` with a fake training, and return the messages to the supervisor."""
     subsets = Subsets(make_subset("a"), make_subset("b"), make_subset("c"))
     monkeypatch.setattr(fold, "load_subsets", lambda data, folder: subsets)
 
@@ -98,7 +98,7 @@ def drawn(folder: Path) -> list[tuple]:
 
 
 def test_search_trains_each_network_once(search, tmp_path: Path):
-    """As many different networks are trained as asked for, each inside the space, and without tensorboard."""
+    """The requested number of different networks of the space is trained, without tensorboard."""
     heard = search(make_study(12))
     assert [kind for kind, _ in heard] == ["begin", "epoch", "end"] * 12
     networks = drawn(tmp_path)
@@ -110,7 +110,7 @@ def test_search_trains_each_network_once(search, tmp_path: Path):
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_draws_repeat_with_the_seed(search, tmp_path: Path, seed: int):
-    """An interrupted search and a longer one draw the networks of an uninterrupted one, seed 0 included."""
+    """An interrupted and then lengthened search draws the same networks as an uninterrupted one, also with seed 0."""
     with pytest.raises(KeyboardInterrupt):
         search(make_study(4, seed=seed), interrupt_at=3)
     assert len(drawn(tmp_path)) == 2
@@ -124,8 +124,8 @@ def test_draws_repeat_with_the_seed(search, tmp_path: Path, seed: int):
 
 
 @pytest.mark.parametrize("failure", [OSError, MemoryError])
-def test_a_failing_machine_fails_no_trial(search, tmp_path: Path, failure: type[Exception]):
-    """A full disk or too little memory leaves the trial open, and the same search trains it later."""
+def test_a_failing_machine_does_not_fail_the_trial(search, tmp_path: Path, failure: type[Exception]):
+    """After a full disk or a lack of memory the same search trains the trial later."""
     with pytest.raises(failure):
         search(make_study(3), interrupt_at=2, interruption=failure)
     assert len(read_trials(tmp_path / "search")) == 1
@@ -134,7 +134,7 @@ def test_a_failing_machine_fails_no_trial(search, tmp_path: Path, failure: type[
 
 
 def test_failed_trials_are_recorded_and_the_search_goes_on(search, tmp_path: Path):
-    """Failures, more than Keras Tuner allows in a row, are results with a traceback, and are not tried again."""
+    """Failed trials are recorded with a traceback and not repeated, even more in a row than Keras Tuner allows."""
     search(make_study(8), fails=lambda spec: True)
     trials = read_trials(tmp_path / "search")
     assert [trial.error for trial in trials] == ["ValueError: the loss is nan in epoch 1"] * 8
@@ -145,15 +145,15 @@ def test_failed_trials_are_recorded_and_the_search_goes_on(search, tmp_path: Pat
 
 
 def test_a_small_space_is_searched_to_its_last_network(search, tmp_path: Path):
-    """Where nearly every draw has been had before, the search still ends with all networks of the space."""
+    """The search finds all networks of the space, even if nearly every draw is a known network."""
     space = {"blocks": (1, 2), "filters": (5, 10), "kernels": (5, 10)}
     heard = search(make_study(20, space=space))
     assert len(set(drawn(tmp_path))) == 20
     assert "exhausted" not in dict(heard)
 
 
-def test_impossible_networks_are_not_drawn_and_their_lack_is_told(search, tmp_path: Path):
-    """With 'valid' padding only networks that fit the window are trained; when they run out, the supervisor hears."""
+def test_networks_that_do_not_fit_the_window_are_not_drawn(search, tmp_path: Path):
+    """With 'valid' padding only networks that fit are trained; when none is left, the supervisor is told."""
     space = {"blocks": (6, 6), "filters": (5, 5), "kernels": (5, 10), "padding": "valid"}
     heard = search(make_study(64, space=space))
     possible = drawn(tmp_path)
@@ -162,25 +162,25 @@ def test_impossible_networks_are_not_drawn_and_their_lack_is_told(search, tmp_pa
     assert len(set(possible)) == len(possible)
 
 
-def test_a_kill_between_two_files_loses_no_trial(search, tmp_path: Path):
-    """A trial that is on disk but not in the oracle's books is drawn again, and a torn tuner file does not matter."""
+def test_a_crash_between_two_writes_loses_no_trial(search, tmp_path: Path):
+    """A trial that the oracle's state does not list is drawn again, and an empty tuner file does not matter."""
     search(make_study(3))
     expected = drawn(tmp_path)
-    books = tmp_path / "search" / "oracle.json"
-    before = json.loads(books.read_text())
+    oracle_file = tmp_path / "search" / "oracle.json"
+    before = json.loads(oracle_file.read_text())
     search(make_study(4))
     expected = drawn(tmp_path)
-    # As it is when the process dies right after the fourth trial's trial.json was written.
-    books.write_text(json.dumps(before))
+    # The state after a crash right after writing the fourth trial's trial.json.
+    oracle_file.write_text(json.dumps(before))
     (tmp_path / "search" / "trial_3" / "result.json").unlink()
     (tmp_path / "search" / "tuner0.json").write_text("")
     search(make_study(4))
     assert drawn(tmp_path) == expected
-    assert json.loads(books.read_text())["end_order"] == ["0", "1", "2", "3"]
+    assert json.loads(oracle_file.read_text())["end_order"] == ["0", "1", "2", "3"]
 
 
 def test_a_deleted_result_is_trained_again(search, tmp_path: Path):
-    """Of a search that has ended, the trial whose result was deleted is trained again, and no other."""
+    """In a search that has ended, only the trial whose result was deleted is trained again."""
     search(make_study(3))
     expected = read_trials(tmp_path / "search")
     (tmp_path / "search" / "trial_1" / "result.json").unlink()
@@ -188,8 +188,8 @@ def test_a_deleted_result_is_trained_again(search, tmp_path: Path):
     assert read_trials(tmp_path / "search") == expected
 
 
-def test_a_worn_process_hands_over(search, tmp_path: Path):
-    """After its share of trials the process ends, unless nothing is left to do."""
+def test_a_process_stops_after_its_number_of_trials(search, tmp_path: Path):
+    """After its number of trials the process ends with Recycled, unless no trial is left."""
     with pytest.raises(worker.Recycled):
         search(make_study(5, per_process=2))
     assert len(drawn(tmp_path)) == 2

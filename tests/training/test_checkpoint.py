@@ -1,4 +1,4 @@
-"""Tests of ecg_shock.training.checkpoint."""
+"""A checkpoint is read bit for bit as it was written, or is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecg_shock.training.checkpoint import Checkpoint, load_checkpoint, save_chec
 
 @pytest.fixture
 def checkpoint(rng):
-    """Return a checkpoint with every kind of array; more than ten of one, so that order by name would be wrong."""
+    """Return a checkpoint with arrays of every kind, more than ten of one, which sort wrongly by name."""
     model = [rng.normal(size=(3, i + 1)).astype(np.float32) for i in range(12)] + [np.array([1, 2], np.uint32)]
     return Checkpoint(
         run={"format": 1, "network": {"filters": [4]}},
@@ -40,7 +40,7 @@ def assert_same(a, b):
 
 
 def test_round_trip_is_exact(tmp_path, checkpoint):
-    """What is read is, bit for bit and in order, what was written, and nothing else is left in the folder."""
+    """A checkpoint is read bit for bit and in order, and no other file is left in the folder."""
     save_checkpoint(tmp_path / "c.npz", checkpoint)
     assert_same(load_checkpoint(tmp_path / "c.npz"), checkpoint)
     assert [p.name for p in tmp_path.iterdir()] == ["c.npz"]
@@ -76,13 +76,13 @@ def test_pickles_and_other_files_are_refused(tmp_path):
     """A pickled object, a single array and an archive of other arrays are all refused; no code in them is run."""
     path = tmp_path / "c.npz"
     np.savez(path, run=np.array({"a": 1}, dtype=object), history=np.array("[]"))
-    with pytest.raises(ValueError, match="damaged or no training checkpoint"):
+    with pytest.raises(ValueError, match="damaged or is not a training checkpoint"):
         load_checkpoint(path)
     for save in (lambda f: np.save(f, np.arange(3)), lambda f: np.savez(f, weights=np.arange(3))):
         file = io.BytesIO()
         save(file)
         path.write_bytes(file.getvalue())
-        with pytest.raises(ValueError, match="damaged or no training checkpoint"):
+        with pytest.raises(ValueError, match="damaged or is not a training checkpoint"):
             load_checkpoint(path)
 
 

@@ -1,4 +1,4 @@
-"""Tests of ecg_shock.training.draws."""
+"""The summary of an epoch's draws equals exact expectations and plain counts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ecg_shock.training.sampler import Sampler
 
 
 def squared_sums(gradients, indices, weights):
-    """‖Σ w g‖² of each batch, as the trainer measures it."""
+    """Return ‖Σ w g‖² of each batch."""
     return np.sum(np.sum(weights[..., np.newaxis] * gradients[indices], axis=1) ** 2, axis=1)
 
 
 def summary(gradients, indices, weights, rhythm=None):
-    """Sum up batches of windows with these gradients."""
+    """Summarise batches of windows with these gradients."""
     draws = Draws(np.full(len(gradients), "sinus") if rhythm is None else rhythm)
     norms = np.linalg.norm(gradients, axis=1)[indices]
     draws.add(indices, weights, norms, squared_sums(gradients, indices, weights))
@@ -27,11 +27,11 @@ def summary(gradients, indices, weights, rhythm=None):
 
 @pytest.mark.parametrize("batch", [2, 3])
 @pytest.mark.parametrize("parts", [[1, 1, 1, 1], [1, 2, 1, 4], [5, 1, 1, 1]])
-def test_estimates_are_right_over_all_possible_batches(batch, parts, rng):
-    """Over every batch that can be drawn the gain and the ratio of variances are those of the population, to 1e-9.
+def test_estimates_average_to_the_true_values_over_all_batches(batch, parts, rng):
+    """Over all possible batches the gain and the ratio of variances are those of the population, to 1e-9.
 
-    A window of p = 4/8 stands four times among eight equally likely ones, so that all batches are equally likely and
-    their sum is an expectation.
+    A window with p = 4/8 occurs four times among eight equally likely ones, so that all batches are equally likely and
+    their mean is an expectation.
     """
     p = np.array(parts) / sum(parts)
     for scale in (1e-4, 1.0, 1e3):
@@ -49,10 +49,7 @@ def test_estimates_are_right_over_all_possible_batches(batch, parts, rng):
 
 @pytest.mark.parametrize("name", ["class", "ras"])
 def test_effective_batch_of_a_samplers_draws(name, rng):
-    """Of draws of a sampler whose scores are half right, the effective batch is that of the true variances (|z| < 4).
-
-    So is the gain, which concerns the gradients and not the scores.
-    """
+    """With inaccurate scores the effective batch and the gain agree with the true variances (|z| < 4)."""
     member = np.arange(200) % 4
     gradients = rng.normal(loc=0.2, size=(200, 5)) * np.array([0.1, 0.3, 1.0, 4.0])[member][:, np.newaxis]
     gradients *= rng.gamma(1.0, size=(200, 1))
@@ -70,11 +67,11 @@ def test_effective_batch_of_a_samplers_draws(name, rng):
     for values, true in zip(([f.effective_batch for f in found], [f.gain for f in found]), expected, strict=True):
         z = (np.mean(values) - true) / (np.std(values, ddof=1) / 10)
         assert abs(z) < 4, (values, true)
-    assert expected[0] > 16  # importance sampling is worth more windows than it draws
+    assert expected[0] > 16  # importance sampling is better than uniform
 
 
-def test_shares_and_weights_are_counted(rng):
-    """Shares of the draws, Kish's size and the largest weight equal a count window by window, however it is added."""
+def test_proportions_and_weights_are_counted(rng):
+    """Proportions, Kish's size and the largest weight equal a plain count, in one call of `add` or several."""
     rhythm = np.array(["normal_sinus", "coarse_vf", "asystole", "coarse_vf", "rapid_vt"])
     indices = rng.integers(0, 4, (7, 6))  # the last never comes
     weights = rng.gamma(0.5, size=(7, 6))
@@ -99,8 +96,8 @@ def test_shares_and_weights_are_counted(rng):
     assert (again.gain, again.effective_batch) == pytest.approx((found.gain, found.effective_batch))
 
 
-def test_uniform_draws_are_worth_what_they_are(rng):
-    """Weights of 1 have a Kish size and an effective batch of exactly the batch size."""
+def test_uniform_draws_have_their_own_batch_size(rng):
+    """With weights of 1 Kish's size and the effective batch are the batch size."""
     gradients = rng.normal(size=(30, 4))
     found = summary(gradients, rng.integers(0, 30, (20, 8)), np.ones((20, 8)))
     assert (found.kish, found.largest_weight, found.effective_batch) == (8.0, 1.0, 8.0)
@@ -108,7 +105,7 @@ def test_uniform_draws_are_worth_what_they_are(rng):
 
 
 def test_equal_norms_leave_nothing_to_gain(rng):
-    """Gradients of one length in many directions have a gain of 1, and weights only lose; 5 % are left to chance."""
+    """Gradients of equal norm have a gain of 1 (within 5 %), and weights reduce the effective batch."""
     angle = rng.uniform(0, 2 * np.pi, 50)
     gradients = 3.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     p = rng.gamma(2.0, size=50)
@@ -121,8 +118,8 @@ def test_equal_norms_leave_nothing_to_gain(rng):
 
 
 @pytest.mark.parametrize("gradients", [np.zeros((3, 2)), np.full((3, 2), 0.7)])
-def test_no_variance_is_the_batch_itself(gradients):
-    """Gradients that are all zero, or all the same, have no variance to divide by: gain 1, the batch's own size."""
+def test_gradients_without_variance(gradients):
+    """If all gradients are zero or equal, the gain is 1 and the effective batch the batch size."""
     found = summary(gradients, np.array([[0, 1, 2, 0], [2, 2, 1, 0]]), np.ones((2, 4)))
     assert found == DrawSummary({"sinus": 1.0}, 4.0, 1.0, pytest.approx(1.0), pytest.approx(4.0))
 
@@ -130,15 +127,15 @@ def test_no_variance_is_the_batch_itself(gradients):
 @pytest.mark.parametrize("norm", [np.nan, np.inf, 1e200])
 @pytest.mark.parametrize("squared_sum", [1.0, np.nan, np.inf])
 def test_gradients_that_overflowed_have_no_estimate(norm, squared_sum):
-    """What is not finite gives None and no warning; shares and weights are still known."""
+    """Values that are not finite give None without a warning; proportions and weights are still counted."""
     draws = Draws(np.array(["a", "b"]))
     draws.add(np.array([[0, 0]]), np.ones((1, 2)), np.ones((1, 2)), np.array([2.0], np.float32))
     draws.add(np.array([[0, 1]]), np.ones((1, 2)), np.array([[1.0, norm]]), np.array([squared_sum], np.float32))
     assert draws.summary() == DrawSummary({"a": 0.75, "b": 0.25}, 2.0, 1.0, None, None)
 
 
-def test_variances_that_chance_made_negative_are_not_told():
-    """An estimate below zero, of either variance, gives no effective batch; shares and weights are still known."""
+def test_negative_estimates_of_a_variance_give_none():
+    """If the estimate of either variance is negative, there is no effective batch; the rest is still counted."""
     for squared_sum, norms, weights in ((100.0, [1.0, 1.0], [1.0, 1.0]), (14.0, [1.0, 2.0], [2.0, 0.5])):
         draws = Draws(np.array(["a", "b"]))
         draws.add(np.array([[0, 1]]), np.array([weights]), np.array([norms]), np.array([squared_sum]))
@@ -151,8 +148,8 @@ def test_variances_that_chance_made_negative_are_not_told():
         assert found.largest_weight == max(weights)
 
 
-def test_squared_sums_alone_that_overflowed_have_no_estimate():
-    """A sum of gradients that is not finite leaves no variance."""
+def test_squared_sums_that_overflowed_have_no_estimate():
+    """If a sum of gradients is not finite, there is no effective batch."""
     for squared_sum in (np.nan, np.inf):
         draws = Draws(np.array(["a", "b"]))
         draws.add(np.array([[0, 1]]), np.ones((1, 2)), np.ones((1, 2)), np.array([squared_sum], np.float32))

@@ -1,4 +1,4 @@
-"""Tests of ecg_shock.training.fold: what of the windows a sampler gets to know."""
+"""Windows are grouped for the sampler, and the best epoch becomes a bundle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ecg_shock.models.card import ExtraDatabase
 from ecg_shock.training.fold import TrainingFold, examples, training_of
 from ecg_shock.training.trainer import TrainingConfig, read_result
 
-# Two databases may name a rhythm alike, and a patient may have two rhythms.
+# Two databases have the same rhythm, and a patient has two rhythms.
 ROWS = [
     ("vfdb", "vfdb:1", "coarse_vf"),
     ("vfdb", "vfdb:1", "normal_sinus"),
@@ -33,7 +33,7 @@ ROWS = [
 
 @pytest.fixture
 def windows(rng):
-    """Return a window of each row."""
+    """Return a window for each row."""
     database, patient, aha_class = (np.array(column) for column in zip(*ROWS, strict=True))
     empty = np.full(len(ROWS), "")
     return WindowSet(
@@ -50,19 +50,19 @@ def windows(rng):
 
 
 @pytest.mark.parametrize(("groups", "columns"), [("rhythm", [2]), ("rhythm-patient", [2, 1])])
-def test_windows_are_taken_together_by_what_they_share(windows, groups, columns):
-    """Two windows are of one group just when they share the rhythm, and with it the patient."""
+def test_groups_are_rhythms_or_rhythms_of_patients(windows, groups, columns):
+    """Two windows are in one group if and only if they have the same rhythm (and patient)."""
     made = examples(windows, groups)
     for i, one in enumerate(ROWS):
         for j, other in enumerate(ROWS):
             assert (made.groups[i] == made.groups[j]) == all(one[c] == other[c] for c in columns)
     np.testing.assert_array_equal(made.ecg, windows.ecg)
     np.testing.assert_array_equal(made.shockable, [r[2] in ("coarse_vf", "rapid_vt") for r in ROWS])
-    np.testing.assert_array_equal(made.rhythm, [r[2] for r in ROWS])  # the history tells rhythms, whatever the groups
+    np.testing.assert_array_equal(made.rhythm, [r[2] for r in ROWS])  # whatever the groups are
 
 
-def test_every_choice_of_groups_is_known(windows):
-    """The default is the configuration's, and each of its choices makes other groups."""
+def test_choices_of_groups_differ(windows):
+    """The default is that of the configuration, and each choice gives other groups."""
     default = examples(windows).groups
     np.testing.assert_array_equal(default, examples(windows, TrainingConfig().groups).groups)
     counts = [np.unique(examples(windows, g).groups).size for g in ("rhythm", "rhythm-patient")]
@@ -70,15 +70,15 @@ def test_every_choice_of_groups_is_known(windows):
 
 
 def test_groups_are_the_same_in_any_order(windows):
-    """Codes depend on the names that there are and not on the order of windows, so that a run can be resumed."""
+    """Group codes do not depend on the order of the windows, so that a run can be resumed."""
     made = examples(windows, "rhythm-patient")
     order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
     again = examples(windows.select(order), "rhythm-patient")
     np.testing.assert_array_equal(again.groups, made.groups[order])
 
 
-def test_best_epoch_becomes_a_bundle_that_says_what_it_has_seen(windows, tmp_path):
-    """A training that is read again gives a bundle with its network, settings, result and patients on the card."""
+def test_best_epoch_becomes_a_bundle_with_a_card(windows, tmp_path):
+    """The bundle has the network, and its card the settings, the result and the patients."""
     data = DataConfig(databases=("vfdb",), window_s=2.0)
     fold = TrainingFold(data, Subsets(*(windows.select(np.array(rows)) for rows in ([0, 1, 3, 4], [2, 6], [5]))))
     config = TrainingConfig(epochs=2, batch_size=4, sampler="ras", groups="rhythm-patient", patience=1)
@@ -124,7 +124,7 @@ def test_card_counts_the_patients_of_extra_databases(windows, tmp_path, monkeypa
 
 
 def test_model_that_comes_with_the_package_can_be_trained_again():
-    """Its card names no setting that was removed; one that does says which."""
+    """Its card has no removed setting; a card that has one is an error that names it."""
     bundle = load_bundle(DEFAULT_BUNDLE)
     assert training_of(bundle).sampler == "ras"
     old = {**bundle.raw_card["training"], "score": "gradient", "stratified": False}

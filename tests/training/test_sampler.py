@@ -1,4 +1,4 @@
-"""Tests of ecg_shock.training.sampler."""
+"""Samplers draw from the right distributions, stay unbiased, learn from scores, and can be restored exactly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MANY = settings(max_examples=200, deadline=None, derandomize=True)
 
 
 def numbers():
-    """Return scores of which nobody knows the size: ordinary ones, ties, zeros, and 600 orders of magnitude."""
+    """Return scores of any size: ordinary ones, ties, zeros, and 600 orders of magnitude."""
     return st.one_of(
         st.floats(0, 1e300),
         st.floats(-300, 300).map(lambda exponent: 10.0**exponent),
@@ -42,7 +42,7 @@ def numbers():
 
 @st.composite
 def cases(draw):
-    """Return scores and groups: one window or many, one group, as many groups as windows, negative and gapped codes."""
+    """Return scores and groups: one window or many, one group or one per window, and arbitrary group codes."""
     n = draw(st.integers(1, WINDOWS))
     scores = draw(st.one_of(st.lists(numbers(), min_size=n, max_size=n), numbers().map(lambda s: [s] * n)))
     code = draw(st.sampled_from([st.just(7), st.integers(0, 3), st.sampled_from([-(2**40), -1, 5, 2**40])]))
@@ -51,7 +51,7 @@ def cases(draw):
 
 
 def by_hand(name, scores, groups, floor):
-    """Return the distribution as the papers put it, with a loop over groups."""
+    """Return the distribution by the papers' formulas, with a loop over groups."""
     n = len(scores)
     uniform = np.full(n, 1 / n)
     if name == "uniform" or max(scores) == 0:
@@ -73,14 +73,14 @@ def by_hand(name, scores, groups, floor):
 
 
 def second_moment(p, gradients):
-    """E‖w g‖² of one weighted draw, by enumerating every window; one that is never drawn has no gradient."""
+    """Return E‖w g‖² of one weighted draw, by enumeration; a window that is never drawn has no gradient."""
     drawn = p > 0
     estimates = gradients[drawn] / (len(p) * p[drawn])[:, np.newaxis]
     return float(np.sum(p[drawn] * np.sum(estimates**2, axis=1)))
 
 
 def variance(p, gradients):
-    """Trace of the covariance of one weighted draw, by enumerating every window (specification S2)."""
+    """Return the trace of the covariance of one weighted draw, by enumeration."""
     drawn = p > 0
     mean = gradients.mean(axis=0)
     estimates = gradients[drawn] / (len(p) * p[drawn])[:, np.newaxis]
@@ -88,14 +88,14 @@ def variance(p, gradients):
 
 
 def gradients_of(norms, seed):
-    """Return gradients of these norms, the largest made 1, in directions that lean to one side."""
+    """Return gradients with these norms, scaled to at most 1, in random directions with a preference."""
     directions = np.random.default_rng(seed).normal(loc=0.5, size=(norms.size, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return directions * (norms / norms.max() if norms.any() else norms)[:, np.newaxis]
 
 
 def case(rng, groups=4):
-    """Return gradients of 5 to 60 windows in groups of very different size of gradient, with their norms."""
+    """Return gradients of 5 to 60 windows, their norms and groups; the norms differ strongly between groups."""
     n = int(rng.integers(5, 60))
     group = rng.integers(0, groups, n)
     gradients = rng.normal(loc=0.3, size=(n, 3)) * np.exp(2.0 * group)[:, np.newaxis] * rng.gamma(1.0, size=(n, 1))
@@ -106,7 +106,7 @@ def case(rng, groups=4):
 @MANY
 @given(case=cases(), floor=st.sampled_from([0.0, 1e-3, 0.1, 0.5, 1.0]))
 def test_distributions_are_those_of_the_papers(name, case, floor):
-    """Each distribution equals the papers' formula worked out group by group, and sums to 1."""
+    """Each distribution equals the papers' formula computed group by group, and sums to 1."""
     scores, groups = case
     p = sampling_distribution(name, scores, groups, floor)
     np.testing.assert_allclose(p, by_hand(name, scores, groups, floor), rtol=1e-9, atol=1e-15)
@@ -116,8 +116,8 @@ def test_distributions_are_those_of_the_papers(name, case, floor):
 @pytest.mark.parametrize("name", SAMPLERS)
 @MANY
 @given(case=cases(), seed=st.integers(0, 2**32 - 1))
-def test_distributions_know_no_scale_order_or_code(name, case, seed):
-    """Scores times a power of two, windows in another order, and groups under other codes give the same p."""
+def test_distributions_do_not_depend_on_scale_order_or_codes(name, case, seed):
+    """Scaled scores, another order of the windows and other group codes give the same p."""
     scores, groups = case
     scores = np.clip(scores, 0, 1e290) * (scores > 1e-290)
     p = sampling_distribution(name, scores, groups, FLOOR)
@@ -131,13 +131,13 @@ def test_distributions_know_no_scale_order_or_code(name, case, seed):
 @MANY
 @given(case=cases(), stale=cases(), floor=st.floats(1e-6, 1.0), seed=st.integers(0, 2**32 - 1))
 def test_weighted_draws_are_unbiased(name, case, stale, floor, seed):
-    """The expectation with the weights that are handed out is the mean gradient to 1e-10, however wrong the scores."""
+    """The weighted expectation is the mean gradient to 1e-10, even with wrong scores."""
     norms, groups = case
     gradients = gradients_of(norms, seed)
     sampler = Sampler(name, groups, floor=floor, gate=1.0, seed=seed)
     sampler.rescore(np.resize(stale[0], norms.size))
     p = sampler.probabilities
-    weights = 1 / (p.size * p)  # of windows that do not come
+    weights = 1 / (p.size * p)  # for windows that are not drawn
     indices, drawn_weights = sampler.draw((5, 100))
     weights[indices] = drawn_weights
     estimate = np.sum((p * weights)[:, np.newaxis] * gradients, axis=0)
@@ -146,10 +146,7 @@ def test_weighted_draws_are_unbiased(name, case, stale, floor, seed):
 
 
 def test_obs_is_biased(rng):
-    """What "obs" draws has another mean than the gradients have: that of its ranks, within four standard errors.
-
-    Its weights are 1, since it is another objective that its draws follow.
-    """
+    """The mean gradient of the draws of "obs" is that of its ranks, not that of all windows; its weights are 1."""
     for seed in range(20):
         gradients, norms, groups = case(rng)
         sampler = Sampler("obs", groups, floor=FLOOR, seed=seed)
@@ -165,8 +162,8 @@ def test_obs_is_biased(rng):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_draws_follow_the_distribution(name, rng):
-    """Of random cases the frequencies of 20,000 draws pass a chi-square test against the distribution."""
-    surprise = []
+    """The frequencies of 20,000 draws pass a chi-square test against the distribution."""
+    p_values = []
     for seed in range(20):
         _, norms, groups = case(rng)
         norms[rng.random(norms.size) < 0.2] = 0.0
@@ -180,16 +177,16 @@ def test_draws_follow_the_distribution(name, rng):
         if name == "uniform":
             assert np.ptp(observed) <= 1
         else:
-            surprise.append(stats.chi2.sf(np.sum((observed - expected) ** 2 / expected), p.size - 1))
-    # Of twenty right ones, the least is so small once in 20,000 times.
-    assert min(surprise, default=1.0) > 2.5e-6
+            p_values.append(stats.chi2.sf(np.sum((observed - expected) ** 2 / expected), p.size - 1))
+    # The smallest of twenty p-values is below this by chance once in 20,000 times.
+    assert min(p_values, default=1.0) > 2.5e-6
 
 
 @MANY
 @given(case=cases(), floor=st.floats(1e-6, 1.0))
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_floor_bounds_weights_and_probabilities(name, case, floor):
-    """No weight exceeds 1/floor and no group is drawn less than its floor's share, a group of zeros included."""
+    """No weight exceeds 1/floor, and every group keeps its proportion of the floor, even if its scores are zero."""
     scores, groups = case
     p = sampling_distribution(name, scores, groups, floor)
     assert np.max(1 / (p.size * p)) <= (1 + 1e-12) / floor
@@ -199,25 +196,25 @@ def test_floor_bounds_weights_and_probabilities(name, case, floor):
 
 
 def test_a_group_without_gradient_is_still_drawn():
-    """A group of zero scores comes as often as its floor's share, and its weights are 1/floor."""
+    """A group with zero scores is drawn as often as the floor says, with weights of 1/floor."""
     groups = np.repeat([0, 1], [30, 10])
     for name in ADAPTIVE:
         sampler = Sampler(name, groups, floor=0.2, seed=4)
         sampler.rescore(np.where(groups == 0, 1.0, 0.0))
-        assert not sampler.is_open  # 1.15 is not worth it
+        assert not sampler.is_open  # its gain is 1.15
         sampler = Sampler(name, groups, floor=0.2, gate=1.0, seed=4)
         sampler.rescore(np.where(groups == 0, 1.0, 0.0))
         indices, weights = sampler.draw((1000, 20))
         rare = groups[indices] == 1
-        share = 0.2 * 10 / 40
-        assert abs(rare.mean() - share) < 4 * math.sqrt(share * (1 - share) / rare.size)
+        proportion = 0.2 * 10 / 40
+        assert abs(rare.mean() - proportion) < 4 * math.sqrt(proportion * (1 - proportion) / rare.size)
         np.testing.assert_allclose(weights[rare], 5.0, rtol=1e-12)
 
 
 @MANY
 @given(case=cases(), seed=st.integers(0, 2**32 - 1))
-def test_variances_stand_in_their_order(case, seed):
-    """Optimum ≤ classes alone (Gopal) ≤ uniform, on random gradients; the optimum is the formula of least variance."""
+def test_variances_are_ordered(case, seed):
+    """The variance of "ras" is the known minimum, at most that of "class", which is at most that of "uniform"."""
     norms, groups = case
     gradients = gradients_of(norms, seed)
     uniform = np.full(norms.size, 1 / norms.size)
@@ -235,7 +232,7 @@ def test_variances_stand_in_their_order(case, seed):
 @MANY
 @given(case=cases(), wrong=cases(), floor=st.floats(1e-3, 1.0), seed=st.integers(0, 2**32 - 1))
 def test_variance_is_bounded_by_the_floor(name, case, wrong, floor, seed):
-    """With right scores the mixture is within its bound and under uniform; with any others within 1/floor of it."""
+    """With right scores the variance is below its bound and that of uniform; with others, below 1/floor times it."""
     norms, groups = case
     gradients = gradients_of(norms, seed)
     uniform = np.full(norms.size, 1 / norms.size)
@@ -244,16 +241,16 @@ def test_variance_is_bounded_by_the_floor(name, case, wrong, floor, seed):
     bound += floor * variance(uniform, gradients)
     assert variance(right, gradients) <= bound * (1 + 1e-9) + 1e-12
     assert variance(right, gradients) <= variance(uniform, gradients) * (1 + 1e-9) + 1e-12
-    most = second_moment(uniform, gradients) / floor
+    limit = second_moment(uniform, gradients) / floor
     with np.errstate(divide="ignore", over="ignore"):
         opposite = np.where(norms > 0, norms.max() / norms, 1e300) if norms.any() else norms
     for scores in (np.resize(wrong[0], norms.size), np.minimum(opposite, 1e300), norms[::-1]):
         p = sampling_distribution(name, scores, groups, floor)
-        assert second_moment(p, gradients) <= most * (1 + 1e-9)
+        assert second_moment(p, gradients) <= limit * (1 + 1e-9)
 
 
 def test_stale_scores_cost_variance(rng):
-    """Scores of other windows have a larger variance than fresh ones, and the same mean."""
+    """With the scores of other windows the variance is larger, and the mean is the same."""
     for _ in range(50):
         gradients, norms, groups = case(rng)
         stale = sampling_distribution("ras", rng.permutation(norms), groups, FLOOR)
@@ -265,7 +262,7 @@ def test_stale_scores_cost_variance(rng):
 
 
 def test_group_factor_is_the_mean_score_and_not_the_root_mean_square(rng):
-    """Two levels put together one by one with the mean give p; with the root-mean-square, more variance."""
+    """Both levels with the mean score multiply to p; with the root mean square the variance is larger."""
     for _ in range(50):
         gradients, norms, groups = case(rng)
         mean, root = np.empty(norms.size), np.empty(norms.size)
@@ -282,7 +279,7 @@ def test_group_factor_is_the_mean_score_and_not_the_root_mean_square(rng):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("scores", [np.zeros(6), np.full(6, np.nan), np.array([1, 2, np.nan, 4, np.inf, 6.0])])
 def test_useless_scores_give_uniform_sampling(name, scores):
-    """Scores that are all zero, or not all finite, give the uniform distribution, no gain, and no warning."""
+    """If all scores are zero or any is not finite, p is uniform, without a gain and without a warning."""
     groups = np.array([0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(sampling_distribution(name, scores, groups, FLOOR), np.full(6, 1 / 6))
     assert gain(name, scores, groups) == 1.0
@@ -290,8 +287,8 @@ def test_useless_scores_give_uniform_sampling(name, scores):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("scale", [1e-300, 1e-3, 1.0, 1e300])
-def test_equal_scores_leave_nothing_to_choose(name, scale):
-    """Equal scores mean p = 1/N, weights of 1 and no gain, also where a square would overflow or vanish."""
+def test_equal_scores_give_uniform_sampling(name, scale):
+    """Equal scores give p = 1/N, weights of 1 and no gain, even if their squares overflow or underflow."""
     groups = np.arange(40) % 3
     p = sampling_distribution(name, np.full(40, scale), groups, FLOOR)
     np.testing.assert_allclose(p, 1 / 40, rtol=1e-12)
@@ -319,7 +316,7 @@ def test_one_window(name):
 @MANY
 @given(case=cases())
 def test_one_group(case):
-    """In a single group "class" is uniform, and for the others the scores still decide."""
+    """With a single group "class" is uniform, and "ras" still uses the scores."""
     scores, _ = case
     groups = np.full(scores.size, -9)
     np.testing.assert_allclose(sampling_distribution("class", scores, groups, 0.0), 1 / scores.size, rtol=1e-9)
@@ -333,7 +330,7 @@ def test_one_group(case):
 @MANY
 @given(case=cases())
 def test_gain_is_the_root_of_the_ratio_of_second_moments(name, case):
-    """The gain is that of drawing by the distribution without a floor, window by window, and never below 1."""
+    """The gain equals that computed by enumeration without a floor, and is never below 1."""
     scores, groups = case
     norms = gradients_of(scores, 0)
     expected = 1.0
@@ -344,18 +341,19 @@ def test_gain_is_the_root_of_the_ratio_of_second_moments(name, case):
     assert gain(name, scores, groups) == pytest.approx(expected, rel=1e-9)
     assert gain(name, scores, groups) >= 1.0
     if name == "ras" and scores.any():
-        share = scores / scores.max()
-        assert gain(name, scores, groups) == pytest.approx(math.sqrt(np.mean(share**2)) / np.mean(share), rel=1e-9)
+        relative = scores / scores.max()
+        expected = math.sqrt(np.mean(relative**2)) / np.mean(relative)
+        assert gain(name, scores, groups) == pytest.approx(expected, rel=1e-9)
 
 
 def test_unknown_sampler_is_refused():
-    """The error lists the names there are."""
+    """The error lists the known samplers."""
     with pytest.raises(ValueError, match="'RAS'; allowed are .*'uniform', 'class', 'ras', 'obs'"):
         Sampler("RAS", [0, 1])
 
 
 def test_uniform_draws_every_window_once_a_round():
-    """Whatever the batch size, N draws hold every window once, rounds differ, and weights are exactly 1."""
+    """At any batch size N draws contain every window once, rounds differ, and all weights are 1."""
     sampler = Sampler("uniform", np.zeros(49, int), seed=3)
     batches = [sampler.draw(10) for _ in range(49)]
     rounds = np.concatenate([indices for indices, _ in batches]).reshape(10, 49)
@@ -365,7 +363,7 @@ def test_uniform_draws_every_window_once_a_round():
 
 
 def test_uniform_batch_larger_than_the_data():
-    """A batch of more windows than there are holds every window, as evenly as can be."""
+    """A batch that is larger than the data contains all windows equally often, plus or minus one."""
     indices, _ = Sampler("uniform", np.zeros(7, int)).draw((2, 16))
     assert indices.shape == (2, 16)
     counts = np.bincount(indices.ravel(), minlength=7)
@@ -375,7 +373,7 @@ def test_uniform_batch_larger_than_the_data():
 
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_weights_are_those_of_the_distribution_that_drew(name):
-    """Scores learned after a draw change the next draw's weights and not those already handed out."""
+    """Scores learned after a draw change the weights of the next draw only."""
     sampler = Sampler(name, [0, 0, 1, 1], floor=0.2, gate=1.0)
     sampler.rescore(np.array([1.0, 2.0, 3.0, 4.0]))
     before = sampler.probabilities
@@ -393,7 +391,7 @@ def test_batch_size_may_be_any_integer():
 
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_closed_gate_is_uniform_sampling(name, rng):
-    """While scores promise little, draws and weights are exactly those of "uniform" with the same seed."""
+    """With a small gain the draws and weights are exactly those of "uniform" with the same seed."""
     groups = rng.integers(0, 3, 101)
     closed, uniform = (Sampler(n, groups, seed=8) for n in (name, "uniform"))
     closed.rescore(rng.uniform(0.8, 1.2, 101))
@@ -410,33 +408,33 @@ def test_closed_gate_is_uniform_sampling(name, rng):
 @pytest.mark.parametrize("name", ADAPTIVE)
 @pytest.mark.parametrize("gate", [1.05, 1.2, 1.6])
 def test_gate_follows_the_moving_average_of_the_gain(name, gate, rng):
-    """It opens with the update that takes the average to the gate, and closes with the one that takes it below."""
+    """The gate opens as soon as the average reaches it, and closes as soon as the average falls below it."""
     groups = np.arange(60) % 2
     sampler = Sampler(name, groups, gate=gate, seed=1)
     scores, average, opened = np.ones(60), 1.0, []
     for step in range(120):
         new = np.where(groups == 1, 60.0, 0.1) if 20 <= step < 60 else np.full(60, 2.0)
-        sampler.update(np.arange(60), new)  # all are visited, so that none is old
-        scores = np.sqrt((scores**2 + new**2) / 2) if step else new  # nothing was known before the first
+        sampler.update(np.arange(60), new)  # all windows are drawn, so that no score is old
+        scores = np.sqrt((scores**2 + new**2) / 2) if step else new  # the first update has no older scores
         if name == "class":
             root = np.sqrt([np.mean(scores[groups == g] ** 2) for g in groups])
             tau = math.sqrt(np.mean(scores**2)) / np.mean(root)
         else:
             tau = math.sqrt(np.mean(scores**2)) / np.mean(scores)
-        average = tau + (average - tau) * 0.5**10  # an epoch's worth of draws, ten half-lives
+        average = tau + (average - tau) * 0.5**10  # one epoch is ten half-lives
         opened.append(average >= gate)
         assert sampler.is_open == opened[-1]
         assert sampler.gain == pytest.approx(average, rel=1e-9)
     assert {(a, b) for a, b in itertools.pairwise(opened) if a != b} >= (
         {(False, True), (True, False)} if gate < 1.4 else set()
     )
-    assert any(opened) == (gate < 1.4)  # two equal groups of which one is zero have a gain of the root of two
+    assert any(opened) == (gate < 1.4)  # the largest gain of two groups of equal size is √2
 
 
 def test_gain_is_averaged_over_draws_and_not_over_calls():
-    """Sixty draws of scores that are known already move the average alike, in however many calls they come."""
+    """Sixty draws of known scores change the average equally in any number of calls."""
     groups = np.arange(1000) % 2
-    scores = 1.0 + 8.0 * groups  # each is its group's mean, so that growing older changes nothing
+    scores = 1.0 + 8.0 * groups  # each is its group's mean, so that age does not matter
     tau = math.sqrt(41) / 5
     for calls in (1, 2, 3, 6, 60):
         sampler = Sampler("ras", groups)
@@ -448,21 +446,21 @@ def test_gain_is_averaged_over_draws_and_not_over_calls():
 
 
 def test_gates_that_never_close_or_open(rng):
-    """A gate of 1 is open from the start, "obs" knows none, and "uniform" stays uniform whatever the scores."""
+    """A gate of 1 is always open, "obs" has no gate, and "uniform" ignores scores."""
     scores = rng.gamma(0.1, size=50)
     for name in SAMPLERS:
         always, usual = Sampler(name, np.zeros(50, int), gate=1.0), Sampler(name, np.zeros(50, int))
         assert always.is_open == (name != "uniform")
         assert usual.is_open == (name == "obs")
         usual.rescore(scores)
-        # In one group "class" is uniform and has nothing to gain.
+        # With one group "class" is uniform and has no gain.
         assert usual.is_open == (name in ("ras", "obs"))
         assert usual.learns == (name != "uniform")
     assert Sampler("obs", [0, 1]).gain == 1.0
 
 
 def test_rescoring_sets_the_gain():
-    """A pass over all windows sets the gain at once, both up and down; its scores are averaged with those known."""
+    """A pass over all windows sets the gain without averaging; its scores are averaged with the old ones."""
     sampler = Sampler("ras", np.arange(8) % 2)
     scores = np.array([8.0, 0, 0, 0, 0, 0, 0, 0])
     sampler.rescore(scores)
@@ -477,14 +475,14 @@ def test_rescoring_sets_the_gain():
 
 
 def distribution(scores, floor):
-    """Return what "ras" draws by when it believes these scores."""
+    """Return the distribution of "ras" for these estimated scores."""
     return (1 - floor) * np.array(scores) / np.sum(scores) + floor / len(scores)
 
 
-def test_update_averages_visited_scores_and_lets_others_drift():
-    """A visited score's square moves to the mean square of its new ones, half-way or more; others fade.
+def test_update_averages_new_scores_and_ages_the_others():
+    """The square of a drawn window's score moves half-way or more to its new ones; the others approach their mean.
 
-    Those are believed to lie nearer to the mean of their group, and NaN is a window that was not visited.
+    NaN counts as not drawn.
     """
     sampler = Sampler("ras", [0, 0, 0, 9, 9], floor=0.5, gate=1.0)
     sampler.rescore(np.array([2.0, 4.0, 9.0, 1.0, 3.0]))
@@ -498,7 +496,7 @@ def test_update_averages_visited_scores_and_lets_others_drift():
     np.testing.assert_allclose(sampler.state()["ages"], [0, first, first, first, first], rtol=1e-12)
     np.testing.assert_allclose(sampler.probabilities, distribution(believed, 0.5), rtol=1e-12)
 
-    # A window that comes back is averaged with its own score, which counts less than half by now, and is known again.
+    # A new score is averaged with the old one, which counts less than half because of its age.
     sampler.update(np.array([2]), np.array([1.0]))
     old = 0.5 * 0.5 ** (first / 5)
     scores[2] = math.sqrt(old * 9.0**2 + (1 - old) * 1.0**2)
@@ -510,14 +508,14 @@ def test_update_averages_visited_scores_and_lets_others_drift():
 
 
 def test_old_scores_become_the_mean():
-    """After 500 epochs in which one window alone came, all others count as the mean of their group."""
+    """After 500 epochs of draws of one window, all others have the mean of their group."""
     sampler = Sampler("ras", [-1, -1, -1, 7, 7, 7], floor=0.1, gate=1.0)
     sampler.rescore(np.array([3.0, 0.0, 9.0, 2.0, 28.0, 0.0]))
     for _ in range(500):
         sampler.update(np.zeros(6, int), np.full(6, 3.0))
     believed = np.array([3.0, 4.0, 4.0, 10.0, 10.0, 10.0])
     np.testing.assert_allclose(sampler.probabilities, distribution(believed, 0.1), rtol=1e-9)
-    sampler.rescore(np.array([3.0, 0.0, 9.0, 2.0, 28.0, np.nan]))  # known again, but for the last, which stays old
+    sampler.rescore(np.array([3.0, 0.0, 9.0, 2.0, 28.0, np.nan]))  # all are new except for the last
     believed = np.array([3.0, 0.0, 9.0, 2.0, 28.0, 10.0])
     np.testing.assert_allclose(sampler.probabilities, distribution(believed, 0.1), rtol=1e-9)
 
@@ -525,8 +523,8 @@ def test_old_scores_become_the_mean():
 @pytest.mark.parametrize("name", SAMPLERS)
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_no_scores_make_a_sampler_useless(name, data):
-    """Whatever finite and infinite scores come, and in what order, p stays a distribution over all windows."""
+def test_distribution_stays_valid_for_any_scores(name, data):
+    """For any scores in any order, finite or not, p stays a distribution over all windows."""
     _, groups = data.draw(cases())
     n = groups.size
     score = st.one_of(numbers(), st.sampled_from([np.nan, np.inf]))
@@ -551,7 +549,7 @@ def test_no_scores_make_a_sampler_useless(name, data):
 
 
 def through_a_file(state):
-    """Return the arrays as they come back from a file that holds no pickles."""
+    """Write the arrays to a file without pickles, and read them back."""
     assert all(isinstance(a, np.ndarray) and a.dtype != object for a in state.values())
     file = io.BytesIO()
     np.savez(file, **state)
@@ -562,10 +560,10 @@ def through_a_file(state):
 
 @pytest.mark.parametrize("opened", [False, True])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_restored_sampler_goes_on_with_the_same_draws(name, opened, rng):
-    """A state taken in mid-round and carried through a file gives the same p, gate and draws, bit for bit.
+def test_restored_sampler_continues_with_the_same_draws(name, opened, rng):
+    """A state saved inside a round and read from a file gives the same p, gate and draws, bit for bit.
 
-    Scores, ages, the gain's average and the random numbers all go with it: the gate opens in the same later step.
+    It includes scores, ages, the average gain and the random numbers, so that the gate opens in the same later step.
     """
     groups = rng.integers(-1, 3, 101)
     sampler = Sampler(name, groups, seed=5)
@@ -593,13 +591,13 @@ def test_restored_sampler_goes_on_with_the_same_draws(name, opened, rng):
         resumed.update(b, later)
         gates.append(sampler.is_open)
     assert not opened or name in ("uniform", "obs") or gates[0]
-    assert opened or name in ("uniform", "obs") or any(gates)  # it opens on the way
+    assert opened or name in ("uniform", "obs") or any(gates)  # it opens later
     for key, array in sampler.state().items():
         np.testing.assert_array_equal(array, resumed.state()[key])
 
 
 def test_state_is_a_copy():
-    """What a sampler learns after its state was taken does not change the state, nor the other way round."""
+    """A sampler does not change a state that it returned or was restored from."""
     sampler = Sampler("ras", [0, 0, 1])
     sampler.draw(2)
     state = sampler.state()
@@ -615,8 +613,8 @@ def test_state_is_a_copy():
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_draws_are_set_by_the_seed(name):
-    """One seed gives one series of draws, another seed another."""
+def test_seed_determines_the_draws(name):
+    """Equal seeds give equal draws, and other seeds other draws."""
 
     def draws(seed):
         sampler = Sampler(name, np.arange(50) % 2, gate=1.0, seed=seed)
@@ -627,13 +625,13 @@ def test_draws_are_set_by_the_seed(name):
 
 
 def test_state_of_other_windows_is_refused():
-    """The state of another number of windows is refused with both numbers, not stretched."""
-    with pytest.raises(ValueError, match="of 3 windows; this sampler has 2"):
+    """The state of another number of windows is an error that gives both numbers."""
+    with pytest.raises(ValueError, match="for 3 windows; this sampler has 2"):
         Sampler("ras", [0, 1]).restore(Sampler("ras", [0, 1, 1]).state())
 
 
 def test_score_is_the_norm_of_the_last_layers_gradient(rng):
-    """The score equals the norm of the weighted cross-entropy's derivative by finite differences, to 1e-5."""
+    """The score equals the norm of the gradient by finite differences to 1e-5."""
     features, weights, bias = rng.normal(size=(20, 4)), rng.normal(size=4), 0.3
     shockable, class_weights = rng.random(20) < 0.4, rng.uniform(0.5, 2.0, 20)
 
@@ -648,7 +646,7 @@ def test_score_is_the_norm_of_the_last_layers_gradient(rng):
 
 
 def test_scores_of_extreme_logits():
-    """Logits that saturate or overflow give 0, c √(1 + ‖h‖²) or NaN, and no warning."""
+    """Saturated or infinite values give 0, c √(1 + ‖h‖²) or NaN without a warning."""
     logits = np.array([1e4, -1e4, np.inf, 1e4], np.float32)
     arguments = (logits, np.array([3, 3, 3, np.inf], np.float32), np.array([True] * 4), np.full(4, 2.0))
     np.testing.assert_array_equal(gradient_scores(*arguments), [0.0, 4.0, 0.0, np.nan])
@@ -657,8 +655,8 @@ def test_scores_of_extreme_logits():
 
 
 @pytest.mark.parametrize("module", ["sampler", "draws"])
-def test_samplers_need_numpy_alone(module):
-    """The module works where only NumPy can be imported."""
+def test_samplers_need_numpy_only(module):
+    """The module imports no other library than NumPy."""
     code = (
         f"import sys, json; import ecg_shock.training.{module}; "
         "print(json.dumps([m for m in ('tensorflow', 'keras', 'scipy', 'pydantic') if m in sys.modules]))"

@@ -12,25 +12,25 @@ typedef struct {
     int32_t inputs, filters, kernel;
     int32_t before; /* samples of zero padding before the input */
     int32_t pooled; /* samples after the max-pooling */
-    int32_t memory; /* numbers that the input takes with its padding */
-    const weight *weights; /* by LANES filters: each sample of the kernel, each input, each of these filters */
-    const float *scales;   /* one a filter; absent where the weights are float */
+    int32_t memory; /* size of the input with its padding, in numbers */
+    const weight *weights; /* for each group of LANES filters: [sample of the kernel][input][filter of the group] */
+    const float *scales;   /* one for each filter; null if the weights are float */
     const float *biases;
 } block;
 
 #define ECG_SHOCK_TABLES
-#include "ecg_shock_model.h" /* again, now with the tables */
+#include "ecg_shock_model.h" /* again, for its tables */
 
-/* Convolutions are computed in tiles of so many samples times so many filters, which fit the registers. */
+/* Convolutions are computed in tiles of TILE samples times LANES filters, which fit into registers. */
 #define TILE ECG_SHOCK_TILE
 #define LANES ECG_SHOCK_LANES
 #if TILE != 4 || LANES != 4
-#error "convolve_tile is written for 4 samples times 4 filters"
+#error "convolve_tile needs 4 samples times 4 filters"
 #endif
 
-#define EXP_LIMIT 87.0f /* exp(-87) and exp(87) are still normal numbers of single precision */
+#define EXP_LIMIT 87.0f /* exp(-87) and exp(87) are normal numbers in single precision */
 #define LOG2_E 1.44269504f
-#define LN2_HIGH 0.693359375f /* 9 bits, so that its product with an exponent is exact */
+#define LN2_HIGH 0.693359375f /* has 9 bits, so that its product with an exponent is exact */
 #define LN2_LOW -2.12194440e-4f
 
 #define SELU_SCALE 1.05070099f
@@ -41,13 +41,13 @@ typedef union {
     uint32_t bits;
 } float_bits;
 
-/* The bits of finite numbers without their sign are ordered as the numbers are, and those of inf and NaN lie above. */
+/* Without the sign, the bits of finite floats have the same order as the numbers; those of inf and NaN are larger. */
 static int is_within(float value, float limit)
 {
-    float_bits v, most;
+    float_bits v, max;
     v.value = value;
-    most.value = limit;
-    return (v.bits & 0x7fffffffu) <= most.bits;
+    max.value = limit;
+    return (v.bits & 0x7fffffffu) <= max.bits;
 }
 
 static int is_finite(float value)
@@ -57,7 +57,7 @@ static int is_finite(float value)
     return (v.bits & 0x7f800000u) != 0x7f800000u;
 }
 
-/* exp(x) to 1e-7 of its value; x is limited to +-EXP_LIMIT, and NaN counts as the lower limit. */
+/* exp(x) with a relative error of 1e-7. x is limited to +-EXP_LIMIT, and NaN counts as the lower limit. */
 static float exponential(float x)
 {
     float_bits power;
@@ -93,19 +93,19 @@ static float activation(float x)
 #elif ECG_SHOCK_ACTIVATION == ECG_SHOCK_TANH
     return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f);
 #else
-#error "ECG_SHOCK_ACTIVATION is not known"
+#error "unknown ECG_SHOCK_ACTIVATION"
 #endif
 }
 
 /*
- * Scalar products of TILE overlapping patches of the input with LANES filters.
+ * Compute the dot products of TILE overlapping patches of the input with LANES filters.
  *
- * Patches start `stride` apart and have `length` numbers; weights are stored as they are read.
+ * The patches begin `stride` numbers apart and have `length` numbers.
  */
 static void convolve_tile(const float *input, int stride, const weight *weights, int length,
                           float sums[TILE][LANES])
 {
-    /* By name and not in an array, or compilers keep them in memory. */
+    /* Compilers would keep an array of sums in memory instead of registers. */
     float s00 = 0.0f, s01 = 0.0f, s02 = 0.0f, s03 = 0.0f;
     float s10 = 0.0f, s11 = 0.0f, s12 = 0.0f, s13 = 0.0f;
     float s20 = 0.0f, s21 = 0.0f, s22 = 0.0f, s23 = 0.0f;
@@ -141,10 +141,10 @@ static void convolve_tile(const float *input, int stride, const weight *weights,
 }
 
 /*
- * Convolution, max-pooling and activation of one block.
+ * Compute the convolution, max-pooling and activation of one block.
  *
- * Activations grow with their argument, and so do scale and bias: all three wait until the maximum is known, and
- * nothing but pooled samples is ever stored. `input` has its zero padding on both sides.
+ * Scale, bias and activation are increasing functions, so they are applied after the max-pooling, and only pooled
+ * samples are stored. `input` includes its zero padding on both sides.
  */
 static void run_block(const block *b, const float *input, float *output)
 {
@@ -191,7 +191,7 @@ static float *set_zero(float *from, int count)
     return from + count;
 }
 
-/* Where the input of a block lies: at the two ends of the scratch memory in turn, so that no two neighbours overlap. */
+/* Return the input of a block. Inputs alternate between both ends of the scratch memory, so no neighbours overlap. */
 static float *input_of(int index, float *scratch)
 {
     return index % 2 == 0 ? scratch : scratch + ECG_SHOCK_SCRATCH - ecg_shock_blocks[index].memory;
@@ -211,7 +211,7 @@ float ecg_shock_network(const float window_mv[ECG_SHOCK_WINDOW], float scratch[E
     set_zero(sample, first->memory - first->before - ECG_SHOCK_WINDOW);
 
     for (i = 0; i < ECG_SHOCK_BLOCKS; i++) {
-        /* The entry after the last block stands for the global pooling. */
+        /* The entry after the last block describes the input of the global pooling. */
         const block *next = &ecg_shock_blocks[i + 1];
         const int before = next->before * next->inputs;
         const int used = ecg_shock_blocks[i].pooled * next->inputs;
@@ -224,19 +224,19 @@ float ecg_shock_network(const float window_mv[ECG_SHOCK_WINDOW], float scratch[E
     }
 
     for (f = 0; f < ECG_SHOCK_FEATURES; f++) {
-        float most = input[f];
+        float max = input[f];
         for (t = 1; t < ecg_shock_blocks[ECG_SHOCK_BLOCKS - 1].pooled; t++) {
-            if (input[t * ECG_SHOCK_FEATURES + f] > most) {
-                most = input[t * ECG_SHOCK_FEATURES + f];
+            if (input[t * ECG_SHOCK_FEATURES + f] > max) {
+                max = input[t * ECG_SHOCK_FEATURES + f];
             }
         }
-        logit += most * ecg_shock_dense[f];
+        logit += max * ecg_shock_dense[f];
     }
     return logit;
 }
 
-/* Note what the quality rules need to know of a raw sample; `held` is what stands for it if it is invalid. */
-static void note_quality(ecg_shock *s, float mv, float held, int valid)
+/* Update the state of the quality rules with a raw sample; `held` is the last valid sample if `mv` is invalid. */
+static void update_quality(ecg_shock *s, float mv, float held, int valid)
 {
     uint32_t *word = &s->invalid[s->flag / 32];
     const uint32_t bit = (uint32_t)1 << (s->flag % 32);
@@ -246,7 +246,7 @@ static void note_quality(ecg_shock *s, float mv, float held, int valid)
     *word = valid ? *word & ~bit : *word | bit;
     s->flag = s->flag + 1 < ECG_SHOCK_WINDOW_RAW ? s->flag + 1 : 0;
 
-    /* What is finite and beyond any electrode shows in the range, although it is not filtered. */
+    /* A finite sample above ECG_SHOCK_MAX_MV counts for the range, although it is not filtered. */
     if (is_finite(mv)) {
         if (mv < s->low[last]) {
             s->low[last] = mv;
@@ -269,9 +269,9 @@ static void note_quality(ecg_shock *s, float mv, float held, int valid)
 }
 
 /*
- * Put a raw sample, or the last valid one for an invalid one, into the history of the resampler.
+ * Add a raw sample to the history of the resampler, or the last valid one if it is invalid.
  *
- * The first valid sample, also after a long gap, fills the history: the filters then see no step at all.
+ * The first valid sample at the start and after a long gap fills the history, so that the filters receive no step.
  */
 static void take_sample(ecg_shock *s, float mv)
 {
@@ -279,7 +279,7 @@ static void take_sample(ecg_shock *s, float mv)
     const float held = valid ? mv : s->history[s->newest];
     int i;
 
-    note_quality(s, mv, held, valid);
+    update_quality(s, mv, held, valid);
     if (!valid) {
         if (s->invalid_run < ECG_SHOCK_GAP_RAW) {
             s->invalid_run++;
@@ -298,10 +298,10 @@ static void take_sample(ecg_shock *s, float mv)
 }
 
 /*
- * Return how much the next sample at 125 Hz differs from the one before it.
+ * Return the difference between the next sample at 125 Hz and the previous one.
  *
- * The coefficients of each phase have the sum 1, so that the resampled value is the newest raw sample and a weighted
- * sum of differences to it. All numbers are then small, whatever the offset of the electrode.
+ * The coefficients of each phase sum to 1, so that the resampled value is the newest raw sample plus a weighted sum of
+ * differences from it. These numbers are small for any offset of the electrode.
  */
 static float resample(ecg_shock *s)
 {
@@ -320,7 +320,7 @@ static float resample(ecg_shock *s)
     return difference;
 }
 
-/* Second-order sections in transposed direct form II; the first takes differences, one zero at 0 Hz being done. */
+/* Second-order sections in transposed direct form II. The input is differenced, which replaces one zero at 0 Hz. */
 static float band_pass(ecg_shock *s, float x)
 {
     int i;
@@ -342,7 +342,7 @@ static float band_pass(ecg_shock *s, float x)
     return x;
 }
 
-static int32_t judge_quality(const ecg_shock *s)
+static int32_t check_quality(const ecg_shock *s)
 {
     float low = s->low[0], high = s->high[0];
     int i;
@@ -367,15 +367,15 @@ static void advise(ecg_shock *s, ecg_shock_advice *advice)
 {
     const float logit = ecg_shock_network(s->window, s->scratch);
 
-    advice->quality = judge_quality(s);
+    advice->quality = check_quality(s);
     advice->logit = logit;
     advice->probability = 1.0f / (1.0f + exponential(-logit));
     advice->invalid_share = (float)s->invalid_count / (float)ECG_SHOCK_WINDOW_RAW;
     advice->shock = advice->quality == ECG_SHOCK_USABLE && logit >= ECG_SHOCK_THRESHOLD_LOGIT;
 }
 
-/* An empty range, which any sample widens. */
-static void open_step(ecg_shock *s, int i)
+/* Set the range of a step to the empty range. */
+static void clear_range(ecg_shock *s, int i)
 {
     s->low[i] = FLT_MAX;
     s->high[i] = -FLT_MAX;
@@ -389,7 +389,7 @@ static void begin_step(ecg_shock *s)
         s->low[i] = s->low[i + 1];
         s->high[i] = s->high[i + 1];
     }
-    open_step(s, ECG_SHOCK_STEPS - 1);
+    clear_range(s, ECG_SHOCK_STEPS - 1);
 }
 
 static void drop_oldest(ecg_shock *s)
@@ -413,8 +413,8 @@ void ecg_shock_init(ecg_shock *s)
     s->last_rest = 0.0f;
     set_zero(&s->sections[0][0], 2 * ECG_SHOCK_SECTIONS);
 
-    s->invalid_run = ECG_SHOCK_GAP_RAW; /* nothing valid has come yet */
-    s->constant_run = -1;               /* the first sample has none before it */
+    s->invalid_run = ECG_SHOCK_GAP_RAW; /* as after a gap: there is no valid sample yet */
+    s->constant_run = -1;               /* the first sample has no previous one */
     s->since_constant = ECG_SHOCK_WINDOW_RAW;
     for (i = 0; i < ECG_SHOCK_FLAG_WORDS; i++) {
         s->invalid[i] = 0u;
@@ -422,24 +422,24 @@ void ecg_shock_init(ecg_shock *s)
     s->flag = 0;
     s->invalid_count = 0;
     for (i = 0; i < ECG_SHOCK_STEPS; i++) {
-        open_step(s, i);
+        clear_range(s, i);
     }
     s->filled = 0;
 }
 
-/* To be called when the next sample at 125 Hz is about to come: all raw samples of those before are there then. */
+/* Called just before the next sample at 125 Hz, when all raw samples of the previous ones have been processed. */
 static int end_step(ecg_shock *s, ecg_shock_advice *advice)
 {
-    const int is_whole = s->filled == ECG_SHOCK_WINDOW;
+    const int is_full = s->filled == ECG_SHOCK_WINDOW;
 
-    if (is_whole) {
+    if (is_full) {
         advise(s, advice);
         drop_oldest(s);
     }
-    if ((ECG_SHOCK_WINDOW - s->filled) % ECG_SHOCK_STEP == 0) { /* so that a step ends when a window does */
+    if ((ECG_SHOCK_WINDOW - s->filled) % ECG_SHOCK_STEP == 0) { /* steps end together with windows */
         begin_step(s);
     }
-    return is_whole;
+    return is_full;
 }
 
 int ecg_shock_push(ecg_shock *s, float mv, ecg_shock_advice *advice)

@@ -1,7 +1,7 @@
 /*
  * Shock advice from one ECG lead, sample by sample: the preprocessing and the network of an ecg_shock bundle in C99.
  *
- * Not a medical device, and no claim of conformity with any standard.
+ * Not a medical device, and not a claim of conformity with any standard.
  *
  *     static ecg_shock lead;
  *     ecg_shock_advice advice;
@@ -10,15 +10,15 @@
  *     for each sample in mV, NAN where it is invalid:
  *         if (ecg_shock_push(&lead, sample, &advice) && advice.shock) ...
  *
- * - No heap, no variable outside the struct, no function of a library: neither libm nor any other. A compiler may still
- *   call memcpy, memset and memmove on its own account, as C compilers do in freestanding programs too.
- * - Single precision throughout. Whether a sample is valid is read from its bits, which -ffast-math leaves alone.
- * - Reentrant: one struct for each lead, one caller at a time for each struct. No recursion.
+ * - No heap, no variables outside the struct, and no library functions, not even of libm. A compiler may insert calls
+ *   of memcpy, memset and memmove, as in any freestanding program.
+ * - Single precision only. The bits of a sample tell whether it is valid, so that -ffast-math has no effect on this.
+ * - Reentrant: use one struct for each lead, and one caller at a time for each struct. No recursion.
  *
- * Quality: a shock is never advised where more than 10 % of the window's samples are invalid, where they span more than
- * 50 mV or less than 10 uV, or where one value repeats for 1 s. The Python package's rules for saturation, a filter that
- * rings with what came before the window, broadband noise and mains hum are NOT in this code. A device brings its own
- * detection of saturation, artefacts and detached leads, and passes NAN for what it knows to be invalid.
+ * Quality: a shock is never advised if more than 10 % of the window's samples are invalid, if they span more than 50 mV
+ * or less than 10 uV, or if one value repeats for 1 s. This code does NOT have the Python package's rules for
+ * saturation, ringing of the filter after a fault before the window, broadband noise and mains hum. The device must
+ * detect saturation, artefacts and detached leads itself, and pass NAN for invalid samples.
  */
 #ifndef ECG_SHOCK_H
 #define ECG_SHOCK_H
@@ -31,7 +31,7 @@
 extern "C" {
 #endif
 
-/* Samples at 125 Hz from one advice to the next; define it for the whole build to change it. */
+/* Samples at 125 Hz from one advice to the next. To change it, define it in all compilation units. */
 #ifndef ECG_SHOCK_STEP
 #define ECG_SHOCK_STEP 125
 #endif
@@ -39,19 +39,19 @@ extern "C" {
 #error "ECG_SHOCK_STEP must lie between 2 and ECG_SHOCK_WINDOW"
 #endif
 
-/* Larger samples, in mV, are taken for invalid: no electrode gives 10 V. With it no later value can overflow. */
+/* Larger samples, in mV, are invalid: no electrode gives 10 V. With this limit no later value can overflow. */
 #define ECG_SHOCK_MAX_MV 10000.0f
 
-/* Steps that one window touches. If it is no whole number of them, the range of the oldest step counts in full. */
+/* Steps in one window. The oldest step may begin before the window; its samples all count for the window's range. */
 #define ECG_SHOCK_STEPS ((ECG_SHOCK_WINDOW + ECG_SHOCK_STEP - 1) / ECG_SHOCK_STEP)
 #define ECG_SHOCK_FLAG_WORDS ((ECG_SHOCK_WINDOW_RAW + 31) / 32)
 
-/* sizeof(ecg_shock): every member has 4 bytes, so that it is the same on every machine. */
+/* sizeof(ecg_shock), which is the same on every machine, because every member has 4 bytes. */
 #define ECG_SHOCK_BYTES                                                                                          \
     (4 * (ECG_SHOCK_HISTORY + 2 * ECG_SHOCK_SECTIONS + ECG_SHOCK_WINDOW + ECG_SHOCK_SCRATCH +                    \
           ECG_SHOCK_FLAG_WORDS + 2 * ECG_SHOCK_STEPS + 10))
 
-/* Why a window is not usable, the first that holds. */
+/* Whether a window is usable; if several reasons apply, the first one is given. */
 enum {
     ECG_SHOCK_USABLE = 0,
     ECG_SHOCK_MISSING = 1,      /* more than 10 % of the samples are invalid */
@@ -60,25 +60,25 @@ enum {
 };
 
 typedef struct {
-    int32_t shock;       /* 1: a shock is advised; only where the window is usable */
-    int32_t quality;     /* ECG_SHOCK_USABLE, or why not */
-    float logit;         /* of shockable; a shock is advised from ECG_SHOCK_THRESHOLD_LOGIT on */
-    float probability;   /* of shockable, 0 to 1; logit and probability mean nothing where the window is not usable */
-    float invalid_share; /* of the window's samples, 0 to 1 */
+    int32_t shock;       /* 1 if a shock is advised, which needs a usable window; otherwise 0 */
+    int32_t quality;     /* ECG_SHOCK_USABLE, or the reason why the window is not usable */
+    float logit;         /* of shockable; a shock needs at least ECG_SHOCK_THRESHOLD_LOGIT */
+    float probability;   /* of shockable, 0 to 1; like the logit, it is meaningless if the window is not usable */
+    float invalid_share; /* proportion of invalid samples in the window, 0 to 1 */
 } ecg_shock_advice;
 
-/* Everything that is remembered of one lead. Allocate it statically; its members are not part of the interface. */
+/* The state of one lead. Allocate it statically; its members are not part of the interface. */
 typedef struct {
-    float history[ECG_SHOCK_HISTORY]; /* raw samples that the resampler needs, a ring buffer, mV */
-    int32_t newest;                   /* index of the newest one */
-    int32_t phase;                    /* from the newest raw sample to the next output, in 1 / (ECG_SHOCK_UP * fs) */
-    float last_newest, last_rest;     /* the last output of the resampler, as the sum of two numbers, mV */
-    float sections[ECG_SHOCK_SECTIONS][2];
+    float history[ECG_SHOCK_HISTORY]; /* ring buffer of the raw samples that the resampler needs, mV */
+    int32_t newest;                   /* index of the newest sample in it */
+    int32_t phase;                    /* time from the newest sample to the next output, in 1 / (ECG_SHOCK_UP * fs) */
+    float last_newest, last_rest;     /* two numbers whose sum is the last output of the resampler, mV */
+    float sections[ECG_SHOCK_SECTIONS][2]; /* state of the band-pass */
 
-    int32_t invalid_run;   /* invalid samples in a row up to now */
-    int32_t constant_run;  /* samples up to now that equal the one before */
-    int32_t since_constant; /* samples since the end of the last 1 s of one value */
-    uint32_t invalid[ECG_SHOCK_FLAG_WORDS]; /* one bit for each raw sample of the window, a ring buffer */
+    int32_t invalid_run;    /* invalid samples in a row so far */
+    int32_t constant_run;   /* samples in a row so far that equal the previous one */
+    int32_t since_constant; /* samples since the last second of constant values */
+    uint32_t invalid[ECG_SHOCK_FLAG_WORDS]; /* ring buffer with a bit for each raw sample of the window */
     int32_t flag;                           /* index of the next bit */
     int32_t invalid_count;
     float low[ECG_SHOCK_STEPS], high[ECG_SHOCK_STEPS]; /* range of the raw samples in each step, newest last, mV */
@@ -90,21 +90,21 @@ typedef struct {
 
 typedef char ecg_shock_has_the_stated_size[sizeof(ecg_shock) == ECG_SHOCK_BYTES ? 1 : -1];
 
-/* Forget everything. To be called before the first sample. */
+/* Reset the state. Call it before the first sample. */
 void ecg_shock_init(ecg_shock *s);
 
 /*
- * Take the next sample, in mV at ECG_SHOCK_FS; NaN where it is invalid.
+ * Process the next sample, in mV at ECG_SHOCK_FS, NaN if it is invalid.
  *
- * Returns 1 if there is new advice, 0 otherwise, when *advice is left alone. The first advice comes after one whole
- * window, and further ones every ECG_SHOCK_STEP. This call runs the network, others only the filters.
+ * Returns 1 if it has written new advice to *advice, and 0 otherwise. The first advice comes after one full window, and
+ * the next ones after every ECG_SHOCK_STEP samples at 125 Hz. Only calls with advice run the network.
  */
 int ecg_shock_push(ecg_shock *s, float mv, ecg_shock_advice *advice);
 
 /*
- * Run the network alone on a window that is preprocessed already, and return the logit of shockable.
+ * Run only the network, on a preprocessed window, and return the logit of shockable.
  *
- * Samples that are NaN, infinite or beyond ECG_SHOCK_MAX_MV count as 0. Scratch is overwritten.
+ * Samples that are NaN, infinite or beyond ECG_SHOCK_MAX_MV count as 0. The scratch memory is overwritten.
  */
 float ecg_shock_network(const float window_mv[ECG_SHOCK_WINDOW], float scratch[ECG_SHOCK_SCRATCH]);
 

@@ -135,8 +135,8 @@ class LateStart(Sampler):
 class WithinClass(Sampler):
     """Every class with its share of the windows, its windows by their scores."""
 
-    def _learn(self, share: float) -> None:
-        super()._learn(share)
+    def _set_distribution(self, gain_weight: float) -> None:
+        super()._set_distribution(gain_weight)
         within = self._p / np.bincount(self._groups, weights=self._p)[self._groups]
         self._p = within * self._sizes[self._groups] / self._p.size
 
@@ -150,17 +150,17 @@ class Presampled(Sampler):
         """Look at candidates first."""
         size = self._scores.size
         candidates = self._rng.choice(size, min(size, 3 * int(np.prod(shape))), replace=False)
-        self._average(candidates, self.look(candidates), 0)
-        self._learn(0.0)
+        self._average_scores(candidates, self.look(candidates), 0)
+        self._set_distribution(0.0)
         return super().draw(shape)
 
 
 class EasyHalfLeftOut(Sampler):
     """The half of the larger scores, uniformly and without weights, with a floor of all windows: biased."""
 
-    def _learn(self, share: float) -> None:
-        super()._learn(share)
-        hard = self._estimate() >= np.median(self._estimate())
+    def _set_distribution(self, gain_weight: float) -> None:
+        super()._set_distribution(gain_weight)
+        hard = self._estimated_scores() >= np.median(self._estimated_scores())
         self._p = (1 - self.floor) * hard / hard.sum() + self.floor / hard.size
 
     def draw(self, shape: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
