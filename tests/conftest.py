@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tomli_w
+import wfdb
 
 from ecg_shock.data.datasets import DataConfig
 from ecg_shock.data.splits import load_split
@@ -128,3 +130,32 @@ def record_events() -> Callable[..., RecordEvents]:
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def own_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write twelve records of one's own, two of one patient, in sinus rhythm and one in VT, and their manifest."""
+    folder = tmp_path / "data" / "mine"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("ECG_SHOCK_DATA", str(folder.parent))
+    labels, files = [], []
+    for number in range(12):
+        bpm, name = (200 if number == 3 else 60 + number), f"r{number}"
+        phase = np.arange(5000) / 250 * bpm / 60 % 1
+        wave = np.exp(-(((phase - 0.5) * 60 / bpm / 0.03) ** 2))
+        wfdb.wrsamp(
+            name, fs=250, units=["mV"], sig_name=["II"], p_signal=wave[:, None], fmt=["16"], write_dir=str(folder)
+        )
+        labels.append(f'{name} = "{"(VT" if number == 3 else "(N"}"')
+        for path in (folder / f"{name}.hea", folder / f"{name}.dat"):
+            content = path.read_bytes()
+            files.append(
+                f'"{path.name}" = {{ bytes = {len(content)}, sha256 = "{hashlib.sha256(content).hexdigest()}" }}'
+            )
+    manifest = tmp_path / "mine.toml"
+    manifest.write_text(
+        'name = "mine"\ntitle = ""\nversion = "7"\nlicence = ""\ncitation = ""\n'
+        '[rhythm_codes]\n"(N" = "normal_sinus"\n"(VT" = "vt"\n[patients]\nr2 = "r1"\nr5 = "else/where"\n'
+        "[record_labels]\n" + "\n".join(labels) + "\n[files]\n" + "\n".join(files) + "\n"
+    )
+    return manifest

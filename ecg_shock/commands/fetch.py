@@ -21,7 +21,9 @@ def fetch(
     databases: Annotated[
         list[str],
         typer.Argument(
-            metavar="DB", help="Databases to download: vfdb, cudb, mitdb, nstdb, or the path of a manifest (.toml)."
+            metavar="DB",
+            help="Databases to download: vfdb, cudb, mitdb, nstdb; for training and stress tests ludb, qtdb, "
+            "challenge-2011, challenge-2017, aami-ec13; or the path of a manifest (.toml).",
         ),
     ],
     data: Annotated[

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from ecg_shock.data.windows import WindowSet
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import Bundle
     from ecg_shock.training.fold import TrainingFold
@@ -42,6 +43,14 @@ def train(
             help="Add synthetic training windows of these AHA classes, separated by commas.",
             show_default="none",
             rich_help_panel="Data",
+        ),
+    ] = None,
+    extra: Annotated[
+        str | None,
+        typer.Option(
+            help="Databases, separated by commas, whose patients train too and are never tested on, such as ludb,qtdb; "
+            "a fifth of them checks the specificity on other hospitals instead.",
+            show_default="none",
         ),
     ] = None,
     filters: Annotated[
@@ -129,6 +138,7 @@ def train(
         base.card.data if base else DataConfig(),
         databases=_names(databases),
         supplement=_names(supplement),
+        extra=_names(extra),
         split="synthetic-v1" if databases == SYNTHETIC else None,
     )
     training = with_values(
@@ -172,9 +182,11 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
     from ecg_shock.plots import draw_history
     from ecg_shock.training.fold import patients, selection_of
 
+    named = {"train": fold.subsets.train, "validation": fold.subsets.validation}
+    if fold.subsets.other_hospitals is not None:
+        named["other hospitals"] = fold.subsets.other_hospitals
     sizes = ", ".join(
-        f"{name} {len(subset):,} windows of {len(patients(subset))} patients"
-        for name, subset in (("train", fold.subsets.train), ("validation", fold.subsets.validation))
+        f"{name} {len(subset):,} windows of {len(patients(subset))} patients" for name, subset in named.items()
     )
     console.print(f"[bold]fold {fold.data.fold}[/]: {sizes}", highlight=False)
     columns = (
@@ -205,7 +217,24 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
         f"{100 * best.balanced_accuracy:.2f} %, Se {100 * best.sensitivity:.2f} %, Sp {100 * best.specificity:.2f} %",
         highlight=False,
     )
+    if fold.subsets.other_hospitals is not None:
+        _show_other_hospitals(bundle, fold.subsets.other_hospitals)
     console.print(f"  {bundle.folder}", highlight=False, markup=False)
+
+
+def _show_other_hospitals(bundle: Bundle, windows: WindowSet) -> None:
+    """Print the specificity on patients of extra databases who did not train."""
+    from ecg_shock.evaluation.other_hospitals import specificity_by_database
+    from ecg_shock.inference.advisor import Advisor
+
+    shock = Advisor(bundle).probabilities(windows.ecg) >= bundle.threshold
+    for database, found in specificity_by_database(windows, shock).items():
+        limit = "" if found.cluster_limit is None else f", lower limit by patient {100 * found.cluster_limit:.1f} %"
+        console.print(
+            f"  other hospitals, {database}: Sp {100 * (found.observed or 0):.2f} %{limit} "
+            f"({found.patients} patients, {found.windows:,} windows)",
+            highlight=False,
+        )
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

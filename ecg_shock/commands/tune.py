@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,8 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ecg_shock.data.datasets import Subsets
     from ecg_shock.search.consensus import Candidate, Setting
     from ecg_shock.search.study import Study
@@ -209,7 +208,8 @@ def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:
 
 
 def _show_windows(study: Study, subsets: Subsets) -> None:
-    """Print the numbers of windows and patients; synthetic windows in the training subset are counted separately."""
+    """Print the numbers of windows and patients; what only trains, synthetic or extra, is counted separately."""
+    from ecg_shock.data.datasets import of_extra
     from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
     from ecg_shock.search.runner import supplemented
 
@@ -218,27 +218,36 @@ def _show_windows(study: Study, subsets: Subsets) -> None:
     named = {"train": subsets.train, "validation": subsets.validation, "test, not used": subsets.test}
     for name in named:
         table.add_column(name, justify="right")
-    added = {name: supplemented(subset, study) for name, subset in named.items()}
+    added = {
+        name: {"synthetic": supplemented(subset, study), "extra": of_extra(subset, study.data)}
+        for name, subset in named.items()
+    }
+
+    def counts(name: str, of_class: np.ndarray) -> str:
+        masks = {kind: mask[of_class] for kind, mask in added[name].items()}
+        return _counts(named[name].patient[of_class], masks)
+
     for aha_class in AHA_CLASSES:
-        of_class = {name: subset.aha_class == aha_class for name, subset in named.items()}
-        cells = (_counts(subset.patient[of_class[name]], added[name][of_class[name]]) for name, subset in named.items())
+        cells = (counts(name, subset.aha_class == aha_class) for name, subset in named.items())
         table.add_row(AHA_LABELS[aha_class], *cells)
     table.add_section()
-    table.add_row("all", *(_counts(subset.patient, added[name]) for name, subset in named.items()))
+    table.add_row("all", *(counts(name, np.ones(len(subset), bool)) for name, subset in named.items()))
     console.print(table)
     for name, subset in named.items():
-        patients = sorted(set(subset.patient[~added[name]].tolist()))
-        if added[name].any():
-            patients.append(f"{len(set(subset.patient[added[name]].tolist()))} synthetic")
+        own = ~np.any(list(added[name].values()), axis=0)
+        patients = sorted(set(subset.patient[own].tolist()))
+        patients += [
+            f"{len(set(subset.patient[mask].tolist()))} {kind}" for kind, mask in added[name].items() if mask.any()
+        ]
         console.print(f"[bold]{name}[/]: {escape(', '.join(patients))}", highlight=False)
     console.print()
 
 
-def _counts(patients: np.ndarray, added: np.ndarray) -> str:
-    """Format the numbers of real windows and patients, and of synthetic windows."""
-    real = patients[~added]
-    counted = f"{len(real):,} ({len(set(real.tolist()))})"
-    return counted + (f" + {added.sum():,} synthetic" if added.any() else "")
+def _counts(patients: np.ndarray, added: dict[str, np.ndarray]) -> str:
+    """Format the numbers of windows and patients, and of the windows that only train, by kind."""
+    own = patients[~np.any(list(added.values()), axis=0)]
+    counted = f"{len(own):,} ({len(set(own.tolist()))})"
+    return counted + "".join(f" + {mask.sum():,} {kind}" for kind, mask in added.items() if mask.any())
 
 
 def _epochs(training: TrainingConfig) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ecg_shock.data.windows import WindowSet
 
 SHEET_SUFFIXES = (".png", ".pdf", ".svg")
+NUMBER_WIDTH = 7  # of as many seconds as a database has; a longer name of a database is broken on a narrow terminal
 
 
 def windows(
@@ -24,7 +25,8 @@ def windows(
         list[str] | None,
         typer.Argument(
             metavar="DB",
-            help="Databases to count: vfdb, cudb, mitdb, synthetic, or the path of a manifest.",
+            help="Databases to count: vfdb, cudb, mitdb, synthetic, ludb, qtdb, challenge-2017, aami-ec13, or the path "
+            "of a manifest.",
             show_default="vfdb cudb mitdb",
         ),
     ] = None,
@@ -105,9 +107,9 @@ def _balance(found: WindowSet) -> Table:
     kept = found.window_s * pd.Series(found.database).value_counts().reindex(names, fill_value=0)
 
     table = Table(title="seconds of the first lead, excluded and in windows", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("reason")
+    table.add_column("reason", min_width=12)
     for heading in (*names, "all"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", min_width=min(len(heading), NUMBER_WIDTH), overflow="fold")
 
     def add(label: str, seconds: pd.Series, style: str = "") -> None:
         table.add_row(label, *(f"{cell:,.0f}" for cell in (*seconds, seconds.sum())), style=style)

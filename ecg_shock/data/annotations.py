@@ -49,6 +49,7 @@ import numpy as np
 from ecg_shock.data.manifests import Manifest
 from ecg_shock.data.readers import read_record
 from ecg_shock.data.reading import WHAT_TO_DO, choose_channels, reading
+from ecg_shock.data.record_labels import label_record
 from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.data.wfdb_files import open_wfdb
 
@@ -118,6 +119,8 @@ def read_labelled(record: str, manifest: Manifest, folder: str | Path) -> Record
     """
     patient = manifest.patient_of(record)
     path = Path(folder) / record
+    if record in manifest.record_labels:
+        return label_record(read_record(path), record, manifest)
     episodes, beats_s, beat_codes = read_labels(path, manifest)
     return replace(
         read_record(path),

@@ -26,12 +26,13 @@ from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import ARRAY_FIELDS, Excluded, LabelPolicy, WindowSet, concatenate, cut_windows
 from ecg_shock.files import atomic_writer
 from ecg_shock.preprocessing import MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing
-from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
+from ecg_shock.rhythms import INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 logger = logging.getLogger(__name__)
 
 SYNTHETIC_PATIENTS = 60  # those of data_manifests/splits/synthetic-v1.toml
 SYNTHETIC_SEED = 0
+CHECK_ONE_IN = 5  # of the patients of extra databases, one in five does not train but checks
 SYNTHETIC_GUARD_S = 0.5  # synthetic labels are exact; this lets the filters forget the rhythm before
 
 # The modules that decide what the windows of given files are: another source makes another cache file.
@@ -42,6 +43,7 @@ SOURCES = (
     "data/datasets.py",
     "data/edf_files.py",
     "data/reading.py",
+    "data/record_labels.py",
     "data/recordings.py",
     "data/tables.py",
     "data/unpacking.py",
@@ -74,6 +76,12 @@ class DataConfig(BaseModel):
     supplement : tuple of str
         Clear AHA classes of which synthetic windows are added to the training subset, and to it alone. The public
         databases hold asystole of three patients, too few to learn it from in every fold.
+    extra : tuple of str
+        Names or manifest paths of databases whose patients train too, and are never tested on: all but a fifth of them,
+        who check the specificity on other hospitals. None of their patients may be in the split.
+    extra_weight : float
+        Share of the weight of nonshockable training windows that those of `extra` have, between 0 and 1: see
+        `training_weights`.
     preprocessing : Preprocessing
         The filter.
     labels : LabelPolicy
@@ -89,6 +97,8 @@ class DataConfig(BaseModel):
     train_leads: Literal["first", "all"] = "all"
     max_windows: int | None = Field(default=60, ge=1)
     supplement: tuple[Literal["coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable", "asystole"], ...] = ()
+    extra: tuple[str, ...] = ()
+    extra_weight: float = Field(default=0.4, gt=0, lt=1)
     preprocessing: Preprocessing = Preprocessing()
     labels: LabelPolicy = LabelPolicy()
 
@@ -101,31 +111,64 @@ class DataConfig(BaseModel):
         synthetic_only = values.get("databases") in ([SYNTHETIC], (SYNTHETIC,))
         return {**values, "split": "synthetic-v1" if synthetic_only else "public-v1"}
 
-    @field_validator("databases")
+    @field_validator("databases", "extra")
     @classmethod
     def _are_different(cls, databases: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(databases)) < len(databases):
             raise ValueError("a database stands twice, and its windows would count twice")
         return databases
 
+    @field_validator("extra")
+    @classmethod
+    def _are_recorded(cls, extra: tuple[str, ...]) -> tuple[str, ...]:
+        if SYNTHETIC in extra:
+            raise ValueError(f"{SYNTHETIC!r} is no database of patients; add its windows by supplement")
+        return extra
+
 
 @dataclass(frozen=True, eq=False)
 class Subsets:
-    """Windows of three groups of patients that share no patient.
+    """Windows of groups of patients that share no patient.
 
     Parameters
     ----------
     train, validation, test : WindowSet
         The intermediate classes are in `test` only: they are reported, never trained on or selected with.
+    other_hospitals : WindowSet, optional
+        Nonshockable windows of the patients of `DataConfig.extra` that do not train: a check of specificity.
     """
 
     train: WindowSet
     validation: WindowSet
     test: WindowSet
+    other_hospitals: WindowSet | None = None
 
     def __post_init__(self) -> None:
-        # A fold refuses a patient that two of them share.
-        Fold(*(frozenset(windows.patient.tolist()) for windows in (self.train, self.validation, self.test)))
+        train, validation, test = (
+            frozenset(windows.patient.tolist()) for windows in (self.train, self.validation, self.test)
+        )
+        Fold(train, validation, test)  # refuses a patient that two of them share
+        if self.other_hospitals is not None:
+            shared = (train | validation | test).intersection(self.other_hospitals.patient.tolist())
+            if shared:
+                raise ValueError(f"patients {sorted(shared)!r} are in other_hospitals and in another subset.")
+
+
+@dataclass(frozen=True)
+class ExtraPatients:
+    """The patients that a database of `DataConfig.extra` adds.
+
+    Parameters
+    ----------
+    version : str
+        Version of the database.
+    train, check : frozenset of str
+        Those who train, and those who check the specificity on other hospitals: a fifth, chosen by their names.
+    """
+
+    version: str
+    train: frozenset[str]
+    check: frozenset[str]
 
 
 def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
@@ -141,21 +184,117 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
     Raises
     ------
     ValueError
-        If the split has no such fold, or does not know a patient.
+        If the split has no such fold, does not know a patient, or knows one of `data.extra`.
     FileNotFoundError
         If a database is not there.
     """
     fold, first_lead = _load_known(data, folder, "first")
     train = first_lead if data.train_leads == "first" else _load_known(data, folder, data.train_leads)[1]
     train = train.select(_of(fold.train, train) & _clear(train))
+    other_hospitals = None
     if data.supplement:
         added = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
         train = concatenate([train, added.select(np.isin(added.aha_class, data.supplement))])
+    if data.extra:
+        patients = extra_patients(data).values()
+        extra = data.model_copy(update={"databases": data.extra})
+        added = load_windows(extra, folder, leads=data.train_leads)
+        added = added.select(_of(frozenset().union(*(p.train for p in patients)), added) & _clear(added))
+        train = concatenate([train, added])
+        checked = load_windows(extra, folder)
+        may_check = _of(frozenset().union(*(p.check for p in patients)), checked)
+        other_hospitals = checked.select(may_check & np.isin(checked.aha_class, NONSHOCKABLE))
     return Subsets(
         train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
         validation=first_lead.select(_of(fold.validation, first_lead) & _clear(first_lead)),
         test=first_lead.select(_of(fold.test, first_lead)),
+        other_hospitals=other_hospitals,
     )
+
+
+def extra_patients(data: DataConfig) -> dict[str, ExtraPatients]:
+    """Name the patients of the databases in `data.extra`, by the name of the database.
+
+    They are those of the manifests, with or without a window: a recording of artefact has none, and trains too.
+
+    Raises
+    ------
+    ValueError
+        If one of them is in the split, or in two of these databases.
+    """
+    fold = _fold_of(data)
+    known = fold.train | fold.validation | fold.test
+    found: dict[str, ExtraPatients] = {}
+    for name in data.extra:
+        manifest = load_manifest(name)
+        patients = frozenset(map(manifest.patient_of, manifest.records))
+        if shared := patients & known:
+            raise ValueError(
+                f"extra names {name!r}, but split {data.split!r} already knows its patients {sorted(shared)[:5]!r}; "
+                "extra databases are for training only."
+            )
+        known |= patients
+        check = frozenset(patient for patient in patients if _checks_other_hospitals(patient))
+        found[manifest.name] = ExtraPatients(manifest.version, patients - check, check)
+    return found
+
+
+def of_extra(windows: WindowSet, data: DataConfig) -> np.ndarray:
+    """Say which windows, shape (n_windows,), are of a database in `data.extra`."""
+    return np.isin(windows.database, [load_manifest(name).name for name in data.extra])
+
+
+def training_weights(windows: WindowSet, data: DataConfig) -> np.ndarray:
+    """Weigh training windows so that those of `data.extra` have the share `data.extra_weight` of the nonshockable ones.
+
+    Parameters
+    ----------
+    windows : WindowSet
+        Such as the training subset.
+    data : DataConfig
+        What they were loaded with.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_windows,): 1 for shockable windows, and 1 on average for nonshockable ones.
+    """
+    weights = np.ones(len(windows))
+    nonshockable = ~shockable(windows)
+    extra = nonshockable & of_extra(windows, data)
+    own = nonshockable & ~extra
+    if extra.any() and own.any():
+        weights[extra] = data.extra_weight * nonshockable.sum() / extra.sum()
+        weights[own] = (1 - data.extra_weight) * nonshockable.sum() / own.sum()
+    return weights
+
+
+def training_recordings(data: DataConfig, folder: Path | None = None) -> Iterator[Recording]:
+    """Yield the labelled recordings of the patients who train, those of `data.extra` included, one at a time.
+
+    Errors are those of `labelled_recordings` and `extra_patients`.
+
+    Parameters
+    ----------
+    data : DataConfig
+        Databases, split and fold; synthetic recordings are yielded only if there are no others.
+    folder : pathlib.Path, optional
+        Where the databases lie.
+    """
+    train = _fold_of(data).train.union(*(patients.train for patients in extra_patients(data).values()))
+    for name in (*data.databases, *data.extra):
+        if name == SYNTHETIC:
+            yield from (recording for recording in labelled_recordings(name) if recording.patient in train)
+        else:
+            manifest = load_manifest(name)
+            records = [record for record in manifest.records if manifest.patient_of(record) in train]
+            yield from labelled_recordings(name, folder, records)
+
+
+def guard_s(data: DataConfig) -> dict[str, float]:
+    """Return how far the windows of each database have to stay from a change of rhythm, in seconds, by its name."""
+    manifests = [load_manifest(name) for name in (*data.databases, *data.extra) if name != SYNTHETIC]
+    return {SYNTHETIC: SYNTHETIC_GUARD_S, **{manifest.name: manifest.guard_s for manifest in manifests}}
 
 
 def load_test(data: DataConfig, folder: Path | None = None) -> WindowSet:
@@ -193,15 +332,24 @@ def shockable(windows: WindowSet) -> np.ndarray:
 
 def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold, WindowSet]:
     """Return the fold, and the windows of patients that the split all knows."""
-    folds = load_split(data.split)
-    if data.fold >= len(folds):
-        raise ValueError(f"fold={data.fold!r}, but {data.split!r} has the folds 0 to {len(folds) - 1}.")
-    fold = folds[data.fold]
+    fold = _fold_of(data)
     windows = load_windows(data, folder, leads=leads)
     unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
     if unknown:
         raise ValueError(f"split {data.split!r} does not say where these patients belong: {sorted(unknown)!r}.")
     return fold, windows
+
+
+def _fold_of(data: DataConfig) -> Fold:
+    folds = load_split(data.split)
+    if data.fold >= len(folds):
+        raise ValueError(f"fold={data.fold!r}, but {data.split!r} has the folds 0 to {len(folds) - 1}.")
+    return folds[data.fold]
+
+
+def _checks_other_hospitals(patient: str) -> bool:
+    """Choose a fifth of all patients by their names: the same ones in every fold, run and set of databases."""
+    return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % CHECK_ONE_IN == 0
 
 
 def _of(patients: frozenset[str], windows: WindowSet) -> np.ndarray:
@@ -281,11 +429,16 @@ def labelled_recordings(
                 yield recording
         return
     manifest = load_manifest(name)
-    unlabelled = [record for record in manifest.records if f"{record}.{manifest.annotator}" not in manifest.files]
+    unlabelled = [
+        record
+        for record in manifest.records
+        if record not in manifest.record_labels and f"{record}.{manifest.annotator}" not in manifest.files
+    ]
     if unlabelled:
         raise ValueError(
             f"{manifest.name} has no labels for its records {unlabelled!r}: its manifest names no "
-            f".{manifest.annotator} file of them. Windows can be cut from labelled recordings only; exclude it."
+            f".{manifest.annotator} file of them, and no record_labels. Windows can be cut from labelled recordings "
+            "only; exclude it."
         )
     path = database_path(manifest.name, folder)
     problems = verify(name, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -83,7 +84,7 @@ def fetch(
     logger.info("fetching %s from %s to %s", manifest.name, address, target)
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         downloads = {
-            pool.submit(_fetch_file, f"{address}/{name}", target / name, entry): entry
+            pool.submit(_fetch_file, f"{address.replace('{name[:3]}', name[:3])}/{name}", target / name, entry): entry
             for name, entry in manifest.files.items()
         }
         try:
@@ -112,9 +113,55 @@ def _decode_212(packed: bytes) -> np.ndarray:
     return np.where(samples > 2047, samples - 4096, samples).astype("<i2")
 
 
+def header_content(header: bytes) -> bytes:
+    r"""Return what a WFDB header says of its signals: the same for all headers that describe the same samples.
+
+    Parameters
+    ----------
+    header : bytes
+        The ``.hea`` file.
+
+    Returns
+    -------
+    bytes
+        A line with the number of signals, rate in Hz and number of samples, and one for each signal with its file,
+        format, gain, baseline, unit, checksum and name, separated by tabs. Comments, spacing and how a number is
+        written play no part.
+
+    Raises
+    ------
+    ValueError
+        If it is not such a header.
+
+    Examples
+    --------
+    >>> header_content(b"r 1 250 4\nr.dat 16 200.0(0)/mV 16 0 3 9 0 II\n#Age: 70\n")
+    b'1\t250\t4\nr.dat\t16\t200\t0\tmV\t9\tII'
+    """
+    lines = [line.split("#")[0].split() for line in header.decode("ascii").splitlines()]
+    (_, count, fs, samples, *_), *signals = [line for line in lines if line]
+    content = [[f"{int(count)}", f"{float(fs):g}", f"{int(samples)}"]]
+    for file, fmt, amplitude, _, zero, _, checksum, _, *lead in signals:
+        found = re.fullmatch(r"([^(/]+)(?:\((.+)\))?(?:/(.+))?", amplitude)
+        if found is None:
+            raise ValueError(f"{amplitude!r} is no gain, as in 200(0)/mV")
+        gain, baseline, unit = found.groups()
+        numbers = [f"{float(gain):g}", f"{int(baseline or zero)}", unit or "mV", f"{int(checksum)}"]
+        content.append([file, fmt, *numbers, " ".join(lead)])
+    return "\n".join("\t".join(line) for line in content).encode()
+
+
 def _check(path: Path, name: str, entry: FileEntry) -> Problem | None:
     if not path.is_file():
         return Problem(name, "missing", f"{entry.bytes} bytes", f"no file at {path}")
+    if entry.header_sha256 is not None:
+        try:
+            digest = hashlib.sha256(header_content(path.read_bytes())).hexdigest()
+        except ValueError:
+            return Problem(name, "wrong digest", "a WFDB header", "another file")
+        if digest != entry.header_sha256:
+            return Problem(name, "wrong digest", f"a header whose content has SHA-256 {entry.header_sha256}", digest)
+        return None
     size = path.stat().st_size
     if size != entry.bytes:
         return Problem(name, "wrong size", f"{entry.bytes} bytes", f"{size} bytes")

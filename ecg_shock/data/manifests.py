@@ -35,6 +35,9 @@ class FileEntry:
     samples_sha256 : str, optional
         SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. Stands where
         only the samples of a file are known for certain, not how they were packed.
+    header_sha256 : str, optional
+        SHA-256 of what a WFDB header says of its signals, see `ecg_shock.data.fetch.header_content`. Stands where the
+        text of the publisher's header is not known; `bytes` is then the size of a copy, and not checked.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -42,13 +45,16 @@ class FileEntry:
     bytes: int
     sha256: str | None = None
     samples_sha256: str | None = None
+    header_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.bytes <= 0:
             raise ValueError(f"bytes is {self.bytes!r}; a file has at least one")
-        digests = [digest for digest in (self.sha256, self.samples_sha256) if digest is not None]
+        digests = [d for d in (self.sha256, self.samples_sha256, self.header_sha256) if d is not None]
         if not digests:
-            raise ValueError("neither sha256 nor samples_sha256 is given; give one, so that the file can be checked")
+            raise ValueError(
+                "neither sha256 nor samples_sha256 nor header_sha256 is given; give one, to check the file by"
+            )
         if self.samples_sha256 is not None and self.bytes % 3:
             raise ValueError(f"bytes is {self.bytes!r}; a file of format 212 has three bytes for each two samples")
         for digest in digests:
@@ -67,13 +73,17 @@ class Manifest:
     title, version, licence, citation : str
         As the publisher gives them; `citation` has one publication a line.
     doi, url : str
-        Empty where the database is not published. `url` is the folder that the files are fetched from.
+        Empty where the database is not published. `url` is the folder that the files are fetched from; ``{name[:3]}``
+        in it stands for the first three characters of a file's name.
     annotator : str
         Suffix of the annotation files.
     guard_s : float
         Seconds by which the onsets of the labels are uncertain.
     rhythm_codes : mapping of str to str
         The database's rhythm codes, and the names of `ecg_shock.rhythms` that they are read as.
+    record_labels : mapping of str to str or to tuple of (float, str)
+        Labels of records that have no annotation file: the code of the whole record, or the codes with the seconds from
+        which on they hold, the first from 0 on. `rhythm_codes` says how a code is read.
     patients : mapping of str to str
         Patient of each record that does not stand for a patient of its own: a record of this database, or
         ``"database/record"`` of another.
@@ -93,6 +103,7 @@ class Manifest:
     annotator: str = "atr"
     guard_s: float = 0.0
     rhythm_codes: Mapping[str, str] = field(default_factory=dict)
+    record_labels: Mapping[str, str | tuple[tuple[float, str], ...]] = field(default_factory=dict)
     patients: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileEntry]
 
@@ -109,13 +120,29 @@ class Manifest:
         for code, rhythm in self.rhythm_codes.items():
             if rhythm not in known:
                 raise ValueError(f"rhythm_codes reads {code!r} as {rhythm!r}; allowed are {', '.join(known)}")
+        for record in self.record_labels:
+            self._check_record_label(record)
         for record, patient in self.patients.items():
-            if record not in self.records:
+            if f"{record}.hea" not in self.files:
                 raise ValueError(f"patients names {record!r}, which has no header (.hea) among the files")
             if len(patient.split("/")) > 2 or not all(map(_PLAIN_NAME.fullmatch, patient.split("/"))):
                 raise ValueError(
                     f"patients gives {record!r} the patient {patient!r}; write 'record' or 'database/record'"
                 )
+
+    def _check_record_label(self, record: str) -> None:
+        if f"{record}.hea" not in self.files:
+            raise ValueError(f"record_labels names {record!r}, which has no header (.hea) among the files")
+        labels = self.labels_of(record)
+        starts_s = [start_s for start_s, _ in labels]
+        rises = all(a < b < float("inf") for a, b in zip(starts_s, starts_s[1:], strict=False))
+        if not (labels and starts_s[0] == 0 and rises):
+            raise ValueError(
+                f"record_labels has {record!r} change at {starts_s} s; give seconds that begin with 0 and rise"
+            )
+        unknown = [code for _, code in labels if code not in self.rhythm_codes]
+        if unknown:
+            raise ValueError(f"record_labels gives {record!r} the code {unknown[0]!r}; add it to rhythm_codes")
 
     @property
     def records(self) -> tuple[str, ...]:
@@ -131,10 +158,15 @@ class Manifest:
     def files_sha256(self) -> str:
         """SHA-256 of the list of files: the name, size and digest of each on a line, by name."""
         lines = (
-            f"{name} {entry.bytes} {entry.sha256 or entry.samples_sha256}\n"
+            f"{name} {entry.bytes} {entry.sha256 or entry.samples_sha256 or entry.header_sha256}\n"
             for name, entry in sorted(self.files.items())
         )
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def labels_of(self, record: str) -> tuple[tuple[float, str], ...]:
+        """Return what `record_labels` says of a record: each code, and the seconds from which on it holds."""
+        labels = self.record_labels[record]
+        return ((0.0, labels),) if isinstance(labels, str) else labels
 
     def patient_of(self, record: str) -> str:
         """Name the patient of one of the records: ``"database/record"``, the record being the patient's first one.
@@ -149,7 +181,7 @@ class Manifest:
         >>> load_manifest("mitdb").patient_of("202")
         'mitdb/201'
         """
-        if record not in self.records:
+        if f"{record}.hea" not in self.files:
             raise ValueError(f"{self.name} has no record {record!r}; it has {', '.join(self.records)}")
         patient = self.patients.get(record, record)
         return patient if "/" in patient else f"{self.name}/{patient}"

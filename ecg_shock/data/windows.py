@@ -290,6 +290,8 @@ def _label(
         small = amplitude_mv(window) < policy.asystole_mv
         return ("asystole", "") if small else ("", f"labelled asystole, but over {policy.asystole_mv:g} mV")
     if rhythm == "organised":
+        if not len(recording.beats_s):
+            return _label_by_rate(window, policy)
         return _label_organised(recording, start_s, start_s + len(window) / FS, policy)
     return RHYTHMS[rhythm], ""
 
@@ -303,6 +305,16 @@ def _label_organised(recording: Recording, start_s: float, end_s: float, policy:
     if np.diff(edges).max() > MAX_BEAT_GAP_S:
         return "", "rhythm not named, and no beats annotated"
     if 60.0 / np.median(np.diff(beats)) >= policy.rapid_vt_bpm:
+        return "", "rhythm not named, and fast enough for VT"
+    return RHYTHMS["organised"], ""
+
+
+def _label_by_rate(window: np.ndarray, policy: LabelPolicy) -> tuple[str, str]:
+    """Label a window whose rhythm the database does not name, in a recording without annotated beats."""
+    rate = rate_bpm(window)
+    if np.isnan(rate):
+        return "", "rhythm not named, and no measurable rate"
+    if rate >= policy.rapid_vt_bpm:
         return "", "rhythm not named, and fast enough for VT"
     return RHYTHMS["organised"], ""
 

@@ -31,6 +31,7 @@ from ecg_shock.evaluation.predictions import Predictions, combine_predictions
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, load_bundle
 
+SHOWN_PATIENTS = 10  # a database has up to 1,184
 DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # of the windows that our own models are evaluated on
 
 
@@ -112,6 +113,9 @@ class EvaluationSet:
     def training(self, window_s: float) -> WindowSet:
         """Load the training windows of a single fold, with its limit per patient and its synthetic windows.
 
+        The databases of `DataConfig.extra` are excluded: what is compared with the model is fitted to patients of the
+        split, and an evaluation needs no other databases.
+
         Raises
         ------
         ValueError
@@ -119,7 +123,7 @@ class EvaluationSet:
         """
         if len(self.bundles) > 1:
             raise ValueError(f"there are {len(self.bundles)} folds; load the training windows of one of by_fold.")
-        config = self.bundles[0].card.data.model_copy(update={"window_s": float(window_s)})
+        config = self.bundles[0].card.data.model_copy(update={"window_s": float(window_s), "extra": ()})
         return load_subsets(config, self.folder).train
 
     def predictions(
@@ -302,11 +306,12 @@ def patients_of(bundle: Bundle, subset: str) -> frozenset[str]:
 
 def check_unseen(bundle: Bundle, patients: Iterable[str]) -> None:
     """Raise a ValueError if a model was trained on or selected with any of these test patients."""
-    seen = set(patients) & (patients_of(bundle, "train") | patients_of(bundle, "validation"))
+    seen = sorted(bundle.card.patients.seen(patients))
     if seen:
+        more = f" and {len(seen) - SHOWN_PATIENTS} more" if len(seen) > SHOWN_PATIENTS else ""
         raise ValueError(
-            f"{bundle.folder} was trained on or selected with the patients {sorted(seen)!r}, and cannot be tested on "
-            "them."
+            f"{bundle.folder} was trained on or selected with the patients {seen[:SHOWN_PATIENTS]!r}{more}, and cannot "
+            "be tested on them."
         )
 
 

@@ -200,8 +200,9 @@ def representative_windows(train: WindowSet) -> np.ndarray:
 
 
 def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]:
-    """Load the train and validation windows of the bundle, in its own window length."""
-    own = {"window_s": bundle.spec.input_samples / FS, "preprocessing": bundle.preprocessing}
+    """Load the train and validation windows of the bundle, in its own window length, without `DataConfig.extra`."""
+    # Patients of the split are enough here, and an export needs no databases that only trained.
+    own = {"window_s": bundle.spec.input_samples / FS, "preprocessing": bundle.preprocessing, "extra": ()}
     config = bundle.card.data.model_copy(update=own)
     subsets = load_subsets(config, folder)
     known = bundle.card.patients

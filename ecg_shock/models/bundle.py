@@ -291,5 +291,7 @@ def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str
 
 def _one_line(value: Any) -> str:
     """Return a value as one line without HTML."""
+    if isinstance(value, dict):
+        value = [f"{key} ({_one_line(x)})" if isinstance(x, dict) else f"{key} {x}" for key, x in value.items()]
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return " ".join(text.split()).replace("<", "&lt;")

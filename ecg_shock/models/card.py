@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ecg_shock.data.datasets import DataConfig
+from ecg_shock.data.datasets import DataConfig, ExtraPatients
 from ecg_shock.files import explain
 
 REQUIRED_TABLES = ("data", "training", "patients")  # to evaluate a model, or to train it again
+
+
+@dataclass(frozen=True)
+class ExtraDatabase:
+    """The patients of a database of `DataConfig.extra`, too many to be named.
+
+    Parameters
+    ----------
+    version : str
+        Version of the database.
+    train, check : int
+        How many trained the model, and how many checked its specificity on other hospitals.
+    sha256 : str
+        SHA-256 of the names of those who trained, sorted, a line each.
+    """
+
+    version: str
+    train: int
+    check: int
+    sha256: str
+
+    @classmethod
+    def of(cls, patients: ExtraPatients) -> ExtraDatabase:
+        """Count the patients of such a database."""
+        names = "".join(f"{name}\n" for name in sorted(patients.train))
+        return cls(
+            patients.version, len(patients.train), len(patients.check), hashlib.sha256(names.encode()).hexdigest()
+        )
 
 
 @dataclass(frozen=True)
@@ -22,17 +51,23 @@ class Patients:
     Parameters
     ----------
     train, validation, test : tuple of str
-        Their names, sorted.
+        Their names, sorted; of `DataConfig.extra` only those that have the name of another database's patient.
+    extra : dict of str to ExtraDatabase
+        Those of `DataConfig.extra`, by the name of the database.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+    extra: dict[str, ExtraDatabase] = field(default_factory=dict)
 
-    @property
-    def seen(self) -> frozenset[str]:
-        """The patients that the model was trained or selected on, and so cannot be tested on."""
-        return frozenset(self.train) | frozenset(self.validation)
+    def seen(self, patients: Iterable[str]) -> frozenset[str]:
+        """Return those of `patients` that the model was trained or selected on, and so cannot be tested on.
+
+        All patients of an extra database are among them, also those who only checked the specificity.
+        """
+        known = frozenset(self.train) | frozenset(self.validation)
+        return frozenset(name for name in patients if name in known or name.partition("/")[0] in self.extra)
 
 
 @dataclass(frozen=True)
@@ -104,7 +139,10 @@ class Card:
         """Return the table [card] of `bundle.toml`."""
         content = asdict(self)
         content["data"] = self.data.model_dump(mode="json", exclude_none=True)
-        content["patients"] = {subset: list(names) for subset, names in content["patients"].items()}
+        patients = content["patients"]
+        content["patients"] = {use: list(patients[use]) for use in ("train", "validation", "test")}
+        if patients["extra"]:
+            content["patients"]["extra"] = patients["extra"]
         return {key: value for key, value in content.items() if value is not None}
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ecg_shock.data.datasets import SYNTHETIC, Subsets
+from ecg_shock.data.datasets import SYNTHETIC, Subsets, of_extra
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import commit, versions, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
@@ -210,11 +210,17 @@ def _summary(subset: WindowSet, study: Study) -> dict[str, Any]:
     def count(classes: np.ndarray) -> dict[str, int]:
         return dict(sorted(Counter(classes.tolist()).items()))
 
-    added = supplemented(subset, study)
+    added, extra = supplemented(subset, study), of_extra(subset, study.data)
+    own = ~(added | extra)
     summary: dict[str, Any] = {
-        "patients": sorted(set(subset.patient[~added].tolist())),
-        "windows": count(subset.aha_class[~added]),
+        "patients": sorted(set(subset.patient[own].tolist())),
+        "windows": count(subset.aha_class[own]),
     }
+    if extra.any():
+        summary["extra"] = {
+            "patients": len(set(subset.patient[extra].tolist())),
+            "windows": count(subset.aha_class[extra]),
+        }
     if added.any():
         summary["supplement"] = {
             "synthetic_patients": len(set(subset.patient[added].tolist())),

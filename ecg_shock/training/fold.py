@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from ecg_shock.data.datasets import SYNTHETIC, DataConfig, Subsets, load_subsets, shockable
+from ecg_shock.data.datasets import SYNTHETIC, DataConfig, Subsets, extra_patients, load_subsets, of_extra, shockable
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import explain
 from ecg_shock.models.bundle import Bundle, write_bundle
-from ecg_shock.models.card import Card, Patients, ValidationScore
+from ecg_shock.models.card import Card, ExtraDatabase, Patients, ValidationScore
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.training.trainer import (
     ORIGIN_NAME,
@@ -76,8 +76,16 @@ class TrainingFold:
         """
         synthetic = SYNTHETIC in self.data.databases
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
+        extra = extra_patients(self.data)
+        own = self.subsets.train.select(~of_extra(self.subsets.train, self.data))
+        # An extra database may give its records the names of another's patients, which then have to be told.
+        elsewhere = {name for known in extra.values() for name in known.train | known.check}
+        elsewhere = {name for name in elsewhere if name.partition("/")[0] not in extra}
         known = Patients(
-            *(tuple(patients(subset)) for subset in (self.subsets.train, self.subsets.validation, self.subsets.test))
+            train=tuple(sorted({*patients(own), *elsewhere})),
+            validation=tuple(patients(self.subsets.validation)),
+            test=tuple(patients(self.subsets.test)),
+            extra={name: ExtraDatabase.of(of_database) for name, of_database in extra.items()},
         )
         card = Card(
             name=name + (" (synthetic data: says nothing about patients)" if synthetic else ""),
@@ -133,7 +141,7 @@ def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
     """
     if base is None:
         return "network and training were given, not searched"
-    shared = len(base.card.patients.seen.intersection(tested))
+    shared = len(base.card.patients.seen(tested))
     if not shared:
         return f"network and training are those of {base.name}, chosen without the test patients"
     return (

@@ -102,5 +102,5 @@ def test_unknown_database_fetches_nothing(publisher: Path, tmp_path: Path) -> No
     """A misspelt name stops the command before the others are fetched."""
     result = run(tmp_path / "tiny.toml", "vfbd", "--data", tmp_path / "data")
     assert result.exit_code == 1
-    assert "unknown database 'vfbd'; known are cudb, mitdb, nstdb, vfdb" in result.stderr
+    assert "unknown database 'vfbd'; known are aami-ec13, challenge-2011, challenge-2017" in result.stderr
     assert not (tmp_path / "data").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,20 @@ def test_train_writes_a_bundle_that_names_its_patients(run_folder: Path) -> None
     assert (run_folder / "fold-1" / "history.png").stat().st_size > 1000
     history = json.loads((run_folder / "fold-1" / "history.json").read_text(encoding="utf-8"))
     assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2]
+
+
+def test_extra_patients_train_and_check(own_manifest: Path, tmp_path: Path) -> None:
+    """The card counts them, the fifth that does not train is reported beside, and none of them can be tested."""
+    done = CliRunner().invoke(app, ["train", *RUN, "--extra", str(own_manifest), "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"other hospitals, mine: Sp [\d.]+ %.*\(\d patients, \d+ windows\)", " ".join(done.output.split()))
+    bundle = load_bundle(tmp_path / "fold-0" / "bundle")
+    known = bundle.card.patients.extra["mine"]
+    assert (known.version, known.train + known.check) == ("7", 11)
+    assert "else/where" in bundle.card.patients.train
+    assert bundle.card.data.extra == (str(own_manifest),)
+    with pytest.raises(ValueError, match=r"selected with the patients \['else/where', 'mine/r0', .*\] and 1 more"):
+        EvaluationSet((bundle,), (str(own_manifest),)).windows(5.0)
 
 
 def test_training_like_a_bundle_repeats_it(run_folder: Path, tmp_path: Path) -> None:

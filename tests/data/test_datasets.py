@@ -13,7 +13,18 @@ import pytest
 from pydantic import ValidationError
 
 from ecg_shock.data import datasets
-from ecg_shock.data.datasets import DataConfig, Subsets, load_subsets, load_test, load_windows, shockable
+from ecg_shock.data.datasets import (
+    DataConfig,
+    Subsets,
+    extra_patients,
+    guard_s,
+    load_subsets,
+    load_test,
+    load_windows,
+    shockable,
+    training_recordings,
+    training_weights,
+)
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, WindowSet
 from ecg_shock.preprocessing import Preprocessing
@@ -163,6 +174,86 @@ def test_supplement_goes_to_training_alone(public: tuple[Subsets, ...], recordin
     assert_equal(loaded.test, public[0].test)
 
 
+def in_check(patient: str) -> bool:
+    """Say whether a patient of an extra database checks other hospitals."""
+    return int.from_bytes(hashlib.sha256(patient.encode()).digest(), "big") % 5 == 0
+
+
+def test_recordings_of_ones_own_train_and_check(own_manifest: Path) -> None:
+    """By the path of a manifest they come as databases of a split of one's own do, and as extra ones, never tested."""
+    plain = load_subsets(SYNTHETIC)
+    data = SYNTHETIC.model_copy(update={"extra": (str(own_manifest),)})
+    loaded = load_subsets(data)
+    own = loaded.train.select(loaded.train.database == "mine")
+    everyone = {"else/where", *(f"mine/r{number}" for number in range(12) if number not in (2, 5))}
+    check = {patient for patient in everyone if in_check(patient)}
+    assert check
+    assert check != everyone
+    assert set(own.patient) == everyone - check
+    assert {"rapid_vt", "normal_sinus"} == set(own.aha_class)
+    assert set(loaded.other_hospitals.patient) == check - {"mine/r3"}
+    assert set(loaded.other_hospitals.aha_class) == {"normal_sinus"}
+    assert_equal(loaded.train.select(loaded.train.database != "mine"), plain.train)
+    assert_equal(loaded.validation, plain.validation)
+    assert_equal(loaded.test, plain.test)
+    assert plain.other_hospitals is None
+    (known,) = extra_patients(data).values()
+    assert (known.version, known.train, known.check) == ("7", everyone - check, check)
+
+    yielded = [(recording.database, recording.patient) for recording in training_recordings(data)]
+    assert {patient for database, patient in yielded if database == "mine"} == everyone - check
+    assert {patient for database, patient in yielded if database != "mine"} == load_split("synthetic-v1")[0].train
+    assert guard_s(data) == {"synthetic": 0.5, "mine": 0.0}
+
+    split = own_manifest.with_name("split.toml")
+    names = sorted(everyone)
+    split.write_text(f"folds = {[names[:3], names[3:6], names[6:]]}".replace("'", '"'))
+    as_database = load_subsets(DataConfig(databases=(str(own_manifest),), split=str(split)))
+    assert set(as_database.test.patient) == set(names[:3])
+
+
+def test_extra_windows_have_their_share_of_the_weight(own_manifest: Path) -> None:
+    """Of the nonshockable weight 30 % are theirs, however many they are, and no class weighs more than before."""
+    data = SYNTHETIC.model_copy(update={"extra": (str(own_manifest),), "extra_weight": 0.3})
+    train = load_subsets(data).train
+    weights = training_weights(train, data)
+    calm = ~shockable(train)
+    assert weights[calm & (train.database == "mine")].sum() == pytest.approx(0.3 * calm.sum())
+    assert weights[calm].sum() == pytest.approx(calm.sum())
+    assert set(weights[~calm]) == {1.0}
+    assert set(training_weights(load_subsets(SYNTHETIC).train, SYNTHETIC)) == {1.0}
+
+
+def test_patients_of_the_split_cannot_be_extra(own_manifest: Path) -> None:
+    """Whoever may be tested trains in no other way, under another database's name neither."""
+    for name, patient in (("vfdb", "vfdb/418"), ("nstdb", "mitdb/118")):
+        with pytest.raises(
+            ValueError, match=rf"extra names '{name}', but split 'public-v1' already knows .*'{patient}'"
+        ):
+            extra_patients(DataConfig(extra=(name,)))
+    again = own_manifest.with_name("again.toml")
+    again.write_text(own_manifest.read_text().replace('name = "mine"', 'name = "again"'))
+    with pytest.raises(ValueError, match=r"already knows its patients \['else/where'\]"):
+        extra_patients(SYNTHETIC.model_copy(update={"extra": (str(own_manifest), str(again))}))
+
+
+@pytest.mark.recordings
+def test_extra_databases_change_no_tested_patient(public: tuple[Subsets, ...], recordings_dir: Path) -> None:
+    """Of ludb all leads train, four fifths of the patients; the others check on the first lead."""
+    loaded = load_subsets(DataConfig(extra=("ludb", "aami-ec13")), recordings_dir)
+    of_ludb = loaded.train.select(loaded.train.database == "ludb")
+    check = {f"ludb/{number}" for number in range(1, 201) if in_check(f"ludb/{number}")}
+    assert set(of_ludb.patient) == {f"ludb/{number}" for number in range(1, 201)} - check
+    assert len(set(of_ludb.lead)) == 12
+    assert set(loaded.other_hospitals.patient) == check
+    assert set(loaded.other_hospitals.lead) == {"i"}
+    assert 30 <= len(check) <= 50
+    added = np.isin(loaded.train.database, ["ludb", "aami-ec13"])
+    assert_equal(loaded.train.select(~added), public[0].train)
+    assert_equal(loaded.validation, public[0].validation)
+    assert_equal(loaded.test, public[0].test)
+
+
 def test_cache_key_covers_what_makes_the_windows(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another policy, filter, length or generator prepares anew; split, fold and cap do not."""
     load_windows(SYNTHETIC)
@@ -294,6 +385,9 @@ def test_subsets_that_share_a_patient_are_refused() -> None:
     for wrong in ({"train": loaded.test}, {"validation": loaded.train}, {"validation": loaded.test}):
         with pytest.raises(ValueError, match=r"'synthetic/p\d+'.* are in (train|validation) and in (validation|test)"):
             Subsets(**({"train": loaded.train, "validation": loaded.validation, "test": loaded.test} | wrong))
+    for other in (loaded.train, loaded.validation, loaded.test):
+        with pytest.raises(ValueError, match=r"'synthetic/p\d+'.* are in other_hospitals and in another subset"):
+            Subsets(loaded.train, loaded.validation, loaded.test, other)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +400,10 @@ def test_subsets_that_share_a_patient_are_refused() -> None:
         {"windows": 3},
         {"databases": ()},
         {"databases": ("vfdb", "vfdb")},
+        {"extra": ("ludb", "ludb")},
+        {"extra": ("synthetic",)},
+        {"extra_weight": 0.0},
+        {"extra_weight": 1.0},
     ],
 )
 def test_configuration_out_of_range(wrong: dict) -> None:

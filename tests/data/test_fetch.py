@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecg_shock.data.fetch import ABANDONED_S, _decode_212, fetch, verify
+from ecg_shock.data.fetch import ABANDONED_S, _decode_212, fetch, header_content, verify
 from ecg_shock.data.manifests import load_manifest
 
 
@@ -277,6 +277,28 @@ def test_verify_reports_what_is_wrong(manifest: Path, tmp_path: Path) -> None:
     ]
     assert str(problems[1]) == "r1.atr: wrong size; expected 200 bytes, found 199 bytes"
     assert problems[2].found == hashlib.sha256(CONTENT["r1.dat"][::-1]).hexdigest()
+
+
+def test_header_is_pinned_by_what_it_says(tmp_path: Path, server: Server) -> None:
+    """Comments, spacing and spelling of numbers may differ, and each thing that it says of a signal may not.
+
+    ``{name[:3]}`` in the address is the folder of a record.
+    """
+    ours = b"abc1 1 250 4\nabc1.dat 16 200.0(0)/mV 16 0 3 9 0 lead II\n"
+    theirs = b"# made by wrsamp\r\nabc1 1 250.0 4\r\nabc1.dat  16 200 16 0 3 9 0 lead II\r\n#Age: 70\r\n"
+    assert header_content(ours) == header_content(theirs) == b"1\t250\t4\nabc1.dat\t16\t200\t0\tmV\t9\tlead II"
+    digest = hashlib.sha256(header_content(ours)).hexdigest()
+    manifest = tmp_path / "tiny.toml"
+    manifest.write_text(
+        f'name = "tiny"\ntitle = ""\nversion = ""\nlicence = ""\ncitation = ""\nurl = "{server.url}{{name[:3]}}/"\n'
+        f'[files]\n"abc1.hea" = {{ bytes = {len(ours)}, header_sha256 = "{digest}" }}\n'
+    )
+    server.content["abc/abc1.hea"] = theirs
+    assert files_in(fetch(manifest, tmp_path / "data")) == {"abc1.hea": theirs}
+    changes = ((b"250.0", b"500"), (b" 200 ", b" 100 "), (b" 9 0 ", b" 8 0 "), (b"lead II", b"lead I"), (b" 3 9", b""))
+    for right, wrong in changes:
+        (tmp_path / "data" / "tiny" / "abc1.hea").write_bytes(theirs.replace(right, wrong))
+        assert [problem.state for problem in verify(manifest, tmp_path / "data")] == ["wrong digest"], wrong
 
 
 def test_decode_212_undoes_packing(rng: np.random.Generator) -> None:

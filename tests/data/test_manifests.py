@@ -12,6 +12,7 @@ from ecg_shock.data.manifests import data_dir, load_manifest, resource_dir
 from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 
 DIGEST = "0" * 64
+EXTRA = {"ludb": 200, "qtdb": 66, "challenge-2017": 1184, "challenge-2011": 150, "aami-ec13": 6}
 VALID = f"""
 name = "tiny"
 title = "Tiny"
@@ -56,20 +57,27 @@ def test_digest_of_the_list_is_of_every_file(manifest_path: Path) -> None:
 
 
 @pytest.mark.recordings
-@pytest.mark.parametrize("name", ["vfdb", "cudb", "mitdb", "nstdb"])
+@pytest.mark.parametrize("name", ["vfdb", "cudb", "mitdb", "nstdb", *EXTRA])
 def test_manifest_agrees_with_the_real_recordings(name: str, recordings_dir: Path) -> None:
     """Sizes, digests and WFDB's own decoding of the samples are those that the manifest pins."""
     folder = recordings_dir / name
     if not folder.is_dir():
         pytest.skip(f"{name} is not among the recordings")
     manifest = load_manifest(name)
-    on_disk = {path.name for path in folder.iterdir() if path.suffix in (".dat", ".hea", ".atr")}
+    on_disk = {path.name for path in folder.iterdir() if path.suffix in (".dat", ".mat", ".hea", ".atr")}
     assert set(manifest.files) == on_disk
     for file, entry in manifest.files.items():
         content = (folder / file).read_bytes()
         assert len(content) == entry.bytes, file
         if entry.sha256 is not None:
             assert hashlib.sha256(content).hexdigest() == entry.sha256, file
+        elif entry.header_sha256 is not None:
+            header = wfdb.rdheader(str(folder / Path(file).stem))
+            lines = [f"{header.n_sig}\t{header.fs:g}\t{header.sig_len}"]
+            for i in range(header.n_sig):
+                said = (header.file_name[i], header.fmt[i], f"{header.adc_gain[i]:g}", header.baseline[i])
+                lines.append("\t".join(map(str, (*said, header.units[i], header.checksum[i], header.sig_name[i]))))
+            assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == entry.header_sha256, file
         else:
             samples = wfdb.rdrecord(str(folder / Path(file).stem), physical=False).d_signal
             assert hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest() == entry.samples_sha256, file
@@ -92,20 +100,21 @@ def test_packaged_manifests_cover_the_databases() -> None:
     """The numbers of records are those that the databases' descriptions give."""
     names = [path.stem for path in resource_dir("data_manifests").glob("*.toml")]
     records = {name: len(load_manifest(name).records) for name in names}
-    assert records == {"vfdb": 22, "cudb": 35, "mitdb": 48, "nstdb": 4}
+    assert records == {"vfdb": 22, "cudb": 35, "mitdb": 48, "nstdb": 4, **EXTRA}
 
 
-@pytest.mark.parametrize("name", ["vfdb", "cudb", "mitdb", "nstdb"])
+@pytest.mark.parametrize("name", ["vfdb", "cudb", "mitdb", "nstdb", *EXTRA])
 def test_packaged_manifest_is_complete(name: str) -> None:
     """Every record has its samples, every rhythm a known name, and the licence, DOI and both citations are given."""
     manifest = load_manifest(name)
     assert manifest.name == name
-    assert all(f"{record}.dat" in manifest.files for record in manifest.records)
+    assert all({f"{record}.dat", f"{record}.mat"} & set(manifest.files) for record in manifest.records)
+    assert set(manifest.record_labels) == (set(manifest.records) if name in EXTRA else set())
     assert set(manifest.rhythm_codes.values()) <= {*RHYTHMS, *UNUSABLE}
     assert manifest.doi.startswith("10.13026/")
     assert "ODC-By-1.0" in manifest.licence
     assert len(manifest.citation.splitlines()) == 2
-    assert manifest.url == f"https://physionet.org/files/{name}/1.0.0/"
+    assert manifest.url.startswith(f"https://physionet.org/files/{name}/{manifest.version}/")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +150,7 @@ def test_own_manifest(manifest_path: Path) -> None:
 
 def test_unknown_database_lists_the_known_ones() -> None:
     """A name that is none is answered with those that are."""
-    with pytest.raises(ValueError, match="unknown database 'vfbd'; known are cudb, mitdb, nstdb, vfdb"):
+    with pytest.raises(ValueError, match="unknown database 'vfbd'; known are aami-ec13, challenge-2011, .*, vfdb"):
         load_manifest("vfbd")
 
 
@@ -186,6 +195,19 @@ def test_file_name_that_could_leave_the_folder_is_refused(name: str, manifest_pa
         (DIGEST, DIGEST[1:], r"files\.r1\.hea.* is not a SHA-256"),
         ('"(VF" = "vf"', '"(VF" = "fibrillation"', r"reads '\(VF' as 'fibrillation'; allowed are vf, vt"),
         ('"r2" = "r1"', '"r7" = "r1"', r"patients names 'r7'"),
+        ("[patients]", '[record_labels]\n"r7" = "(VF"\n[patients]', r"record_labels names 'r7', which has no header"),
+        (
+            "[patients]",
+            '[record_labels]\n"r1" = "(VT"\n[patients]',
+            r"gives 'r1' the code '\(VT'; add it to rhythm_codes",
+        ),
+        (
+            "[patients]",
+            '[record_labels]\n"r1" = []\n[patients]',
+            r"'r1' change at \[\] s; give seconds that begin with 0",
+        ),
+        ("[patients]", '[record_labels]\n"r1" = [[1, "(VF"]]\n[patients]', r"'r1' change at \[1\.0\] s"),
+        ("[patients]", '[record_labels]\n"r1" = [[0, "(VF"], [0, "(VF"]]\n[patients]', r"and rise"),
         ('"other/r9"', '"a/b/c"', r"the patient 'a/b/c'; write 'record' or 'database/record'"),
         ("guard_s = 2", "guard_s = -1", r"guard_s is -1"),
         ("guard_s = 2", "guard_s = nan", r"guard_s is nan"),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ecg_shock.data.datasets import DataConfig, Subsets
+from ecg_shock.data.datasets import DataConfig, ExtraPatients, Subsets
 from ecg_shock.data.windows import WindowSet
+from ecg_shock.evaluation.evaluation_set import check_unseen
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models import CnnSpec
 from ecg_shock.models.bundle import load_bundle
+from ecg_shock.models.card import ExtraDatabase
 from ecg_shock.training.fold import TrainingFold, examples, training_of
 from ecg_shock.training.trainer import TrainingConfig, read_result
 
@@ -92,6 +95,32 @@ def test_best_epoch_becomes_a_bundle_with_a_card(windows, tmp_path):
     assert best == trained.best
     assert bundle.card.validation.balanced_accuracy == best.balanced_accuracy
     assert (bundle.card.validation.windows, bundle.card.validation.patients) == (2, 1)
+
+
+def test_card_counts_the_patients_of_extra_databases(windows, tmp_path, monkeypatch):
+    """They are counted by database, not named, but for those who have the name of another database's patient."""
+    extra = {
+        "mine": ExtraPatients("7", frozenset({"mine/b", "mine/a", "else/x"}), frozenset({"mine/c", "else/y"})),
+    }
+    monkeypatch.setattr("ecg_shock.training.fold.extra_patients", lambda data: extra)
+    monkeypatch.setattr("ecg_shock.training.fold.of_extra", lambda windows, data: windows.database == "mine")
+    rows = [windows.select(np.array(rows)) for rows in ([0, 1, 3, 4], [2, 6], [5])]
+    train = replace(rows[0], database=np.array(["mine", *rows[0].database[1:]]))
+    fold = TrainingFold(DataConfig(databases=("vfdb",), window_s=2.0), Subsets(train, *rows[1:]))
+    spec = CnnSpec(filters=(2,), kernels=(5,), input_samples=250)
+    trained = fold.train(spec, TrainingConfig(epochs=1, batch_size=4), tmp_path / "run")
+    bundle = fold.write_bundle(tmp_path / "bundle", "small", trained, selection="by hand")
+    known = load_bundle(bundle.folder).card.patients
+    digest = hashlib.sha256(b"else/x\nmine/a\nmine/b\n").hexdigest()
+    assert known.extra == {"mine": ExtraDatabase("7", 3, 2, digest)}
+    assert set(known.train) == {"else/x", "else/y", *train.patient[1:].tolist()}
+    assert known.seen(["mine/a", "mine/c", "mine/z", "else/x", "else/y", "else/z", *known.test]) == {
+        "mine/a", "mine/c", "mine/z", "else/x", "else/y",
+    }  # fmt: skip
+    card = (bundle.folder / "CARD.md").read_text(encoding="utf-8")
+    assert f"- extra: mine (version 7, train 3, check 2, sha256 {digest})" in card
+    with pytest.raises(ValueError, match=r"selected with the patients \['mine/a'\], and cannot"):
+        check_unseen(bundle, ["mine/a", "other/b"])
 
 
 def test_model_that_comes_with_the_package_can_be_trained_again():
