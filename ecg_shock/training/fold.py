@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from ecg_shock.data.datasets import SYNTHETIC, DataConfig, Subsets, extra_patients, load_subsets, of_extra, shockable
+from ecg_shock.data.datasets import (
+    SYNTHETIC,
+    DataConfig,
+    Subsets,
+    extra_patients,
+    load_subsets,
+    of_extra,
+    shockable,
+    training_weights,
+)
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import explain
 from ecg_shock.models.bundle import Bundle, write_bundle
@@ -57,7 +66,8 @@ class TrainingFold:
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
         """Train a network on the train patients, and choose the epoch on the validation patients; see `train`."""
-        training, validation = examples(self.subsets.train, config.groups), examples(self.subsets.validation)
+        training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
+        validation = examples(self.subsets.validation)
         return train(spec, training, validation, config, folder, on_epoch=on_epoch)
 
     def write_bundle(self, folder: Path, name: str, result: TrainingResult, *, selection: str) -> Bundle:
@@ -150,13 +160,19 @@ def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
     )
 
 
-def examples(windows: WindowSet, groups: Groups = "rhythm") -> Examples:
+def examples(windows: WindowSet, groups: Groups = "rhythm", weights: np.ndarray | None = None) -> Examples:
     """Convert windows to examples; `groups` says which windows form a group for the sampler."""
     names = windows.aha_class
     if groups == "rhythm-patient":
         names = np.array(["\t".join(pair) for pair in zip(windows.aha_class, windows.patient, strict=True)])
     _, codes = np.unique(names, return_inverse=True)
-    return Examples(ecg=windows.ecg, shockable=shockable(windows), rhythm=windows.aha_class, groups=codes)
+    return Examples(
+        ecg=windows.ecg,
+        shockable=shockable(windows),
+        rhythm=windows.aha_class,
+        groups=codes,
+        weights=np.ones(len(windows)) if weights is None else weights,
+    )
 
 
 def patients(windows: WindowSet) -> list[str]:

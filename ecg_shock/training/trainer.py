@@ -118,12 +118,15 @@ class Examples:
         Name of each window's rhythm, such as its AHA class, shape (N,), for the proportions in the history.
     groups : numpy.ndarray of int, optional
         Group of each window for the sampler, shape (N,); by default its rhythm.
+    weights : numpy.ndarray of float, optional
+        Weight of each window in the objective beside that of its class, shape (N,), above 0; 1 by default.
     """
 
     ecg: np.ndarray
     shockable: np.ndarray
     rhythm: np.ndarray
     groups: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
+    weights: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ecg", np.ascontiguousarray(self.ecg, dtype=np.float32))
@@ -132,6 +135,10 @@ class Examples:
         groups = np.unique(self.rhythm, return_inverse=True)[1] if self.groups is None else self.groups
         object.__setattr__(self, "groups", np.asarray(groups))
         n = len(self.ecg)
+        weights = np.ones(n) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
+        object.__setattr__(self, "weights", weights)
+        if weights.shape != (n,) or not (np.isfinite(weights) & (weights > 0)).all():
+            raise ValueError(f"weights have shape {weights.shape}; give {n} finite weights above 0")
         labels = (self.shockable.shape, self.rhythm.shape, self.groups.shape)
         if self.ecg.ndim != 2 or n == 0 or labels != ((n,),) * 3:
             raise ValueError(
@@ -302,7 +309,7 @@ def train(
         _assign(optimizer.variables, checkpoint.optimizer)
         sampler.restore(checkpoint.sampler)
 
-    class_weights = _class_weights(training.shockable, config.balanced)
+    class_weights = training.weights * _class_weights(training.shockable, config.balanced)
     train_steps = compile_train_steps(model, optimizer, training.ecg, training.shockable)
     infer, infer_with_dropout = compile_inference(model), compile_inference(model, dropout=True)
 
@@ -477,7 +484,10 @@ def _describe_run(spec: CnnSpec, training: Examples, validation: Examples, confi
         name: {
             "windows": len(subset.ecg),
             "shockable": int(subset.shockable.sum()),
-            "sha256": digest(subset.ecg, subset.shockable, subset.groups.astype(np.int64), subset.rhythm),
+            "sha256": digest(
+                *(subset.ecg, subset.shockable, subset.groups.astype(np.int64), subset.rhythm),
+                *([subset.weights] if (subset.weights != 1).any() else []),
+            ),
         }
         for name, subset in (("training", training), ("validation", validation))
     }

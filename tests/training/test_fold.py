@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +96,27 @@ def test_best_epoch_becomes_a_bundle_with_a_card(windows, tmp_path):
     assert best == trained.best
     assert bundle.card.validation.balanced_accuracy == best.balanced_accuracy
     assert (bundle.card.validation.windows, bundle.card.validation.patients) == (2, 1)
+
+
+def test_extra_databases_have_their_share_of_the_objective(windows, tmp_path, monkeypatch):
+    """Training weighs the windows so that the nonshockable ones of extra databases have the share that was set."""
+    trained = []
+    monkeypatch.setattr("ecg_shock.training.fold.train", lambda spec, training, *rest, **more: trained.append(training))
+    repeated = windows.select(np.tile(np.arange(len(windows)), 3))
+    database = np.where(np.arange(len(repeated)) % 4 == 1, "ludb", repeated.database)
+    train = replace(repeated, database=database)
+    data = DataConfig(databases=("vfdb",), extra=("ludb",), extra_weight=0.3, window_s=2.0)
+    subsets = SimpleNamespace(train=train, validation=windows)
+    TrainingFold(data, subsets).train(CnnSpec(filters=(2,), kernels=(5,)), TrainingConfig(), tmp_path)
+    (examples_,) = trained
+    extra = (database == "ludb") & ~examples_.shockable
+    own = (database != "ludb") & ~examples_.shockable
+    assert extra.any()
+    assert own.any()
+    sums = [examples_.weights[rows].sum() for rows in (extra, own)]
+    assert sums[0] / sum(sums) == pytest.approx(0.3)
+    assert sum(sums) == pytest.approx(extra.sum() + own.sum())
+    assert (examples_.weights[examples_.shockable] == 1).all()
 
 
 def test_card_counts_the_patients_of_extra_databases(windows, tmp_path, monkeypatch):

@@ -83,7 +83,8 @@ def test_steps_equal_those_of_plain_keras(tmp_path, sampler, balanced, averaged_
     Keras too divides the weighted loss by the batch size, not by the sum of the weights.
     """
     spec = CnnSpec(filters=(4, 3), kernels=(9, 5), pool=3, dropout=0.0, input_samples=250)
-    subset = PATIENTS  # with these groups the gate of "class" is open
+    own_weights = np.random.default_rng(0).uniform(0.5, 2, len(PATIENTS.ecg))
+    subset = dataclasses.replace(PATIENTS, weights=own_weights)  # with these groups the gate of "class" is open
     settings = config(epochs=1, sampler=sampler, balanced=balanced, averaged_epochs=averaged_epochs)
     result = train(spec, subset, VALIDATION, settings, tmp_path)
 
@@ -91,6 +92,7 @@ def test_steps_equal_those_of_plain_keras(tmp_path, sampler, balanced, averaged_
     model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", jit_compile=False)
     y = subset.shockable
     class_weights = np.where(y, len(y) / (2 * y.sum()), len(y) / (2 * (~y).sum())) if balanced else np.ones(len(y))
+    class_weights = class_weights * own_weights
     reference = Sampler(sampler, subset.groups)
     if sampler != "uniform":
         features = keras.Model(model.input, model.layers[-2].output).predict(subset.ecg, verbose=0)
