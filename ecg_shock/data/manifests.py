@@ -36,7 +36,7 @@ class FileEntry:
         SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. Stands where
         only the samples of a file are known for certain, not how they were packed.
     header_sha256 : str, optional
-        SHA-256 of what a WFDB header says of its signals, see `ecg_shock.data.fetch.header_content`. Stands where the
+        SHA-256 of what a WFDB header says of its signals, see ``ecg_shock.data.fetch.header_content``. Stands where the
         text of the publisher's header is not known; `bytes` is then the size of a copy, and not checked.
     """
 
