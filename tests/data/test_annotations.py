@@ -184,8 +184,8 @@ def test_beats(labels) -> None:
         ([(1, "+", "", 0)], "unknown rhythm code ''"),
         ([(1, "]", "", 0)], "']' without its counterpart"),
         ([(1, "[", "", 0), (2, "[", "", 0)], r"2\.000 s: '\[' without its counterpart"),
-        ([(1, "[", "", 0), (2, "+", "(N", 0)], r"'\(N' inside '\['"),
-        ([(60, "N", "", 0)], r"outside of the record's 60\.000 s"),
+        ([(1, "[", "", 0), (2, "+", "(N", 0)], r"'\(N' is inside '\['"),
+        ([(60, "N", "", 0)], r"outside the record's 60\.000 s"),
     ],
 )
 def test_contradictions_are_refused(marks: list[tuple[float, str, str, int]], message: str, labels) -> None:
@@ -206,7 +206,7 @@ def test_missing_annotations(labels, tmp_path: Path) -> None:
 @pytest.mark.parametrize("database", SECONDS)
 def test_seconds_by_label(database: str, recordings_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before noise is cut out, the real databases have the seconds of each label that were counted apart."""
-    monkeypatch.setattr(annotations, "_noise", lambda *_: [])
+    monkeypatch.setattr(annotations, "_list_noise", lambda *_: [])
     manifest = load_manifest(database)
     seconds: dict[str, float] = defaultdict(float)
     for record in manifest.records:
@@ -291,10 +291,10 @@ def test_annotation_file_that_is_cut_short(labels, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"r\.atr"):
             read_labels(tmp_path / "r", manifest)
     file.write_bytes(bytes(2))
-    with pytest.raises(ValueError, match="no annotation at all"):
+    with pytest.raises(ValueError, match="holds no annotations"):
         read_labels(tmp_path / "r", manifest)
     file.write_bytes(content[:-2] + bytes(2) + content)
-    with pytest.raises(ValueError, match="goes on after"):
+    with pytest.raises(ValueError, match="data after its end marker"):
         read_labels(tmp_path / "r", manifest)
     file.write_bytes(content + bytes(6))
     assert len(read_labels(tmp_path / "r", manifest)[0]) == 3

@@ -106,8 +106,8 @@ def test_number_of_records_that_is_not_known(tmp_path: Path, caplog: pytest.LogC
         path.write_bytes(path.read_bytes()[:-100])
         np.testing.assert_allclose(read_record(path).signal[:, 0], ECG[:750] / 1000, rtol=1e-6)
         assert open_lead(path).n_samples == 750
-    assert "4 are there" in caplog.records[0].getMessage()
-    assert "3 are there, and 400 bytes of another one are left out" in caplog.records[1].getMessage()
+    assert "4 were found" in caplog.records[0].getMessage()
+    assert "3 were found, and 400 bytes of an incomplete one are excluded" in caplog.records[1].getMessage()
     for records in (3, 5, 0, -2, "", "4.5", "9" * 8):
         with pytest.raises(ValueError, match=r"a\.edf"):
             read_record(write(tmp_path / "a.edf", {"data": ECG}, records=records))
@@ -117,7 +117,7 @@ def test_number_of_records_that_is_not_known(tmp_path: Path, caplog: pytest.LogC
 def test_unit_that_the_header_does_not_say(unit: str, tmp_path: Path) -> None:
     """The caller says it, and is asked to; a unit that is known may not be contradicted, and % is none."""
     path = write(tmp_path / "a.edf", {"data": ECG, "unit": unit}, {"data": ECG, "unit": "%", "label": "SpO2"})
-    with pytest.raises(ValueError, match=r"say the unit with units= \(--units\)"):
+    with pytest.raises(ValueError, match=r"give the unit with units= \(--units\)"):
         read_record(path)
     recording = read_record(path, units="uV")
     assert recording.leads == ("ECG",)
@@ -161,7 +161,7 @@ def test_bad_channel_does_no_harm(
         recording = read_record(path)
     assert recording.leads == (open_lead(path).lead,) == ("ecg 2",)
     np.testing.assert_allclose(recording.signal[:, 0], ECG / 1000, rtol=1e-6)
-    assert caplog.records[0].getMessage().startswith(f"a channel is left out: {path} ")
+    assert caplog.records[0].getMessage().startswith(f"a channel is excluded: {path} ")
     for read in (lambda: read_record(path, leads=["V1"]), lambda: open_lead(path, lead="V1")):
         with pytest.raises(ValueError, match=message):
             read()
@@ -174,7 +174,7 @@ def test_no_other_lead_stands_in_for_an_ecg(bad: dict[str, Any], tmp_path: Path)
     """Where the ECG cannot be read, the only voltage left is not taken for it unless its name says ECG."""
     for other in ("EEG", "channel x"):
         path = write(tmp_path / "a.edf", {"data": ECG[::-1], "label": other}, {"data": ECG, **bad})
-        with pytest.raises(ValueError, match="ECG' (in|no|: )|scale for 'ECG'"):
+        with pytest.raises(ValueError, match="ECG' (the|no|: )|scale for 'ECG'"):
             open_lead(path)
         assert open_lead(path, lead=other).lead == other
     path = write(tmp_path / "a.edf", {"data": ECG[::-1], "label": "V5"}, {"data": ECG, **bad})
@@ -202,7 +202,7 @@ def test_several_rates(tmp_path: Path) -> None:
     """Without a choice, `open_lead` takes the first ECG, and `read_record` asks, in both words for leads."""
     path = write(tmp_path / "a.edf", {"data": ECG[::2], "label": "EEG C3"}, {"data": ECG}, {"data": ECG, "label": "V1"})
     assert (open_lead(path).lead, open_lead(path).fs) == ("ECG", 250)
-    with pytest.raises(ValueError, match=r"different rates, \[125\.0, 250\.0\] Hz; choose leads= \(--lead\)"):
+    with pytest.raises(ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads= \(--lead\)"):
         read_record(path)
     assert read_record(path, leads=["V1", "ECG"]).leads == ("V1", "ECG")
 

@@ -47,10 +47,10 @@ def test_wfdb_record_is_never_read_whole(record: Path, monkeypatch: pytest.Monke
     """Every read is of a piece at most."""
     monkeypatch.setattr(pieces, "PIECE_S", 600.0)
     asked = []
-    read = wfdb_files._Record._digital
+    read = wfdb_files._Record._read_digital
     monkeypatch.setattr(
         wfdb_files._Record,
-        "_digital",
+        "_read_digital",
         lambda self, channels, *span: (asked.append(span), read(self, channels, *span))[1],
     )
     list(open_lead(record).pieces())

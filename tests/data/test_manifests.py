@@ -178,7 +178,7 @@ def test_file_name_that_could_leave_the_folder_is_refused(name: str, manifest_pa
     for right in ('"r1.hea" =', 'name = "tiny"'):
         wrong = right.replace("r1.hea", name).replace("tiny", name)
         manifest_path.write_text(VALID.replace(right, wrong), encoding="utf-8")
-        with pytest.raises(ValueError, match="is not a plain name, so the file could leave its folder"):
+        with pytest.raises(ValueError, match="is not a plain name and could lie outside the folder"):
             load_manifest(manifest_path)
 
 

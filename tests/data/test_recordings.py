@@ -118,7 +118,7 @@ def test_wfdb_without_gain_warns(record: Path, digital: np.ndarray, caplog: pyte
         recording = read_record(record)
     np.testing.assert_allclose(recording.signal, digital / [200, 100], rtol=1e-6)
     assert [r.getMessage() for r in caplog.records] == [
-        f"{record}.hea: signal 0 is not calibrated; taken as 200 units/mV"
+        f"{record}.hea: signal 0 is not calibrated; 200 units/mV are assumed"
     ]
 
 
@@ -158,7 +158,7 @@ def test_wfdb_of_several_rates(tmp_path: Path, digital: np.ndarray) -> None:
     fast = read_record(tmp_path / "m", leads=["fast"])
     assert fast.fs == 250
     np.testing.assert_allclose(fast.signal[:, 0], digital[:, 0] / 100, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"different rates, \[125, 250\] Hz; choose leads="):
+    with pytest.raises(ValueError, match=r"sampling rates of \[125, 250\] Hz; choose leads="):
         read_record(tmp_path / "m")
 
 
@@ -284,7 +284,7 @@ def test_nothing_to_read(tmp_path: Path, record: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown format '\.pdf'"):
         read_record(tmp_path / "e.pdf")
     record.with_suffix(".dat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"r\.dat is missing, which r\.hea names"):
+    with pytest.raises(FileNotFoundError, match=r"r\.dat is missing, although r\.hea names it"):
         read_record(record)
 
 
@@ -351,7 +351,7 @@ def test_edf(tmp_path: Path, rng: np.random.Generator) -> None:
 def test_edf_of_several_rates(tmp_path: Path) -> None:
     """Leads of different rates have to be chosen."""
     path = write_edf(tmp_path / "a.edf", [edf_signal(np.zeros(n), n / 10, f"at{n}", "uV") for n in (1250, 2500)])
-    with pytest.raises(ValueError, match=r"different rates, \[125\.0, 250\.0\] Hz; choose leads="):
+    with pytest.raises(ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads="):
         read_record(path)
     assert read_record(path, leads=["at2500"]).signal.shape == (2500, 1)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ecg_shock.data.columns import never_falls, why_no_lead
+from ecg_shock.data.columns import never_falls, why_not_ecg
 from ecg_shock.data.readers import read_record
 
 FS = 250
@@ -70,7 +70,7 @@ def test_csv(delimiter: str, names: tuple[str, ...], tmp_path: Path, digital: np
         ("0.1,II\n0.1,0.2\n", "line 1: 'II' is not a number"),
         ("0.1,0.2\n0.1\n", "line 2 has 1 cells instead of 2"),
         ("time,event\n0,1\n0.004,2\n0.008,3\n", "column 'event' rises evenly"),
-        ("time\n0\n0.004\n0.008\n", "column 'time' is no ECG lead; no other column is left"),
+        ("time\n0\n0.004\n0.008\n", "column 'time' is not an ECG lead; no other column is left"),
         ("I,II\n", "no samples"),
         ("0.1\ninf\n", "infinite"),
         ("  \n", "cannot be read as CSV"),
@@ -229,7 +229,7 @@ def test_no_lead_is_taken_for_time(rng: np.random.Generator) -> None:
         np.array([0.1, 0.2]),
         np.round(vf()),
     ]
-    assert [why_no_lead(column) for column in columns] == [""] * len(columns)
+    assert [why_not_ecg(column) for column in columns] == [""] * len(columns)
     strips = np.array(
         [np.zeros(N), pulses, vf(), drift, rng.normal(size=N), TIME_S > 2, TIME_S, np.cumsum(rng.random(N))]
     )
@@ -298,7 +298,7 @@ def test_forms_in_doubt_are_asked_for(form: str, tmp_path: Path) -> None:
     """Where rows can be read in two ways, the error asks, and the answer settles it."""
     lines, answer = DOUBTFUL[form]
     path = write(tmp_path / "a.csv", lines)
-    with pytest.raises(ValueError, match=r"in more than one way.* delimiter= \(--delimiter\).* decimal= \(--decimal\)"):
+    with pytest.raises(ValueError, match=r"in two ways.* delimiter= \(--delimiter\).* decimal= \(--decimal\)"):
         read_record(path, fs=FS, units="mV")
     if answer:
         found = read_record(path, fs=FS, units="mV", **answer)
@@ -311,14 +311,14 @@ def test_forms_in_doubt_are_asked_for(form: str, tmp_path: Path) -> None:
         (["Device X", "Rate;250", "ECG;b", *rows(";", ECG, OTHER)], {}, "Remove lines 1 to 2, or begin each with #"),
         (["0..1", *ECG], {}, r"line 1: '0\.\.1' is not a number"),
         (["NA", *ECG], {}, "line 1: 'NA' is not a number"),
-        (["0,1", *rows(",", ECG, OTHER)], {}, "may be samples or the numbers of columns"),
+        (["0,1", *rows(",", ECG, OTHER)], {}, "may be samples or column numbers"),
         (["ECG", *ECG[:9], "", *ECG[9:]], {}, "line 11 is empty"),
         (["ECG", *ECG[:9], "1_0", *ECG[9:]], {}, "line 11: '1_0' is not a number"),
         (["1,5", "1.234", "0,5"], {"decimal": ","}, r"line 2: '1\.234' is not a number"),
-        (rows(",", ECG_COMMA, ECG_COMMA), {"delimiter": ","}, "more than one way"),
+        (rows(",", ECG_COMMA, ECG_COMMA), {"delimiter": ","}, "in two ways"),
         (["1.234", "-345", "1.5"], {}, None),
-        (["1.234", "-345", "2.345"], {}, "may separate the thousands"),
-        ([",".join(ECG)], {}, "a line a sample"),
+        (["1.234", "-345", "2.345"], {}, "may be a thousands separator"),
+        ([",".join(ECG)], {}, "one line per sample"),
         (["ECG", *ECG, "\0" * 5000], {}, "NUL bytes"),
         (["\0" * 5000], {}, "NUL bytes"),
         ([",".join(ECG * 40)], {}, "more than 131072 characters"),
@@ -376,7 +376,7 @@ def test_gaps_in_time_are_named(tmp_path: Path) -> None:
     """Where the time leaps by two seconds, samples are missing."""
     late = [f"{s + 2 * (s >= 2):.3f}" for s in TIME_S]
     path = write(tmp_path / "a.csv", ["time,ECG", *rows(",", late, ECG)])
-    with pytest.raises(ValueError, match=r"leaps from 1\.996 to 4 at line 502"):
+    with pytest.raises(ValueError, match=r"jumps from 1\.996 to 4 at line 502"):
         read_record(path, fs=FS, units="mV", leads=["ECG"])
 
 
@@ -429,13 +429,13 @@ def test_matlab_files(tmp_path: Path) -> None:
     [
         (
             {"ecg": vf(), "resp": vf()},
-            r"holds \['ecg: double \(1, 1250\)', 'resp: double \(1, 1250\)'\]; save one array",
+            r"holds \['ecg: double \(1, 1250\)', 'resp: double \(1, 1250\)'\]; save a single array",
         ),
         ({"ecg": vf(), "fs": 500}, "'fs' is 500 Hz, not the 250 Hz"),
         ({"ecg": np.ones((2, 500))}, "transpose"),
-        ({"ecg": {"a": 1}}, "save one array"),
-        ({"ecg": "text"}, "save one array"),
-        ({}, "save one array"),
+        ({"ecg": {"a": 1}}, "save a single array"),
+        ({"ecg": "text"}, "save a single array"),
+        ({}, "save a single array"),
         ({"t": TIME_S}, "column '1' rises evenly.*no other column"),
     ],
 )

@@ -145,15 +145,15 @@ def test_segments_of_a_variable_layout(tmp_path: Path, rng: np.random.Generator)
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("s/2 2 250 800\na 400\nnowhere 400\n", r"nowhere\.hea is missing, a segment of s\.hea"),
+        ("s/2 2 250 800\na 400\nnowhere 400\n", r"nowhere\.hea is missing, although it is a segment of s\.hea"),
         ("s/2 2 250 801\na 400\na 400\n", "promises 801 samples, and its segments have 800"),
         ("s/3 2 250 800\na 400\na 400\n", "promises 3 segments and lists 2"),
         ("s/2 2 360 800\na 400\na 400\n", "has 360 Hz"),
         ("s/2 2 250\na 400\na 399\n", "promises 399 samples of its segment 'a'"),
         ("s/2 2 250 800\na 400\n../a 400\n", "outside its folder"),
-        ("s/2 2 250 800\na 400\ns 400\n", "has segments itself"),
+        ("s/2 2 250 800\na 400\ns 400\n", "has segments too"),
         ("s/2 3 250 800\na 400\na 400\n", "promises 3 signals"),
-        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x', there is no name of a segment"),
+        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x', it has to be the name of a segment"),
         ("s/2 2 250\na 400\n~ 999999999999999\n", "more than 366 days"),
     ],
 )
@@ -241,12 +241,12 @@ def test_record_line_gives_what_is_needed(record: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "cause"),
     [
-        ("h 1 249,97 500", "'249,97' stands where the sampling rate belongs"),
+        ("h 1 249,97 500", "'249,97' is not a sampling rate"),
         ("h 1 250Hz 500", "sampling rate"),
         ("h 1 nan 500", "sampling rate"),
         ("h 1 -250 500", "above 0"),
         ("h 1 1e999 500", "above 0"),
-        ("h 1 250 500,0", "'500,0' stands where the number of samples belongs"),
+        ("h 1 250 500,0", "'500,0' is not a number of samples"),
         ("h 1 250 12:00:00 2006", "number of samples"),
         ("h one 250 500", "number of signals"),
         ("h", "number of signals"),
