@@ -211,10 +211,10 @@ SIGNAL = np.sin(np.arange(625) / 5)
         ([], {}, ValueError, "0 samples at 125 Hz is 0 s; allowed are 2 to 10 s"),
         (SIGNAL[None], {}, ValueError, r"shape \(1, 625\); one lead is a 1-D array"),
         (SIGNAL[:, None], {}, ValueError, r"shape \(625, 1\).*predict_many"),
-        ([[1.0, 2.0], [3.0]], {}, ValueError, "no array .*one length"),
+        ([[1.0, 2.0], [3.0]], {}, ValueError, "not an array .*one length"),
         (SIGNAL[:240], {}, ValueError, "240 samples at 125 Hz is 1.92 s; allowed are 2 to 10 s"),
         (SIGNAL, {"fs": 500}, ValueError, "1.25 s; allowed are 2 to 10 s"),
-        (np.zeros(1260), {}, ValueError, "10.08 s; allowed.*If the rate is not that, give fs; cut"),
+        (np.zeros(1260), {}, ValueError, "10.08 s; allowed.*If that is not the sampling rate, give fs; cut"),
         (SIGNAL, {"fs": 0}, ValueError, "fs=0 Hz is out of range; allowed are 100 to 2000 Hz"),
         (SIGNAL, {"fs": -250}, ValueError, "fs=-250"),
         (SIGNAL, {"fs": math.nan}, ValueError, "fs=nan"),
@@ -223,9 +223,9 @@ SIGNAL = np.sin(np.arange(625) / 5)
         (SIGNAL, {"fs": 125 + 0j}, TypeError, "not a number"),
         (SIGNAL, {"units": "mv"}, ValueError, "units='mv' is not known; allowed are mV, uV"),
         (SIGNAL, {"units": None}, ValueError, "units=None"),
-        (np.full(625, np.nan), {}, ValueError, "no valid sample at all"),
+        (np.full(625, np.nan), {}, ValueError, "no valid sample"),
         (np.arange(625) / 125, {}, ValueError, "strip 0 never falls, as time does"),
-        (np.ma.masked_all(625), {}, ValueError, "no valid sample at all"),
+        (np.ma.masked_all(625), {}, ValueError, "no valid sample"),
         (Recording(SIGNAL[:, None], 125.0, ("II",)), {"fs": 250}, ValueError, "fs=250, but the recording has 125.0"),
         (Recording(SIGNAL[:, None], 125.0, ("II",)), {"units": "uV"}, ValueError, "a recording is in mV"),
         (Recording(SIGNAL[:600].reshape(-1, 2), 125.0, ("II", "V5")), {}, ValueError, r"choose one.*lead='II'"),
@@ -300,7 +300,7 @@ def test_cores_and_parts_change_nothing(
 ) -> None:
     """Every strip of a batch gets, bit for bit, what it gets alone, however the batch is cut and spread over cores."""
     monkeypatch.setattr("ecg_shock.inference.advisor.PART", part)
-    monkeypatch.setattr("ecg_shock.inference.advisor._cores", lambda: cores)
+    monkeypatch.setattr("ecg_shock.inference.advisor._count_cores", lambda: cores)
     signals = strips(130, 5, 250.0)
     signals[3::10] = rng.standard_normal((13, 1250))
     signals[5::10, 100:150] = np.nan
@@ -323,19 +323,19 @@ def test_windows_of_a_signal_are_judged_without_a_copy(advisor: Advisor) -> None
     windows = np.lib.stride_tricks.sliding_window_view(signal, 1250)[::250]
     filtered_windows = np.lib.stride_tricks.sliding_window_view(filtered, 625)[::125]
     tracemalloc.start()
-    probabilities, reasons = advisor.judge(windows, 250.0, filtered_windows)
+    probabilities, reasons = advisor.classify(windows, 250.0, filtered_windows)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < windows.size * windows.itemsize / 4
     assert (reasons == "").all()
     some = np.arange(0, len(windows), 500)
-    again, _ = advisor.judge(windows[some].copy(), 250.0, filtered_windows[some].copy())
+    again, _ = advisor.classify(windows[some].copy(), 250.0, filtered_windows[some].copy())
     np.testing.assert_array_equal(probabilities[some], again)
 
 
 def test_more_threads_than_cores_wait_their_turn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight threads on two cores make no more than two copies of the network."""
-    monkeypatch.setattr("ecg_shock.inference.advisor._cores", lambda: 2)
+    monkeypatch.setattr("ecg_shock.inference.advisor._count_cores", lambda: 2)
     advisor = Advisor(folder)
     signals = strips(80, 5, 250.0)
     with ThreadPoolExecutor(8) as pool:

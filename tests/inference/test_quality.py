@@ -68,16 +68,16 @@ def test_no_vf_is_hidden(real_strips: dict, length: int) -> None:
         count += len(vf)
         assert (judge(vf, fs) == "").all()
         filtered = preprocess_strips(vf, fs)
-        rms_hz, mains = quality._rms_hz_and_mains(filtered)
-        flatness = quality._flatness(filtered)
-        steady = (quality._steadiness(filtered) > quality.NOISE_STEADINESS) & (
+        rms_hz, mains = quality._measure_rms_hz_and_mains(filtered)
+        flatness = quality._measure_flatness(filtered)
+        steady = (quality._measure_steadiness(filtered) > quality.NOISE_STEADINESS) & (
             amplitude_mv(filtered) > quality.NOISE_MIN_MV
         )
         values = {
             "span mV": np.ptp(vf, axis=1).max(),
             "growth": (np.ptp(filtered, axis=1) / np.ptp(vf, axis=1)).max(),
             "-span mV": -np.ptp(vf, axis=1).min(),
-            "clipped": max(quality._clipped_share(strip, strip.min(), strip.max()) for strip in vf),
+            "clipped": max(quality._measure_clipped(strip, strip.min(), strip.max()) for strip in vf),
             "mains": mains.max(),
             "steady rms Hz": np.where(steady, rms_hz, 0).max(),
             "steady flatness over 16.5 Hz": np.where(steady & (rms_hz > quality.WHITE_RMS_HZ), flatness, 0).max(),

@@ -75,7 +75,7 @@ def test_recordings_in_memory_do_not_replace_each_other(found, tmp_path: Path) -
     assert result.source == ""
     written = write_scan(result, tmp_path)
     kept = [path.read_bytes() for path in written]
-    with pytest.raises(ValueError, match="the scan of a recording in memory would be written over it"):
+    with pytest.raises(ValueError, match="the scan of a recording in memory would overwrite it"):
         write_scan(result, tmp_path)
     assert [path.read_bytes() for path in written] == kept
 

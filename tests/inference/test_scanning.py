@@ -28,7 +28,7 @@ class FakeAdvisor(Advisor):
         self.bundle = bundle
         self.answers = list(answers)
 
-    def judge(self, strips, fs, filtered):
+    def classify(self, strips, fs, filtered):
         """Give the next answers."""
         given, self.answers = self.answers[: len(strips)], self.answers[len(strips) :]
         return np.array(given), np.where(np.isnan(given), "missing", "")
@@ -48,7 +48,7 @@ def one_by_one(advisor: Advisor, signal: np.ndarray, fs: float, step_s: float) -
     for k in range(int((len(signal) / fs - 5) / step_s) + 1):
         first, at = round(k * step_s * fs), round(k * step_s * 125)
         strip, window = signal[first : first + round(5 * fs)], filtered[at : at + 625]
-        p, reason = advisor.judge(strip[None], fs, window[None])
+        p, reason = advisor.classify(strip[None], fs, window[None])
         probabilities.append(p[0])
         reasons.append(reason[0])
     return probabilities, reasons
@@ -169,7 +169,7 @@ def test_episodes_of_random_answers_are_apart_and_hold_their_alarms(advisor, rng
         (np.arange(9000) / 250, {"fs": 250}, ValueError, "never falls, as time does"),
         (np.zeros(9000), {"fs": 250, "step_s": 0}, ValueError, "step_s"),
         (np.zeros(9000), {"fs": 10**400}, ValueError, "above 0"),
-        (np.zeros(9000), {"fs": 250, "alarm": 3}, TypeError, "no alarm rule"),
+        (np.zeros(9000), {"fs": 250, "alarm": 3}, TypeError, "not an alarm rule"),
         (np.zeros(9000, complex), {"fs": 250}, TypeError, "dtype"),
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"fs": 360}, ValueError, "leave fs out"),
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"units": "uV"}, ValueError, "leave units out"),
