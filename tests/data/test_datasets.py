@@ -331,9 +331,7 @@ def test_folder_that_is_named_has_to_be_there(public: tuple[Subsets, ...], recor
 
 def test_database_without_labels_is_told_apart_from_a_missing_one(empty_cache: Path, tmp_path: Path) -> None:
     """Of nstdb, whose noise records have no annotations, no fetch would help."""
-    with pytest.raises(
-        ValueError, match=r"no labels for its records \['bw', 'em', 'ma'\].*neither \.atr files"
-    ):
+    with pytest.raises(ValueError, match=r"no labels for its records \['bw', 'em', 'ma'\].*neither \.atr files"):
         load_windows(DataConfig(databases=("nstdb",)))
 
 
