@@ -72,7 +72,7 @@ def read_mat(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> 
         rate = arrays[name].ravel()[0]
         if is_finite(rate) and rate != fs:
             raise ValueError(
-                f"{path}: {quoted(name)} is {rate:g} Hz, not the {fs:g} Hz of fs= (--fs); give the right one"
+                f"{path}: {quoted(name)} is {rate:g} Hz, not the {fs:g} Hz of fs= (--fs); give the right value"
             )
     return _build_from_columns(path, array.ravel() if 1 in array.shape else array, fs, units, leads)
 

@@ -15,10 +15,10 @@ from ecg_shock.data.recordings import MV_PER_UNIT
 
 # The first word of a name is compared, so that "time_s" and "Time (ms)" match too.
 TIME_NAMES = frozenset({"time", "t", "timestamp", "seconds", "sample", "samples", "index"})
-MIN_VALUES = 3  # two values of a lead may well rise
+MIN_VALUES = 3  # two values of a lead rise as often as they fall
 MAX_STEP_SPREAD = 0.5  # of even steps, over their mean: 1/360 s in three decimals has steps of 0.002 and 0.003 s
 
-# A clock that jitters, or packets out of order, go back now and then, but not far. An ECG falls as far as it rises,
+# Clocks that jitter and packets out of order go back now and then, but not far. An ECG falls as far as it rises,
 # apart from its baseline.
 MAX_FALLS = 0.1  # proportion of the steps
 MAX_TOTAL_FALL = 0.05  # over the total rise

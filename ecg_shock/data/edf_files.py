@@ -1,4 +1,4 @@
-"""EDF, EDF+ and BDF files, read in part or whole.
+"""EDF, EDF+ and BDF files, read in part or in full.
 
 Only what is needed to read the samples is taken from the header: dates and names of patient and recorder are ignored.
 
@@ -25,9 +25,17 @@ from ecg_shock.data.unpacking import unpack_24
 logger = logging.getLogger(__name__)
 
 FIXED_BYTES = 256  # of the header's first part; each signal adds as many
-SIGNAL_FIELDS = {
-    **{"label": 16, "transducer": 80, "unit": 8, "physical minimum": 8, "physical maximum": 8, "digital minimum": 8},
-    **{"digital maximum": 8, "prefiltering": 80, "samples per data record": 8, "reserved": 32},
+SIGNAL_FIELDS = {  # bytes of each field of a signal, in this order
+    "label": 16,
+    "transducer": 80,
+    "unit": 8,
+    "physical minimum": 8,
+    "physical maximum": 8,
+    "digital minimum": 8,
+    "digital maximum": 8,
+    "prefiltering": 80,
+    "samples per data record": 8,
+    "reserved": 32,
 }
 ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14")
 ONSET_TOLERANCE_S = 1e-3  # onsets are written to the millisecond, and rounded

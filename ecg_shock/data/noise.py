@@ -84,14 +84,14 @@ def resample(strips: np.ndarray, fs: float, to_fs: float) -> np.ndarray:
     Parameters
     ----------
     strips : numpy.ndarray
-        Shape (n_strips, n), NaN where invalid. If the rates differ, invalid samples hold the last valid one.
+        Shape (n_strips, n), NaN where invalid. If `fs` and `to_fs` differ, invalid samples hold the last valid one.
     fs, to_fs : float
         Sampling rates in Hz.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_strips, round(n · to_fs / fs)), float64; unchanged if the rates are equal.
+        Shape (n_strips, round(n · to_fs / fs)), float64; unchanged if `fs` and `to_fs` are equal.
 
     Examples
     --------

@@ -129,7 +129,7 @@ def choose_channels(file: SignalFile, leads: Sequence[str] | None) -> list[int]:
                 raise problem
         return chosen
     problems = [_find_problem(file, i) for i in range(len(names))]
-    # A pressure that is not a voltage needs no warning.
+    # Channels that are clearly not voltages, such as a pressure, need no warning.
     reported = [each for each, channel in zip(problems, file.channels, strict=True) if each and _is_voltage(channel)]
     if None not in problems:
         raise next(iter(reported or filter(None, problems)), ValueError(f"{file.path} has no signals. {WHAT_TO_DO}"))

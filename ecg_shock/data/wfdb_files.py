@@ -1,4 +1,4 @@
-"""WFDB records: signal files as their headers describe them, read in part or whole.
+"""WFDB records: signal files as their headers describe them, read in part or in full.
 
 The samples are unpacked here rather than by the WFDB library. Its reader accepts only a header that it parsed itself,
 and so also headers that `ecg_shock.data.wfdb_header` refuses. The tests compare both, format by format.

@@ -22,7 +22,7 @@ from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 ROUNDING = 1e-6  # of a sample or second
 
 SETTLING_S = 1.0  # an invalid sample disturbs the 1 Hz high-pass for about this long after it
-MAX_BEAT_GAP_S = 3.0  # with a longer gap, an organised rhythm is excluded
+MAX_BEAT_GAP_S = 3.0  # longest time between annotated beats in a window of organised rhythm
 
 VT_RATE_RANGE_BPM = (40.0, 400.0)
 MIN_PERIODICITY = 0.25  # autocorrelation below which no heart rate is measured
@@ -282,10 +282,10 @@ def _label_window(
     if rhythm == "vf":
         return ("coarse_vf" if amplitude_mv(window) > policy.coarse_vf_mv else "fine_vf"), ""
     if rhythm == "vt":
-        rate = rate_bpm(window)
-        if np.isnan(rate):
-            return "", "VT without a measurable rate"
-        return ("rapid_vt" if rate >= policy.rapid_vt_bpm else "other_vt"), ""
+        bpm = rate_bpm(window)
+        if np.isnan(bpm):
+            return "", "VT without a measurable heart rate"
+        return ("rapid_vt" if bpm >= policy.rapid_vt_bpm else "other_vt"), ""
     if rhythm == "asystole":
         small = amplitude_mv(window) < policy.asystole_mv
         return ("asystole", "") if small else ("", f"labelled asystole, but over {policy.asystole_mv:g} mV")
@@ -311,10 +311,10 @@ def _label_by_beats(recording: Recording, start_s: float, end_s: float, policy: 
 
 def _label_by_rate(window: np.ndarray, policy: LabelPolicy) -> tuple[str, str]:
     """Label a window whose rhythm the database does not name, in a recording without annotated beats."""
-    rate = rate_bpm(window)
-    if np.isnan(rate):
-        return "", "rhythm not named, and no measurable rate"
-    if rate >= policy.rapid_vt_bpm:
+    bpm = rate_bpm(window)
+    if np.isnan(bpm):
+        return "", "rhythm not named, and no measurable heart rate"
+    if bpm >= policy.rapid_vt_bpm:
         return "", "rhythm not named, and fast enough for VT"
     return RHYTHMS["organised"], ""
 

@@ -308,7 +308,7 @@ class Stream:
             If the samples are not an array of real numbers, or the time is not a number.
         ValueError
             If their shape is not (n,), the time is not finite or over an hour ahead, or the times do not fit `fs`.
-            The stream does not change then.
+            No samples are taken then.
         """
         mv = real_numbers(samples)
         if mv.ndim != 1:

@@ -1,4 +1,4 @@
-"""A scan is its windows one by one, and its episodes are what the windows add up to."""
+"""A scan equals its windows classified one by one, and its episodes follow from the windows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def advisor() -> Advisor:
 
 
 class FakeAdvisor(Advisor):
-    """An advisor that says what a test wants it to say."""
+    """An advisor that gives the answers of a test."""
 
     def __init__(self, bundle, answers: list[float]) -> None:
         self.bundle = bundle
@@ -42,7 +42,7 @@ def scan_of(advisor: Advisor, answers: list[float], rule: AlarmRule, step_s: flo
 
 
 def one_by_one(advisor: Advisor, signal: np.ndarray, fs: float, step_s: float) -> tuple[list[float], list[str]]:
-    """Judge each window of the filtered recording by itself."""
+    """Classify each window of the filtered recording separately."""
     filtered = preprocess(signal, fs)
     probabilities, reasons = [], []
     for k in range(int((len(signal) / fs - 5) / step_s) + 1):
@@ -56,7 +56,7 @@ def one_by_one(advisor: Advisor, signal: np.ndarray, fs: float, step_s: float) -
 
 @pytest.mark.parametrize(("fs", "step_s"), [(250.0, 1.0), (360.0, 0.4), (125.0, 5.0)])
 def test_scan_is_its_windows_one_by_one(advisor, fs: float, step_s: float) -> None:
-    """All of a made-up recording with every rhythm, in one piece and read from a file in small ones."""
+    """A synthetic recording with every rhythm, in one piece and read from a file in small ones."""
     recording = next(synthetic_recordings(1, fs=fs))
     signal = recording.signal[:, 0].astype(np.float64)
     result = scan(recording, step_s=step_s, model=advisor)
@@ -68,7 +68,7 @@ def test_scan_is_its_windows_one_by_one(advisor, fs: float, step_s: float) -> No
 
 
 def test_file_is_read_in_pieces(advisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A WFDB record in pieces of seven seconds and in batches of three windows gives what memory gives."""
+    """A WFDB record in pieces of seven seconds and in batches of three windows gives the same scan as in memory."""
     recording = next(synthetic_recordings(1))
     wfdb.wrsamp(
         "made", fs=250, units=["mV"], sig_name=["II"], p_signal=recording.signal.astype(float), fmt=["16"],
@@ -195,8 +195,8 @@ def test_recording_without_a_valid_sample_is_unusable(advisor) -> None:
 
 
 @pytest.mark.recordings
-def test_scan_says_what_validation_judges(advisor, recordings_dir: Path) -> None:
-    """Windows of the labelled episodes have the probabilities that the validation report is made of."""
+def test_scan_agrees_with_validation(advisor, recordings_dir: Path) -> None:
+    """Windows of the labelled episodes have the same probabilities as in validation."""
     windows = load_windows(DataConfig(databases=("cudb",)), recordings_dir)
     for record in ("cu01", "cu30"):
         chosen = windows.select(windows.record == record)
