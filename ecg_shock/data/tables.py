@@ -263,7 +263,7 @@ def _find_layout(path: Path, head: Sequence[str], delimiter: str | None, decimal
             if layout := _try_layout(head, between, sign, commas=decimal is not None):
                 layouts.setdefault(repr((layout.kinds, layout.sample)), layout)
     if not layouts:
-        if sum(1 for line in head if line.strip()) == 1:  # of names, at most
+        if sum(1 for line in head if line.strip()) == 1:  # names, at most
             raise ValueError(f"{path} holds no samples. {WHAT_TO_DO}")
         raise ValueError(
             f"{path} cannot be read as CSV: no delimiter of {DELIMITERS} splits its lines into numbers, with decimal "
@@ -288,7 +288,7 @@ def _find_layout(path: Path, head: Sequence[str], delimiter: str | None, decimal
 
 
 def _may_be_decimal_commas(head: Sequence[str], layout: _Layout) -> bool:
-    """Say whether commas between whole numbers may be decimal commas, and there are fewer columns."""
+    """Say whether commas that separate columns of whole numbers may be decimal commas instead."""
     if layout.delimiter not in (",", ", ") or layout.decimal != "." or len(layout.kinds) < 2:
         return False
     rows = [_split_line(line, layout.delimiter) for line in head[layout.first_line :]]
