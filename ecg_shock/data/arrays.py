@@ -1,4 +1,4 @@
-"""Arrays without a header of their own: NumPy files and plain MATLAB files."""
+"""NumPy files and plain MATLAB files, which hold arrays without units or names of leads."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_shock.data.columns import choose_columns, find_columns
+from ecg_shock.data.columns import choose_columns
 from ecg_shock.data.lead_labels import listed, quoted
-from ecg_shock.data.reading import WHAT_TO_DO, build_recording, lead_names
+from ecg_shock.data.reading import WHAT_TO_DO, build_recording, find_columns, lead_names
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording, is_finite
 
 MATLAB_NUMBERS = frozenset(
     {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 )
-RATE_NAMES = frozenset({"fs", "sf", "srate", "sfreq", "samplerate", "samplingrate", "samplefreq", "samplingfrequency"})
+FS_NAMES = frozenset({"fs", "sf", "srate", "sfreq", "samplerate", "samplingrate", "samplefreq", "samplingfrequency"})
 MATLAB_73 = b"MATLAB 7.3"
 
 
 def read_npy(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> Recording:
     """Read the columns of a NumPy file; see `ecg_shock.data.readers.read_record`."""
     try:
-        # Mapped, so that the size which the header claims is checked before anything is allocated.
+        # Memory-mapped, so that the size in the header is checked before anything is allocated.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         kind, shape = array.dtype, array.shape
     except OSError:
         raise
-    except Exception as error:  # of damaged files NumPy raises many kinds
+    except Exception as error:  # NumPy raises many kinds for damaged files
         raise ValueError(
             f"{path} cannot be read as .npy: it is damaged, or holds Python objects, which are never loaded. "
             f"{WHAT_TO_DO}"
@@ -36,34 +36,34 @@ def read_npy(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> 
         raise TypeError(f"{path} holds {str(kind)[:40]}; save real numbers, such as float32")
     if len(shape) not in (1, 2):
         raise ValueError(f"{path} has shape {shape}; save (n_samples,) or (n_samples, n_leads)")
-    return _of_columns(path, array, fs, units, leads)
+    return _build_from_columns(path, array, fs, units, leads)
 
 
 def read_mat(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> Recording:
-    """Read the only signal of a MATLAB file that is no WFDB record; see `ecg_shock.data.readers.read_record`."""
+    """Read the only signal of a MATLAB file that is not a WFDB record; see `ecg_shock.data.readers.read_record`."""
     import scipy.io
 
     with path.open("rb") as file:
         if file.read(len(MATLAB_73)) == MATLAB_73:
             raise ValueError(
-                f"{path} is a MATLAB file of version 7.3; save it anew with: save('file.mat', 'ecg', '-v7')"
+                f"{path} is a MATLAB file of version 7.3; save it again with: save('file.mat', 'ecg', '-v7')"
             )
     try:
         variables = scipy.io.whosmat(path)
         numbers = {name: shape for name, shape, kind in variables if kind in MATLAB_NUMBERS and len(shape) == 2}
         signals = [name for name, shape in numbers.items() if max(shape) > 1]
-        rates = [name for name in numbers if name not in signals and name.lower().replace("_", "") in RATE_NAMES]
+        rates = [name for name in numbers if name not in signals and name.lower().replace("_", "") in FS_NAMES]
         wanted = [*signals[:1], *rates] if len(signals) == 1 else []
         loaded = scipy.io.loadmat(path, variable_names=wanted) if wanted else {}
         arrays = {name: np.asarray(loaded[name]) for name in wanted}
-    except Exception as error:  # of damaged files SciPy raises many kinds, OSError too
+    except Exception as error:  # SciPy raises many kinds for damaged files, OSError too
         raise ValueError(
             f"{path} cannot be read as a MATLAB file: it is damaged, or a WFDB record without its .hea. {WHAT_TO_DO}"
         ) from error
     if not arrays:
-        there = listed([f"{name}: {kind} {shape}" for name, shape, kind in variables])
+        found = listed([f"{name}: {kind} {shape}" for name, shape, kind in variables])
         raise ValueError(
-            f"{path} holds {there}; save one array of real numbers alone, (n_samples,) or (n_samples, n_leads)"
+            f"{path} holds {found}; save a single array of real numbers, (n_samples,) or (n_samples, n_leads)"
         )
     array = arrays[signals[0]]
     if array.dtype.kind not in "iuf":
@@ -72,22 +72,22 @@ def read_mat(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> 
         rate = arrays[name].ravel()[0]
         if is_finite(rate) and rate != fs:
             raise ValueError(
-                f"{path}: {quoted(name)} is {rate:g} Hz, not the {fs:g} Hz of fs= (--fs); give the right one"
+                f"{path}: {quoted(name)} is {rate:g} Hz, not the {fs:g} Hz of fs= (--fs); give the right value"
             )
-    return _of_columns(path, array.ravel() if 1 in array.shape else array, fs, units, leads)
+    return _build_from_columns(path, array.ravel() if 1 in array.shape else array, fs, units, leads)
 
 
-def _of_columns(path: Path, array: np.ndarray, fs: float, units: str, leads: Sequence[str] | None) -> Recording:
-    """Build a recording of an array whose columns are its leads."""
+def _build_from_columns(path: Path, array: np.ndarray, fs: float, units: str, leads: Sequence[str] | None) -> Recording:
+    """Build a recording from an array whose columns are leads."""
     shape = array.shape
     if len(shape) == 2 and shape[1] > shape[0]:
         raise ValueError(f"{path} has shape {shape}, more leads than samples; transpose it to (n_samples, n_leads)")
     array = array.reshape(shape[0], -1) if array.size else np.empty((0, 1))
-    nameless = [""] * array.shape[1]
-    names = lead_names(nameless)
+    unnamed = [""] * array.shape[1]
+    names = lead_names(unnamed)
     read = range(len(names)) if leads is None else find_columns(path, names, leads)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is refused; and NaNs that signal are NaN
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused later; a signalling NaN is a NaN
         columns = {i: np.asarray(array[:, i], dtype=np.float64) for i in read}
-        chosen = choose_columns(path, nameless, columns, {}, leads)
+        chosen = choose_columns(path, unnamed, columns, {}, leads)
         signal = np.stack([columns[i] for i in chosen], axis=1) * MV_PER_UNIT[units]
     return build_recording(path, signal, fs, [names[i] for i in chosen])

@@ -1,4 +1,4 @@
-"""Which columns of a table can be an ECG, and whether the table contradicts the rate and unit that the caller gave."""
+"""Which columns of a table can be an ECG, and whether the table contradicts the caller's sampling rate or unit."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from pathlib import Path
 import numpy as np
 
 from ecg_shock.data.lead_labels import is_ecg, listed, quoted
-from ecg_shock.data.reading import lead_names
+from ecg_shock.data.reading import find_columns, lead_names
 from ecg_shock.data.recordings import MV_PER_UNIT
 
-# First words of a name, so that "time_s" and "Time (ms)" count too.
+# The first word of a name is compared, so that "time_s" and "Time (ms)" match too.
 TIME_NAMES = frozenset({"time", "t", "timestamp", "seconds", "sample", "samples", "index"})
-MIN_VALUES = 3  # two of a lead rise as often as they fall
-EVEN_STEPS = 0.5  # 1/360 s written to three decimals has steps of 0.002 and 0.003 s
+MIN_VALUES = 3  # two values of a lead rise as often as they fall
+MAX_STEP_SPREAD = 0.5  # of even steps, over their mean: 1/360 s in three decimals has steps of 0.002 and 0.003 s
 
-# Clocks that jitter, and packets that overtake each other, go back now and then, but not far. An ECG falls as far as it
-# rises, but for its baseline.
-MAX_FALLS = 0.1  # of the steps
-MAX_FALLEN = 0.05  # of what it rises
-MAX_SET_BACK = 0.02  # of the rises: a clock is set back seldom
-BLOCK = 2**20  # values
-WRAP = 0.5  # of the range: a counter falls by nearly all of it
+# Clocks that jitter and packets out of order go back now and then, but not far. An ECG falls as far as it rises,
+# apart from its baseline.
+MAX_FALLS = 0.1  # proportion of the steps
+MAX_TOTAL_FALL = 0.05  # over the total rise
+MAX_RARE_FALLS = 0.02  # over the number of rises: a clock is rarely set back
+WRAP_FALL = 0.5  # of the range: a counter that wraps falls by nearly all of it
+BLOCK_VALUES = 2**20
 
-# Of a clock and the sampling rate: both are nominal, and time is rounded, or jitters.
+# Relative difference of fs and the sampling rate by a clock: both are nominal, and times are rounded or jitter.
 RATE_TOLERANCE = 0.02
-GAP_STEPS = 5  # usual steps of a clock that are missing samples
-MIN_RISES = 10  # of a clock that says a rate
+GAP_STEPS = 5  # samples are missing where a clock rises by more than so many usual steps
+MIN_RISES = 10  # a clock with fewer gives no sampling rate
 
-SECONDS = {
+TIME_UNITS = {  # in seconds
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds", "sek", "sekunden"), 1.0),
     **dict.fromkeys(("ms", "msec", "millis", "millisecond", "milliseconds", "millisekunden"), 1e-3),
     **dict.fromkeys(("us", "\u00b5s", "\u03bcs", "usec", "micros", "microsecond", "microseconds"), 1e-6),
@@ -40,17 +40,18 @@ SECONDS = {
     **dict.fromkeys(("h", "hours"), 3600.0),
     "days": 86400.0,
 }
-VOLTS = {unit.casefold(): mv for unit, mv in MV_PER_UNIT.items()} | {"nv": 1e-6, "kv": 1e6}
-VOLTS |= {"millivolts": 1.0, "millivolt": 1.0, "microvolts": 1e-3, "microvolt": 1e-3, "volts": 1e3, "volt": 1e3}
-NO_VOLTS = frozenset(
+# In mV.
+VOLTAGE_UNITS = {unit.casefold(): mv for unit, mv in MV_PER_UNIT.items()} | {"nv": 1e-6, "kv": 1e6}
+VOLTAGE_UNITS |= {"millivolts": 1.0, "millivolt": 1.0, "microvolts": 1e-3, "microvolt": 1e-3, "volts": 1e3, "volt": 1e3}
+OTHER_UNITS = frozenset(
     {"adu", "adc", "count", "counts", "lsb", "digits", "raw", "a.u.", "au", "%", "g", "bpm", "\u00b0c"}
 )
 
-EMPTY = "is empty"  # a column behind a delimiter that ends each row
+EMPTY = "is empty"  # of a column after a delimiter that ends each row
 
 
 def never_falls(values: np.ndarray) -> np.ndarray:
-    """Say of each row whether it rises at most of its samples and falls at none, as time does and no ECG.
+    """Return which rows rise at most samples and fall at none, as time does but an ECG does not.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def never_falls(values: np.ndarray) -> np.ndarray:
     if n < MIN_VALUES:
         return np.zeros(len(values), dtype=bool)
     head = values[:, :33]
-    found = np.asarray(~(head[:, 1:] < head[:, :-1]).any(axis=1))  # few are left
+    found = np.asarray(~(head[:, 1:] < head[:, :-1]).any(axis=1))  # rules out nearly every ECG
     rows = np.flatnonzero(found)
     if len(rows):
         before, after = values[rows, :-1], values[rows, 1:]
@@ -74,10 +75,10 @@ def never_falls(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def why_no_lead(values: np.ndarray) -> str:
-    """Say why a column of a table cannot be an ECG, or nothing if it can.
+def why_not_ecg(values: np.ndarray) -> str:
+    """Say why a column of a table cannot be an ECG.
 
-    Time and counts never fall, or fall by their whole range where they wrap. A constant column is a flat lead.
+    Time and counts never fall, or fall by nearly their whole range where they wrap. A constant column is a flat lead.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def why_no_lead(values: np.ndarray) -> str:
     Returns
     -------
     str
-        A reason that follows the name of the column in a message, or nothing.
+        Words that follow the column's name in a message; empty if the column can be an ECG.
     """
     finite = np.isfinite(values)
     values = values if finite.all() else values[finite]
@@ -97,44 +98,44 @@ def why_no_lead(values: np.ndarray) -> str:
         span = float(np.ptp(values))
         if not 0 < span < np.inf:
             return ""
-        for sign, (forth, back) in ((1, ("rises", "falls")), (-1, ("falls", "rises"))):
+        for sign, (onward, backward) in ((1, ("rises", "falls")), (-1, ("falls", "rises"))):
             wraps = small = rises = 0
             fallen = risen = 0.0
             lowest, highest = np.inf, 0.0
-            for steps in _steps(values):  # a day need not be in memory twice
+            for steps in _steps(values):  # a day of ECG need not be in memory twice
                 steps = sign * steps
                 falls = steps[steps < 0]
-                wrapped = falls <= -WRAP * span
+                wrapped = falls <= -WRAP_FALL * span
                 wraps += int(wrapped.sum())
                 small += int((~wrapped).sum())
                 fallen -= float(falls[~wrapped].sum())
                 risen += float(steps[steps > 0].sum())
                 rises += int((steps > 0).sum())
                 lowest, highest = min(lowest, float(steps.min())), max(highest, float(steps.max()))
-            rare = small <= MAX_SET_BACK * rises  # however far
-            if not rises or not (rare or (small <= MAX_FALLS * len(values) and fallen <= MAX_FALLEN * risen)):
+            rare = small <= MAX_RARE_FALLS * rises  # however far they go
+            if not rises or not (rare or (small <= MAX_FALLS * len(values) and fallen <= MAX_TOTAL_FALL * risen)):
                 continue
             if wraps:
                 if rises > 2 * wraps:
-                    return "begins again and again, as a counter does and no ECG"
+                    return "starts again and again, as a counter does but an ECG does not"
                 continue
-            even = lowest > 0 and highest - lowest <= EVEN_STEPS * span / (len(values) - 1)
-            how = f"{forth} evenly" if even else f"{'hardly ' if small else 'n'}ever {back}"
-            return f"{how}, as time and counts do and no ECG"
+            even = lowest > 0 and highest - lowest <= MAX_STEP_SPREAD * span / (len(values) - 1)
+            how = f"{onward} evenly" if even else f"{'hardly ' if small else 'n'}ever {backward}"
+            return f"{how}, as time and counts do but an ECG does not"
     return ""
 
 
 def _steps(values: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the differences from each value to the next, in blocks."""
-    for first in range(0, len(values) - 1, BLOCK):
-        yield np.diff(values[first : first + BLOCK + 1])
+    for first in range(0, len(values) - 1, BLOCK_VALUES):
+        yield np.diff(values[first : first + BLOCK_VALUES + 1])
 
 
 def choose_columns(
     path: Path,
     names: Sequence[str],
     columns: Mapping[int, np.ndarray],
-    no_leads: Mapping[int, str],
+    excluded: Mapping[int, str],
     leads: Sequence[str] | None,
 ) -> list[int]:
     """Choose the columns of a table that are its leads.
@@ -144,35 +145,35 @@ def choose_columns(
     path : pathlib.Path
         The file, for messages.
     names : sequence of str
-        What the table calls its columns; empty where it does not.
+        Names of all columns; empty where the table gives none.
     columns : mapping
-        The columns that hold numbers, by their position.
-    no_leads : mapping
-        Why other columns cannot be an ECG, by their position.
+        Values of the columns that hold numbers, by position.
+    excluded : mapping
+        Why each of the other columns cannot be an ECG, by position.
     leads : sequence of str or None
         The leads that were asked for.
 
     Returns
     -------
     list of int
-        Those asked for, else those whose names say ECG, else all that can be an ECG.
+        Columns of the leads that were asked for, else those whose names say ECG, else all that can be an ECG.
 
     Raises
     ------
     ValueError
-        If one that was asked for is not there, or one that was asked for or is named as an ECG cannot be one, or if no
-        column can.
+        If a lead that was asked for does not exist, a column that was asked for or whose name says ECG cannot be an
+        ECG, or no column can.
     """
     filled = lead_names(names)
-    reasons = dict(no_leads)
+    reasons = dict(excluded)
     for i, values in columns.items():
         if names[i] and re.split(r"[\W_]+", names[i].lower().lstrip("# "))[0] in TIME_NAMES:
-            reasons[i] = "is no ECG lead"
-        elif reason := why_no_lead(values):
+            reasons[i] = "is not an ECG lead"
+        elif reason := why_not_ecg(values):
             reasons[i] = reason
     possible = [i for i in range(len(names)) if i not in reasons]
     if leads is None:
-        # Where no name says ECG, a column that only looks like time may be a lead that drifts: better ask.
+        # Where no name says ECG, a column that looks like time may be a drifting lead: the error asks which it is.
         doubtful = [i for i in reasons if i in columns and not is_time_name(names[i], unit_of(names[i]))]
         labelled = [i for i in range(len(names)) if is_ecg(names[i])]
         chosen = labelled or sorted({*possible, *doubtful}) or [i for i in reasons if reasons[i] != EMPTY]
@@ -186,58 +187,49 @@ def choose_columns(
     return chosen
 
 
-def find_columns(path: Path, names: Sequence[str], leads: Sequence[str]) -> list[int]:
-    """Return the columns of these leads in this order; raise ValueError for an unknown name."""
-    unknown = [lead for lead in leads if lead not in names]
-    if unknown or not leads:
-        there = listed([str(lead) for lead in unknown])
-        raise ValueError(f"{path} has no leads {there}; choose from {listed(names)}")
-    return [names.index(lead) for lead in leads]
-
-
 def unit_of(name: str) -> str:
-    """Return the unit that ends the name of a column, such as "mV" of "ECG (mV)", "ECG_mV" or "mV", or nothing."""
+    """Return the unit at the end of a column's name, such as "mV" of "ECG (mV)" or "ECG_mV"; empty if there is none."""
     if match := re.fullmatch(r"[(\[]?([^\s()\[\]]+)[)\]]", name.strip()) or re.search(
         r"[(\[]\s*([^()\[\]]+?)\s*[)\]]\W*$", name
     ):
         return match[1]
     words = [word for word in re.split(r"[\s_/,:|.-]+", name.strip()) if word]
     last = words[-1] if words else ""
-    # A "V" behind a space, as in "Lead V", is rather a lead.
+    # A "V" after a space, as in "Lead V", is a lead rather than a unit.
     bare = last.casefold() == "v" and not re.search(r"[_/]\s*v$", name.strip(), re.IGNORECASE)
-    return "" if bare or last.casefold() not in VOLTS.keys() | SECONDS.keys() else last
+    return "" if bare or last.casefold() not in VOLTAGE_UNITS.keys() | TIME_UNITS.keys() else last
 
 
 def check_voltage(path: Path, name: str, unit: str, given: str) -> None:
-    """Raise ValueError if a column says another unit than the caller."""
+    """Raise ValueError if the header of a column contradicts the unit that the caller gave."""
     said = unit.strip("()[] ").casefold()
-    if (said in VOLTS and VOLTS[said] != MV_PER_UNIT[given]) or said in NO_VOLTS:
+    if (said in VOLTAGE_UNITS and VOLTAGE_UNITS[said] != MV_PER_UNIT[given]) or said in OTHER_UNITS:
         raise ValueError(
-            f"{path}: column {quoted(name)} is in {unit.strip('()[] ')} by its header, not in {given!r}; give the unit "
-            "that is right, and correct the header if that is wrong"
+            f"{path}: column {quoted(name)} is in {unit.strip('()[] ')} by its header, not in {given!r}; give the "
+            "right unit, or correct the header if it is wrong"
         )
 
 
 def is_time_name(name: str, unit: str) -> bool:
-    """Say whether the name or unit of a column says that it is time."""
+    """Say whether a column is time, by its name or unit."""
     said = name.lower()
-    return unit.strip("()[] ").lower() in SECONDS or bool(
+    return unit.strip("()[] ").lower() in TIME_UNITS or bool(
         re.search(r"time|zeit|temps|tiempo|tempo|clock|elapsed|epoch|date", said)
         or re.split(r"[\W_]+", said.lstrip("# "))[0] == "t"
     )
 
 
 def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, first_line: int) -> None:
-    """Raise ValueError if a column of time has a gap, or says another sampling rate than the caller.
+    """Raise ValueError if a column of times has a gap, or contradicts the sampling rate that the caller gave.
 
     Parameters
     ----------
     path, name : pathlib.Path, str
         The file and the column, for messages.
     times : numpy.ndarray
-        Shape (n,), NaN where missing. If it falls as a lead does, or as a counter that wraps, it says nothing.
+        Shape (n,), NaN where missing. Not checked if they fall as a lead does, or as a counter that wraps.
     unit : str
-        Its unit, or nothing if that is not known: then it may be any.
+        Unit of the column; if empty, any unit of time is possible.
     fs : float
         The sampling rate in Hz that the caller gave.
     first_line : int
@@ -247,32 +239,32 @@ def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, 
     at = np.arange(len(times), dtype=np.int32) if finite.all() else np.flatnonzero(finite)
     steps = np.diff(times if finite.all() else times[at])
     rising = steps > 0
-    some = steps[:BLOCK][rising[:BLOCK]]
+    some = steps[:BLOCK_VALUES][rising[:BLOCK_VALUES]]
     fallen = -steps[steps < 0].sum()
-    if len(some) < MIN_RISES or fallen > MAX_FALLEN * (steps.sum() + fallen):
+    if len(some) < MIN_RISES or fallen > MAX_TOTAL_FALL * (steps.sum() + fallen):
         return
     usual = float(np.median(some))
     largest = int(np.argmax(steps))
     if steps[largest] > GAP_STEPS * usual:
         before, after = times[at[largest]], times[at[largest + 1]]
         raise ValueError(
-            f"{path}: column {quoted(name)} leaps from {before:.15g} to {after:.15g} at line "
-            f"{first_line + at[largest + 1]}, and rises by {usual:.6g} elsewhere: samples are missing there. Put nan "
-            "in their place, or save the parts one by one"
+            f"{path}: column {quoted(name)} jumps from {before:.15g} to {after:.15g} at line "
+            f"{first_line + at[largest + 1]}, and rises by {usual:.6g} elsewhere: samples are missing there. Write nan "
+            "in their place, or save each part in a file of its own"
         )
-    # From one rise to another, since many samples may share a stamp.
+    # From one rise to another, because several samples may share a time stamp.
     first, last = at[int(np.argmax(rising)) + 1], at[len(rising) - int(np.argmax(rising[::-1]))]
     samples, elapsed = int(last) - int(first), float(times[last] - times[first])
-    unit_s = SECONDS.get(unit.strip("()[] ").lower())
+    unit_s = TIME_UNITS.get(unit.strip("()[] ").lower())
     if unit_s is None and (some == np.round(some)).all() and not is_time_name(name, ""):
         return  # it may count samples, packets or ticks
     if unit_s is None and usual == 1 == steps[largest]:
         return
     tolerance = RATE_TOLERANCE + 2 * float(steps[largest]) / elapsed
-    rates = [samples / elapsed / one for one in ([unit_s] if unit_s else sorted({*SECONDS.values()}))]
+    rates = [samples / elapsed / one for one in ([unit_s] if unit_s else sorted({*TIME_UNITS.values()}))]
     if all(abs(rate / fs - 1) > tolerance for rate in rates):
         rate = min(rates, key=lambda rate: abs(math.log(rate / fs)))
         raise ValueError(
             f"{path}: column {quoted(name)} says {rate:.6g} Hz, not the {fs:g} Hz of fs= (--fs); give the "
-            "rate that is right, or remove the column if it is wrong"
+            "right sampling rate, or remove the column if it is wrong"
         )

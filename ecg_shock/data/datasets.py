@@ -1,4 +1,4 @@
-"""The windows of a run: of patients to train on, to choose with, and to test on."""
+"""The windows of a run, split by patient into training, validation and test."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 SYNTHETIC_PATIENTS = 60  # those of data_manifests/splits/synthetic-v1.toml
 SYNTHETIC_SEED = 0
-CHECK_ONE_IN = 5  # of the patients of extra databases, one in five does not train but checks
-SYNTHETIC_GUARD_S = 0.5  # synthetic labels are exact; this lets the filters forget the rhythm before
+CHECK_ONE_IN = 5  # one in five patients of extra databases checks specificity instead of training
+SYNTHETIC_GUARD_S = 0.5  # synthetic labels are exact, but the filters need time to settle
 
-# The modules that decide what the windows of given files are: another source makes another cache file.
+# The modules that determine the windows of given files: a change in one of them makes a new cache file.
 SOURCES = (
     "preprocessing.py",
     "rhythms.py",
@@ -65,20 +65,20 @@ class DataConfig(BaseModel):
         A file of `data_manifests/splits/`, without ``.toml``, or the path of your own, with it. If not given,
         ``"synthetic-v1"`` for synthetic recordings and ``"public-v1"`` for all others.
     fold : int
-        Outer fold: its test subset is set aside.
+        Outer fold, whose test subset is set aside.
     window_s : float
         Length of the windows in seconds, 2 to 10.
     train_leads : {"first", "all"}
         Leads to train on. Validation and test use the first lead only.
     max_windows : int or None
-        At most so many training windows of one patient and AHA class, evenly spread over the recording; None for
+        Maximum number of training windows of one patient and AHA class, evenly spread over the recording; None for
         all. A 30-minute recording in one rhythm is a single patient, not 360 independent windows.
     supplement : tuple of str
-        Clear AHA classes of which synthetic windows are added to the training subset, and to it alone. The public
-        databases hold asystole of three patients, too few to learn it from in every fold.
+        AHA classes of which synthetic windows are added, to the training subset only. The public databases hold
+        asystole of three patients, too few to learn it from in every fold.
     extra : tuple of str
-        Names or manifest paths of databases whose patients train too, and are never tested on: all but a fifth of them,
-        who check the specificity on other hospitals. None of their patients may be in the split.
+        Names or manifest paths of further databases, whose patients are never in the test subset. A fifth of them check
+        the specificity on other hospitals, and the others train. None of them may be in the split.
     extra_weight : float
         Share of the weight of nonshockable training windows that those of `extra` have, between 0 and 1: see
         `training_weights`.
@@ -105,7 +105,7 @@ class DataConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _choose_split(cls, values: Any) -> Any:
-        """Name the split, so that whatever is written of the configuration says which one it was."""
+        """Set the split if it is missing, so that a saved configuration names it."""
         if not isinstance(values, dict) or values.get("split") is not None:
             return values
         synthetic_only = values.get("databases") in ([SYNTHETIC], (SYNTHETIC,))
@@ -115,20 +115,20 @@ class DataConfig(BaseModel):
     @classmethod
     def _are_different(cls, databases: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(databases)) < len(databases):
-            raise ValueError("a database stands twice, and its windows would count twice")
+            raise ValueError("a database is listed twice, so its windows would count twice")
         return databases
 
     @field_validator("extra")
     @classmethod
     def _are_recorded(cls, extra: tuple[str, ...]) -> tuple[str, ...]:
         if SYNTHETIC in extra:
-            raise ValueError(f"{SYNTHETIC!r} is no database of patients; add its windows by supplement")
+            raise ValueError(f"{SYNTHETIC!r} is not a database of patients; add its windows with supplement")
         return extra
 
 
 @dataclass(frozen=True, eq=False)
 class Subsets:
-    """Windows of groups of patients that share no patient.
+    """Windows for training, validation and test, with no patient in two of them.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class ExtraPatients:
     version : str
         Version of the database.
     train, check : frozenset of str
-        Those who train, and those who check the specificity on other hospitals: a fifth, chosen by their names.
+        Patients who train, and the fifth, chosen by name, who check the specificity on other hospitals.
     """
 
     version: str
@@ -172,25 +172,25 @@ class ExtraPatients:
 
 
 def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
-    """Read, filter and cut the recordings of a run, or take them from the cache.
+    """Read, filter and cut the recordings of a run, or load their windows from the cache.
 
     Parameters
     ----------
     data : DataConfig
         What to load.
     folder : pathlib.Path, optional
-        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
+        Folder that holds the databases; see `ecg_shock.data.manifests.data_dir`.
 
     Raises
     ------
     ValueError
-        If the split has no such fold, does not know a patient, or knows one of `data.extra`.
+        If the split has no such fold, does not list a patient, or lists one of `data.extra`.
     FileNotFoundError
-        If a database is not there.
+        If a database is missing.
     """
     fold, first_lead = _load_known(data, folder, "first")
     train = first_lead if data.train_leads == "first" else _load_known(data, folder, data.train_leads)[1]
-    train = train.select(_of(fold.train, train) & _clear(train))
+    train = train.select(_is_of(fold.train, train) & _is_clear(train))
     other_hospitals = None
     if data.supplement:
         added = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
@@ -199,23 +199,23 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
         patients = extra_patients(data).values()
         extra = data.model_copy(update={"databases": data.extra})
         added = load_windows(extra, folder, leads=data.train_leads)
-        added = added.select(_of(frozenset().union(*(p.train for p in patients)), added) & _clear(added))
+        added = added.select(_is_of(frozenset().union(*(p.train for p in patients)), added) & _is_clear(added))
         train = concatenate([train, added])
         checked = load_windows(extra, folder)
-        may_check = _of(frozenset().union(*(p.check for p in patients)), checked)
+        may_check = _is_of(frozenset().union(*(p.check for p in patients)), checked)
         other_hospitals = checked.select(may_check & np.isin(checked.aha_class, NONSHOCKABLE))
     return Subsets(
         train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
-        validation=first_lead.select(_of(fold.validation, first_lead) & _clear(first_lead)),
-        test=first_lead.select(_of(fold.test, first_lead)),
+        validation=first_lead.select(_is_of(fold.validation, first_lead) & _is_clear(first_lead)),
+        test=first_lead.select(_is_of(fold.test, first_lead)),
         other_hospitals=other_hospitals,
     )
 
 
 def extra_patients(data: DataConfig) -> dict[str, ExtraPatients]:
-    """Name the patients of the databases in `data.extra`, by the name of the database.
+    """Return the patients of each database in `data.extra`, by the database's name.
 
-    They are those of the manifests, with or without a window: a recording of artefact has none, and trains too.
+    These are all patients of its manifest. A recording of artefact has no window, but is used in training too.
 
     Raises
     ------
@@ -230,29 +230,29 @@ def extra_patients(data: DataConfig) -> dict[str, ExtraPatients]:
         patients = frozenset(map(manifest.patient_of, manifest.records))
         if shared := patients & known:
             raise ValueError(
-                f"extra names {name!r}, but split {data.split!r} already knows its patients {sorted(shared)[:5]!r}; "
+                f"extra names {name!r}, but split {data.split!r} already lists its patients {sorted(shared)[:5]!r}; "
                 "extra databases are for training only."
             )
         known |= patients
-        check = frozenset(patient for patient in patients if _checks_other_hospitals(patient))
+        check = frozenset(patient for patient in patients if _is_check_patient(patient))
         found[manifest.name] = ExtraPatients(manifest.version, patients - check, check)
     return found
 
 
 def of_extra(windows: WindowSet, data: DataConfig) -> np.ndarray:
-    """Say which windows, shape (n_windows,), are of a database in `data.extra`."""
+    """Return which windows are from a database in `data.extra`, shape (n_windows,)."""
     return np.isin(windows.database, [load_manifest(name).name for name in data.extra])
 
 
 def training_weights(windows: WindowSet, data: DataConfig) -> np.ndarray:
-    """Weigh training windows so that those of `data.extra` have the share `data.extra_weight` of the nonshockable ones.
+    """Weight training windows so that those of `data.extra` have `data.extra_weight` of the nonshockable weight.
 
     Parameters
     ----------
     windows : WindowSet
-        Such as the training subset.
+        The training subset, for example.
     data : DataConfig
-        What they were loaded with.
+        The configuration that they were loaded with.
 
     Returns
     -------
@@ -277,9 +277,9 @@ def training_recordings(data: DataConfig, folder: Path | None = None) -> Iterato
     Parameters
     ----------
     data : DataConfig
-        Databases, split and fold; synthetic recordings are yielded only if there are no others.
+        Databases, split and fold. The synthetic patients of `supplement` are not yielded.
     folder : pathlib.Path, optional
-        Where the databases lie.
+        Folder that holds the databases.
     """
     train = _fold_of(data).train.union(*(patients.train for patients in extra_patients(data).values()))
     for name in (*data.databases, *data.extra):
@@ -292,15 +292,15 @@ def training_recordings(data: DataConfig, folder: Path | None = None) -> Iterato
 
 
 def guard_s(data: DataConfig) -> dict[str, float]:
-    """Return how far the windows of each database have to stay from a change of rhythm, in seconds, by its name."""
+    """Return how far windows stay from a change of rhythm, in seconds, by the name of the database."""
     manifests = [load_manifest(name) for name in (*data.databases, *data.extra) if name != SYNTHETIC]
     return {SYNTHETIC: SYNTHETIC_GUARD_S, **{manifest.name: manifest.guard_s for manifest in manifests}}
 
 
 def load_test(data: DataConfig, folder: Path | None = None) -> WindowSet:
-    """Load the test subset of a run alone, as `load_subsets` does."""
+    """Load only the test subset of a run; see `load_subsets`."""
     fold, windows = _load_known(data, folder, "first")
-    return windows.select(_of(fold.test, windows))
+    return windows.select(_is_of(fold.test, windows))
 
 
 def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "first") -> WindowSet:
@@ -309,9 +309,9 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
     Parameters
     ----------
     data : DataConfig
-        Databases, window length, filter and labels; split and fold make no difference.
+        Databases, window length, filter and labels; split and fold are ignored.
     folder : pathlib.Path, optional
-        Where the databases lie; if given, they have to be there, even where the windows are in the cache.
+        Folder that holds the databases; if given, they must be in it, even if their windows are in the cache.
     leads : {"first", "all"}
         Which leads.
 
@@ -320,23 +320,23 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
     ValueError
         If a database has no labels, or differs from its manifest.
     FileNotFoundError
-        If a database is not there.
+        If a database is missing.
     """
     return concatenate(_load_database(name, data, folder, leads) for name in data.databases)
 
 
 def shockable(windows: WindowSet) -> np.ndarray:
-    """Return which windows call for a shock, shape (n_windows,)."""
+    """Return which windows are shockable, shape (n_windows,)."""
     return np.isin(windows.aha_class, SHOCKABLE)
 
 
 def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold, WindowSet]:
-    """Return the fold, and the windows of patients that the split all knows."""
+    """Return the fold and the windows; raise ValueError if the split does not list all their patients."""
     fold = _fold_of(data)
     windows = load_windows(data, folder, leads=leads)
     unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
     if unknown:
-        raise ValueError(f"split {data.split!r} does not say where these patients belong: {sorted(unknown)!r}.")
+        raise ValueError(f"split {data.split!r} does not list the patients {sorted(unknown)!r}; use one that does.")
     return fold, windows
 
 
@@ -347,16 +347,16 @@ def _fold_of(data: DataConfig) -> Fold:
     return folds[data.fold]
 
 
-def _checks_other_hospitals(patient: str) -> bool:
+def _is_check_patient(patient: str) -> bool:
     """Choose a fifth of all patients by their names: the same ones in every fold, run and set of databases."""
     return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % CHECK_ONE_IN == 0
 
 
-def _of(patients: frozenset[str], windows: WindowSet) -> np.ndarray:
+def _is_of(patients: frozenset[str], windows: WindowSet) -> np.ndarray:
     return np.isin(windows.patient, sorted(patients))
 
 
-def _clear(windows: WindowSet) -> np.ndarray:
+def _is_clear(windows: WindowSet) -> np.ndarray:
     return ~np.isin(windows.aha_class, INTERMEDIATE)
 
 
@@ -365,7 +365,7 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
 
     manifest = None if name == SYNTHETIC else load_manifest(name)
     if manifest and folder is not None:
-        database_path(manifest.name, folder)  # whoever names a folder means what lies in it, and not the cache
+        database_path(manifest.name, folder)  # raises if it is missing, even if the cache has its windows
     key = {
         "sources": _sources_digest(),
         "manifest": asdict(manifest) if manifest else [SYNTHETIC_PATIENTS, SYNTHETIC_SEED, SYNTHETIC_GUARD_S],
@@ -403,25 +403,25 @@ def _sources_digest() -> str:
 def labelled_recordings(
     name: str, folder: Path | None = None, records: Collection[str] | None = None
 ) -> Iterator[Recording]:
-    """Yield one labelled recording of a database after the other, so that one is in memory at a time.
+    """Yield the labelled recordings of a database, so that only one is in memory at a time.
 
-    The files are checked against the manifest first: it is the manifest that the cache knows the windows by.
+    The files are checked against the manifest first, because the cache identifies their windows by the manifest.
 
     Parameters
     ----------
     name : str
         Name of the database, or the path of its manifest.
     folder : pathlib.Path, optional
-        Where the databases lie.
+        Folder that holds the databases.
     records : collection of str, optional
         Names of the records; all if not given.
 
     Raises
     ------
     ValueError
-        If the database has records without labels, or files that are not those of its manifest.
+        If the database has records without labels, or files that differ from its manifest.
     FileNotFoundError
-        If it is not there.
+        If it is missing.
     """
     if name == SYNTHETIC:
         for recording in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED):
@@ -436,15 +436,15 @@ def labelled_recordings(
     ]
     if unlabelled:
         raise ValueError(
-            f"{manifest.name} has no labels for its records {unlabelled!r}: its manifest names no "
-            f".{manifest.annotator} file of them, and no record_labels. Windows can be cut from labelled recordings "
-            "only; exclude it."
+            f"{manifest.name} has no labels for its records {unlabelled!r}: its manifest gives "
+            f"neither .{manifest.annotator} files nor record_labels for them. Windows can be cut from labelled "
+            "recordings only; exclude the database."
         )
     path = database_path(manifest.name, folder)
     problems = verify(name, folder)
     if problems:
         raise ValueError(
-            f"{path} differs from its manifest in {len(problems)} files, first {problems[0]}. Run "
+            f"{path} differs from its manifest in {len(problems)} files, the first being {problems[0]}. Run "
             f"`ecg-shock fetch {name}` with the same folder, or write a manifest of your own for changed files."
         )
     for record in manifest.records:
@@ -477,7 +477,7 @@ def _write_cache(path: Path, windows: WindowSet) -> None:
 
 
 def _thin_out(windows: WindowSet, max_windows: int) -> np.ndarray:
-    """Pick at most so many windows of each patient and class, evenly spread."""
+    """Return the indices of at most `max_windows` windows of each patient and class, evenly spread."""
     picked: list[int] = []
     names = np.char.add(np.char.add(windows.patient, "\t"), windows.aha_class)
     for name in np.unique(names):

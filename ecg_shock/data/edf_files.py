@@ -1,6 +1,6 @@
-"""EDF, EDF+ and BDF files, read in part or whole.
+"""EDF, EDF+ and BDF files, read in part or in full.
 
-Only what the samples need is taken from the header: dates and the names of patient and recorder may be anything.
+Only what is needed to read the samples is taken from the header: dates and names of patient and recorder are ignored.
 
 References
 ----------
@@ -24,10 +24,18 @@ from ecg_shock.data.unpacking import unpack_24
 
 logger = logging.getLogger(__name__)
 
-FIXED_BYTES = 256  # before the fields of the signals, of which each signal has as many bytes again
-SIGNAL_FIELDS = {
-    **{"label": 16, "transducer": 80, "unit": 8, "physical minimum": 8, "physical maximum": 8, "digital minimum": 8},
-    **{"digital maximum": 8, "prefiltering": 80, "samples per data record": 8, "reserved": 32},
+FIXED_BYTES = 256  # of the header's first part; each signal adds as many
+SIGNAL_FIELDS = {  # bytes of each field of a signal, in this order
+    "label": 16,
+    "transducer": 80,
+    "unit": 8,
+    "physical minimum": 8,
+    "physical maximum": 8,
+    "digital minimum": 8,
+    "digital maximum": 8,
+    "prefiltering": 80,
+    "samples per data record": 8,
+    "reserved": 32,
 }
 ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14")
 ONSET_TOLERANCE_S = 1e-3  # onsets are written to the millisecond, and rounded
@@ -41,17 +49,17 @@ def open_edf(path: Path, units: str | None = None) -> SignalFile:
     path : pathlib.Path
         The file.
     units : str, optional
-        Unit of the signals whose unit in the header is missing, or no known voltage but may be one.
+        Unit of the signals to which the header gives no unit, or an unknown one that may be a voltage.
 
     Returns
     -------
     SignalFile
-        What hinders reading a signal, such as a digital range of zero, is the `problem` of its channel.
+        Why a signal cannot be read, such as a digital range of zero, is the `problem` of its channel.
 
     Raises
     ------
     ValueError
-        If the header cannot be parsed, or the file has another size than it says.
+        If the header cannot be parsed, or does not match the size of the file.
     """
     return _Edf(path, units)
 
@@ -64,38 +72,43 @@ class _Edf(SignalFile):
             fixed = stream.read(FIXED_BYTES)
             if len(fixed) < FIXED_BYTES or fixed[:8] not in (b"0       ", b"\xffBIOSEMI"):
                 raise ValueError(f"{path} does not begin as an EDF or BDF file does. {WHAT_TO_DO}")
-            n_signals = self._whole(fixed[252:256], "number of signals", 1)
+            n_signals = self._parse_integer(fixed[252:256], "number of signals", 1)
             header_bytes = FIXED_BYTES * (n_signals + 1)
             if size < header_bytes:
                 raise ValueError(f"{path} ends within its header of {n_signals} signals. {WHAT_TO_DO}")
             described = stream.read(header_bytes - FIXED_BYTES)
-        if self._whole(fixed[184:192], "length of the header", 0) != header_bytes:
-            raise ValueError(f"{path} gives its header another length than its {n_signals} signals take. {WHAT_TO_DO}")
+        if self._parse_integer(fixed[184:192], "length of the header", 0) != header_bytes:
+            raise ValueError(f"{path} gives the wrong length for its header of {n_signals} signals. {WHAT_TO_DO}")
         fields: dict[str, list[bytes]] = {}
         for name, width in SIGNAL_FIELDS.items():
             block, described = described[: width * n_signals], described[width * n_signals :]
             fields[name] = [block[i * width : (i + 1) * width] for i in range(n_signals)]
         self._sample_bytes = 2 if fixed[:1] == b"0" else 3
-        self._says_discontinuous = fixed[192:197] in (b"EDF+D", b"BDF+D")
-        self._counts = [self._whole(text, "samples per data record", 0) for text in fields["samples per data record"]]
+        self._is_discontinuous = fixed[192:197] in (b"EDF+D", b"BDF+D")
+        counts = fields["samples per data record"]
+        self._counts = [self._parse_integer(text, "samples per data record", 0) for text in counts]  # by signal
         self._record_bytes = self._sample_bytes * sum(self._counts)
         self._header_bytes = header_bytes
-        self._record_s = _number(fixed[244:252])
-        self._records = self._count_records(self._whole(fixed[236:244], "number of data records", -1), size)
+        self._record_s = _parse_number(fixed[244:252])
+        self._records = self._count_records(self._parse_integer(fixed[236:244], "number of data records", -1), size)
 
-        labels = [_text(label) for label in fields["label"]]
-        notes = [i for i, label in enumerate(labels) if label in ("EDF Annotations", "BDF Annotations")]
-        self._signals = [i for i in range(n_signals) if i not in notes]
-        self._onsets_in = notes[0] if notes else None
+        labels = [_decode(label) for label in fields["label"]]
+        annotation_signals = [i for i, label in enumerate(labels) if label in ("EDF Annotations", "BDF Annotations")]
+        self._signals = [i for i in range(n_signals) if i not in annotation_signals]
+        self._annotation_signal = annotation_signals[0] if annotation_signals else None
         if self._signals and not self._record_s > 0:  # refuses NaN as well
-            raise ValueError(f"{path} gives its data records the duration {_shown(fixed[244:252])}. {WHAT_TO_DO}")
+            raise ValueError(f"{path} gives its data records the duration {_quote(fixed[244:252])}. {WHAT_TO_DO}")
         self._gains: list[tuple[float, float]] = []
         channels = []
         for i, name in zip(self._signals, lead_names([labels[i] for i in self._signals]), strict=True):
-            unit = _text(fields["unit"][i])
+            unit = _decode(fields["unit"][i])
             ranges = {key: fields[key][i] for key in SIGNAL_FIELDS if key.endswith("imum")}
-            gain, offset, problem = self._calibration(name, ranges)
-            self._gains.append((gain, offset))
+            problem: Exception | None = None
+            try:
+                self._gains.append(self._calibrate(name, ranges))
+            except ValueError as error:
+                self._gains.append((0.0, 0.0))
+                problem = error
             if not self._counts[i]:
                 problem = ValueError(f"{path} holds no samples of {quoted(name)}. {WHAT_TO_DO}")
             channels.append(
@@ -109,53 +122,46 @@ class _Edf(SignalFile):
                 )
             )
         self.channels = tuple(channels)
-        self._first_onset_s = self._onset(0)
+        self._first_onset_s = self._read_onset(0)
 
-    def _whole(self, field: bytes, what: str, least: int) -> int:
-        text = _text(field)
-        if not re.fullmatch(r"[+-]?\d{1,9}", text) or int(text) < least:
-            raise ValueError(f"{self.path} gives {_shown(field)} as the {what}; it cannot be read as EDF. {WHAT_TO_DO}")
+    def _parse_integer(self, field: bytes, what: str, minimum: int) -> int:
+        text = _decode(field)
+        if not re.fullmatch(r"[+-]?\d{1,9}", text) or int(text) < minimum:
+            raise ValueError(f"{self.path} gives {_quote(field)} as the {what}; it cannot be read as EDF. {WHAT_TO_DO}")
         return int(text)
 
     def _count_records(self, claimed: int, size: int) -> int:
-        """Return the number of data records; a recorder that was switched off leaves -1 and part of the last one."""
-        there, rest = divmod(size - self._header_bytes, self._record_bytes) if self._record_bytes else (0, 0)
-        if claimed == -1 and there:
-            more = f", and {rest} bytes of another one are left out" if rest else ""
-            logger.warning("%s does not give its number of data records; %d are there%s", self.path, there, more)
-            return there
-        if claimed != there or rest or not there:
+        """Return the number of data records; a recorder that is switched off leaves -1 and an incomplete one."""
+        found, rest = divmod(size - self._header_bytes, self._record_bytes) if self._record_bytes else (0, 0)
+        if claimed == -1 and found:
+            more = f", and {rest} bytes of an incomplete one are excluded" if rest else ""
+            logger.warning("%s does not give its number of data records; %d were found%s", self.path, found, more)
+            return found
+        if claimed != found or rest or not found:
             raise ValueError(
                 f"{self.path} has {size} bytes, but its header promises {claimed} data records in "
                 f"{self._header_bytes + max(claimed, 0) * self._record_bytes} bytes. {WHAT_TO_DO}"
             )
-        return there
+        return found
 
-    def _calibration(self, name: str, ranges: dict[str, bytes]) -> tuple[float, float, Exception | None]:
-        """Return what makes physical values of digital ones, (digital + offset) * gain, or what hinders it."""
-        physical_min, physical_max, digital_min, digital_max = values = [_number(field) for field in ranges.values()]
+    def _calibrate(self, name: str, ranges: dict[str, bytes]) -> tuple[float, float]:
+        """Return gain and offset of physical values, (digital + offset) * gain; raise ValueError if undefined."""
+        physical_min, physical_max, digital_min, digital_max = values = [
+            _parse_number(field) for field in ranges.values()
+        ]
         for (what, field), value in zip(ranges.items(), values, strict=True):
             if not math.isfinite(value):
-                return (
-                    0,
-                    0,
-                    ValueError(
-                        f"{self.path} gives {quoted(name)} the {what} {_shown(field)}; it has to be a number, "
-                        "with a decimal point"
-                    ),
+                raise ValueError(
+                    f"{self.path} gives {quoted(name)} the {what} {_quote(field)}; it has to be a number, with a "
+                    "decimal point"
                 )
         if physical_min == physical_max or digital_min == digital_max:
-            return (
-                0,
-                0,
-                ValueError(
-                    f"{self.path} has no scale for {quoted(name)}: the physical range is {physical_min:g} to "
-                    f"{physical_max:g}, the digital range {digital_min:g} to {digital_max:g}. {WHAT_TO_DO}"
-                ),
+            raise ValueError(
+                f"{self.path} has no scale for {quoted(name)}: the physical range is {physical_min:g} to "
+                f"{physical_max:g}, the digital range {digital_min:g} to {digital_max:g}. {WHAT_TO_DO}"
             )
         gain = (physical_max - physical_min) / (digital_max - digital_min)
-        offset = physical_max / gain - digital_max
-        return gain, offset, None
+        return gain, physical_max / gain - digital_max
 
     def read(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
         count = self._counts[self._signals[channels[0]]]
@@ -164,7 +170,7 @@ class _Edf(SignalFile):
         self._check_onsets(records, first_record)
         mv = np.empty((last - first, len(channels)), np.float32)
         for column, i in enumerate(channels):
-            raw = self._bytes_of(records, self._signals[i]).tobytes()
+            raw = self._get_bytes(records, self._signals[i]).tobytes()
             digital = np.frombuffer(raw, "<i2") if self._sample_bytes == 2 else unpack_24(raw)
             digital = digital[first - first_record * count : last - first_record * count]
             gain, offset = self._gains[i]
@@ -182,39 +188,39 @@ class _Edf(SignalFile):
             raise ValueError(f"{self.path} became shorter while it was read. {WHAT_TO_DO}")
         return np.frombuffer(content, np.uint8).reshape(last - first, self._record_bytes)
 
-    def _bytes_of(self, records: np.ndarray, signal: int) -> np.ndarray:
+    def _get_bytes(self, records: np.ndarray, signal: int) -> np.ndarray:
         start = sum(self._counts[:signal]) * self._sample_bytes
         return records[:, start : start + self._counts[signal] * self._sample_bytes]
 
-    def _onset(self, record: int) -> float | None:
-        """Return when a data record begins by its annotations, or None if they do not say."""
-        if self._onsets_in is None:
+    def _read_onset(self, record: int) -> float | None:
+        """Return the time in s at which a data record begins by its annotations; None if they do not give it."""
+        if self._annotation_signal is None:
             return None
-        found = ONSET.match(self._bytes_of(self._read_records(record, record + 1), self._onsets_in).tobytes())
+        found = ONSET.match(self._get_bytes(self._read_records(record, record + 1), self._annotation_signal).tobytes())
         return float(found[1]) if found else None
 
     def _check_onsets(self, records: np.ndarray, first: int) -> None:
-        """Raise ValueError if records do not begin where they would if the recording had no gap."""
-        if self._onsets_in is None or self._first_onset_s is None:
-            if self._says_discontinuous:
+        """Raise ValueError if there is a gap in time before one of the data records."""
+        if self._annotation_signal is None or self._first_onset_s is None:
+            if self._is_discontinuous:
                 raise ValueError(
-                    f"{self.path} is a discontinuous EDF+ file that does not say when its data records begin; save its "
-                    "continuous segments one by one"
+                    f"{self.path} is a discontinuous EDF+ file that does not say when its data records begin; save "
+                    "each continuous segment in a file of its own"
                 )
             return
-        for record, content in enumerate(self._bytes_of(records, self._onsets_in), first):
+        for record, content in enumerate(self._get_bytes(records, self._annotation_signal), first):
             found = ONSET.match(content.tobytes())
             if found and abs(float(found[1]) - self._first_onset_s - record * self._record_s) <= ONSET_TOLERANCE_S:
                 continue
-            if found or self._says_discontinuous:
+            if found or self._is_discontinuous:
                 raise ValueError(
                     f"{self.path} is a discontinuous EDF+ file: the data record after {record * self._record_s:g} s "
-                    "does not follow the one before; save its continuous segments one by one"
+                    "does not follow the one before; save each continuous segment in a file of its own"
                 )
 
 
-def _text(field: bytes) -> str:
-    """Decode a field of a header, whose writers use UTF-8 or Latin-1 where the specification has ASCII."""
+def _decode(field: bytes) -> str:
+    """Decode a header field; some writers use UTF-8 or Latin-1 although the specification says ASCII."""
     field = field.split(b"\0")[0].strip()
     try:
         return field.decode()
@@ -222,11 +228,11 @@ def _text(field: bytes) -> str:
         return field.decode("latin-1")
 
 
-def _number(field: bytes) -> float:
-    """Return a number of a header, or NaN if it is none."""
-    text = _text(field)
+def _parse_number(field: bytes) -> float:
+    """Return the number in a header field, or NaN if it is not a number."""
+    text = _decode(field)
     return float(text) if re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", text) else math.nan
 
 
-def _shown(field: bytes) -> str:
-    return quoted(_text(field))
+def _quote(field: bytes) -> str:
+    return quoted(_decode(field))

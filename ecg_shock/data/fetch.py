@@ -1,4 +1,4 @@
-"""Fetch databases from their publisher, and check local copies, byte for byte against their manifests."""
+"""Fetch databases from their publisher, and check local copies byte for byte against their manifests."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 PARALLEL_DOWNLOADS = 4  # quick for many small files, and still polite to the server
 CHUNK_BYTES = 1 << 16
-TIMEOUT_S = 30.0  # of silence, not of the whole download
+TIMEOUT_S = 30.0  # without any data, not for a complete download
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TEMPORARY_SUFFIX = ".part"
-# A temporary file this old was left by a killed run; a younger one may belong to a run beside this one.
+# A temporary file this old was left by a killed run; a younger one may belong to another run.
 ABANDONED_S = 24 * 3600.0
 
 
@@ -48,30 +48,29 @@ def fetch(
     folder: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Fetch the files of a database that are not there yet, or not right.
+    """Fetch the files of a database that are missing or wrong.
 
-    Each file is checked before it gets its final name, so that a run may be stopped at any time, even killed, and
-    the next one goes on with what is missing.
+    Each file is checked before it gets its final name, so a run may be stopped at any time, even killed, and the next
+    one fetches what is still missing.
 
     Parameters
     ----------
     database : str or pathlib.Path
         Name of a database, or path of a manifest.
     folder : str or pathlib.Path, optional
-        Where the databases lie; by default as `ecg_shock.data.manifests.data_dir` says.
+        Folder that holds the databases; see `ecg_shock.data.manifests.data_dir` for the default.
     progress : callable, optional
-        Called with the size in bytes of each file once it is there and right.
+        Called with the size in bytes of each file once it has been checked.
 
     Returns
     -------
     pathlib.Path
-        The folder of the database's name, which holds the files.
+        Folder of the files, named after the database.
 
     Raises
     ------
     ValueError
-        If the database's address is neither https nor on this machine, or a file that came is not what the manifest
-        says.
+        If the database's address is neither https nor on this machine, or a fetched file does not match the manifest.
     OSError
         If a file cannot be fetched or written.
     """
@@ -92,17 +91,17 @@ def fetch(
                 download.result()
                 if progress is not None:
                     progress(downloads[download].bytes)
-        except BaseException:  # Ctrl-C too: what has not begun must not begin
+        except BaseException:  # Ctrl-C too: downloads that have not begun must not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return target
 
 
 def verify(database: str | Path, folder: str | Path | None = None) -> tuple[Problem, ...]:
-    """Check a local copy of a database, given as for `fetch`, against its manifest; other files are ignored."""
+    """Check a local copy of a database against its manifest; parameters as for `fetch`, other files are ignored."""
     manifest = load_manifest(database)
     target = data_dir(folder) / manifest.name
-    problems = (_check(target / name, name, entry) for name, entry in manifest.files.items())
+    problems = (_check_file(target / name, name, entry) for name, entry in manifest.files.items())
     return tuple(problem for problem in problems if problem is not None)
 
 
@@ -114,7 +113,7 @@ def _decode_212(packed: bytes) -> np.ndarray:
 
 
 def header_content(header: bytes) -> bytes:
-    r"""Return what a WFDB header says of its signals: the same for all headers that describe the same samples.
+    r"""Return what a WFDB header says about its signals: the same for all headers that describe the same samples.
 
     Parameters
     ----------
@@ -124,14 +123,14 @@ def header_content(header: bytes) -> bytes:
     Returns
     -------
     bytes
-        A line with the number of signals, rate in Hz and number of samples, and one for each signal with its file,
-        format, gain, baseline, unit, checksum and name, separated by tabs. Comments, spacing and how a number is
-        written play no part.
+        A line with the number of signals, sampling rate in Hz and number of samples, and one for each signal with
+        its file, format, gain, baseline, unit, checksum and name, separated by tabs. Comments, spacing and the
+        spelling of numbers make no difference.
 
     Raises
     ------
     ValueError
-        If it is not such a header.
+        If it is not a WFDB header.
 
     Examples
     --------
@@ -144,14 +143,14 @@ def header_content(header: bytes) -> bytes:
     for file, fmt, amplitude, _, zero, _, checksum, _, *lead in signals:
         found = re.fullmatch(r"([^(/]+)(?:\((.+)\))?(?:/(.+))?", amplitude)
         if found is None:
-            raise ValueError(f"{amplitude!r} is no gain, as in 200(0)/mV")
+            raise ValueError(f"{amplitude!r} is not a gain such as 200(0)/mV")
         gain, baseline, unit = found.groups()
         numbers = [f"{float(gain):g}", f"{int(baseline or zero)}", unit or "mV", f"{int(checksum)}"]
         content.append([file, fmt, *numbers, " ".join(lead)])
     return "\n".join("\t".join(line) for line in content).encode()
 
 
-def _check(path: Path, name: str, entry: FileEntry) -> Problem | None:
+def _check_file(path: Path, name: str, entry: FileEntry) -> Problem | None:
     if not path.is_file():
         return Problem(name, "missing", f"{entry.bytes} bytes", f"no file at {path}")
     if entry.header_sha256 is not None:
@@ -184,13 +183,13 @@ def _require_safe(address: str) -> None:
 
 
 def _fetch_file(url: str, path: Path, entry: FileEntry) -> None:
-    if _check(path, path.name, entry) is None:
+    if _check_file(path, path.name, entry) is None:
         return
     import pooch
 
     download = pooch.HTTPDownloader(chunk_size=CHUNK_BYTES, timeout=TIMEOUT_S, hooks={"response": _guard_response})
-    # Beside its final place, because only a move inside one file system is atomic; under a name of its own, because
-    # another run may be fetching the same file.
+    # In the final folder, because only a move within one file system is atomic; with a unique name, because another
+    # run may be fetching the same file.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
         try:
@@ -198,13 +197,13 @@ def _fetch_file(url: str, path: Path, entry: FileEntry) -> None:
         except OSError as error:  # requests' own errors are OSErrors
             raise OSError(
                 f"could not fetch {path.name} ({entry.bytes} bytes) from {url}: {error}; check the connection and "
-                "run the same command again, files that are already right are kept"
+                "run the same command again; files that are already right are kept"
             ) from error
-        problem = _check(temporary, path.name, entry)
+        problem = _check_file(temporary, path.name, entry)
         if problem is not None:
             raise ValueError(
-                f"{url} sent a wrong file, which was thrown away: {problem}; run the same command again, and if it "
-                "happens again the publisher's file and the manifest differ: please report it"
+                f"{url} sent a wrong file, which was deleted: {problem}; run the same command again. If it "
+                "happens again, the publisher's file and the manifest differ: please report it"
             )
         temporary.replace(path)
     finally:
@@ -212,7 +211,7 @@ def _fetch_file(url: str, path: Path, entry: FileEntry) -> None:
 
 
 def _guard_response(response: Any, **_: Any) -> None:
-    # The downloader leaves a response that it refuses unread, and its connection open until the garbage is collected.
+    # The downloader does not close the connection of a response that it refuses; garbage collection would.
     try:
         if response.is_redirect:
             _require_safe(urljoin(response.url, response.headers["location"]))
@@ -224,6 +223,6 @@ def _guard_response(response: Any, **_: Any) -> None:
 
 def _remove_abandoned(folder: Path) -> None:
     for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
-        with suppress(FileNotFoundError):  # a run beside this one has moved or removed it
+        with suppress(FileNotFoundError):  # another run has moved or removed it
             if time.time() - leftover.stat().st_mtime > ABANDONED_S:
                 leftover.unlink()

@@ -34,7 +34,7 @@ class Lead:
     n_samples : int
         Length of the recording.
     source : str
-        Absolute path of the file, or of the record's header; empty if it was never in one.
+        Absolute path of the file, or of the record's header; empty for a recording in memory.
     """
 
     def __init__(self, recording: Recording, lead: str, source: str = "") -> None:
@@ -63,7 +63,7 @@ class Lead:
         return self._signal[first:last]
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Yield the whole lead in order of time, in pieces of an hour.
+        """Yield the lead in order of time, in pieces of an hour.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class Lead:
             yield self.read(first, min(first + step, self.n_samples))
 
     def strip(self, start_s: float, length_s: float) -> Recording:
-        """Read a strip, as `ecg_shock.predict` takes it; see `Recording.strip`."""
+        """Read a strip for `ecg_shock.predict`; see `Recording.strip`."""
         first, last = strip_samples(start_s, length_s, self.fs, self.n_samples)
         return Recording(self.read(first, last)[:, None], fs=self.fs, leads=(self.lead,), name=self.name)
 
@@ -106,7 +106,7 @@ class FileLead(Lead):
         return self._file.read([self._channel], first, last)[:, 0]
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Yield the whole lead, and check it against the header's checksum at the end; see `Lead.pieces`."""
+        """Yield the lead in pieces, and check it against the header's checksum at the end; see `Lead.pieces`."""
         for piece in self._file.pieces([self._channel], self._piece_samples()):
             yield piece[:, 0]
 
@@ -120,12 +120,12 @@ def open_lead(
     delimiter: str | None = None,
     decimal: str | None = None,
 ) -> Lead:
-    """Open one lead of a recording, of whatever length.
+    """Open one lead of a recording of any length.
 
     Parameters
     ----------
     recording : str, pathlib.Path or Recording
-        A path as `ecg_shock.read_record` takes it, or a recording in memory. WFDB, EDF and BDF recordings stay on disk.
+        A path as for `ecg_shock.read_record`, or a recording in memory. WFDB, EDF and BDF recordings stay on disk.
     fs, units
         As for `read_record`.
     lead : str, optional
@@ -136,12 +136,12 @@ def open_lead(
     Returns
     -------
     Lead
-        With its rate and length.
+        The lead, with its sampling rate and length.
 
     Raises
     ------
     OSError, TypeError, ValueError
-        As `read_record` does, or if there is no such lead, or no name of several leads says ECG.
+        As `read_record` does, or if the lead does not exist, or no name says which of several leads is the ECG.
 
     Examples
     --------

@@ -10,48 +10,14 @@ from collections.abc import Sequence
 ECG_WORD = re.compile(
     r"i|ii|iii|d(i|ii|iii|[1-4])|av[rlf]|v[1-9xyz]?|v[1-9][rl]|ml(i|ii|iii|[1-6])|mv[1-6]|mcl[1-6]|c[bcmrs][1-7]"
 )
-# What begins a word of another signal's label, in lower case: "Airflow" is no ECG, and neither is "EOG V".
-OTHER_SIGNALS = (
-    *("eeg", "eog", "emg", "erg", "eda", "gsr", "egm", "meg", "resp", "imp", "flow", "airflow", "nasal", "thor", "abd"),
-    *(
-        "chest",
-        "effort",
-        "snor",
-        "mic",
-        "pleth",
-        "ppg",
-        "spo",
-        "sao",
-        "pulse",
-        "abp",
-        "art",
-        "bp",
-        "nibp",
-        "cvp",
-        "pap",
-    ),
-    *(
-        "icp",
-        "lap",
-        "rap",
-        "press",
-        "temp",
-        "co2",
-        "etco",
-        "acc",
-        "gyr",
-        "pos",
-        "leg",
-        "chin",
-        "event",
-        "marker",
-        "trig",
-    ),
-    *("sync", "batt", "noise"),
+# Beginnings of words, in lower case, that name another signal: "Airflow" is not an ECG, and neither is "EOG V".
+OTHER_SIGNAL_WORD = re.compile(
+    "eeg|eog|emg|erg|eda|gsr|egm|meg|resp|imp|flow|airflow|nasal|thor|abd|chest|effort|snor|mic|pleth|ppg|spo|sao|pulse"
+    "|abp|art|bp|nibp|cvp|pap|icp|lap|rap|press|temp|co2|etco|acc|gyr|pos|leg|chin|event|marker|trig|sync|batt|noise"
 )
 EEG_PAIR = re.compile(r"(fp|[acefopt])[z\d]\d?-(fp|[acfmopt])[z\d]\d?")  # C3-M2, Fpz-Cz, and E1-M2 of an EOG
-# An ECG's "quality", "peaks" or "time" is not an ECG.
-OF_AN_ECG = re.compile(
+# The "quality", "peaks" or "time" of an ECG is not an ECG.
+DERIVED_FROM_ECG = re.compile(
     r"time|quality|sqi|rate|\bhr\b|peak|index|marker|event|label|annot|status|\boff\b|impedance|beat|count|flag|note",
     re.IGNORECASE,
 )
@@ -61,7 +27,7 @@ MAX_LISTED = 20  # names in a message
 
 
 def is_ecg(name: str) -> bool | None:
-    """Say whether a lead is an ECG by its name.
+    """Say whether a lead is an ECG, by its name.
 
     Parameters
     ----------
@@ -79,12 +45,12 @@ def is_ecg(name: str) -> bool | None:
     [True, True, True, True, False, False, False, None, None]
     """
     text = name.replace("_", " ").strip()
-    if OF_AN_ECG.search(text):
+    if DERIVED_FROM_ECG.search(text):
         return False
     if ECG.search(text):
         return True
     words = re.findall(r"[a-z0-9]+", text.lower())
-    if any(word.startswith(OTHER_SIGNALS) for word in words) or EEG_PAIR.search(name.lower()):
+    if any(map(OTHER_SIGNAL_WORD.match, words)) or EEG_PAIR.search(name.lower()):
         return False
     if len(words) > 1 and words[-1] in UNITS:
         words.pop()
@@ -94,7 +60,7 @@ def is_ecg(name: str) -> bool | None:
 def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
     """Return the column of the lead to classify: as named, else the first that is an ECG by its name, or the only one.
 
-    `where` begins the message of the ValueError that is raised if there is no such lead, or no name tells.
+    Raise ValueError, with a message that begins with `where`, if the lead does not exist or no name says ECG.
     """
     if lead is not None:
         if lead not in names:
@@ -109,7 +75,7 @@ def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
 
 
 def listed(names: Sequence[object], total: int | None = None) -> str:
-    """List names for a message, of bounded length; `total` says how many there are if `names` are but the first."""
+    """List names for a message, of bounded length; `total` is their number if `names` holds only the first."""
     total = len(names) if total is None else total
     shown = [quoted(name) for name in names[:MAX_LISTED]]
     more = f", … and {total - MAX_LISTED} more" if total > MAX_LISTED else ""
@@ -117,6 +83,6 @@ def listed(names: Sequence[object], total: int | None = None) -> str:
 
 
 def quoted(value: object, limit: int = 60) -> str:
-    """Quote what stood in a file, of bounded length."""
+    """Quote a value from a file, of bounded length."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}…"

@@ -1,7 +1,7 @@
-"""Manifests: what a database holds, byte for byte, and how its labels are to be read.
+"""Manifests: what a database holds, byte for byte, and how its labels are read.
 
-A manifest is a TOML file. Those of the public databases lie in `data_manifests/`; a path to your own works wherever
-a database's name does.
+A manifest is a TOML file. Those of the public databases are in `data_manifests/`; the path of your own works wherever
+the name of a database does.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ecg_shock.files import explain, read_toml
 from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 
 # Letters, digits, "_" and "-", with single dots between them: no separator, no drive, no "..", no hidden file.
-# Temporary files of a download begin with a dot, so that they never meet a name of a manifest.
+# Temporary files of a download begin with a dot, so they never clash with a name in a manifest.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What one file must be.
+    """Size and digest that a file must have.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ class FileEntry:
     sha256 : str, optional
         SHA-256 of the file, 64 lower-case hexadecimal digits.
     samples_sha256 : str, optional
-        SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. Stands where
-        only the samples of a file are known for certain, not how they were packed.
+        SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. Given where
+        only the samples of a file are certain, not how they are packed.
     header_sha256 : str, optional
-        SHA-256 of what a WFDB header says of its signals, see ``ecg_shock.data.fetch.header_content``. Stands where the
-        text of the publisher's header is not known; `bytes` is then the size of a copy, and not checked.
+        SHA-256 of what a WFDB header says about its signals, see ``ecg_shock.data.fetch.header_content``. Given where
+        the text of the publisher's header is not known; `bytes` is then the size of a copy, and is not checked.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -53,7 +53,7 @@ class FileEntry:
         digests = [d for d in (self.sha256, self.samples_sha256, self.header_sha256) if d is not None]
         if not digests:
             raise ValueError(
-                "neither sha256 nor samples_sha256 nor header_sha256 is given; give one, to check the file by"
+                "neither sha256 nor samples_sha256 nor header_sha256 is given; give one to check the file against"
             )
         if self.samples_sha256 is not None and self.bytes % 3:
             raise ValueError(f"bytes is {self.bytes!r}; a file of format 212 has three bytes for each two samples")
@@ -78,17 +78,17 @@ class Manifest:
     annotator : str
         Suffix of the annotation files.
     guard_s : float
-        Seconds by which the onsets of the labels are uncertain.
+        Uncertainty of the onsets of the labels, in seconds.
     rhythm_codes : mapping of str to str
-        The database's rhythm codes, and the names of `ecg_shock.rhythms` that they are read as.
+        The database's rhythm codes, each with the name from `ecg_shock.rhythms` that it is read as.
     record_labels : mapping of str to str or to tuple of (float, str)
-        Labels of records that have no annotation file: the code of the whole record, or the codes with the seconds from
-        which on they hold, the first from 0 on. `rhythm_codes` says how a code is read.
+        Labels of records that have no annotation file: one code for a record, or several codes, each with the second
+        from which it holds; the first is 0. `rhythm_codes` says how a code is read.
     patients : mapping of str to str
-        Patient of each record that does not stand for a patient of its own: a record of this database, or
-        ``"database/record"`` of another.
+        For each further record of a patient, the patient's first record: its name in this database, or
+        ``"database/record"`` in another.
     files : mapping of str to FileEntry
-        Every file by its name.
+        Each file, by name.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -111,7 +111,7 @@ class Manifest:
         for name in (self.name, *self.files):
             if not _PLAIN_NAME.fullmatch(name):
                 raise ValueError(
-                    f"{name!r} is not a plain name, so the file could leave its folder; allowed are letters, "
+                    f"{name!r} is not a plain name and could lie outside the folder; allowed are letters, "
                     "digits, '_' and '-', with single dots between them"
                 )
         if not 0 <= self.guard_s < float("inf"):
@@ -156,7 +156,7 @@ class Manifest:
 
     @property
     def files_sha256(self) -> str:
-        """SHA-256 of the list of files: the name, size and digest of each on a line, by name."""
+        """SHA-256 of the list of files: one line per file with name, size and digest, sorted by name."""
         lines = (
             f"{name} {entry.bytes} {entry.sha256 or entry.samples_sha256 or entry.header_sha256}\n"
             for name, entry in sorted(self.files.items())
@@ -164,12 +164,12 @@ class Manifest:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def labels_of(self, record: str) -> tuple[tuple[float, str], ...]:
-        """Return what `record_labels` says of a record: each code, and the seconds from which on it holds."""
+        """Return the labels that `record_labels` gives a record: the second from which each holds, and its code."""
         labels = self.record_labels[record]
         return ((0.0, labels),) if isinstance(labels, str) else labels
 
     def patient_of(self, record: str) -> str:
-        """Name the patient of one of the records: ``"database/record"``, the record being the patient's first one.
+        """Return the patient of a record: the patient's first record, as ``"database/record"``.
 
         Raises
         ------
@@ -188,13 +188,13 @@ class Manifest:
 
 
 def resource_dir(name: str) -> Path:
-    """Find a folder that comes with the package, such as ``"data_manifests"``: inside it in a wheel, else beside it."""
+    """Find a folder that comes with the package, such as ``"data_manifests"``: in a wheel inside it, else beside it."""
     package = Path(__file__).resolve().parents[1]
     candidates = (package / "_resources" / name, package.parent / name)
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
-    raise FileNotFoundError(f"{name!r} is neither {candidates[0]} nor {candidates[1]}; install ecg-shock again")
+    raise FileNotFoundError(f"found neither {candidates[0]} nor {candidates[1]}; install ecg-shock again")
 
 
 def load_manifest(name_or_path: str | Path) -> Manifest:
@@ -238,9 +238,9 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
 
 
 def data_dir(override: str | Path | None = None) -> Path:
-    """Say where the databases lie, each in a folder of its name.
+    """Return the folder that holds the databases, each in a folder of its name.
 
-    That is `override`, such as a command's ``--data``, else the environment variable ``ECG_SHOCK_DATA``, else the
+    It is `override`, such as a command's ``--data``, else the environment variable ``ECG_SHOCK_DATA``, else the
     user's cache folder for this package.
     """
     chosen = override or os.environ.get("ECG_SHOCK_DATA")
@@ -252,11 +252,11 @@ def data_dir(override: str | Path | None = None) -> Path:
 
 
 def database_path(database: str, folder: str | Path | None = None, file: str = "") -> Path:
-    """Return the folder of a database, or a file in it, and raise FileNotFoundError if it is not there."""
+    """Return the folder of a database, or a file in it; raise FileNotFoundError if it is missing."""
     path = data_dir(folder) / database / file
     if not (path.is_file() if file else path.is_dir()):
         raise FileNotFoundError(
-            f"{path} is not there; run `ecg-shock fetch {database}`, or point --data or ECG_SHOCK_DATA to the folder "
+            f"{path} is missing; run `ecg-shock fetch {database}`, or point --data or ECG_SHOCK_DATA to the folder "
             f"that holds {database}/."
         )
     return path

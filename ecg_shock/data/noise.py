@@ -1,21 +1,21 @@
-"""Noise and artefacts to disturb an ECG with: recorded, and modelled where no recording is at hand.
+"""Noise and artefacts to add to an ECG: recorded, or modelled where there is no recording.
 
 Recorded noise is that of the MIT-BIH Noise Stress Test Database [1]_: baseline wander `bw`, electrode motion `em` and
-muscle noise `ma`. Its amplitude is not calibrated, so that only its shape counts, and it is scaled by a signal-to-noise
-ratio. As `nst`, the program that made the database, does, a peak-to-peak amplitude *a* counts as the power of a
-sine, a² / 8, and noise as its mean square about the mean of each second. Deviations from `nst`:
+muscle noise `ma`. Its amplitude is not calibrated, so only its shape is used, scaled to a signal-to-noise ratio. As in
+`nst`, the program that made the database, the signal power is that of a sine of peak-to-peak amplitude *a*, a² / 8, and
+the noise power is the mean square about the mean of each second. Deviations from `nst`:
 
-- *a* is not that of QRS complexes, which ventricular fibrillation has none of, but the median over the strip's seconds
-  of the peak-to-peak amplitude behind the filter, `ecg_shock.data.windows.amplitude_mv`.
-- A strip that is below `NO_SIGNAL_MV`, such as asystole, has no signal to compare noise with. It gets the noise
-  of an ECG of `REFERENCE_MV`: electrodes move as much whatever the heart does.
-- The noise is scaled strip by strip, so that each has the ratio that is asked for. `nst` has one scale for a record,
-  from the noise's first five minutes without the 5 % of seconds at either extreme. What comes later may be louder: the
-  record 118e_6, which has -6 dB by `nst`, has -12 dB by this definition on its first lead, and -7 dB on its second.
+- *a* is not the amplitude of QRS complexes, which ventricular fibrillation does not have. It is the median over the
+  strip's seconds of the peak-to-peak amplitude after the filter, `ecg_shock.data.windows.amplitude_mv`.
+- A strip below `NO_SIGNAL_MV`, such as asystole, has no signal to compare noise with. It gets the noise of an ECG of
+  `REFERENCE_MV`: electrodes move as much whatever the heart does.
+- The noise is scaled strip by strip, so that each strip has the requested ratio. `nst` uses one scale for a record,
+  from the noise's first five minutes without the 5 % of seconds at either extreme, and later noise may be louder: the
+  record 118e_6, at -6 dB by `nst`, is at -12 dB by this definition on its first lead, and at -7 dB on its second.
 
-Chest compressions are a *model*, and no recording: a sum of harmonics whose phase follows the compressions, the idea
-of [2]_, with amplitudes and variations of our own choice. What real compressions do to an algorithm takes ECG that was
-recorded during them, as in [3]_.
+Chest compressions are a *model*, not a recording: a sum of harmonics whose phase follows the compressions, an idea from
+[2]_, with our own amplitudes and variations. Only an ECG recorded during compressions, as in [3]_, shows what real ones
+do to an algorithm.
 
 References
 ----------
@@ -40,13 +40,13 @@ from ecg_shock.preprocessing import hold_invalid, preprocess_strips
 NOISE_DATABASE = "nstdb"
 NO_SIGNAL_MV = 0.1  # asystole, Krasteva et al., Sensors 23:4500, 2023
 REFERENCE_MV = 1.0
-MAX_RATE_TERM = 1000  # of the ratio of two rates, met exactly where both are whole numbers of at most 1000 Hz
+MAX_RATIO_TERM = 1000  # of two sampling rates; exact for whole numbers up to 1000 Hz
 
-COMPRESSION_RATE = (100.0, 120.0)  # a minute, as resuscitation guidelines ask for
-# Our choice: artefacts between a steady machine and a tired rescuer.
+COMPRESSION_RATE = (100.0, 120.0)  # per minute, by resuscitation guidelines
+# Our choice: artefacts from those of a steady machine to those of a tired rescuer.
 COMPRESSION_HARMONICS = 5
 HARMONIC_FALL = 0.5  # amplitude of each harmonic over that of the one below
-HARMONIC_SPREAD = 0.3  # of that amplitude from strip to strip, over its mean
+HARMONIC_SPREAD = 0.3  # standard deviation over mean of that amplitude, from strip to strip
 PERIOD_JITTER = 0.05  # standard deviation over mean, from compression to compression
 AMPLITUDE_JITTER = 0.15
 MAX_JITTER = 2.0  # standard deviations
@@ -60,9 +60,9 @@ def read_noise(record: str, fs: float, folder: Path | None = None) -> np.ndarray
     record : str
         ``"bw"``, ``"em"`` or ``"ma"``.
     fs : float
-        Sampling rate in Hz that it is resampled to.
+        Sampling rate in Hz to resample to.
     folder : pathlib.Path, optional
-        Where the databases lie; see `ecg_shock.data.manifests.data_dir`.
+        Folder that holds the databases; see `ecg_shock.data.manifests.data_dir`.
 
     Returns
     -------
@@ -79,19 +79,19 @@ def read_noise(record: str, fs: float, folder: Path | None = None) -> np.ndarray
 
 
 def resample(strips: np.ndarray, fs: float, to_fs: float) -> np.ndarray:
-    """Resample strips, as a device of another rate would have sampled them.
+    """Resample strips, as a device with another sampling rate would have recorded them.
 
     Parameters
     ----------
     strips : numpy.ndarray
-        Shape (n_strips, n), NaN where invalid; at another rate invalid samples hold the last valid one.
+        Shape (n_strips, n), NaN where invalid. If `fs` and `to_fs` differ, invalid samples hold the last valid one.
     fs, to_fs : float
         Sampling rates in Hz.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_strips, round(n · to_fs / fs)), float64; at the own rate exactly what was given.
+        Shape (n_strips, round(n · to_fs / fs)), float64; unchanged if `fs` and `to_fs` are equal.
 
     Examples
     --------
@@ -103,28 +103,28 @@ def resample(strips: np.ndarray, fs: float, to_fs: float) -> np.ndarray:
     strips = np.asarray(strips, dtype=np.float64)
     if fs == to_fs:
         return strips
-    ratio = Fraction(to_fs / fs).limit_denominator(MAX_RATE_TERM)
+    ratio = Fraction(to_fs / fs).limit_denominator(MAX_RATIO_TERM)
     held = hold_invalid(strips)
-    # The filter's phases differ in their gain at 0 Hz, and it is blind beyond both ends: a ripple and steps that
-    # an electrode's offset and drift would make.
+    # An electrode's offset would cause a ripple, because the filter's phases differ in gain at 0 Hz, and steps at both
+    # ends, where the filter has no samples.
     offset = held.mean(axis=1, keepdims=True)
     resampled = resample_poly(held - offset, ratio.numerator, ratio.denominator, axis=1, padtype="line")
     return resampled[:, : round(strips.shape[1] * to_fs / fs)] + offset
 
 
 def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw strips from a longer noise, at random places.
+    """Draw strips from a longer noise, with random starts.
 
-    Noise that is too short goes on backwards from its end, and so on: it never steps by more than it does itself.
+    Noise that is too short continues backwards from its end, and so on, so that it never jumps.
 
     Parameters
     ----------
     noise : numpy.ndarray
         Shape (m,).
     n_strips, n : int
-        How many strips, of how many samples: the shape of what is returned.
+        Number of strips, and of samples in each: the shape of the result.
     rng : numpy.random.Generator
-        Source of the places.
+        Generator of the starts.
 
     Raises
     ------
@@ -147,12 +147,12 @@ def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generato
 
 
 def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> np.ndarray:
-    """Add noise at a signal-to-noise ratio, as the module defines it.
+    """Add noise at a signal-to-noise ratio, as defined by this module.
 
     Parameters
     ----------
     ecg : numpy.ndarray
-        Shape (n_strips, n), mV, as recorded, NaN where invalid, which it stays; at least 2 s.
+        Shape (n_strips, n), mV, as recorded, at least 2 s; NaN where invalid, and in the result.
     noise : numpy.ndarray
         The same shape, in any unit.
     snr_db : float
@@ -171,19 +171,19 @@ def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> n
         raise ValueError(f"snr_db={snr_db!r} is not finite; give a ratio in dB, such as 6.")
     power = _noise_power(noise, fs)
     if not (power > 0).all():  # also refuses NaN
-        raise ValueError("a strip of noise is constant or holds NaN, and cannot be scaled; draw it elsewhere.")
+        raise ValueError("a strip of noise is constant or holds NaN, so it cannot be scaled; draw another strip.")
     scale = np.sqrt(_signal_power(ecg, fs) / power / 10 ** (snr_db / 10))
     return ecg + scale[:, None] * noise
 
 
 def _signal_power(ecg: np.ndarray, fs: float) -> np.ndarray:
-    """Measure what the noise of each strip is compared with, in mV²: the power of a sine of the ECG's amplitude."""
+    """Return the signal power of each strip in mV²: that of a sine of the ECG's amplitude."""
     amplitude = amplitude_mv(preprocess_strips(ecg, fs))
     return np.where(amplitude < NO_SIGNAL_MV, REFERENCE_MV, amplitude) ** 2 / 8
 
 
 def _noise_power(noise: np.ndarray, fs: float) -> np.ndarray:
-    """Measure the mean square of each strip of noise about the mean of each whole second."""
+    """Return the mean square of each strip of noise about the mean of each second."""
     second = round(fs)
     seconds = noise.shape[1] // second
     return noise[:, : seconds * second].reshape(len(noise), seconds, second).var(axis=2).mean(axis=1)
@@ -195,11 +195,11 @@ def compressions(n_strips: int, n: int, fs: float, rng: np.random.Generator) -> 
     Parameters
     ----------
     n_strips, n : int
-        How many strips, of how many samples.
+        Number of strips, and of samples in each.
     fs : float
         Sampling rate in Hz.
     rng : numpy.random.Generator
-        Source of each strip's rate and shape, and of their variation.
+        Generator of each strip's compression rate and shape, and of their variation.
 
     Returns
     -------
@@ -217,11 +217,11 @@ def compressions(n_strips: int, n: int, fs: float, rng: np.random.Generator) -> 
     for strip in strips:
         period_s = 60.0 / rng.uniform(*COMPRESSION_RATE)
         count = math.ceil(n / fs / period_s / (1 - MAX_JITTER * PERIOD_JITTER)) + 2
-        periods_s = period_s * _around_one(PERIOD_JITTER, count, rng)
+        periods_s = period_s * _draw_factors(PERIOD_JITTER, count, rng)
         begins_s = np.concatenate([[0.0], np.cumsum(periods_s)]) - rng.uniform(0, periods_s[0])
         phase = 2 * np.pi * np.interp(time_s, begins_s, np.arange(count + 1))
-        height = np.interp(time_s, begins_s, _around_one(AMPLITUDE_JITTER, count + 1, rng))
-        shape = HARMONIC_FALL ** (order - 1) * _around_one(HARMONIC_SPREAD, len(order), rng)
+        height = np.interp(time_s, begins_s, _draw_factors(AMPLITUDE_JITTER, count + 1, rng))
+        shape = HARMONIC_FALL ** (order - 1) * _draw_factors(HARMONIC_SPREAD, len(order), rng)
         offset = rng.uniform(0, 2 * np.pi, len(order))
         artefact = height * (shape @ np.cos(order[:, None] * phase + offset[:, None]))
         strip[:] = artefact / np.ptp(artefact)
@@ -234,13 +234,13 @@ def mains(n_strips: int, n: int, fs: float, hz: float, rng: np.random.Generator)
     Raises
     ------
     ValueError
-        If the rate is too low for the frequency.
+        If `fs` is too low for the frequency.
     """
     if not 0 < hz < fs / 2:
-        raise ValueError(f"hz={hz!r} cannot be sampled at {fs:g} Hz; allowed is less than half the rate.")
+        raise ValueError(f"hz={hz!r} cannot be sampled at {fs:g} Hz; allowed is less than half of that.")
     phase = rng.uniform(0, 2 * np.pi, (n_strips, 1))
     return 0.5 * np.sin(2 * np.pi * hz * np.arange(n) / fs + phase)
 
 
-def _around_one(spread: float, count: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_factors(spread: float, count: int, rng: np.random.Generator) -> np.ndarray:
     return 1 + spread * np.clip(rng.standard_normal(count), -MAX_JITTER, MAX_JITTER)

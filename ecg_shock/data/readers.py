@@ -1,4 +1,4 @@
-"""Read a recording, in whatever format it lies there."""
+"""Read a recording in any supported format."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs
 from ecg_shock.data.tables import read_csv
 from ecg_shock.data.wfdb_files import find_wfdb_header, open_wfdb
 
-PIECE_SAMPLES = 2**20  # of each channel that are read at once, so that little but the result is in memory
-
+PIECE_SAMPLES = 2**20  # samples of each channel to read at a time, so that memory holds little besides the result
 TEXT = (".csv", ".tsv", ".txt")
 
 
@@ -29,7 +28,7 @@ def read_record(
     delimiter: str | None = None,
     decimal: str | None = None,
 ) -> Recording:
-    """Read an ECG recording, in whatever format it lies there.
+    """Read an ECG recording in any supported format.
 
     ============  ========================================================================================
     Format        What is read
@@ -38,34 +37,34 @@ def read_record(
                   ``.hea``, its ``.dat`` or, as in the PhysioNet challenges, its ``.mat``. All formats but 8,
                   FLAC included, and records of several segments, with NaN in their gaps.
     EDF, BDF      ``.edf`` and ``.bdf``, with or without +; annotations are ignored.
-    CSV           ``.csv``, ``.tsv`` or ``.txt``: a column a lead, a row of names on top or none, separated by
-                  comma, semicolon, tab, ``|`` or spaces, decimal point or comma, an empty cell or ``nan`` for a
-                  missing sample.
+    CSV           ``.csv``, ``.tsv`` or ``.txt``: one column per lead, with or without a row of names, separated
+                  by comma, semicolon, tab, ``|`` or spaces, with decimal points or commas; an empty cell or
+                  ``nan`` is a missing sample.
     NumPy         ``.npy``: shape (n_samples,) or (n_samples, n_leads).
     MATLAB        ``.mat`` of version 5 to 7 without a ``.hea`` beside it: one array of such a shape.
     ============  ========================================================================================
 
-    Of a WFDB, EDF or BDF recording the channels in V, mV or µV are kept. What its header says of sizes and
-    checksums is checked against the data, and what does not agree is refused rather than repaired. A channel that
-    cannot be read, for a scale of zero or a missing file, is left out with a warning if there are others.
+    Of a WFDB, EDF or BDF recording the channels in V, mV or µV are kept. The sizes and checksums in its header are
+    checked against the data; a mismatch is an error, and is never repaired. A channel that cannot be read, because its
+    scale is zero or its file is missing, is excluded with a warning if there are others.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        The file or WFDB record. A relative path at which nothing lies, such as ``"vfdb/426"``, is looked up in the data
+        The file or WFDB record. A relative path that does not exist, such as ``"vfdb/426"``, is looked up in the data
         folder: ``ECG_SHOCK_DATA``, else the cache that ``ecg-shock fetch`` fills.
     fs : float, optional
-        Sampling rate in Hz. Needed for CSV, NumPy and MATLAB; the others know theirs, and it has to agree.
+        Sampling rate in Hz. Needed for CSV, NumPy and MATLAB; must match the header of other formats.
     units : {"mV", "uV", "V"}, optional
-        Unit of the samples. Needed for CSV, NumPy and MATLAB, and for the channels of others whose header gives no unit
-        or an unknown one such as "mcV"; where it gives one, it has to agree.
+        Unit of the samples. Needed for CSV, NumPy and MATLAB, and for channels of other formats whose header gives no
+        unit or an unknown one such as "mcV"; must match the header otherwise.
     leads : sequence of str, optional
         Names of the leads to keep, in this order; all by default. Leads without a name are called ``"1"``,
         ``"2"`` … by their column; of leads that share a name, the second is called ``"ECG-2"``.
     delimiter : str, optional
-        What separates the columns of a CSV file; found in its lines if not given.
+        Delimiter of the columns of a CSV file; detected if not given.
     decimal : {".", ","}, optional
-        Decimal sign of a CSV file; found in its lines if not given.
+        Decimal sign of a CSV file; detected if not given.
 
     Returns
     -------
@@ -75,7 +74,7 @@ def read_record(
     Raises
     ------
     OSError
-        If there is nothing to read at `path`, nor in the data folder.
+        If `path` exists neither as given nor in the data folder.
     TypeError
         If an argument or the data has a wrong type.
     ValueError
@@ -84,16 +83,16 @@ def read_record(
 
     Notes
     -----
-    - A WFDB gain of 0 means that the record is not calibrated. It is read as the WFDB library does, at 200
-      units/mV, and a warning is logged.
-    - A WFDB checksum of 0 counts as none, because some writers put 0 there; any other has to hold.
-    - A WFDB header without a number of samples, or with 0, and an EDF header with -1 data records leave the length to
-      the size of the file.
+    - A WFDB gain of 0 means that the record is not calibrated. As in the WFDB library, 200 units/mV are assumed, and
+      a warning is logged.
+    - A WFDB checksum of 0 is ignored, because some writers always write 0; any other must match.
+    - The size of the file gives the length where a WFDB header gives no number of samples, or 0, or an EDF header
+      gives -1 data records.
     - WFDB signals that are skewed or in format 8, and EDF+ files with gaps in time, are refused.
-    - A column of a table that never falls, or a counter that wraps, is not a lead, whatever its name. If no name of the
-      table says ECG and such a column is not called time, the error asks for `leads`.
-    - If names of columns say ECG, these alone are the leads of a table.
-    - What a table says of its sampling rate, by time or in a comment, and of its units has to agree with the arguments.
+    - A column of a table that never falls, or that wraps like a counter, is not a lead, whatever its name. If no name
+      in the table says ECG and such a column is not called time, the error asks for `leads`.
+    - If names of columns in a table say ECG, only those columns are leads.
+    - A table's own sampling rate, from a column of times or a comment, and its units must match the arguments.
 
     Examples
     --------
@@ -116,9 +115,9 @@ def read_record(
         channels = [file.channels[i] for i in chosen]
         try:
             signal = np.empty((channels[0].n_samples, len(chosen)), np.float32)
-        except MemoryError:  # gaps between segments take no room in the files
+        except MemoryError:  # gaps between segments take no space in the files
             raise ValueError(
-                f"{path} is too long to be in memory, {channels[0].n_samples:,} samples; choose fewer leads, or scan it"
+                f"{path} is too long for the memory, {channels[0].n_samples:,} samples; choose fewer leads, or scan it"
             ) from None
         done = 0
         for piece in file.pieces(chosen, PIECE_SAMPLES):
@@ -141,7 +140,7 @@ def read_record(
 
 
 def open_file(path: Path, units: str | None) -> SignalFile | None:
-    """Open a file that describes its signals itself, which `find_recording` returned; None for a table.
+    """Open a WFDB, EDF or BDF file that `find_recording` returned; return None for other formats.
 
     Raise OSError or ValueError if it cannot be read.
     """
@@ -153,13 +152,13 @@ def open_file(path: Path, units: str | None) -> SignalFile | None:
 
 
 def check_text_options(path: Path, delimiter: str | None, decimal: str | None) -> None:
-    """Raise ValueError if a delimiter or decimal sign is given for a file that is not a table in text."""
+    """Raise ValueError if a delimiter or decimal sign is given for a file that is not a text table."""
     if path.suffix.lower() not in TEXT and (delimiter is not None or decimal is not None):
-        raise ValueError(f"{path} is not a table in text; leave delimiter= and decimal= out")
+        raise ValueError(f"{path} is not a text table; leave delimiter= and decimal= out")
 
 
 def check_arguments(fs: float | None, units: str | None) -> None:
-    """Raise TypeError or ValueError if a rate or a unit is not allowed, whatever the file."""
+    """Raise TypeError or ValueError if `fs` or `units` is not allowed for any file."""
     if fs is not None:
         check_fs(fs)
     if units is not None and units not in MV_PER_UNIT:
@@ -167,9 +166,9 @@ def check_arguments(fs: float | None, units: str | None) -> None:
 
 
 def find_recording(path: str | Path) -> Path:
-    """Return the file that a path or the name of a record means.
+    """Return the file that a path or the name of a record refers to.
 
-    What lies at the path wins. Else a relative path without ``..`` is looked up in the data folder.
+    A path that exists is used as it is. Otherwise a relative path without ``..`` is looked up in the data folder.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 WHAT_TO_DO = "Compare it with its source, and copy or download it again."
 
-# Spellings of voltages, in lower case and with u for the micro signs. "mcV" is left to the caller, and so is "MV",
+# Spellings of voltages, in lower case and with u for the micro signs. The caller has to give "mcV", and also "MV",
 # which would be a megavolt.
 SPELLING = re.compile(r"(milli|micro|nano|[mun])?[ -]?v(?:olts?)?")
 MV_PER_PREFIX = {"": 1e3, "m": 1.0, "milli": 1.0, "u": 1e-3, "micro": 1e-3, "n": 1e-6, "nano": 1e-6}
@@ -33,17 +33,17 @@ class Channel:
     Parameters
     ----------
     name : str
-        Its name, which no other channel of the file has.
+        Name, unique in the file.
     unit : str
         Unit as the file writes it.
     mv_per_unit : float or None
-        Factor to mV; None if the unit is no voltage, or not known to be one.
+        Factor to mV; None if the unit is not known to be a voltage.
     fs : float
         Sampling rate in Hz.
     n_samples : int
         Length of the signal.
     problem : Exception, optional
-        Why the channel cannot be read. It is raised if the channel is asked for, so that it does no harm to others.
+        Why the channel cannot be read. It is raised only if the channel is asked for; the others can still be read.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Channel:
 
 
 class SignalFile(ABC):
-    """A recording that stays on disk: only its header was read.
+    """A recording that stays on disk: only its header has been read.
 
     Attributes
     ----------
@@ -70,23 +70,23 @@ class SignalFile(ABC):
 
     @abstractmethod
     def read(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
-        """Read samples `first` to `last` (exclusive) of channels of one rate: shape (n, n_channels), float32, mV."""
+        """Read samples `first` to `last` (exclusive) of channels of one `fs`: shape (n, n_channels), float32, mV."""
 
-    def warn(self, channels: Sequence[int]) -> None:  # noqa: B027, for most formats there is nothing to say
-        """Log what whoever reads these channels has to know."""
+    def warn(self, channels: Sequence[int]) -> None:  # noqa: B027, most formats have no warnings
+        """Log warnings about these channels."""
 
     def pieces(self, channels: Sequence[int], samples: int) -> Iterator[np.ndarray]:
-        """Read channels of one rate from beginning to end, so many samples at once, and check the whole at the end."""
+        """Yield channels of one `fs` from beginning to end, some `samples` at a time, and check the file at the end."""
         length = self.channels[channels[0]].n_samples
         for first in range(0, length, samples):
             yield self.read(channels, first, min(first + samples, length))
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a library raises over a damaged file into a ValueError that names the file.
+def explain_damage(path: Path, kind: str) -> Iterator[None]:
+    """Turn the exceptions that a library raises for a damaged file into a ValueError that names the file.
 
-    wfdb and NumPy raise IndexError, KeyError, struct.error, UserWarning and more over damaged files.
+    wfdb and NumPy raise IndexError, KeyError, struct.error, UserWarning and more.
     """
     try:
         yield
@@ -99,10 +99,10 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 
 def mv_per_unit(unit: str, units: str | None = None) -> float | None:
-    """Return the factor from a unit as a file writes it to mV, or None if it is no voltage.
+    """Return the factor that converts a unit, spelled as in the file, to mV; None if it is not a voltage.
 
-    `units`, what the caller says, stands in where the file gives no unit, or what may be a voltage in a spelling that
-    is not known, such as "mcV".
+    `units`, from the caller, is used where the file gives no unit, or an unknown one that may be a voltage, such as
+    "mcV".
     """
     spelling = SPELLING.fullmatch(unit.lower().replace("\u00b5", "u").replace("\u03bc", "u"))
     if spelling and not (spelling[1] == "m" and unit[0] == "M"):
@@ -111,44 +111,45 @@ def mv_per_unit(unit: str, units: str | None = None) -> float | None:
 
 
 def may_be_voltage(unit: str) -> bool:
-    """Say whether a unit is missing, or unknown but no more than a spelling of a voltage."""
+    """Say whether a unit is missing, or may be an unknown spelling of a voltage."""
     return unit == "" or re.fullmatch(r"[^\W\d_]{0,5}\.?v(olts?)?", unit.lower()) is not None
 
 
 def choose_channels(file: SignalFile, leads: Sequence[str] | None) -> list[int]:
-    """Return the columns of these leads in this order, of all voltages that can be read by default.
+    """Return the columns of these leads in this order, or of all voltages that can be read if `leads` is None.
 
-    Raise what hinders reading one of them, and ValueError if there is none, an unknown one, or one is no voltage.
+    Raise the problem of a lead that cannot be read, and ValueError if a lead is unknown or not a voltage, or there is
+    none.
     """
     names = [channel.name for channel in file.channels]
     if leads is not None:
-        chosen = choose_leads(file.path, names, leads)
+        chosen = find_columns(file.path, names, leads)
         for i in chosen:
-            if (hindrance := _hindrance(file, i)) is not None:
-                raise hindrance
+            if (problem := _find_problem(file, i)) is not None:
+                raise problem
         return chosen
-    hindrances = [_hindrance(file, i) for i in range(len(names))]
-    # Of those that are voltages, or may be; that a pressure is none is no news.
-    told = [each for each, channel in zip(hindrances, file.channels, strict=True) if each and _is_voltage(channel)]
-    if None not in hindrances:
-        raise next(iter(told or filter(None, hindrances)), ValueError(f"{file.path} has no signals. {WHAT_TO_DO}"))
-    for hindrance in told:
-        logger.warning("a channel is left out: %s", hindrance)
-    return [i for i, hindrance in enumerate(hindrances) if hindrance is None]
+    problems = [_find_problem(file, i) for i in range(len(names))]
+    # Channels that are clearly not voltages, such as a pressure, need no warning.
+    reported = [each for each, channel in zip(problems, file.channels, strict=True) if each and _is_voltage(channel)]
+    if None not in problems:
+        raise next(iter(reported or filter(None, problems)), ValueError(f"{file.path} has no signals. {WHAT_TO_DO}"))
+    for problem in reported:
+        logger.warning("a channel is excluded: %s", problem)
+    return [i for i, problem in enumerate(problems) if problem is None]
 
 
 def choose_channel(file: SignalFile, lead: str | None) -> int:
-    """Return the column of the lead to classify, by the rule of `ecg_shock.data.recordings.choose_lead`.
+    """Return the column of the lead to classify, by the rule of `ecg_shock.data.lead_labels.choose_lead`.
 
-    A lead whose name says nothing does not stand in for an ECG that cannot be read.
+    If a lead that is an ECG by its name cannot be read, a lead with another name does not replace it.
     """
     if lead is not None:
         return choose_channels(file, [lead])[0]
     chosen = choose_channels(file, None)
     if not any(is_ecg(file.channels[i].name) for i in chosen):
         for i, channel in enumerate(file.channels):
-            if is_ecg(channel.name) and _is_voltage(channel) and (hindrance := _hindrance(file, i)) is not None:
-                raise hindrance
+            if is_ecg(channel.name) and _is_voltage(channel) and (problem := _find_problem(file, i)) is not None:
+                raise problem
     return chosen[choose_lead([file.channels[i].name for i in chosen], None, file.path)]
 
 
@@ -157,17 +158,17 @@ def _is_voltage(channel: Channel) -> bool:
     return channel.mv_per_unit is not None or may_be_voltage(channel.unit)
 
 
-def _hindrance(file: SignalFile, i: int) -> Exception | None:
-    """Return what hinders reading a channel in mV."""
+def _find_problem(file: SignalFile, i: int) -> Exception | None:
+    """Return why a channel cannot be read in mV, or None if it can."""
     channel = file.channels[i]
     if channel.problem is not None:
         return channel.problem
     if channel.mv_per_unit is not None:
         return None
     if may_be_voltage(channel.unit):
-        what = f"in {quoted(channel.unit)}, a unit that is not known" if channel.unit else "no unit"
+        what = f"the unknown unit {quoted(channel.unit)}" if channel.unit else "no unit"
         return ValueError(
-            f"{file.path} gives {quoted(channel.name)} {what}; say the unit with units= (--units), such as 'uV'"
+            f"{file.path} gives {quoted(channel.name)} {what}; give the unit with units= (--units), such as 'uV'"
         )
     first = [f"{c.name} in {c.unit or 'no unit'}" for c in file.channels[:MAX_LISTED]]
     channels = listed(first, len(file.channels))
@@ -175,13 +176,13 @@ def _hindrance(file: SignalFile, i: int) -> Exception | None:
 
 
 def check_agreement(file: SignalFile, chosen: Sequence[int], fs: float | None, units: str | None) -> None:
-    """Raise ValueError if chosen channels differ in rate or length, or from the rate or unit that the caller gave."""
+    """Raise ValueError if chosen channels differ in sampling rate or length, or from the caller's `fs` or `units`."""
     channels = [file.channels[i] for i in chosen]
     rates = [channel.fs for channel in channels]
     if len(set(rates)) > 1:
         raise ValueError(
-            f"{file.path} has leads of different rates, {sorted(set(rates))} Hz; choose leads= (--lead) of one rate "
-            f"from {listed([channel.name for channel in channels])}"
+            f"{file.path} has leads with sampling rates of {sorted(set(rates))} Hz; choose leads= (--lead) of "
+            f"one sampling rate from {listed([channel.name for channel in channels])}"
         )
     if len({channel.n_samples for channel in channels}) > 1:
         raise ValueError(f"{file.path} has leads of different lengths. {WHAT_TO_DO}")
@@ -194,7 +195,7 @@ def check_agreement(file: SignalFile, chosen: Sequence[int], fs: float | None, u
 
 
 def lead_names(names: Sequence[str | None]) -> list[str]:
-    """Name the nameless by their column, and number those that share a name."""
+    """Name unnamed leads by their column, and number leads that share a name."""
     filled = [(name or "").strip() or str(column) for column, name in enumerate(names, 1)]
     seen: Counter[str] = Counter()
     unique: dict[str, None] = {}
@@ -208,10 +209,8 @@ def lead_names(names: Sequence[str | None]) -> list[str]:
     return list(unique)
 
 
-def choose_leads(path: Path, names: Sequence[str], leads: Sequence[str] | None) -> list[int]:
-    """Return the columns of these leads in this order, of all by default; raise ValueError for an unknown name."""
-    if leads is None:
-        return list(range(len(names)))
+def find_columns(path: Path, names: Sequence[str], leads: Sequence[str]) -> list[int]:
+    """Return the columns of these leads in this order; raise ValueError for an unknown name."""
     unknown = [lead for lead in leads if lead not in names]
     if unknown or not leads:
         raise ValueError(f"{path} has no leads {listed(unknown)}; choose from {listed(names)}")
@@ -228,7 +227,7 @@ def to_float32(path: Path, mv: np.ndarray) -> np.ndarray:
 
 
 def build_recording(path: Path, signal: np.ndarray, fs: float, names: Sequence[str]) -> Recording:
-    """Build a recording of a signal in mV; raise ValueError if it is empty or has infinite values."""
+    """Build a recording from a signal in mV; raise ValueError if it is empty or has infinite values."""
     if signal.size == 0:
         raise ValueError(f"{path} holds no samples. {WHAT_TO_DO}")
     return Recording(signal=to_float32(path, signal), fs=float(fs), leads=tuple(names), name=path.stem)

@@ -1,4 +1,4 @@
-"""Labels of records without an annotation file: their manifest says what each record shows, and from when on."""
+"""Labels of records without an annotation file: their manifest gives each record's rhythms and their starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ecg_shock.data.recordings import Episode, Recording
 
 
 def label_record(recording: Recording, record: str, manifest: Manifest) -> Recording:
-    """Label a recording as `record_labels` of its manifest says.
+    """Label a recording by `record_labels` of its manifest.
 
     Parameters
     ----------
@@ -23,8 +23,8 @@ def label_record(recording: Recording, record: str, manifest: Manifest) -> Recor
     Returns
     -------
     Recording
-        Its episodes cover it from 0 s to its end, in order, without overlap. It has no beats, because nobody annotated
-        any: `ecg_shock.data.windows` measures the rate of a rhythm that is not named.
+        Its episodes cover it from 0 s to its end, in order, without overlap. It has no beats, because none are
+        annotated: `ecg_shock.data.windows` measures the heart rate where a rhythm is not named.
 
     Raises
     ------

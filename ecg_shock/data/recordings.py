@@ -59,10 +59,10 @@ class Recording:
     Raises
     ------
     TypeError
-        If the signal is no array of floats, or the rate no number.
+        If the signal is not an array of floats, or `fs` is not a number.
     ValueError
-        If the signal is empty or not two-dimensional, the rate is not above 0, the number of leads or beat
-        codes does not fit, or episodes overlap.
+        If the signal is empty or not two-dimensional, `fs` is not above 0, the number of leads or beat codes
+        is wrong, or episodes overlap.
 
     Examples
     --------
@@ -103,7 +103,7 @@ class Recording:
         return len(self.signal) / self.fs
 
     def strip(self, start_s: float, length_s: float, lead: str | None = None) -> Recording:
-        """Cut a strip of one lead, as `ecg_shock.predict` takes it.
+        """Cut a strip of one lead, for `ecg_shock.predict`.
 
         Parameters
         ----------
@@ -120,8 +120,8 @@ class Recording:
         Raises
         ------
         ValueError
-            If the strip does not lie within the recording, there is no such lead, or none is given and no name of
-            several says ECG.
+            If the strip is not within the recording, the lead does not exist, or no name says which of several leads
+            is the ECG.
 
         Examples
         --------
@@ -149,12 +149,12 @@ def strip_samples(start_s: float, length_s: float, fs: float, n_samples: int) ->
     first, samples = round(start_s * fs), round(length_s * fs)
     if first < 0 or samples < 1 or round((start_s + length_s) * fs) > n_samples:
         raise ValueError(outside)
-    first = max(min(first, n_samples - samples), 0)  # both rounded up, a strip would end after the recording
+    first = max(min(first, n_samples - samples), 0)  # rounding both up may end after the recording
     return first, first + samples
 
 
 def is_finite(number: Any) -> bool:
-    """Say whether a number is one that a float can hold; Python's integers have no limit."""
+    """Say whether a number is finite as a float; an integer may be too large for one."""
     try:
         return math.isfinite(number)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Patient splits: which patients train, which choose, and which are only tested on."""
+"""Patient splits: which patients are for training, for validation and for testing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from ecg_shock.data.manifests import resource_dir
 from ecg_shock.files import read_toml
 
-MIN_GROUPS = 3  # one tests, one validates, the others train
+MIN_GROUPS = 3  # one to test, one to validate, the others to train
 
 
 @dataclass(frozen=True)
 class Fold:
-    """The patients of a fold in three subsets; no patient is in two.
+    """Patients of the three subsets of a fold; no patient is in two.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def load_split(name: str) -> tuple[Fold, ...]:
     names = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in names and Path(name).suffix != ".toml":
         raise ValueError(
-            f"unknown split {name!r}; known are {', '.join(names)}, and the path of a split of your own that ends in "
+            f"unknown split {name!r}; known are {', '.join(names)}. To use your own split, give its path, ending in "
             ".toml"
         )
     path = folder / f"{name}.toml" if name in names else Path(name).expanduser()

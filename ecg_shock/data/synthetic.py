@@ -1,16 +1,16 @@
-"""Synthetic ECG recordings, which let the whole pipeline run on a machine without any download.
+"""Synthetic ECG recordings, which let the pipeline run without any download.
 
 Results on them say nothing about patients. Beats are sums of Gaussians, an idea taken from McSharry et al. 2003 [1]_,
 with these deviations:
 
 - The Gaussians are summed in time, not integrated as a dynamical system along a limit cycle.
-- T waves come later and are wider by the square root of the RR interval; other waves keep their place.
-- RR intervals are a mean with a respiratory and a 0.1 Hz sine and jitter, not drawn from a spectrum.
+- The delay and width of T waves scale with the square root of the RR interval; other waves do not move.
+- RR intervals are a mean plus a respiratory sine, a 0.1 Hz sine and jitter, and are not drawn from a spectrum.
 - Morphology, amplitude, polarity and noise are drawn for each patient, much wider than in health.
 
 Ventricular fibrillation has no beats: it is a carrier with wandering frequency whose complex amplitude is a
-slow random process. Rates and amplitudes were chosen so that strips look like those of the MIT-BIH and
-Creighton databases, which were looked at for it: they are not an independent test of a network trained on this set.
+slow random process. Heart rates and amplitudes were chosen by looking at strips of the MIT-BIH and Creighton databases,
+so these are not an independent test of a network trained on synthetic recordings.
 
 References
 ----------
@@ -29,10 +29,10 @@ from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.rhythms import RHYTHMS
 
 DATABASE = "synthetic"
-FS_RANGE_HZ = (125.0, 2000.0)  # mains of 60 Hz is below half the rate
+FS_RANGE_HZ = (125.0, 2000.0)  # 60 Hz mains is below half the sampling rate
 MIN_RHYTHM_S = 5.0
 
-# Rates in beats a minute. Rapid and slow VT keep clear of the 150 bpm that parts them.
+# Heart rates in beats per minute. Rapid and slow VT stay clear of the 150 bpm that separates them.
 SINUS_BPM = (55.0, 120.0)  # databases label sinus tachycardia as normal sinus too
 BRADYCARDIA_BPM = (28.0, 50.0)
 AF_BPM = (60.0, 160.0)
@@ -46,7 +46,7 @@ RAPID_VT_BPM = (160.0, 250.0)
 POLYMORPHIC_VT_BPM = (180.0, 260.0)
 FLUTTER_BPM = (200.0, 350.0)
 
-# Amplitudes in mV, peak to peak unless said otherwise. Fine VF keeps clear of the 0.2 mV of coarse VF.
+# Amplitudes in mV, peak to peak unless said otherwise. Fine VF stays clear of the 0.2 mV limit of coarse VF.
 QRS_MV = (0.3, 3.0)
 VT_MV = (0.5, 4.5)
 COARSE_VF_MV = (0.6, 4.5)
@@ -92,14 +92,14 @@ INVERTED_T = 0.25  # share of patients
 ECTOPIC_WIDTH_S, ECTOPIC_T_WIDTH_S = (0.028, 0.06), (0.05, 0.09)
 ECTOPIC_T_HEIGHT = (0.2, 0.9)
 SQRT_RR = 0.5  # Bazett's exponent of the QT interval
-WAVE_BEFORE_S, WAVE_AFTER_S = 0.6, 1.0  # of a beat's R peak: beyond, its waves are taken as zero
+WAVE_BEFORE_S, WAVE_AFTER_S = 0.6, 1.0  # its R peak: a beat's waves are zero outside
 
 # Measurement: root mean square in mV, drawn on a logarithmic scale for each patient.
 WANDER_MV = (0.02, 0.5)
 MUSCLE_MV = (0.002, 0.03)
 MAINS_MV = (0.0005, 0.015)
 MOTION_MV = (0.01, 0.12)
-QUIET = 0.06  # what remains of all this in asystole and fine VF, which it would otherwise drown
+QUIET = 0.06  # factor on all of these in asystole and fine VF, which they would otherwise hide
 GAIN_ERROR = 0.05
 INVERTED_LEADS = 0.3  # share of patients
 OFFSET_MV = 1.0
@@ -109,10 +109,10 @@ FULL_SCALE_MV = 10.24
 
 @dataclass(frozen=True)
 class _Patient:
-    """A patient's waves, which stay the same through all rhythms, and how many samples are recorded at which rate.
+    """A patient's waves, which are the same in all rhythms, the samples of one rhythm, and the sampling rate in Hz.
 
-    Each beat is a sum of Gaussians, shape (4, n_waves): their peaks in mV, their centres and widths in s, and the power
-    of the RR interval in seconds that moves and widens them.
+    A beat is a sum of Gaussians, shape (4, n_waves): peaks in mV, centres and widths in s, and the power of the RR
+    interval in seconds by which centres and widths are multiplied.
     """
 
     rng: np.random.Generator
@@ -125,7 +125,7 @@ class _Patient:
     sinus_rr_s: float
 
 
-# One rhythm before the electrode: mV, the times of its beats in s, and their code or codes.
+# One rhythm without noise: signal in mV, times of its beats in s, and their code or codes.
 _Segment = tuple[np.ndarray, np.ndarray, str | np.ndarray]
 NO_BEATS = np.empty(0)
 
@@ -133,16 +133,16 @@ NO_BEATS = np.empty(0)
 def synthetic_recordings(
     patients: int = 60, seed: int = 0, seconds_per_rhythm: float = 15.0, fs: float = 250.0
 ) -> Iterator[Recording]:
-    """Simulate patients and record them, one after another.
+    """Simulate recordings of patients, one after another.
 
     Each patient has normal sinus rhythm, asystole, coarse VF or flutter, rapid VT, fine VF or slow VT, two of
     seven other rhythms, and noise, in random order. Any four patients in a row have all rhythms between them.
-    Patient k is the same whatever the number of patients.
+    Patient k does not depend on the number of patients.
 
     Parameters
     ----------
     patients : int
-        How many, at least 1.
+        Number of patients, at least 1.
     seed : int
         Seed of all random numbers, 0 or more.
     seconds_per_rhythm : float
@@ -215,7 +215,7 @@ def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
 
 
 def _codes_of_patient(k: int) -> list[str]:
-    """Deal the rhythms in turn, so that a few patients have them all."""
+    """Assign the rhythms in turn, so that a few patients have them all."""
     return [
         "normal_sinus",
         "asystole",
@@ -238,7 +238,7 @@ def _draw_qrs_t(rng: np.random.Generator) -> np.ndarray:
     qrs = np.array((upright, down, biphasic, notched)[form])
     wide = qrs[3] > 0 or rng.random() < WIDE_QRS
     width = rng.uniform(*(WIDE_WIDTH_S if wide else NARROW_WIDTH_S))
-    qrs *= _log_uniform(rng, QRS_MV) / np.ptp(qrs)
+    qrs *= _draw_log_uniform(rng, QRS_MV) / np.ptp(qrs)
     t_peak = (-1 if rng.random() < INVERTED_T else 1) * rng.uniform(*T_HEIGHT) * np.ptp(qrs)
     t_centre = rng.uniform(*T_CENTRE_S)
     return np.array(
@@ -266,28 +266,28 @@ def _draw_ectopic(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_sinus(p: _Patient, bpm: tuple[float, float] | None = None) -> _Segment:
-    """Sinus rhythm at the patient's own rate, or at a rate of a range."""
-    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*bpm) if bpm else p.sinus_rr_s)
+    """Draw sinus rhythm at the patient's own heart rate, or at one from a range."""
+    beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*bpm) if bpm else p.sinus_rr_s)
     return _draw_beats(p, np.hstack([p.p_wave, p.qrs_t]), beats_s, rr_s), beats_s, "N"
 
 
 def _draw_svt(p: _Patient) -> _Segment:
-    """P waves are hidden in the T waves, so none are drawn."""
-    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*SVT_BPM), SVT_RR_VARIATION)
+    """Draw no P waves: the T waves hide them."""
+    beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*SVT_BPM), SVT_RR_VARIATION)
     return _draw_beats(p, p.qrs_t, beats_s, rr_s), beats_s, "A"
 
 
 def _draw_af(p: _Patient) -> _Segment:
-    beats_s, rr_s = _irregular_beats(p, 60 / p.rng.uniform(*AF_BPM), p.rng.uniform(*AF_RR_VARIATION))
+    beats_s, rr_s = _draw_irregular_times(p, 60 / p.rng.uniform(*AF_BPM), p.rng.uniform(*AF_RR_VARIATION))
     wave_hz = p.rng.uniform(*AF_WAVE_HZ)
-    waves = _band_noise(p, 0.85 * wave_hz, 1.15 * wave_hz)
+    waves = _draw_band_noise(p, 0.85 * wave_hz, 1.15 * wave_hz)
     signal = _draw_beats(p, p.qrs_t, beats_s, rr_s)
-    return signal + _log_uniform(p.rng, FIBRILLATORY_WAVE_MV) * waves, beats_s, "N"
+    return signal + _draw_log_uniform(p.rng, FIBRILLATORY_WAVE_MV) * waves, beats_s, "N"
 
 
 def _draw_ventricular_ectopy(p: _Patient) -> _Segment:
-    """Sinus rhythm whose every second to sixth beat is premature, wide, and followed by a pause."""
-    beats_s, rr_s = _regular_beats(p, p.sinus_rr_s)
+    """Draw sinus rhythm in which every second to sixth beat is premature, wide, and followed by a pause."""
+    beats_s, rr_s = _draw_regular_times(p, p.sinus_rr_s)
     ectopic = np.arange(len(beats_s)) % p.rng.integers(2, 7) == 1
     beats_s = beats_s - np.where(ectopic, (1 - p.rng.uniform(*PREMATURITY)) * rr_s, 0.0)
     sinus = _draw_beats(p, np.hstack([p.p_wave, p.qrs_t]), beats_s[~ectopic], rr_s[~ectopic])
@@ -298,10 +298,10 @@ def _draw_ventricular_ectopy(p: _Patient) -> _Segment:
 
 
 def _draw_heart_block(p: _Patient) -> _Segment:
-    """Every second to fourth P wave blocked, or all, with an escape rhythm."""
-    p_s, p_rr_s = _regular_beats(p, 60 / p.rng.uniform(*ATRIAL_BPM))
+    """Block every second to fourth P wave, or all of them, with an escape rhythm."""
+    p_s, p_rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*ATRIAL_BPM))
     if p.rng.random() < 0.5:
-        beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*ESCAPE_BPM))
+        beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*ESCAPE_BPM))
     else:
         conducted = np.arange(len(p_s)) % p.rng.integers(2, 5) != 1
         beats_s, rr_s = p_s[conducted], p_rr_s[conducted]
@@ -310,77 +310,77 @@ def _draw_heart_block(p: _Patient) -> _Segment:
 
 
 def _draw_paced(p: _Patient) -> _Segment:
-    """Wide beats, each after a spike of the pacemaker."""
-    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*PACED_BPM), PACED_RR_VARIATION)
-    spike = np.array([[p.rng.choice([-1.0, 1.0]) * _log_uniform(p.rng, PACING_SPIKE_MV)], [-0.08], [0.003], [0.0]])
-    wide = _log_uniform(p.rng, QRS_MV) * _draw_beats(p, p.other_ectopic, beats_s, rr_s)
+    """Draw wide beats, each after a pacemaker spike."""
+    beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*PACED_BPM), PACED_RR_VARIATION)
+    spike = np.array([[p.rng.choice([-1.0, 1.0]) * _draw_log_uniform(p.rng, PACING_SPIKE_MV)], [-0.08], [0.003], [0.0]])
+    wide = _draw_log_uniform(p.rng, QRS_MV) * _draw_beats(p, p.other_ectopic, beats_s, rr_s)
     return wide + _draw_beats(p, spike, beats_s, rr_s), beats_s, "/"
 
 
 def _draw_idioventricular(p: _Patient) -> _Segment:
-    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*IDIOVENTRICULAR_BPM))
-    return _log_uniform(p.rng, QRS_MV) * _draw_beats(p, p.ectopic, beats_s, rr_s), beats_s, "V"
+    beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*IDIOVENTRICULAR_BPM))
+    return _draw_log_uniform(p.rng, QRS_MV) * _draw_beats(p, p.ectopic, beats_s, rr_s), beats_s, "V"
 
 
 def _draw_flutter(p: _Patient) -> _Segment:
-    """Tachycardia so fast that its complexes run into a sine; databases count it as VF and mark no beats."""
+    """Draw tachycardia so fast that it looks like a sine; databases count it as VF and annotate no beats."""
     return _draw_tachycardia(p, FLUTTER_BPM)[0], NO_BEATS, ""
 
 
 def _draw_tachycardia(p: _Patient, bpm: tuple[float, float]) -> _Segment:
-    beats_s, rr_s = _regular_beats(p, 60 / p.rng.uniform(*bpm), p.rng.uniform(*VT_RR_VARIATION))
+    beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*bpm), p.rng.uniform(*VT_RR_VARIATION))
     signal = _draw_beats(p, p.ectopic, beats_s, rr_s)
-    swing = 1 + p.rng.uniform(*VT_SWING) * _band_noise(p, 0.05, 0.5)
-    return _to_peak_to_peak(signal * swing, _log_uniform(p.rng, VT_MV)), beats_s, "V"
+    swing = 1 + p.rng.uniform(*VT_SWING) * _draw_band_noise(p, 0.05, 0.5)
+    return _scale(signal * swing, _draw_log_uniform(p.rng, VT_MV)), beats_s, "V"
 
 
 def _draw_polymorphic_vt(p: _Patient) -> _Segment:
     """Turn the axis, as in torsade de pointes: two forms of beat come and go, and change sign."""
-    beats_s, rr_s = _irregular_beats(p, 60 / p.rng.uniform(*POLYMORPHIC_VT_BPM), POLYMORPHIC_RR_VARIATION)
+    beats_s, rr_s = _draw_irregular_times(p, 60 / p.rng.uniform(*POLYMORPHIC_VT_BPM), POLYMORPHIC_RR_VARIATION)
     turn = 2 * np.pi * (p.rng.uniform(*TORSADE_HZ) * np.arange(p.n) / p.fs + p.rng.random())
     signal = np.cos(turn) * _draw_beats(p, p.ectopic, beats_s, rr_s)
     signal += p.rng.uniform(*TORSADE_SECOND_FORM) * np.sin(turn) * _draw_beats(p, p.other_ectopic, beats_s, rr_s)
-    return _to_peak_to_peak(signal, _log_uniform(p.rng, VT_MV)), beats_s, "V"
+    return _scale(signal, _draw_log_uniform(p.rng, VT_MV)), beats_s, "V"
 
 
 def _draw_coarse_vf(p: _Patient) -> _Segment:
-    return _fibrillation(p, _log_uniform(p.rng, COARSE_VF_MV)), NO_BEATS, ""
+    return _draw_fibrillation(p, _draw_log_uniform(p.rng, COARSE_VF_MV)), NO_BEATS, ""
 
 
 def _draw_fine_vf(p: _Patient) -> _Segment:
-    return _fibrillation(p, p.rng.uniform(*FINE_VF_MV)), NO_BEATS, ""
+    return _draw_fibrillation(p, p.rng.uniform(*FINE_VF_MV)), NO_BEATS, ""
 
 
-def _fibrillation(p: _Patient, peak_to_peak_mv: float) -> np.ndarray:
+def _draw_fibrillation(p: _Patient, peak_to_peak_mv: float) -> np.ndarray:
     """Return a carrier of wandering frequency and slow complex amplitude, sharpened by an overtone."""
-    hz = p.rng.uniform(*VF_HZ) * (1 + p.rng.uniform(*VF_WANDER) * _band_noise(p, 0.05, 0.8))
+    hz = p.rng.uniform(*VF_HZ) * (1 + p.rng.uniform(*VF_WANDER) * _draw_band_noise(p, 0.05, 0.8))
     carrier = np.exp(2j * np.pi * np.cumsum(hz) / p.fs)
-    bandwidth_hz = _log_uniform(p.rng, VF_BANDWIDTH_HZ)
-    amplitude = _band_noise(p, 0, bandwidth_hz) + 1j * _band_noise(p, 0, bandwidth_hz)
+    bandwidth_hz = _draw_log_uniform(p.rng, VF_BANDWIDTH_HZ)
+    amplitude = _draw_band_noise(p, 0, bandwidth_hz) + 1j * _draw_band_noise(p, 0, bandwidth_hz)
     amplitude += p.rng.uniform(*VF_REGULARITY)
     overtone = p.rng.uniform(*VF_OVERTONE) * np.exp(2j * np.pi * p.rng.random()) * carrier
-    rest = _log_uniform(p.rng, VF_REST) * _band_noise(p, 1.0, 12.0)
-    return _to_peak_to_peak((amplitude * carrier * (1 + overtone)).real + rest, peak_to_peak_mv)
+    rest = _draw_log_uniform(p.rng, VF_REST) * _draw_band_noise(p, 1.0, 12.0)
+    return _scale((amplitude * carrier * (1 + overtone)).real + rest, peak_to_peak_mv)
 
 
 def _draw_asystole(p: _Patient) -> _Segment:
-    """Nothing, or P waves that no beat follows."""
-    p_s, p_rr_s = _regular_beats(p, 60 / p.rng.uniform(*ATRIAL_BPM))
+    """Draw nothing, or P waves without beats."""
+    p_s, p_rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*ATRIAL_BPM))
     p_wave = np.array([[p.rng.choice([0.0, BLOCKED_P_WAVE_MV])], [0.0], [0.03], [0.0]])
     return _draw_beats(p, p_wave, p_s, p_rr_s), NO_BEATS, ""
 
 
 def _draw_noise(p: _Patient) -> _Segment:
-    """Broadband noise, motion, or steps between two levels, over a heart that beats on unseen."""
-    broadband = _band_noise(p, 1.0, 100.0)
-    motion = _band_noise(p, 0.3, 8.0) * np.exp(_band_noise(p, 0.05, 0.5))
-    steps = np.sign(_band_noise(p, 0.2, 3.0))
-    level = _log_uniform(p.rng, (0.4, 3.0))
+    """Draw broadband noise, motion, or steps between two levels, on top of sinus rhythm."""
+    broadband = _draw_band_noise(p, 1.0, 100.0)
+    motion = _draw_band_noise(p, 0.3, 8.0) * np.exp(_draw_band_noise(p, 0.05, 0.5))
+    steps = np.sign(_draw_band_noise(p, 0.2, 3.0))
+    level = _draw_log_uniform(p.rng, (0.4, 3.0))
     beats = _draw_sinus(p)[0]
     return beats + level * (broadband, motion, steps)[p.rng.integers(3)], NO_BEATS, ""
 
 
-# For each kind its name in `ecg_shock.rhythms`, and what draws it.
+# For each kind of episode, its name in `ecg_shock.rhythms` and the function that draws it.
 KINDS: dict[str, tuple[str, Callable[[_Patient], _Segment]]] = {
     "normal_sinus": ("normal_sinus", _draw_sinus),
     "atrial_fibrillation": ("atrial_fibrillation", _draw_af),
@@ -403,15 +403,15 @@ OTHER_NONSHOCKABLE = [kind for kind, (rhythm, _) in KINDS.items() if RHYTHMS.get
 
 
 def _measure(p: _Patient, signal: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-    """Return what electrode, amplifier and converter make of the signal of all rhythms together."""
+    """Return the signal of all rhythms as electrode, amplifier and converter record it."""
     p = replace(p, n=len(signal))
-    motion_bursts = np.clip(_band_noise(p, 0.02, 0.3) - 1, 0, None)
+    motion_bursts = np.clip(_draw_band_noise(p, 0.02, 0.3) - 1, 0, None)
     mains_hz = p.rng.choice([50.0, 60.0])
     noise = (
-        _log_uniform(p.rng, WANDER_MV) * _band_noise(p, 0.03, 0.5)
-        + _log_uniform(p.rng, MUSCLE_MV) * _band_noise(p, 5.0, 100.0)
-        + _log_uniform(p.rng, MAINS_MV) * np.sqrt(2) * np.cos(2 * np.pi * mains_hz * np.arange(p.n) / p.fs)
-        + _log_uniform(p.rng, MOTION_MV) * motion_bursts * _band_noise(p, 0.5, 10.0)
+        _draw_log_uniform(p.rng, WANDER_MV) * _draw_band_noise(p, 0.03, 0.5)
+        + _draw_log_uniform(p.rng, MUSCLE_MV) * _draw_band_noise(p, 5.0, 100.0)
+        + _draw_log_uniform(p.rng, MAINS_MV) * np.sqrt(2) * np.cos(2 * np.pi * mains_hz * np.arange(p.n) / p.fs)
+        + _draw_log_uniform(p.rng, MOTION_MV) * motion_bursts * _draw_band_noise(p, 0.5, 10.0)
     )
     one_second = np.ones(round(p.fs)) / round(p.fs)
     level = np.convolve(np.where(quiet, QUIET, 1.0), one_second, mode="same")
@@ -420,8 +420,10 @@ def _measure(p: _Patient, signal: np.ndarray, quiet: np.ndarray) -> np.ndarray:
     return np.clip(np.round(measured / QUANTUM_MV) * QUANTUM_MV, -FULL_SCALE_MV, FULL_SCALE_MV)
 
 
-def _regular_beats(p: _Patient, rr_s: float, variation: float = SINUS_RR_VARIATION) -> tuple[np.ndarray, np.ndarray]:
-    """Return times and RR intervals of beats with respiratory and 0.1 Hz variability, each of this size."""
+def _draw_regular_times(
+    p: _Patient, rr_s: float, variation: float = SINUS_RR_VARIATION
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return times and RR intervals in s of beats with respiratory and 0.1 Hz variation, each of this size."""
     at_s = rr_s * np.arange(int(p.n / p.fs / rr_s * 1.3) + 3)
     respiratory = np.sin(2 * np.pi * (p.rng.uniform(*BREATHING_HZ) * at_s + p.rng.random()))
     slow = np.sin(2 * np.pi * (MAYER_HZ * at_s + p.rng.random()))
@@ -429,8 +431,8 @@ def _regular_beats(p: _Patient, rr_s: float, variation: float = SINUS_RR_VARIATI
     return _beats_from_intervals(p, rr_s * (1 + variation * (respiratory + slow + jitter)))
 
 
-def _irregular_beats(p: _Patient, rr_s: float, variation: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return times and RR intervals of beats whose intervals are independent of each other."""
+def _draw_irregular_times(p: _Patient, rr_s: float, variation: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return times and RR intervals in s of beats whose intervals are independent."""
     intervals = rr_s * np.exp(variation * p.rng.standard_normal(int(p.n / p.fs / rr_s * 2) + 8))
     return _beats_from_intervals(p, np.maximum(intervals, MIN_RR_S))
 
@@ -442,7 +444,7 @@ def _beats_from_intervals(p: _Patient, rr_s: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _draw_beats(p: _Patient, beat: np.ndarray, beats_s: np.ndarray, rr_s: np.ndarray) -> np.ndarray:
-    """Sum the Gaussians of every beat, of whose height breathing changes a little."""
+    """Sum the Gaussians of every beat; breathing varies their height."""
     before, after = round(WAVE_BEFORE_S * p.fs), round(WAVE_AFTER_S * p.fs)
     samples = np.round(beats_s * p.fs).astype(int)[:, None] + np.arange(-before, after)
     peak_mv, centre_s, width_s, power = beat
@@ -455,7 +457,7 @@ def _draw_beats(p: _Patient, beat: np.ndarray, beats_s: np.ndarray, rr_s: np.nda
     return padded[before : before + p.n]
 
 
-def _band_noise(p: _Patient, low_hz: float, high_hz: float) -> np.ndarray:
+def _draw_band_noise(p: _Patient, low_hz: float, high_hz: float) -> np.ndarray:
     """Return Gaussian noise of unit power whose spectrum is flat in a band and zero elsewhere."""
     hz = np.fft.rfftfreq(p.n, 1 / p.fs)
     band = (hz >= low_hz) & (hz <= high_hz) & (hz > 0)
@@ -465,9 +467,9 @@ def _band_noise(p: _Patient, low_hz: float, high_hz: float) -> np.ndarray:
     return noise / noise.std()
 
 
-def _to_peak_to_peak(signal: np.ndarray, peak_to_peak_mv: float) -> np.ndarray:
+def _scale(signal: np.ndarray, peak_to_peak_mv: float) -> np.ndarray:
     return signal * (peak_to_peak_mv / np.ptp(signal))
 
 
-def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+def _draw_log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # Formats by https://wfdb.io/spec/signal-files.html: samples and bytes of a block, and the value that means invalid.
-# A block is whole, so that a header's claim can be compared with the size of the file before anything is allocated.
+# In blocks, so that a header's claim can be compared with the size of the file before anything is allocated.
 BLOCKS = {
     "16": (1, 2, -(2**15)),
     "24": (1, 3, -(2**23)),
@@ -17,7 +17,7 @@ BLOCKS = {
     "310": (3, 4, -(2**9)),
     "311": (3, 4, -(2**9)),
 }
-PARTIAL_BLOCKS = {"212": (2,), "310": (2, 4), "311": (2, 3)}  # bytes that 1 and 2 samples of the last block take
+PARTIAL_BLOCKS = {"212": (2,), "310": (2, 4), "311": (2, 3)}  # bytes of a last block of 1 or 2 samples
 
 
 def unpack(fmt: str, content: bytes) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""WFDB records: signal files as their headers describe them, read in part or whole.
+"""WFDB records: signal files as their headers describe them, read in part or in full.
 
-The samples are unpacked here rather than by the WFDB library, whose reader takes no header but one that it parsed
-itself, and with it all that `ecg_shock.data.wfdb_header` refuses. The tests compare both, format by format.
+The samples are unpacked here rather than by the WFDB library. Its reader accepts only a header that it parsed itself,
+and so also headers that `ecg_shock.data.wfdb_header` refuses. The tests compare both, format by format.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import Any
 import numpy as np
 
 from ecg_shock.data.lead_labels import quoted
-from ecg_shock.data.reading import WHAT_TO_DO, Channel, SignalFile, lead_names, mv_per_unit, reading, to_float32
+from ecg_shock.data.reading import WHAT_TO_DO, Channel, SignalFile, explain_damage, lead_names, mv_per_unit, to_float32
 from ecg_shock.data.recordings import check_fs
 from ecg_shock.data.unpacking import BLOCKS, PARTIAL_BLOCKS, unpack
 from ecg_shock.data.wfdb_header import DEFAULT_FS, DEFAULT_GAIN, Header, SignalLine, read_header
 
 logger = logging.getLogger(__name__)
 
-FLAC_BITS = {"508": 8, "516": 16, "524": 24}  # the invalid value is the least one
-MAX_DAYS = 366  # gaps between segments are claims that no file backs
-NO_FILE = "0"  # format of a signal that has no samples
+FLAC_BITS = {"508": 8, "516": 16, "524": 24}  # the lowest value means invalid
+MAX_DAYS = 366  # no file confirms the length of a gap between segments
+NO_SAMPLES = "0"  # format of a signal without samples
 CHECKSUM_MODULUS = 2**16  # the header stores the sum of all samples in 16 bits
 FLAC_SUBTYPES = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
 FLAC_SAMPLES_AT_ONCE = 2**20
 
 
 def find_wfdb_header(path: Path) -> Path | None:
-    """Return the header of the WFDB record that a path means, or None if it means none."""
+    """Return the header of the WFDB record that a path refers to, or None if there is none."""
     if path.suffix == ".hea":
         candidates = [path]
     elif path.suffix in (".dat", ".mat", ".flac"):
@@ -46,19 +46,19 @@ def find_wfdb_header(path: Path) -> Path | None:
 
 
 def open_wfdb(path: Path, units: str | None = None) -> WfdbFile:
-    """Open a WFDB record by its header, and compare what the header says with the files it names.
+    """Open a WFDB record by its header, and check the header against the files that it names.
 
     Parameters
     ----------
     path : pathlib.Path
         The ``.hea`` file, of one segment or several.
     units : str, optional
-        Unit of the signals whose unit in the header is no known voltage but may be one.
+        Unit of the signals to which the header gives an unknown unit that may be a voltage.
 
     Returns
     -------
     WfdbFile
-        What hinders reading a signal, such as a missing file, is the `problem` of its channel.
+        Why a signal cannot be read, such as a missing file, is the `problem` of its channel.
 
     Raises
     ------
@@ -70,8 +70,8 @@ def open_wfdb(path: Path, units: str | None = None) -> WfdbFile:
     header = read_header(path)
     check_fs(header.fs, f"{path}: ")
     if not header.fs_given:
-        logger.warning("%s gives no sampling rate; taken as %d Hz, as the WFDB format says", path, DEFAULT_FS)
-    return _Segments(path, header, units) if header.segments else _Record(path, header, units)
+        logger.warning("%s gives no sampling rate; %d Hz are assumed, the default of the WFDB format", path, DEFAULT_FS)
+    return _SegmentedRecord(path, header, units) if header.segments else _Record(path, header, units)
 
 
 class WfdbFile(SignalFile):
@@ -80,7 +80,7 @@ class WfdbFile(SignalFile):
     Attributes
     ----------
     frame_rate : float
-        Frames per second, by which annotations count time.
+        Frames per second, the unit of time of annotations.
     """
 
     frame_rate: float
@@ -91,13 +91,13 @@ class _Record(WfdbFile):
 
     def __init__(self, path: Path, header: Header, units: str | None) -> None:
         self.path, self.header, self.frame_rate = path, header, float(header.fs)
-        files: dict[str, tuple[int, Exception | None]] = {}  # frames of each, and what hinders reading it
+        files: dict[str, tuple[int, Exception | None]] = {}  # number of frames, and why it cannot be read
         groups: dict[str, list[SignalLine]] = {}
         for signal in header.signals:
             groups.setdefault(signal.file, []).append(signal)
         for name, signals in groups.items():
             try:
-                files[name] = _frames(path, header, signals), None
+                files[name] = _count_frames(path, header, signals), None
             except (OSError, ValueError) as error:
                 files[name] = header.n_frames, error
         self.channels = tuple(
@@ -107,20 +107,20 @@ class _Record(WfdbFile):
                 mv_per_unit=mv_per_unit(signal.unit, units),
                 fs=header.fs * signal.samples_per_frame,
                 n_samples=files[signal.file][0] * signal.samples_per_frame,
-                problem=files[signal.file][1] or _problem(path, signal),
+                problem=files[signal.file][1] or _find_problem(path, signal),
             )
             for name, signal in zip(lead_names([s.description for s in header.signals]), header.signals, strict=True)
         )
 
     def read(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
-        return self._to_mv(channels, self._digital(channels, first, last))
+        return self._to_mv(channels, self._read_digital(channels, first, last))
 
     def pieces(self, channels: Sequence[int], samples: int) -> Iterator[np.ndarray]:
-        """Read from beginning to end, and hold the sums of the samples against the header; see `SignalFile.pieces`."""
+        """Read from beginning to end, and check the sums of the samples against the header; see `SignalFile.pieces`."""
         totals = np.zeros(len(channels), np.int64)
         length = self.channels[channels[0]].n_samples
         for first in range(0, length, samples):
-            digital = self._digital(channels, first, min(first + samples, length))
+            digital = self._read_digital(channels, first, min(first + samples, length))
             totals += digital.sum(axis=0, dtype=np.int64)
             yield self._to_mv(channels, digital)
         for i, total in zip(channels, totals.tolist(), strict=True):
@@ -134,7 +134,7 @@ class _Record(WfdbFile):
     def warn(self, channels: Sequence[int]) -> None:
         for i in channels:
             if not self.header.signals[i].gain:
-                logger.warning("%s: signal %d is not calibrated; taken as 200 units/mV", self.path, i)
+                logger.warning("%s: signal %d is not calibrated; 200 units/mV are assumed", self.path, i)
 
     def _to_mv(self, channels: Sequence[int], digital: np.ndarray) -> np.ndarray:
         mv = np.empty(digital.shape, np.float32)
@@ -149,8 +149,8 @@ class _Record(WfdbFile):
             mv[:, column] = to_float32(self.path, physical)
         return mv
 
-    def _digital(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
-        """Read what the files hold for these channels, shape (n, n_channels), int32."""
+    def _read_digital(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
+        """Read the digital samples of these channels, shape (n, n_channels), int32."""
         columns = np.empty((last - first, len(channels)), np.int32)
         per_frame = self.header.signals[channels[0]].samples_per_frame
         frames = first // per_frame, -(-last // per_frame)
@@ -188,11 +188,11 @@ class _Record(WfdbFile):
         return samples.reshape(last - first, per_frame)
 
 
-class _Segments(WfdbFile):
-    """A record of several segments, one after the other; what a segment does not hold is NaN.
+class _SegmentedRecord(WfdbFile):
+    """A record of several segments, one after the other; signals that a segment does not have are NaN.
 
-    In a *fixed* layout all segments hold the same signals. In a *variable* one the first segment, of length 0, lists
-    all signals, and each other segment holds some of them, found by their descriptions. A segment ``~`` is a gap.
+    In a *fixed* layout all segments have the same signals. In a *variable* layout the first segment, of length 0,
+    lists all signals, and each other segment has some of them, identified by their descriptions. ``~`` is a gap.
     """
 
     def __init__(self, path: Path, header: Header, units: str | None) -> None:
@@ -201,12 +201,10 @@ class _Segments(WfdbFile):
         variable = header.segments[0][1] == 0
         layout = records.pop(header.segments[0][0], None) if variable else next(iter(records.values()), None)
         if layout is None or len(layout.channels) != header.n_signals:
-            raise ValueError(
-                f"{path} promises {header.n_signals} signals, which its segments do not have. {WHAT_TO_DO}"
-            )
+            raise ValueError(f"{path} promises {header.n_signals} signals, but its segments have others. {WHAT_TO_DO}")
         described = [signal.description for signal in layout.header.signals]
         times_described = Counter(described)
-        # Where each segment holds each signal; None where it does not.
+        # For each segment, its column of each signal; None where it does not have the signal.
         self._columns: dict[str, list[int | None]] = {}
         for name, record in records.items():
             found = record.header.signals
@@ -234,7 +232,7 @@ class _Segments(WfdbFile):
             replace(
                 channel,
                 n_samples=length * self._spans[i],
-                problem=self._problem(i, channel)
+                problem=self._find_problem(i, channel)
                 if not variable or times_described[described[i]] == 1
                 else ValueError(f"{path} has several signals {quoted(described[i])}; its segments mix them up"),
             )
@@ -244,18 +242,20 @@ class _Segments(WfdbFile):
     def _open(self, name: str, header: Header, units: str | None) -> _Record:
         path = self.path.parent / f"{name}.hea"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing, a segment of {self.path.name}; copy it there with its files")
+            raise FileNotFoundError(
+                f"{path} is missing, although it is a segment of {self.path.name}; copy it there with its files"
+            )
         segment = read_header(path)
         if segment.segments:
-            raise ValueError(f"{self.path} names {path.name}, which has segments itself; give the path of one of them")
+            raise ValueError(f"{self.path} names {path.name}, which has segments too; give the path of one of them")
         if segment.fs != header.fs:
             raise ValueError(
-                f"{self.path} has {header.fs} Hz, and its segment {path.name} {segment.fs} Hz. {WHAT_TO_DO}"
+                f"{self.path} has {header.fs} Hz, but its segment {path.name} has {segment.fs} Hz. {WHAT_TO_DO}"
             )
         return _Record(path, segment, units)
 
-    def _problem(self, i: int, channel: Channel) -> Exception | None:
-        """Return what hinders reading signal `i` from one of the segments."""
+    def _find_problem(self, i: int, channel: Channel) -> Exception | None:
+        """Return why signal `i` cannot be read from one of the segments, or None if it can."""
         for name, first, last in self._parts:
             column = None if name == "~" else self._columns[name][i]
             if column is None:
@@ -264,7 +264,9 @@ class _Segments(WfdbFile):
             if found.problem is not None:
                 return found.problem
             if found.fs != channel.fs or found.mv_per_unit is None:
-                return ValueError(f"{self.path}: {quoted(channel.name)} has another rate or unit in {quoted(name)}")
+                return ValueError(
+                    f"{self.path}: {quoted(channel.name)} has another sampling rate or unit in {quoted(name)}"
+                )
             if found.n_samples != (last - first) * self._spans[i]:
                 return ValueError(
                     f"{self.path} promises {last - first} samples of its segment {quoted(name)}, which has "
@@ -274,24 +276,24 @@ class _Segments(WfdbFile):
 
     def warn(self, channels: Sequence[int]) -> None:
         for name, record in self._records.items():
-            record.warn(self._held(name, channels)[1])
+            record.warn(self._find_columns(name, channels)[1])
 
     def read(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
         mv = np.full((last - first, len(channels)), np.nan, np.float32)
         span = self._spans[channels[0]]
         for name, first_frame, last_frame in self._parts:
             start, stop = max(first, first_frame * span), min(last, last_frame * span)
-            into, columns = self._held(name, channels)
+            into, columns = self._find_columns(name, channels)
             if start < stop and columns:
                 part = self._records[name].read(columns, start - first_frame * span, stop - first_frame * span)
                 mv[start - first : stop - first, into] = part
         return mv
 
     def pieces(self, channels: Sequence[int], samples: int) -> Iterator[np.ndarray]:
-        """Read segment by segment, so that each is held against its own checksums; see `SignalFile.pieces`."""
+        """Read segment by segment, so that each is checked against its own checksums; see `SignalFile.pieces`."""
         span = self._spans[channels[0]]
         for name, first_frame, last_frame in self._parts:
-            into, columns = self._held(name, channels)
+            into, columns = self._find_columns(name, channels)
             if columns:
                 for part in self._records[name].pieces(columns, samples):
                     mv = np.full((len(part), len(channels)), np.nan, np.float32)
@@ -302,16 +304,16 @@ class _Segments(WfdbFile):
                 length = min(samples, last_frame * span - first)
                 yield np.full((length, len(channels)), np.nan, np.float32)
 
-    def _held(self, name: str, channels: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return which of these channels a segment holds, as their places in `channels` and as its own columns."""
+    def _find_columns(self, name: str, channels: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return which of these channels a segment has, as positions in `channels` and as the segment's columns."""
         if name == "~":
             return [], []
         found = [(place, self._columns[name][i]) for place, i in enumerate(channels)]
         return [place for place, column in found if column is not None], [c for _, c in found if c is not None]
 
 
-def _problem(path: Path, signal: SignalLine) -> Exception | None:
-    """Return what hinders reading a signal, whatever its file is like."""
+def _find_problem(path: Path, signal: SignalLine) -> Exception | None:
+    """Return why a signal cannot be read according to its header, or None if it can."""
     if signal.skew:
         return ValueError(f"{path} has skewed signals, which are not supported; rewrite it with wfdb's xform")
     if not math.isfinite(signal.gain):
@@ -319,13 +321,13 @@ def _problem(path: Path, signal: SignalLine) -> Exception | None:
     return None
 
 
-def _frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
-    """Return how many frames the file of these signals has; raise ValueError or OSError if the header is wrong."""
+def _count_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
+    """Return how many frames the file of these signals has; raise ValueError or OSError if it does not match."""
     name = signals[0].file
     (fmt, offset), *others = dict.fromkeys((signal.fmt, signal.byte_offset) for signal in signals)
     per_frame = sum(signal.samples_per_frame for signal in signals)
-    if fmt == NO_FILE:
-        raise ValueError(f"{path} describes signals without samples (format 0), as the layout of other records")
+    if fmt == NO_SAMPLES:
+        raise ValueError(f"{path} describes signals without samples (format 0), as a layout of other records does")
     if others or fmt not in (*BLOCKS, *FLAC_BITS):
         formats = sorted({signal.fmt for signal in signals})
         raise ValueError(
@@ -336,9 +338,9 @@ def _frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
         raise ValueError(f"{path} claims 0 samples per frame. {WHAT_TO_DO}")
     file = path.parent / name
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing, which {path.name} names; copy it there")
+        raise FileNotFoundError(f"{file} is missing, although {path.name} names it; copy it there")
     if fmt in FLAC_BITS:
-        return _flac_frames(path, header, signals)
+        return _count_flac_frames(path, header, signals)
     size = file.stat().st_size
     block_samples, block_bytes, _ = BLOCKS[fmt]
     frames = header.n_frames or max(0, size - offset) * block_samples // block_bytes // per_frame
@@ -353,8 +355,8 @@ def _frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
     return frames
 
 
-def _flac_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
-    """Return how many frames a FLAC file has; raise ValueError if it is not as its header says."""
+def _count_flac_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
+    """Return how many frames a FLAC file has; raise ValueError if the header does not match."""
     signal = signals[0]
     file = path.parent / signal.file
     with _open_flac(file) as flac:
@@ -367,7 +369,7 @@ def _flac_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
         )
     if len({each.samples_per_frame for each in signals}) > 1:
         raise ValueError(
-            f"{path} gives the signals of {quoted(signal.file)}, a FLAC file, different rates. {WHAT_TO_DO}"
+            f"{path} gives the signals of {quoted(signal.file)}, a FLAC file, different sampling rates. {WHAT_TO_DO}"
         )
     frames = header.n_frames or max(0, samples - signal.byte_offset) // signal.samples_per_frame
     if samples != signal.byte_offset + frames * signal.samples_per_frame or not frames:
@@ -381,7 +383,7 @@ def _read_flac(file: Path, first: int, n: int) -> np.ndarray:
         shift = 32 - FLAC_SUBTYPES[flac.subtype]
         flac.seek(first)
         parts = []
-        missing = n  # read little by little, so that a claim of too many samples allocates nothing
+        missing = n  # read little by little, so that a wrong length allocates nothing
         while missing > 0:
             part = flac.read(min(missing, FLAC_SAMPLES_AT_ONCE), dtype="int32", always_2d=True)
             parts.append(part >> shift)
@@ -389,7 +391,7 @@ def _read_flac(file: Path, first: int, n: int) -> np.ndarray:
             if not len(part):
                 break
     if missing:
-        raise ValueError(f"{file} ends {missing} samples before its own header says. {WHAT_TO_DO}")
+        raise ValueError(f"{file} ends {missing} samples earlier than its own header says. {WHAT_TO_DO}")
     return np.concatenate(parts)
 
 
@@ -402,6 +404,6 @@ def _open_flac(file: Path) -> Iterator[Any]:
     with file.open("rb") as stream:
         signature = stream.read(4)
     if signature != b"fLaC":
-        raise ValueError(f"{file} is no FLAC file, though its header gives it one of the formats {tuple(FLAC_BITS)}")
-    with reading(file, "FLAC"), soundfile.SoundFile(str(file)) as flac:
+        raise ValueError(f"{file} is not a FLAC file, but its header gives it one of the formats {tuple(FLAC_BITS)}")
+    with explain_damage(file, "FLAC"), soundfile.SoundFile(str(file)) as flac:
         yield flac

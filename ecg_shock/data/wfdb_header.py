@@ -1,7 +1,7 @@
-"""WFDB headers: the grammar of header(5), in which each field of a line is accounted for.
+"""WFDB headers, parsed by the grammar of header(5) without ignoring any field.
 
-The WFDB libraries take what they understand of a line and drop the rest, or let it slip into the next field: "200
-(1024)/mV" loses its baseline, and "1 /uV" its unit. Here such a line is refused.
+The WFDB libraries take what they understand of a line, and drop the rest or shift it into the next field: "200
+(1024)/mV" loses its baseline, and "1 /uV" its unit. Here such a line is an error.
 
 References
 ----------
@@ -18,12 +18,12 @@ from ecg_shock.data.lead_labels import quoted
 from ecg_shock.data.reading import WHAT_TO_DO
 
 MAX_BYTES = 2**20  # real headers have a few kB
-MAX_NAME = 200  # file systems have names of up to 255 bytes
+MAX_NAME = 200  # file systems allow names of up to 255 bytes
 DEFAULT_FS = 250
 DEFAULT_GAIN = 200.0
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
-_WHOLE = r"[-+]?\d{1,18}(?:\.0*)?"  # some writers put 1024.0
+_WHOLE = r"[-+]?\d{1,18}(?:\.0*)?"  # some programs write 1024.0
 _NAME = re.compile(r"\S+?(?:/(\d{1,18}))?")
 _RATE = re.compile(rf"({_NUMBER})(?:/{_NUMBER}(?:\({_NUMBER}\))?)?")
 _FORMAT = re.compile(r"(\d{1,9})(?:x(\d{1,18}))?(?::(\d{1,18}))?(?:\+(\d{1,18}))?")
@@ -32,7 +32,7 @@ _GAIN = re.compile(rf"({_NUMBER}|[-+]?(?:nan|inf|infinity))(?:\(({_WHOLE})\))?(?
 
 @dataclass(frozen=True)
 class SignalLine:
-    """What a header says of one signal.
+    """What a header says about one signal.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class SignalLine:
     unit : str
         ``"mV"`` if none is given, as header(5) says.
     checksum : int
-        Sum of all samples in 16 bits; 0 if none is given.
+        Sum of all samples, in 16 bits; 0 if none is given.
     description : str
         Name of the signal, which may be empty.
     """
@@ -77,13 +77,13 @@ class Header:
     fs : float
         Frames per second.
     fs_given : bool
-        Whether the header gives the rate; if not, it is the one of header(5), 250 Hz.
+        Whether the header gives `fs`; if not, it is 250 Hz, the default of header(5).
     n_frames : int
-        Number of samples of a signal that has one in a frame; 0 if the header does not say.
+        Number of frames; 0 if the header does not give it.
     signals : tuple of SignalLine
         Empty for a record of several segments.
     segments : tuple of (str, int)
-        Names and lengths in frames; empty for a record of one.
+        Names and lengths in frames; empty for a record of one segment.
     """
 
     n_signals: int
@@ -95,44 +95,43 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Parse a WFDB header; raise ValueError that quotes the line in which something is not accounted for."""
-    lines = _lines(path)
+    """Parse a WFDB header; raise ValueError, which quotes the line, if a field cannot be parsed."""
+    lines = _read_lines(path)
     record = lines[0].split()
     try:
         if len(record) < 2 or not re.fullmatch(r"\d{1,18}", record[1]):
-            raise ValueError("the number of signals belongs after the name of the record, which has no spaces")
+            raise ValueError("it has to begin with the name of the record, without spaces, and the number of signals")
         fs: float = DEFAULT_FS
         if len(record) > 2:
             rate = _RATE.fullmatch(record[2])
             if not rate:
                 raise ValueError(
-                    f"{quoted(record[2])} stands where the sampling rate belongs; write a number with a decimal point, "
-                    "such as 249.97"
+                    f"{quoted(record[2])} is not a sampling rate; write a number with a decimal point, such as 249.97"
                 )
             fs = int(rate[1]) if re.fullmatch(r"\d{1,15}", rate[1]) else float(rate[1])
         if len(record) > 3 and not re.fullmatch(r"\d{1,18}(?:\.0*)?", record[3]):
             raise ValueError(
-                f"{quoted(record[3])} stands where the number of samples belongs; write a whole number, 0 if it is not "
-                "known, before time and date"
+                f"{quoted(record[3])} is not a number of samples; write a whole number, 0 if it is not known, before "
+                "time and date"
             )
     except ValueError as error:
-        raise _refusal(path, lines[0], error) from None
-    # What follows are time and date, which databases write in many ways and nothing here needs.
+        raise _line_error(path, lines[0], error) from None
+    # Time and date follow. They are not needed, and databases write them in many ways.
     n_signals, n_frames = int(record[1]), int(record[3].partition(".")[0]) if len(record) > 3 else 0
     name = _NAME.fullmatch(record[0])
     if name and name[1] is not None:
-        segments = tuple(_segment(path, line) for line in lines[1:])
+        segments = tuple(_parse_segment(path, line) for line in lines[1:])
         if not segments or len(segments) != int(name[1]):
             raise ValueError(f"{path} promises {int(name[1])} segments and lists {len(segments)}. {WHAT_TO_DO}")
         return Header(n_signals, fs, len(record) > 2, n_frames, segments=segments)
     if n_signals == 0 or n_signals != len(lines) - 1:
         raise ValueError(f"{path} promises {n_signals} signals and describes {len(lines) - 1}. {WHAT_TO_DO}")
-    signals = tuple(_signal(path, line) for line in lines[1:])
+    signals = tuple(_parse_signal(path, line) for line in lines[1:])
     return Header(n_signals, fs, len(record) > 2, n_frames, signals=signals)
 
 
-def _lines(path: Path) -> list[str]:
-    """Return the record line and the lines that follow it, without comments."""
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a header, without comments and empty lines."""
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"{path} has {size} bytes, too many for a WFDB header. {WHAT_TO_DO}")
@@ -151,11 +150,11 @@ def _decode(line: bytes) -> str:
         return line.decode("latin-1")
 
 
-def _refusal(path: Path, line: str, cause: Exception) -> ValueError:
+def _line_error(path: Path, line: str, cause: Exception) -> ValueError:
     return ValueError(f"{path} cannot be read as a WFDB header: in the line {quoted(line, 100)}, {cause}")
 
 
-def _in_folder(path: Path, name: str) -> str:
+def _check_name(path: Path, name: str) -> str:
     """Return the name of a file or segment; raise ValueError if it lies outside the folder of the header."""
     if "/" in name or "\\" in name:
         raise ValueError(
@@ -167,32 +166,32 @@ def _in_folder(path: Path, name: str) -> str:
     return name
 
 
-def _segment(path: Path, line: str) -> tuple[str, int]:
+def _parse_segment(path: Path, line: str) -> tuple[str, int]:
     fields = line.split()
     if len(fields) != 2 or not re.fullmatch(r"\d{1,18}", fields[1]):
-        raise _refusal(path, line, ValueError("there is no name of a segment and its number of samples"))
-    return _in_folder(path, fields[0]), int(fields[1])
+        raise _line_error(path, line, ValueError("it has to be the name of a segment and its number of samples"))
+    return _check_name(path, fields[0]), int(fields[1])
 
 
-def _signal(path: Path, line: str) -> SignalLine:
+def _parse_signal(path: Path, line: str) -> SignalLine:
     fields = line.split(maxsplit=8)
     fields, description = fields[:8], fields[8] if len(fields) > 8 else ""
-    file = _in_folder(path, fields[0])
+    file = _check_name(path, fields[0])
     if not "".join(fields).isascii():
         raise ValueError(
-            f"{path} is no plain ASCII in the line {quoted(line, 100)}, where only the description may be otherwise. "
-            "Write uV for microvolts."
+            f"{path} is not plain ASCII in the line {quoted(line, 100)}; only the description may have other "
+            "characters. Write uV for microvolts."
         )
     try:
         fmt = _FORMAT.fullmatch(fields[1]) if len(fields) > 1 else None
         if not fmt:
-            what = f"{quoted(fields[1])} stands" if len(fields) > 1 else "nothing stands"
-            raise ValueError(f"{what} where the format of the signal file belongs; write a number such as 16 or 212")
+            what = f"{quoted(fields[1])} is not a format" if len(fields) > 1 else "the format is missing"
+            raise ValueError(f"{what}; write a number such as 16 or 212")
         gain = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
         if len(fields) > 2 and not gain:
             raise ValueError(
-                f"{quoted(fields[2])} stands where the gain belongs; write gain(baseline)/unit without spaces, with a "
-                "decimal point, such as 200(1024)/mV"
+                f"{quoted(fields[2])} is not a gain; write gain(baseline)/unit without spaces, with a decimal point, "
+                "such as 200(1024)/mV"
             )
         rest = []
         for text, what in zip(
@@ -200,12 +199,12 @@ def _signal(path: Path, line: str) -> SignalLine:
         ):
             if not re.fullmatch(_WHOLE, text):
                 raise ValueError(
-                    f"{quoted(text)} stands where the {what} belongs; write whole numbers in this order, and the gain "
-                    "before them without spaces: 200(1024)/mV 12 0 0 0 0 ECG"
+                    f"the {what} is {quoted(text)}, not a whole number; write the gain without spaces, then whole "
+                    "numbers, then the name: 200(1024)/mV 12 0 0 0 0 ECG"
                 )
             rest.append(int(text.partition(".")[0]))
     except ValueError as error:
-        raise _refusal(path, line, error) from None
+        raise _line_error(path, line, error) from None
     rest += [0] * (5 - len(rest))
     return SignalLine(
         file=file,

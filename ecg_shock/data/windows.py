@@ -1,9 +1,9 @@
 """From labelled recordings to labelled windows: the label policy, and what it excludes.
 
-A window has one rhythm over its whole length and stays `guard_s` (the database's own uncertainty, from its
-manifest) away from any change of rhythm. It holds no annotated noise and no invalid sample. What a database does
-not say is measured in the window: the amplitude of ventricular fibrillation and asystole, the rate of ventricular
-tachycardia. Every second of a recording is either in a window or counted by the reason why it is not.
+A window has one rhythm over its whole length and stays `guard_s` (the uncertainty of the database's labels, from its
+manifest) away from any change of rhythm. It holds no annotated noise and no invalid sample. What a database does not
+give is measured in the window: the amplitude of ventricular fibrillation and asystole, and the heart rate of
+ventricular tachycardia. Every second of a recording is in a window, or is counted by the reason why it is not.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 ROUNDING = 1e-6  # of a sample or second
 
 SETTLING_S = 1.0  # an invalid sample disturbs the 1 Hz high-pass for about this long after it
-MAX_BEAT_GAP_S = 3.0  # an organised rhythm without an annotated beat for longer is not what its label says
+MAX_BEAT_GAP_S = 3.0  # longest time between annotated beats in a window of organised rhythm
 
 VT_RATE_RANGE_BPM = (40.0, 400.0)
-MIN_PERIODICITY = 0.25  # autocorrelation below which a rhythm has no rate
-# The shortest period is the rate, unless a longer one fits much better: 0.75 keeps T waves and notches from
-# counting as beats. Of the 8555 regular 5-s windows of mitdb 99.3 % agree within 10 % with the annotated beats.
+MIN_PERIODICITY = 0.25  # autocorrelation below which no heart rate is measured
+# The shortest period counts, unless a longer one fits much better: 0.75 keeps T waves and notches from counting as
+# beats. In 99.3 % of the 8555 regular 5-s windows of mitdb, the heart rate is within 10 % of that of annotated beats.
 PERIOD_PREFERENCE = 0.75
 
 VENTRICULAR_BEATS = frozenset("VEFr")
@@ -36,22 +36,22 @@ ATRIAL_BEATS = frozenset("AaJSejn")
 
 @dataclass(frozen=True)
 class LabelPolicy:
-    """Where the AHA classes part, as far as the databases do not say.
+    """The limits between AHA classes that the databases do not give.
 
     Parameters
     ----------
     rapid_vt_bpm : float
-        Ventricular tachycardia from this rate on (beats per minute) is rapid, and below it *other VT*.
+        Ventricular tachycardia at this heart rate (beats per minute) and above is rapid, and below it *other VT*.
     coarse_vf_mv : float
         Ventricular fibrillation above this peak-to-peak amplitude (mV) is coarse, and below it fine.
     asystole_mv : float
-        Only what stays below this peak-to-peak amplitude (mV) is asystole.
+        Asystole is below this peak-to-peak amplitude (mV).
 
     Notes
     -----
     Peak-to-peak amplitude is the median over the window's seconds, so that one artefact or one agonal beat does
-    not decide. A window labelled asystole that is larger is excluded: vfdb so labels coarse VF of 0.8 mV (424)
-    and fine VF of 0.2 mV (607).
+    not decide. A larger window with the label asystole is excluded: vfdb labels coarse VF of 0.8 mV (424) and fine VF
+    of 0.2 mV (607) so.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -96,7 +96,7 @@ class WindowSet:
     window_s : float
         Length of every window in seconds.
     excluded : tuple of Excluded
-        What the same recordings hold beside the windows, on their first lead.
+        What is in none of the windows, on the first lead of the same recordings.
     """
 
     ecg: np.ndarray
@@ -114,7 +114,7 @@ class WindowSet:
         return len(self.ecg)
 
     def select(self, mask: np.ndarray) -> WindowSet:
-        """Return the windows that a mask or an index array picks, without `excluded`: that is of whole recordings."""
+        """Return the windows of a mask or an index array, without `excluded`, which is for complete recordings."""
         return WindowSet(**{name: getattr(self, name)[mask] for name in ARRAY_FIELDS}, window_s=self.window_s)
 
 
@@ -126,7 +126,7 @@ def concatenate(sets: Iterable[WindowSet]) -> WindowSet:
     sets = list(sets)
     lengths = sorted({s.window_s for s in sets})
     if len(lengths) != 1:
-        raise ValueError(f"window sets of one length can be joined; got lengths {lengths!r} s.")
+        raise ValueError(f"give one or more window sets of one length; got lengths {lengths!r} s.")
     arrays = {name: np.concatenate([getattr(s, name) for s in sets]) for name in ARRAY_FIELDS}
     return WindowSet(**arrays, window_s=lengths[0], excluded=tuple(entry for s in sets for entry in s.excluded))
 
@@ -145,7 +145,7 @@ def cut_windows(
     Parameters
     ----------
     recording : Recording
-        With its episodes.
+        A recording with its episodes.
     window_s : float
         Length of a window in seconds, 2 to 10.
     guard_s : float
@@ -196,7 +196,7 @@ def _cut_lead(
 
     excluded: dict[str, float] = defaultdict(float)
     windows, starts, rhythms, classes = [], [], [], []
-    for episode in _by_rhythm(recording.episodes):
+    for episode in _join_by_rhythm(recording.episodes):
         length = episode.end_s - episode.start_s
         if episode.rhythm in UNUSABLE:
             excluded[f"labelled {episode.rhythm}" if episode.rhythm == "noise" else "no label"] += length
@@ -204,15 +204,15 @@ def _cut_lead(
         if episode.rhythm not in RHYTHMS:
             raise ValueError(f"episode of unknown rhythm {episode.rhythm!r}; known are {sorted(RHYTHMS)}.")
         count = 0
-        for start_s in _grid(episode, min(recording.duration_s, len(filtered) / FS), window_s, guard_s):
+        for start_s in _window_starts(episode, min(recording.duration_s, len(filtered) / FS), window_s, guard_s):
             count += 1
             first = round(start_s * FS)
             window = filtered[first : first + samples]
             if holds_invalid(start_s):
                 excluded["invalid samples"] += window_s
                 continue
-            rhythm = _rhythm_by_beats(recording, episode.rhythm, start_s, start_s + window_s)
-            aha_class, reason = _label(window, rhythm, recording, start_s, policy)
+            rhythm = _refine_rhythm(recording, episode.rhythm, start_s, start_s + window_s)
+            aha_class, reason = _label_window(window, rhythm, recording, start_s, policy)
             if reason:
                 excluded[reason] += window_s
                 continue
@@ -241,8 +241,8 @@ def _cut_lead(
     )
 
 
-def _by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
-    """Join neighbouring episodes of one rhythm: another code for it does not change the rhythm."""
+def _join_by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
+    """Join neighbouring episodes of one rhythm, which may differ in their codes."""
     joined: list[Episode] = []
     for episode in episodes:
         if joined and (joined[-1].rhythm, joined[-1].end_s) == (episode.rhythm, episode.start_s):
@@ -252,9 +252,9 @@ def _by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
     return joined
 
 
-def _grid(episode: Episode, duration_s: float, window_s: float, guard_s: float) -> Iterator[float]:
-    """Yield the starts of an episode's windows, on whole output samples so that windows never overlap."""
-    # At the ends of a recording the rhythm does not change.
+def _window_starts(episode: Episode, duration_s: float, window_s: float, guard_s: float) -> Iterator[float]:
+    """Yield the starts of an episode's windows in s, at whole output samples, so that windows never overlap."""
+    # No guard at the ends of a recording, where the rhythm does not change.
     first = episode.start_s + (guard_s if episode.start_s > 0 else 0.0)
     last = min(episode.end_s - (guard_s if episode.end_s < duration_s else 0.0), duration_s) - window_s
     first_sample, step = math.ceil(first * FS - ROUNDING), math.ceil(window_s * FS - ROUNDING)
@@ -262,8 +262,8 @@ def _grid(episode: Episode, duration_s: float, window_s: float, guard_s: float) 
         yield sample / FS
 
 
-def _rhythm_by_beats(recording: Recording, rhythm: str, start_s: float, end_s: float) -> str:
-    """Refine sinus rhythm by its annotated beats: ectopic beats make it another rhythm."""
+def _refine_rhythm(recording: Recording, rhythm: str, start_s: float, end_s: float) -> str:
+    """Return the rhythm, refined by annotated beats: sinus rhythm with ectopic beats is another rhythm."""
     if rhythm != "normal_sinus" or not len(recording.beats_s):
         return rhythm
     first, last = np.searchsorted(recording.beats_s, (start_s, end_s))
@@ -275,30 +275,30 @@ def _rhythm_by_beats(recording: Recording, rhythm: str, start_s: float, end_s: f
     return rhythm
 
 
-def _label(
+def _label_window(
     window: np.ndarray, rhythm: str, recording: Recording, start_s: float, policy: LabelPolicy
 ) -> tuple[str, str]:
     """Return a window's AHA class, or the reason to exclude it."""
     if rhythm == "vf":
         return ("coarse_vf" if amplitude_mv(window) > policy.coarse_vf_mv else "fine_vf"), ""
     if rhythm == "vt":
-        rate = rate_bpm(window)
-        if np.isnan(rate):
-            return "", "VT without a measurable rate"
-        return ("rapid_vt" if rate >= policy.rapid_vt_bpm else "other_vt"), ""
+        bpm = rate_bpm(window)
+        if np.isnan(bpm):
+            return "", "VT without a measurable heart rate"
+        return ("rapid_vt" if bpm >= policy.rapid_vt_bpm else "other_vt"), ""
     if rhythm == "asystole":
         small = amplitude_mv(window) < policy.asystole_mv
         return ("asystole", "") if small else ("", f"labelled asystole, but over {policy.asystole_mv:g} mV")
     if rhythm == "organised":
         if not len(recording.beats_s):
             return _label_by_rate(window, policy)
-        return _label_organised(recording, start_s, start_s + len(window) / FS, policy)
+        return _label_by_beats(recording, start_s, start_s + len(window) / FS, policy)
     return RHYTHMS[rhythm], ""
 
 
-def _label_organised(recording: Recording, start_s: float, end_s: float, policy: LabelPolicy) -> tuple[str, str]:
+def _label_by_beats(recording: Recording, start_s: float, end_s: float, policy: LabelPolicy) -> tuple[str, str]:
     """Label a window whose rhythm the database does not name, by its annotated beats."""
-    # Beats just outside tell whether the window's edges belong to the same rhythm.
+    # Beats just outside show whether the window's edges belong to the same rhythm.
     first, last = np.searchsorted(recording.beats_s, (start_s - MAX_BEAT_GAP_S, end_s + MAX_BEAT_GAP_S))
     beats = recording.beats_s[first:last]
     edges = np.concatenate([[start_s - MAX_BEAT_GAP_S], beats, [end_s + MAX_BEAT_GAP_S]])
@@ -311,16 +311,16 @@ def _label_organised(recording: Recording, start_s: float, end_s: float, policy:
 
 def _label_by_rate(window: np.ndarray, policy: LabelPolicy) -> tuple[str, str]:
     """Label a window whose rhythm the database does not name, in a recording without annotated beats."""
-    rate = rate_bpm(window)
-    if np.isnan(rate):
-        return "", "rhythm not named, and no measurable rate"
-    if rate >= policy.rapid_vt_bpm:
+    bpm = rate_bpm(window)
+    if np.isnan(bpm):
+        return "", "rhythm not named, and no measurable heart rate"
+    if bpm >= policy.rapid_vt_bpm:
         return "", "rhythm not named, and fast enough for VT"
     return RHYTHMS["organised"], ""
 
 
 def amplitude_mv(ecg: np.ndarray) -> np.ndarray:
-    """Measure peak-to-peak amplitude: the median over each window's whole seconds.
+    """Measure peak-to-peak amplitude: the median over each window's full seconds.
 
     Parameters
     ----------
@@ -344,7 +344,7 @@ def amplitude_mv(ecg: np.ndarray) -> np.ndarray:
 
 
 def rate_bpm(window: np.ndarray) -> float:
-    """Measure the rate of a fast regular rhythm by autocorrelation.
+    """Measure the heart rate of a fast regular rhythm by autocorrelation.
 
     Parameters
     ----------
@@ -354,8 +354,8 @@ def rate_bpm(window: np.ndarray) -> float:
     Returns
     -------
     float
-        Beats per minute, 40 to 400; NaN if the window has no period. A rhythm whose beats alternate may be read
-        at half its rate.
+        Beats per minute, 40 to 400; NaN if the window has no period. If beats
+        alternate, half the heart rate may be measured.
 
     Examples
     --------
@@ -379,5 +379,5 @@ def rate_bpm(window: np.ndarray) -> float:
         return float("nan")
     lag = peaks[correlation[peaks] >= PERIOD_PREFERENCE * correlation[peaks].max()][0]
     left, centre, right = correlation[lag - 1 : lag + 2]
-    # A parabola through the peak and its neighbours: one sample is 8 ms, or 10 bpm at 270 bpm.
+    # Interpolated by a parabola through the peak and its neighbours: one sample is 8 ms, or 10 bpm at 270 bpm.
     return float(60 * FS / (lag + (right - left) / (2 * (2 * centre - left - right))))

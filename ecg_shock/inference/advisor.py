@@ -29,8 +29,8 @@ from ecg_shock.preprocessing import (
 from ecg_shock.quiet import without_lines
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
-FEW = 64  # strips that are classified at once on one core
-PART = 128  # of more the strips that a core classifies in one go: fewer cost calls, more leave a core idle at the end
+MAX_ON_ONE_CORE = 64  # strips; more are divided into parts, which all cores work on
+PART = 128  # strips: smaller parts need more calls, larger ones leave a core idle at the end
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Advice:
     probability : float
         Probability that the rhythm is shockable; NaN for an unusable strip.
     threshold : float
-        Probability from which on a shock is advised.
+        A shock is advised at this probability and above.
     usable : bool
         Whether the strip could be classified.
     reason : str
-        Why not, or empty.
+        Why not; empty for a usable strip.
     """
 
     shock: bool
@@ -75,26 +75,26 @@ class Advisor:
 
     Notes
     -----
-    An advisor may be shared between threads: as many as there are cores work at once, each on a copy of the network.
+    Threads may share an advisor: as many threads as there are cores work at once, each with a copy of the network.
     """
 
     def __init__(self, model: str | Path | Bundle | None = None) -> None:
         self.bundle = model if isinstance(model, Bundle) else load_bundle(DEFAULT_BUNDLE if model is None else model)
         self._content = self.bundle.read_litert()
         try:
-            with without_lines("INFO: Created TensorFlow Lite"):  # said once in a process
+            with without_lines("INFO: Created TensorFlow Lite"):  # printed once per process
                 network = _Network(self._content)
-                network.take_windows_of(self.bundle.spec.input_samples)
+                network.resize(self.bundle.spec.input_samples)
         except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{self.bundle.folder} holds no LiteRT model that can be run: {error}") from error
         self._idle = [network]
-        self._turns = threading.BoundedSemaphore(_cores())
+        self._turns = threading.BoundedSemaphore(_count_cores())  # bounds the number of networks
 
     def predict(self, signal: Any, fs: float | None = None, *, units: str = "mV") -> Advice:
         """Advise on one strip; see `ecg_shock.predict`."""
-        fs = _rate(signal, fs)
+        fs = _choose_fs(signal, fs)
         if isinstance(signal, Recording):
-            signal, fs = _lead_of(signal, fs, units)
+            signal, fs = _take_only_lead(signal, fs, units)
         strip = real_numbers(signal)
         if strip.ndim != 1:
             raise ValueError(
@@ -105,24 +105,24 @@ class Advisor:
 
     def predict_many(self, signals: Any, fs: float | None = None, *, units: str = "mV") -> list[Advice]:
         """Advise on strips of one length; see `ecg_shock.predict_many`."""
-        fs = _rate(signals, fs)
+        fs = _choose_fs(signals, fs)
         return self._advise(real_numbers(signals), fs, units)
 
     def _advise(self, signals: np.ndarray, fs: Any, units: str) -> list[Advice]:
         strips = _check_strips(signals, fs, units)
 
         def advise(part: slice) -> tuple[np.ndarray, np.ndarray]:
-            return self._judge(strips[part], fs, preprocess_strips(strips[part], fs, self.bundle.preprocessing))
+            return self._classify(strips[part], fs, preprocess_strips(strips[part], fs, self.bundle.preprocessing))
 
-        probabilities, reasons = _in_parts(advise, len(strips))
+        probabilities, reasons = _run_in_parts(advise, len(strips))
         threshold = self.bundle.threshold
         return [
             Advice(p >= threshold, p, threshold, not reason, reason)
             for p, reason in zip(probabilities.tolist(), reasons.tolist(), strict=True)
         ]
 
-    def judge(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Classify strips that are preprocessed already, such as windows of a longer recording.
+    def classify(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Classify strips that have been preprocessed, such as windows of a longer recording.
 
         Parameters
         ----------
@@ -132,25 +132,27 @@ class Advisor:
         fs : float
             Sampling rate of `strips` in Hz.
         filtered : numpy.ndarray
-            Shape (n_strips, m), the same strips preprocessed, in mV at 125 Hz.
+            Shape (n_strips, m), mV, at 125 Hz: the same strips after preprocessing.
 
         Returns
         -------
         probabilities : numpy.ndarray
             Shape (n_strips,), of *shockable*; NaN for an unusable strip.
         reasons : numpy.ndarray
-            Shape (n_strips,), strings: why a strip is unusable, or empty.
+            Shape (n_strips,), strings: why a strip is unusable; empty for a usable one.
         """
-        probabilities, reasons = _in_parts(lambda part: self._judge(strips[part], fs, filtered[part]), len(strips))
+        probabilities, reasons = _run_in_parts(
+            lambda part: self._classify(strips[part], fs, filtered[part]), len(strips)
+        )
         return probabilities, reasons
 
-    def _judge(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _classify(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         reasons = unusable_reasons(strips, fs, filtered)
         usable = reasons == ""
         if usable.all():
-            return self._run(filtered), reasons
+            return self._run_network(filtered), reasons
         probabilities = np.full(len(strips), np.nan)
-        probabilities[usable] = self._run(filtered[usable])
+        probabilities[usable] = self._run_network(filtered[usable])
         return probabilities, reasons
 
     def probabilities(self, ecg: np.ndarray) -> np.ndarray:
@@ -169,20 +171,20 @@ class Advisor:
         Raises
         ------
         ValueError
-            If the windows are too short for the network, which takes 2 s and more unless it does without padding.
+            If the windows are too short for the network. 2 s are enough for a network with padding.
         """
-        return _in_parts(lambda part: (self._run(ecg[part]),), len(ecg))[0]
+        return _run_in_parts(lambda part: (self._run_network(ecg[part]),), len(ecg))[0]
 
-    def _run(self, windows: np.ndarray) -> np.ndarray:
-        with self._turns:  # as many as there are cores; each takes a network that no other thread uses
+    def _run_network(self, windows: np.ndarray) -> np.ndarray:
+        with self._turns:
             try:
                 network = self._idle.pop()
             except IndexError:
                 network = _Network(self._content)
             try:
                 if windows.shape[1] != network.samples:
-                    replace(self.bundle.spec, input_samples=windows.shape[1])  # refuses what leaves a block no output
-                    network.take_windows_of(windows.shape[1])
+                    replace(self.bundle.spec, input_samples=windows.shape[1])  # raises if they are too short
+                    network.resize(windows.shape[1])
                 return network.run(np.ascontiguousarray(windows, dtype=np.float32))
             finally:
                 self._idle.append(network)
@@ -199,7 +201,7 @@ class _Network:
         self._output = self._interpreter.get_output_details()[0]["index"]
         self.samples = 0
 
-    def take_windows_of(self, samples: int) -> None:
+    def resize(self, samples: int) -> None:
         self._interpreter.resize_tensor_input(self._input, [1, samples, 1])
         self._interpreter.allocate_tensors()
         shape = self._interpreter.get_output_details()[0]["shape"].tolist()
@@ -210,7 +212,7 @@ class _Network:
     def run(self, windows: np.ndarray) -> np.ndarray:
         """Return the probability of each window, given in single precision, shape (n_windows, samples)."""
         result = np.empty(len(windows))
-        # One by one: batches of 2 to 32 give the same and take as long, on one thread and on two.
+        # One by one: batches of 2 to 32 windows give the same results and take as long, on one thread and on two.
         for i, window in enumerate(windows[:, None, :, None]):
             self._interpreter.set_tensor(self._input, window)
             self._interpreter.invoke()
@@ -218,22 +220,22 @@ class _Network:
         return result
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     """Count the processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _in_parts(work: Callable[[slice], tuple[np.ndarray, ...]], count: int) -> tuple[np.ndarray, ...]:
-    """Do work on rows part by part, on all cores, and join each of the arrays that it returns."""
-    if count <= FEW:
+def _run_in_parts(work: Callable[[slice], tuple[np.ndarray, ...]], count: int) -> tuple[np.ndarray, ...]:
+    """Work on `count` rows part by part, on all cores, and join each of the arrays that `work` returns."""
+    if count <= MAX_ON_ONE_CORE:
         return work(slice(0, count))
-    from concurrent.futures import ThreadPoolExecutor  # LiteRT and NumPy let other threads run
+    from concurrent.futures import ThreadPoolExecutor  # LiteRT and NumPy release the interpreter lock
 
-    size = min(PART, -(-count // _cores()))
+    size = min(PART, -(-count // _count_cores()))
     parts = [slice(first, first + size) for first in range(0, count, size)]
-    with ThreadPoolExecutor(min(_cores(), len(parts))) as pool:
+    with ThreadPoolExecutor(min(_count_cores(), len(parts))) as pool:
         return tuple(map(np.concatenate, zip(*pool.map(work, parts), strict=True)))
 
 
@@ -247,8 +249,8 @@ def predict(
     signal : array_like or Recording
         Shape (n,), 2 to 10 s, NaN where invalid; or a recording of one lead.
     fs : float, optional
-        Sampling rate in Hz, 100 to 2000. Without it a recording's own rate is used, and an array is taken at 125 Hz,
-        with a warning.
+        Sampling rate in Hz, 100 to 2000. If not given, a recording's own `fs` is used, and 125 Hz is assumed for
+        an array, with a warning.
     units : {"mV", "uV", "µV", "V"}
         Units of an array. A recording is in mV.
     model : str, pathlib.Path or Advisor, optional
@@ -264,12 +266,12 @@ def predict(
     TypeError
         If the signal is not an array of real numbers.
     ValueError
-        If its shape, length, rate or units are not allowed, or all samples are missing.
+        If its shape, length, sampling rate or units are not allowed, or all samples are missing.
 
     Warns
     -----
     UserWarning
-        If an array comes without its sampling rate.
+        If `fs` is not given for an array.
 
     Examples
     --------
@@ -277,7 +279,7 @@ def predict(
     >>> predict(np.zeros(1250), fs=250).reason
     'flat: the strip spans 0.000 mV, less than 0.010 mV'
     """
-    fs = _rate(signal, fs)
+    fs = _choose_fs(signal, fs)
     return choose_advisor(model).predict(signal, fs, units=units)
 
 
@@ -306,7 +308,7 @@ def predict_many(
     Warns
     -----
     UserWarning
-        If they come without their sampling rate.
+        If `fs` is not given.
 
     Examples
     --------
@@ -314,42 +316,42 @@ def predict_many(
     >>> [advice.shock for advice in predict_many(np.zeros((2, 625)), fs=125)]
     [False, False]
     """
-    fs = _rate(signals, fs)
+    fs = _choose_fs(signals, fs)
     return choose_advisor(model).predict_many(signals, fs, units=units)
 
 
 def choose_advisor(model: str | Path | Advisor | None) -> Advisor:
-    """Return the model that a caller asked for; one that was loaded lately is not loaded again."""
+    """Return the model that a caller asked for; a few models stay loaded."""
     if isinstance(model, Advisor):
         return model
     folder = DEFAULT_BUNDLE if model is None else Path(model).resolve()
     try:
         changed = (folder / TOML_NAME).stat().st_mtime_ns
     except OSError:
-        changed = 0  # load_bundle will say what is missing
+        changed = 0  # load_bundle reports what is missing
     return _load_advisor(folder, changed)
 
 
 @lru_cache(maxsize=4)
 def _load_advisor(folder: Path, changed: int) -> Advisor:
-    """Keep a few models loaded; `changed` makes a bundle that was written anew load again."""
+    """Load a model; `changed`, the time of change, makes a bundle that was saved again load again."""
     return Advisor(folder)
 
 
-def _rate(signal: Any, fs: float | None) -> float | None:
-    """Return the rate of a signal: of an array without one the network's, with a warning to the caller's caller."""
+def _choose_fs(signal: Any, fs: float | None) -> float | None:
+    """Return `fs`, or the network's for an array without one, with a warning that points to the caller's caller."""
     if fs is not None or isinstance(signal, Recording):
         return fs
     warnings.warn(
-        f"fs is not given, so the array is taken at {FS:g} Hz, the network's rate; at any other rate the advice is "
-        f"wrong. Give fs= in Hz (fs={FS:g} if it is that), or a Recording, which knows its rate.",
+        f"fs is not given, so the array is taken at {FS:g} Hz, the sampling rate of the network; at any other the "
+        f"advice is wrong. Give fs= in Hz (fs={FS:g} if it is that), or a Recording, which has its own.",
         UserWarning,
         stacklevel=3,
     )
     return FS
 
 
-def _lead_of(recording: Recording, fs: float | None, units: str) -> tuple[np.ndarray, float]:
+def _take_only_lead(recording: Recording, fs: float | None, units: str) -> tuple[np.ndarray, float]:
     if units != "mV":
         raise ValueError(f"units={units!r}, but a recording is in mV; leave units out.")
     if fs is not None and fs != recording.fs:
@@ -364,23 +366,23 @@ def _lead_of(recording: Recording, fs: float | None, units: str) -> tuple[np.nda
 
 def real_numbers(signal: Any) -> np.ndarray:
     """Return an array of floats, NaN where masked."""
-    with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is out of range
         try:
             array = np.asanyarray(signal)  # keeps a mask
         except ValueError as error:
-            raise ValueError(f"the signal is no array ({error}); give strips of one length.") from error
+            raise ValueError(f"the signal is not an array ({error}); give strips of one length.") from error
         if array.dtype.kind not in "iuf":
             raise TypeError(f"the signal has dtype {array.dtype}; give real numbers, NaN where samples are missing.")
         return np.ma.filled(array.astype(np.float64), np.nan)
 
 
 def _check_strips(signals: np.ndarray, fs: float, units: str) -> np.ndarray:
-    """Return strips in mV, or say what is wrong with them."""
+    """Return strips in mV; raise ValueError if they cannot be classified at all."""
     if units not in MV_PER_UNIT:
         raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
-    rate_ratio(fs)  # refuses what is no rate
+    rate_ratio(fs)  # raises if fs is not allowed
     if units != "mV":
-        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is out of range
             signals = signals * MV_PER_UNIT[units]
     if signals.ndim != 2:
         raise ValueError(f"signals has shape {signals.shape}; give (n_strips, n_samples).")
@@ -388,14 +390,14 @@ def _check_strips(signals: np.ndarray, fs: float, units: str) -> np.ndarray:
     if not is_allowed_length(n, fs):
         raise ValueError(
             f"a strip of {n} samples at {fs:g} Hz is {n / fs:.6g} s; allowed are {MIN_WINDOW_S:g} to "
-            f"{MAX_WINDOW_S:g} s. If the rate is not that, give fs; cut what is longer into strips."
+            f"{MAX_WINDOW_S:g} s. If that is not the sampling rate, give fs; cut a longer recording into strips."
         )
     valid = np.isfinite(signals).any(axis=1)
     if not valid.all():
-        raise ValueError(f"strip {int(np.argmin(valid))} has no valid sample at all; there is nothing to classify.")
+        raise ValueError(f"strip {int(np.argmin(valid))} has no valid sample; there is nothing to classify.")
     rising = never_falls(signals)
     if rising.any():
         raise ValueError(
-            f"strip {int(np.argmax(rising))} never falls, as time does and no ECG; give the samples of a lead."
+            f"strip {int(np.argmax(rising))} never falls, as time does but an ECG does not; give the samples of a lead."
         )
     return signals

@@ -1,8 +1,8 @@
-"""Whether a strip can be classified at all: a transparent rule beside the network.
+"""Whether a strip can be classified at all: transparent rules beside the network.
 
-Monitors deliver saturated amplifiers, detached leads and broadband noise, which a network that was trained on ECG has
-never seen. Each limit below was set between what clear ventricular fibrillation and tachycardia of vfdb, cudb and mitdb
-reach, at 2 to 10 s and on all leads, and what the fault produces; a test repeats that check on every such window.
+Monitors also record saturated amplifiers, detached leads and broadband noise, which a network trained on ECG has never
+seen. Each limit below is between the values of clear ventricular fibrillation and tachycardia in vfdb, cudb and mitdb,
+at 2 to 10 s and on all leads, and the values that the fault produces; a test checks it on every such window.
 """
 
 from __future__ import annotations
@@ -16,58 +16,47 @@ from ecg_shock.preprocessing import FS, MAX_MV, hold_invalid
 
 MAX_MISSING = 0.10  # proportion of samples that are NaN or infinite
 MAX_RANGE_MV = 50.0  # the largest QRS complexes of the three databases reach 17 mV; a strip in µV reaches hundreds
-MIN_RANGE_MV = 0.010  # an attached electrode has more noise than that; asystole in vfdb has 0.2 mV
+MIN_RANGE_MV = 0.010  # an attached electrode has more noise; asystole in vfdb spans 0.2 mV
 MAX_CONSTANT_S = 1.0  # clear VF repeats one value for 0.25 s at most
-COARSE = 8  # samples of that second, which are compared first
+COARSE = 8  # samples of that second that are compared first
 
-# A saturated amplifier lingers at both ends of its range. Proportion of samples within 5 % of the range of either end:
+# A saturated amplifier stays near both ends of its range. Proportion of samples within 5 % of the range of either end:
 RAIL_WIDTH = 0.05
-MAX_AT_RAILS = 0.55  # VF: 0.42 at most; a clipped 1 Hz sine or rail-to-rail steps: 0.6 and more
+MAX_AT_RAILS = 0.55  # VF: at most 0.42; a clipped 1 Hz sine or steps between the rails: 0.6 and more
 MIN_AT_EACH_RAIL = 0.10  # a flat line with one spike is near one end only
-CLIP_RUN = 3  # samples of exactly the extreme value that make a clipped peak
-MAX_CLIPPED = 0.35  # proportion of samples in clipped peaks; VF: 0.21 at most
+CLIP_RUN = 3  # samples in a row of exactly the extreme value are a clipped peak
+MAX_CLIPPED = 0.35  # proportion of samples in clipped peaks; VF: at most 0.21
 
-# In a window of a stream the filter may still ring with what came before, such as an artefact of 1 V, and that looks
-# like VF. Range after the filter over range before it; clear VF that is filtered by itself: 1.44 at most.
+# In a window of a stream the filter may still ring from an earlier artefact, such as one of 1 V, and that looks like
+# VF. Range after the filter over range before it; clear VF that is filtered strip by strip: at most 1.44.
 MAX_GROWTH = 4.0
 
-# Noise is looked for after the filter, and only where it is larger than asystole, which is little else than noise:
-# median peak-to-peak amplitude of the strip's seconds. Asystole in vfdb with as much noise: 0.114 mV at most.
+# Noise is measured after the filter, and only if it is larger than asystole, which is mainly noise: median peak-to-peak
+# amplitude of the strip's seconds. Asystole in vfdb that is noisy by the limits below: at most 0.114 mV.
 NOISE_MIN_MV = 0.12
-# It goes on without a pause, while QRS complexes stand apart: energy of the slope in blocks of 0.2 s, median over mean.
-# White noise has 0.57 and more; 9 of 10 sinus strips that are over the other limits of white noise have less than 0.5.
+# Noise is steady, while there are pauses between QRS complexes: energy of the slope in blocks of 0.2 s, median over
+# mean. White noise: 0.57 and more; 9 of 10 sinus strips over the other limits of white noise: less than 0.5.
 NOISE_BLOCK_S = 0.2
 NOISE_STEADINESS = 0.5
 # Root-mean-square frequency (3 to 40 Hz) and flatness (geometric over arithmetic mean, 3 to 25 Hz) of the spectrum.
-# White noise has 19 Hz and 0.57, muscle noise from 20 Hz on has 26 Hz and 0.19; steady VF has 6 Hz and 0.04. The VF
-# that comes closest (cudb cu29, 2 s) has 20.1 Hz and 0.43; no other is over 17.2 Hz.
+# White noise has 19 Hz and 0.57, muscle noise above 20 Hz has 26 Hz and 0.19; steady VF has 6 Hz and 0.04. The closest
+# VF (cudb cu29, 2 s) has 20.1 Hz and 0.43; no other is above 17.2 Hz.
 NOISE_BAND_HZ = (3.0, 40.0)
 FLATNESS_BAND_HZ = (3.0, 25.0)
 WHITE_RMS_HZ, WHITE_FLATNESS = 16.5, 0.44
 MUSCLE_RMS_HZ = 21.0
 
-# What the filter leaves of mains hum, as a proportion of the power from 1 Hz on. VF: 0.002 at most; hum alone: 0.999.
-# VF of 0.3 mV under 2 mV of 50 Hz has 0.2 and stays usable.
+# Mains hum after the filter, as a proportion of the power above 1 Hz. VF: at most 0.002; hum alone: 0.999. VF of 0.3 mV
+# with 2 mV of 50 Hz has 0.2 and is usable.
 ECG_FROM_HZ, MAINS_FROM_HZ = 1.0, 45.0
 MAX_MAINS = 0.5
 
 SPECTRUM_FLOOR = 1e-12
-ROUNDING = 1e-9  # by which a sum of proportions may be off
+ROUNDING = 1e-9  # error of a sum of proportions
 
-# Measures of all strips at once, in the order of `unusable_reasons`. A strip within all these limits is usable; the few
-# others are looked at one by one.
-CLEAR = np.array(
-    [
-        [MAX_MV],
-        [MAX_RANGE_MV],
-        [-MIN_RANGE_MV],
-        [0.0],
-        [0.0],
-        [0.0],
-        [MAX_MAINS],
-        [0.0],
-    ]
-)
+# Limits of the measures, in the order of `unusable_reasons`. A strip within all of them is usable; the few others are
+# checked one by one.
+USABLE_LIMITS = np.array([[MAX_MV], [MAX_RANGE_MV], [-MIN_RANGE_MV], [0.0], [0.0], [0.0], [MAX_MAINS], [0.0]])
 
 
 def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.ndarray:
@@ -93,16 +82,16 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
     >>> str(unusable_reasons(flat, 250.0, flat[:, ::2])[0])
     'flat: the strip spans 0.000 mV, less than 0.010 mV'
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # infinite samples, and numbers that are no ECG at all
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite and huge samples
         low, high = strips.min(axis=1), strips.max(axis=1)
         span = high - low
-        rms_hz, mains = _rms_hz_and_mains(filtered)
+        rms_hz, mains = _measure_rms_hz_and_mains(filtered)
         noisy = rms_hz > min(WHITE_RMS_HZ, MUSCLE_RMS_HZ)
         if noisy.any():
             noisy[noisy] = _is_noise(filtered[noisy], rms_hz[noisy])
         measures = np.array(
             [
-                np.maximum(-low, high),  # NaN where a sample is
+                np.maximum(-low, high),  # NaN if a sample is NaN
                 span,
                 -span,
                 _may_be_saturated(strips, low, high),
@@ -113,20 +102,20 @@ def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.
             ]
         )
         reasons = [""] * len(strips)
-        for i in np.flatnonzero(~(measures <= CLEAR).all(axis=0)).tolist():
-            reasons[i] = _reason(strips[i], fs, filtered[i], float(mains[i]))
+        for i in np.flatnonzero(~(measures <= USABLE_LIMITS).all(axis=0)).tolist():
+            reasons[i] = _find_fault(strips[i], fs, filtered[i], float(mains[i]))
             if not reasons[i] and noisy[i]:
                 reasons[i] = f"noise: broadband, {rms_hz[i]:.1f} Hz root mean square"
     return np.array(reasons, dtype=str)
 
 
-def _reason(strip: np.ndarray, fs: float, filtered: np.ndarray, mains: float) -> str:
-    """Say why one strip cannot be classified, other than by broadband noise, or nothing; the first fault counts."""
+def _find_fault(strip: np.ndarray, fs: float, filtered: np.ndarray, mains: float) -> str:
+    """Say why one strip cannot be classified, except for broadband noise; empty if it can. The first fault counts."""
     finite = np.isfinite(strip)
     missing = float(1.0 - finite.mean())
     if missing > MAX_MISSING:
         return f"missing: {missing:.0%} of the samples are invalid, more than {MAX_MISSING:.0%}"
-    # What is finite and beyond any electrode counts in the range, although the filter holds it as it does NaN.
+    # Finite samples beyond any electrode count here, although the filter treats them as NaN.
     low, high = float(strip[finite].min()), float(strip[finite].max())
     span, reach = high - low, max(-low, high)
     if span > MAX_RANGE_MV:
@@ -142,7 +131,7 @@ def _reason(strip: np.ndarray, fs: float, filtered: np.ndarray, mains: float) ->
     near_high = np.count_nonzero(held >= high - RAIL_WIDTH * span) / held.size
     near_ends = near_low + near_high
     at_rails = near_ends > MAX_AT_RAILS and min(near_low, near_high) > MIN_AT_EACH_RAIL
-    if at_rails or (near_ends > MAX_CLIPPED and _clipped_share(held, low, high) > MAX_CLIPPED):
+    if at_rails or (near_ends > MAX_CLIPPED and _measure_clipped(held, low, high) > MAX_CLIPPED):
         return f"saturated: {near_ends:.0%} of the samples lie at the ends of the range"
     if filtered.max() - filtered.min() > MAX_GROWTH * span:
         return "noise: the filter still rings with what came before"
@@ -151,33 +140,33 @@ def _reason(strip: np.ndarray, fs: float, filtered: np.ndarray, mains: float) ->
     return ""
 
 
-def _share(flags: np.ndarray) -> np.ndarray:
-    """Proportion of true flags in each row; packed into bits, they are counted four times as fast as by `mean`."""
+def _compute_proportion(flags: np.ndarray) -> np.ndarray:
+    """Return the proportion of true flags in each row; packed bits are counted four times as fast as by `mean`."""
     return np.bitwise_count(np.packbits(flags, axis=1)).sum(axis=1, dtype=np.intp) / flags.shape[1]
 
 
 def _may_be_saturated(strips: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Say which rows may lie at rails or be clipped; of the others it is certain that they do not."""
+    """Return which rows may be near the rails or clipped; the others certainly are not."""
     low, high = low[:, None], high[:, None]
     margin = RAIL_WIDTH * (high - low)
     near_ends = strips <= low + margin
     near_ends |= strips >= high - margin
-    near = _share(near_ends)
+    near = _compute_proportion(near_ends)
     found = near > MAX_CLIPPED - ROUNDING
-    if found.any():  # a clipped sample is at an end of the range, and so near it
+    if found.any():  # a clipped sample is near an end of the range too
         some, low, high, margin, near = strips[found], low[found], high[found], margin[found], near[found]
-        near_low = _share(some <= low + margin)
+        near_low = _compute_proportion(some <= low + margin)
         at_rails = (near > MAX_AT_RAILS - ROUNDING) & (
             np.minimum(near_low, near - near_low) > MIN_AT_EACH_RAIL - ROUNDING
         )
-        found[found] = at_rails | (_share((some == low) | (some == high)) > MAX_CLIPPED - ROUNDING)
+        found[found] = at_rails | (_compute_proportion((some == low) | (some == high)) > MAX_CLIPPED - ROUNDING)
     return found
 
 
 def _is_constant(strips: np.ndarray, fs: float) -> np.ndarray:
-    """Say which rows repeat one value for `MAX_CONSTANT_S`."""
+    """Return which rows repeat one value for `MAX_CONSTANT_S`."""
     steps = round(MAX_CONSTANT_S * fs)
-    # Such a run holds at least COARSE samples of every so many, all equal; few ECGs get beyond that.
+    # In such a run, at least COARSE samples of the coarse grid are equal; that rules out most ECGs.
     coarse = strips[:, :: max(steps // COARSE, 1)]
     found = (coarse[:, 1:] == coarse[:, :-1]).sum(axis=1) >= COARSE - 1
     if found.any():
@@ -188,17 +177,17 @@ def _is_constant(strips: np.ndarray, fs: float) -> np.ndarray:
     return found
 
 
-def _clipped_share(strip: np.ndarray, low: float, high: float) -> float:
-    """Proportion of samples in runs of at least `CLIP_RUN` at exactly the lowest or highest value."""
-    share = 0.0
+def _measure_clipped(strip: np.ndarray, low: float, high: float) -> float:
+    """Return the proportion of samples in runs of at least `CLIP_RUN` of exactly the lowest or highest value."""
+    proportion = 0.0
     for extreme in (low, high):
         edges = np.flatnonzero(np.diff(strip == extreme, prepend=False, append=False))
         lengths = edges[1::2] - edges[::2]
-        share += int(lengths[lengths >= CLIP_RUN].sum()) / len(strip)
-    return share
+        proportion += int(lengths[lengths >= CLIP_RUN].sum()) / len(strip)
+    return proportion
 
 
-def _power(filtered: np.ndarray) -> np.ndarray:
+def _measure_power(filtered: np.ndarray) -> np.ndarray:
     n = filtered.shape[-1]
     spectrum = np.fft.rfft((filtered - filtered.sum(axis=-1, keepdims=True) / n) * _hann(n), axis=-1)
     power = spectrum.real**2
@@ -207,9 +196,9 @@ def _power(filtered: np.ndarray) -> np.ndarray:
     return power
 
 
-def _rms_hz_and_mains(filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Root-mean-square frequency in Hz, and the proportion of mains hum."""
-    power, n = _power(filtered), filtered.shape[-1]
+def _measure_rms_hz_and_mains(filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the root-mean-square frequency in Hz, and the proportion of mains hum."""
+    power, n = _measure_power(filtered), filtered.shape[-1]
     band = _bins(n, *NOISE_BAND_HZ)
     in_band = power[..., band]
     rms_hz = np.sqrt((in_band * _squared_hz(n)[band]).sum(axis=-1) / in_band.sum(axis=-1))
@@ -218,13 +207,13 @@ def _rms_hz_and_mains(filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_noise(filtered: np.ndarray, rms_hz: np.ndarray) -> np.ndarray:
-    """Say which rows are broadband noise, given their root-mean-square frequency."""
-    like_noise = ((rms_hz > WHITE_RMS_HZ) & (_flatness(filtered) > WHITE_FLATNESS)) | (rms_hz > MUSCLE_RMS_HZ)
-    return like_noise & (_steadiness(filtered) > NOISE_STEADINESS) & (amplitude_mv(filtered) > NOISE_MIN_MV)
+    """Return which rows are broadband noise, given their root-mean-square frequency in Hz."""
+    like_noise = ((rms_hz > WHITE_RMS_HZ) & (_measure_flatness(filtered) > WHITE_FLATNESS)) | (rms_hz > MUSCLE_RMS_HZ)
+    return like_noise & (_measure_steadiness(filtered) > NOISE_STEADINESS) & (amplitude_mv(filtered) > NOISE_MIN_MV)
 
 
-def _flatness(filtered: np.ndarray) -> np.ndarray:
-    power = _power(filtered)[..., _bins(filtered.shape[-1], *FLATNESS_BAND_HZ)]
+def _measure_flatness(filtered: np.ndarray) -> np.ndarray:
+    power = _measure_power(filtered)[..., _bins(filtered.shape[-1], *FLATNESS_BAND_HZ)]
     return np.exp(np.log(power).mean(axis=-1)) / power.mean(axis=-1)
 
 
@@ -240,12 +229,12 @@ def _squared_hz(n: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _bins(n: int, low_hz: float, high_hz: float) -> slice:
-    """Return those of the spectrum of n samples at 125 Hz that lie in a band, its upper edge excluded."""
+    """Return the bins of a band, without its upper edge, in the spectrum of n samples at 125 Hz."""
     return slice(*np.searchsorted(np.fft.rfftfreq(n, 1 / FS), (low_hz, high_hz)).tolist())
 
 
-def _steadiness(filtered: np.ndarray) -> np.ndarray:
-    """Energy of the slope in short blocks, median over mean: 1 for a steady tone, near 0 for spikes."""
+def _measure_steadiness(filtered: np.ndarray) -> np.ndarray:
+    """Return the slope's energy in short blocks, median over mean: 1 for a steady tone, near 0 for spikes."""
     squares = np.diff(filtered, axis=-1) ** 2
     block = round(NOISE_BLOCK_S * FS)
     count = squares.shape[-1] // block

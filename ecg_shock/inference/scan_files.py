@@ -1,4 +1,4 @@
-"""What a scan is written as: WFDB annotations, CSV and JSON, and what the files are called."""
+"""Files of a scan: WFDB annotations, CSV and JSON, and their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecg_shock.files import write_text
 from ecg_shock.inference.scanning import Scan
 
 ANNOTATOR = "shk"
-# Rhythm labels of our own, in the form of WFDB's "(VFIB" and "(N": the model does not say which rhythm it is.
+# Our own rhythm labels in the form of WFDB's "(VFIB" and "(N", because the model does not name the rhythm.
 SHOCKABLE_NOTE, NONSHOCKABLE_NOTE, ALARM_NOTE = "(SHOCKABLE", "(NONSHOCKABLE", "shock alarm"
 
 
@@ -25,35 +25,35 @@ def write_scan(scan: Scan, folder: Path) -> list[Path]:
     Parameters
     ----------
     scan : Scan
-        What was found.
+        The result of `ecg_shock.scan`.
     folder : pathlib.Path
-        A folder, which is made if it is not there. Files are called after the record.
+        A folder, which is created if it is missing. Files are named after the record.
 
     Returns
     -------
     list of pathlib.Path
-        ``NAME.shk`` (rhythm changes and alarms, for any WFDB viewer, beside the record's header), ``NAME.csv`` (a row a
-        window) and ``NAME.json`` (settings and episodes).
+        ``NAME.shk`` (rhythm changes and alarms, for any WFDB viewer, beside the record's header), ``NAME.csv`` (one row
+        per window) and ``NAME.json`` (settings and episodes).
 
     Raises
     ------
     OSError
         If the folder cannot be written.
     ValueError
-        If the results of another recording have these names; see `check_free`.
+        If files of another recording have these names; see `check_free`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = scan_paths(scan.name, folder)
     check_free(paths, scan.source)
     text = json.dumps(to_json(scan), indent=2) + "\n"
-    write_text(paths[2], text)  # first, as it says whose results these are
+    write_text(paths[2], text)  # first, because it names the source of the files
     write_annotations(scan, paths[0])
     write_csv(scan, paths[1])
     return paths[:3]
 
 
 def scan_paths(name: str, folder: Path) -> list[Path]:
-    """Return where the scan of a record goes: annotations, CSV, JSON and picture, of a name that WFDB allows.
+    """Return the paths of a scan's annotations, CSV, JSON and picture, with a name that WFDB allows.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def scan_paths(name: str, folder: Path) -> list[Path]:
 
 
 def check_free(paths: list[Path], source: str) -> None:
-    """Refuse to write a scan over files that are not the results of the same recording.
+    """Refuse to overwrite files that are not from a scan of the same recording.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def check_free(paths: list[Path], source: str) -> None:
     Raises
     ------
     ValueError
-        If one of the files is there, and the JSON does not say that it is of this source, or the source is not known.
+        If one of the files exists, unless the JSON names this source; recordings in memory have none.
     """
     taken = [path for path in paths if path.exists()]
     if not taken:
@@ -87,11 +87,11 @@ def check_free(paths: list[Path], source: str) -> None:
         found = content["source"]
     except (OSError, ValueError, TypeError, KeyError):
         found = None
-    if found != source or not source:  # recordings in memory cannot be told apart
+    if found != source or not source:  # two recordings in memory cannot be told apart
         of = f"is the scan of {found!r}" if found else "is of unknown origin"
         new = repr(source) if source else "a recording in memory"
         raise ValueError(
-            f"{taken[0]} {of}, and the scan of {new} would be written over it; give another folder with --out, or move "
+            f"{taken[0]} {of}, and the scan of {new} would overwrite it; give another folder with --out, or move "
             "the old files away"
         )
 
@@ -99,7 +99,7 @@ def check_free(paths: list[Path], source: str) -> None:
 def write_annotations(scan: Scan, path: Path) -> None:
     """Write episodes as changes of rhythm, and alarms as comments, in the WFDB annotation format.
 
-    The stem of `path` is the record's name, of letters, digits, ``_`` and ``-``; its suffix is the annotator.
+    The stem of `path` is the record's name, with letters, digits, ``_`` and ``-`` only; its suffix is the annotator.
     """
     import wfdb
 
@@ -126,18 +126,18 @@ def write_annotations(scan: Scan, path: Path) -> None:
 
 
 def write_csv(scan: Scan, path: Path) -> None:
-    """Write a row a window: start, end, probability (empty if unusable), shock, alarm, and why it is unusable."""
+    """Write one row per window: start, end, probability (empty if unusable), shock, alarm, and why it is unusable."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("start_s", "end_s", "probability", "shock", "alarm", "unusable"))
         rows = zip(scan.start_s, scan.probability, scan.shock, scan.alarm, scan.reason, strict=True)
         for start_s, probability, shock, alarm, reason in rows:
-            said = "" if reason else f"{probability:.6f}"
-            writer.writerow((f"{start_s:.3f}", f"{start_s + scan.window_s:.3f}", said, int(shock), int(alarm), reason))
+            shown = "" if reason else f"{probability:.6f}"
+            writer.writerow((f"{start_s:.3f}", f"{start_s + scan.window_s:.3f}", shown, int(shock), int(alarm), reason))
 
 
 def to_json(scan: Scan) -> dict[str, Any]:
-    """Return settings and episodes as JSON can hold them, times in seconds from the start of the recording."""
+    """Return settings and episodes for JSON, with times in seconds from the start of the recording."""
     return {
         "record": scan.name,
         "source": scan.source,
@@ -156,7 +156,7 @@ def to_json(scan: Scan) -> dict[str, Any]:
 
 
 def clock(seconds: float) -> str:
-    """Write a time of the recording as h:mm:ss.s.
+    """Format a time of the recording as h:mm:ss.s.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Sliding windows over a whole recording, and the episodes of shockable rhythm that they add up to."""
+"""Sliding windows over a recording, and the episodes of shockable rhythm that they show."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ShockableEpisode:
-    """A segment of shockable rhythm that the windows of a recording add up to.
+    """A segment of shockable rhythm in a recording.
 
     Parameters
     ----------
     onset_s, end_s : float
         Seconds from the start of the recording.
     alarm_s : float
-        When the alarm was raised: the end of the window that completed it.
+        When the alarm was raised: the end of the window after which it was on.
     probability : float
         Mean probability of *shockable* over the windows that advise a shock.
     """
@@ -41,7 +41,7 @@ class ShockableEpisode:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What a model says of a whole recording.
+    """Windows and episodes of a recording, as a model classifies them.
 
     Parameters
     ----------
@@ -52,19 +52,19 @@ class Scan:
     window_s, step_s : float
         Length of the windows, and from one to the next, in seconds.
     threshold : float
-        Probability from which on a window advises a shock.
+        A window advises a shock at this probability and above.
     alarm_rule : AlarmRule
         When windows add up to an alarm.
     start_s : numpy.ndarray
-        Shape (n_windows,), where each window begins, in seconds.
+        Shape (n_windows,), start of each window in seconds.
     probability : numpy.ndarray
         Shape (n_windows,), of *shockable*; NaN for an unusable window.
     reason : numpy.ndarray
-        Shape (n_windows,), strings: why a window is unusable, or empty.
+        Shape (n_windows,), strings: why a window is unusable; empty for a usable one.
     shock, alarm : numpy.ndarray
-        Shape (n_windows,), whether the window advises a shock, and whether there is an alarm once it is classified.
+        Shape (n_windows,), whether each window advises a shock, and whether there is an alarm after it.
     episodes : tuple of ShockableEpisode
-        In order of time, apart from each other.
+        In order of time, without overlap.
     source : str
         Absolute path of the file that was scanned, or of the record's header; empty for a recording in memory.
     """
@@ -108,12 +108,12 @@ def scan(
     Parameters
     ----------
     recording : str, pathlib.Path, Recording, Lead or array_like
-        A path as `ecg_shock.read_record` takes it, where WFDB, EDF and BDF recordings are read piece by piece; a
-        recording; or the samples of one lead, shape (n,), NaN where invalid.
+        A path as for `ecg_shock.read_record` (WFDB, EDF and BDF recordings are read piece by piece), a recording,
+        or the samples of one lead, shape (n,), NaN where invalid.
     fs : float, optional
-        Sampling rate in Hz, 100 to 2000. Needed for an array and for files that do not say theirs.
+        Sampling rate in Hz, 100 to 2000. Needed for an array and for files that do not give it.
     units : {"mV", "uV", "µV", "V"}, optional
-        As for `read_record`; an array is taken in mV if not given.
+        As for `read_record`; mV for an array if not given.
     lead : str, optional
         Name of the lead; if not given, the first that is an ECG by its name, or the only one.
     step_s : float
@@ -125,7 +125,7 @@ def scan(
     model : str, pathlib.Path or Advisor, optional
         As for `ecg_shock.predict`.
     on_progress : callable, optional
-        Is called with the seconds of the recording that are done.
+        Called with the seconds of the recording that are done.
 
     Returns
     -------
@@ -141,10 +141,10 @@ def scan(
     -----
     - The recording is filtered as a whole, as in training and validation, so that the advice on a window is what
       `ecg-shock validate` evaluates, and what a `Stream` gives.
-    - An episode lasts from the first window that advises a shock to the last one, of those which the alarm counted. A
-      window stands for its middle: it turns when about half of it is another rhythm. So onset and end are half a step
-      before the middle of the first and after the middle of the last, or the ends of the recording for its first and
-      last window.
+    - An episode lasts from the first to the last window that advises a shock, of those which the alarm counted. The
+      advice on a window changes when about half of it is another rhythm. So the onset is half a step before the middle
+      of the first window, and the end is half a step after the middle of the last one; for the first and last window of
+      the recording they are its ends.
 
     Examples
     --------
@@ -153,12 +153,12 @@ def scan(
     (16, np.True_)
     """
     rule = choose_rule(alarm)
-    source = _open(recording, fs, units, lead)
+    source = _open_lead(recording, fs, units, lead)
     advisor = choose_advisor(model)
     windows = Windows(advisor.bundle, source.fs, step_s, window_s)
     probabilities, reasons = [], []
-    for raw, filtered, done_s in _ahead(_windows(source, windows)):
-        probability, reason = advisor.judge(raw, source.fs, filtered)
+    for raw, filtered, done_s in _read_ahead(_yield_windows(source, windows)):
+        probability, reason = advisor.classify(raw, source.fs, filtered)
         probabilities.append(probability)
         reasons.append(reason)
         if on_progress:
@@ -186,13 +186,13 @@ def scan(
         reason=np.concatenate(reasons),
         shock=shock,
         alarm=on,
-        episodes=_episodes(start_s, probability, shock, on, rule, windows, source.duration_s),
+        episodes=_build_episodes(start_s, probability, shock, on, rule, windows, source.duration_s),
         source=source.source,
     )
 
 
-def _windows(source: Lead, windows: Windows) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Yield the windows batch by batch, raw and filtered, and the seconds of the recording until their end."""
+def _yield_windows(source: Lead, windows: Windows) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Yield raw and filtered windows batch by batch, each with the seconds of the recording that are done."""
     done = 0
     for piece in source.pieces():
         for part in windows.split(piece.astype(np.float64)):
@@ -200,8 +200,8 @@ def _windows(source: Lead, windows: Windows) -> Iterator[tuple[np.ndarray, np.nd
             yield *windows.push(part), done / source.fs
 
 
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield the same, with the next one made in another thread: reading and filtering go on during the judging."""
+def _read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield `items`, computing the next one in another thread: so windows are read while others are classified."""
     with ThreadPoolExecutor(1) as other:
         following = other.submit(next, items, None)
         while (item := following.result()) is not None:
@@ -210,29 +210,29 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def with_rule(scan: Scan, rule: AlarmRule) -> Scan:
-    """Let the windows of a scan add up to alarms by another rule.
+    """Apply another alarm rule to the windows of a scan.
 
     Parameters
     ----------
     scan : Scan
-        Of a recording; it is left as it is.
+        A scan, which does not change.
     rule : AlarmRule
         The other rule.
 
     Returns
     -------
     Scan
-        What `scan` gives with this rule, without judging any window again.
+        The result of `ecg_shock.scan` with this rule; no window is classified again.
     """
     on = rule.on(scan.shock)
-    episodes = _episodes(scan.start_s, scan.probability, scan.shock, on, rule, scan, scan.duration_s)
+    episodes = _build_episodes(scan.start_s, scan.probability, scan.shock, on, rule, scan, scan.duration_s)
     return replace(scan, alarm_rule=rule, alarm=on, episodes=episodes)
 
 
-def _open(recording: Any, fs: float | None, units: str | None, lead: str | None) -> Lead:
+def _open_lead(recording: Any, fs: float | None, units: str | None, lead: str | None) -> Lead:
     if isinstance(recording, Lead):
         if (fs, units, lead) != (None, None, None):
-            raise ValueError("a Lead has its own rate, unit and name; leave fs, units and lead out.")
+            raise ValueError("a Lead has its own sampling rate, unit and name; leave fs, units and lead out.")
         return recording
     if isinstance(recording, (str, Path)):
         return open_lead(recording, fs=fs, units=units, lead=lead)
@@ -241,13 +241,13 @@ def _open(recording: Any, fs: float | None, units: str | None, lead: str | None)
         if samples.ndim != 1 or not len(samples):
             raise ValueError(f"the recording has shape {samples.shape}; give one lead, (n,), or a Recording.")
         if never_falls(samples[None])[0]:
-            raise ValueError("the recording never falls, as time does and no ECG; give the samples of a lead.")
+            raise ValueError("the recording never falls, as time does but an ECG does not; give the samples of a lead.")
         if fs is None:
             raise ValueError("fs is missing; give the sampling rate of the array in Hz.")
         units = "mV" if units is None else units
         if units not in MV_PER_UNIT:
             raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
-        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no ECG at all are out of range
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is out of range
             signal = (samples * MV_PER_UNIT[units])[:, None]
         return open_lead(Recording(signal=signal, fs=fs, leads=("1",)), lead=lead)
     if units not in (None, "mV"):
@@ -257,7 +257,7 @@ def _open(recording: Any, fs: float | None, units: str | None, lead: str | None)
     return open_lead(recording, lead=lead)
 
 
-def _episodes(
+def _build_episodes(
     start_s: np.ndarray,
     probability: np.ndarray,
     shock: np.ndarray,
@@ -266,14 +266,14 @@ def _episodes(
     windows: Windows | Scan,
     duration_s: float,
 ) -> tuple[ShockableEpisode, ...]:
-    """Join the windows that each segment of alarm counted."""
+    """Return the episodes: the windows that each alarm counted, joined where they touch."""
     shocks = np.flatnonzero(shock)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], alarm, [False]])))
     segments: list[list[int]] = []
     for raised, over in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
         first = int(shocks[np.searchsorted(shocks, raised - rule.n + 1)])
         last = int(shocks[np.searchsorted(shocks, over) - 1])
-        if segments and first <= segments[-1][1] + 1:  # it shares windows with the one before, or follows at once
+        if segments and first <= segments[-1][1] + 1:  # overlaps or touches the previous one
             segments[-1][1] = last
         else:
             segments.append([first, last, raised])

@@ -194,7 +194,7 @@ def print_batches(advisor: Advisor, signal: np.ndarray, rounds: int) -> None:
     windows = sliding_window_view(signal, STRIP)[:: round(SCAN_STEP_S * FS)][: len(filtered_windows)]
     jobs = {
         f"predict_many, {len(strips)} strips": (lambda: advisor.predict_many(strips, FS), len(strips)),
-        f"judge, {len(windows)} views": (lambda: advisor.judge(windows, FS, filtered_windows), len(windows)),
+        f"classify, {len(windows)} views": (lambda: advisor.classify(windows, FS, filtered_windows), len(windows)),
     }
     every_core = os.sched_getaffinity(0)
     for name, (job, count) in jobs.items():

@@ -70,7 +70,9 @@ def test_lead_beside_a_time_column(recording: tuple[Path, np.ndarray], tmp_path:
     np.savetxt(path, table, delimiter=",", header="time_s,II", comments="")
     assert run_json(path)["lead"] == run_json(path, "--lead", "II")["lead"] == "II"
     assert "lead II" in run(path).stdout
-    assert "'time_s' is no ECG lead; choose with leads= (--lead) from ['II']" in run(path, "--lead", "time_s").stderr
+    assert (
+        "'time_s' is not an ECG lead; choose with leads= (--lead) from ['II']" in run(path, "--lead", "time_s").stderr
+    )
 
 
 def test_decimal_commas_are_read_as_the_options_say(recording: tuple[Path, np.ndarray], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Annotations become the episodes and beats that they mean, by each database's habits."""
+"""Annotations give the right episodes and beats, by the conventions of each database."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECONDS = {
 
 @pytest.fixture
 def labels(tmp_path: Path):
-    """Write annotations (second, symbol, text, subtype) of a 60 s record, and read them as a database's."""
+    """Write annotations (second, symbol, text, subtype) of a 60 s record, and read them by a database's rules."""
 
     def write_and_read(database: str, *marks: tuple[float, str, str, int]) -> tuple:
         samples = np.zeros((int(DURATION_S * FS), 1), np.int64)
@@ -58,12 +58,12 @@ def labels(tmp_path: Path):
 
 
 def spans(episodes: tuple[Episode, ...]) -> list[tuple[float, float, str, str]]:
-    """Write episodes as plain tuples."""
+    """Return episodes as plain tuples."""
     return [(e.start_s, e.end_s, e.rhythm, e.code) for e in episodes]
 
 
 def test_a_rhythm_lasts_until_the_next(labels) -> None:
-    """Texts start episodes on any symbol, with trailing NULs; before the first nothing is known."""
+    """Texts start episodes on any symbol, with trailing NULs; the rhythm before the first is unlabelled."""
     episodes, *_ = labels(
         "vfdb", (1, "+", "(N\0", 0), (10, "~", "(VT", 0), (20, "+", "(NOISE", 0), (25, "+", "(ASYS", 0)
     )
@@ -83,7 +83,7 @@ def test_the_same_rhythm_stated_again_is_no_change(labels) -> None:
 
 
 def test_brackets_are_vf_and_the_rest_of_cudb_is_organised(labels) -> None:
-    """VF needs no text; after it, any earlier rhythm of cudb is forgotten; an open bracket runs to the end."""
+    """VF needs no text; an earlier rhythm does not resume after it in cudb; an open bracket lasts to the end."""
     episodes, *_ = labels(
         "cudb", (5, "+", "(AF", 0), (10, "[", "", 0), (20, "]", "", 0), (30, "+", "(VT", 0), (40, "[", "", 0)
     )
@@ -98,7 +98,7 @@ def test_brackets_are_vf_and_the_rest_of_cudb_is_organised(labels) -> None:
 
 
 def test_a_vf_text_beside_a_bracket_is_one_episode(labels) -> None:
-    """As in cudb cu01: the text starts VF, the bracket changes nothing, and its end ends it."""
+    """As in cudb cu01: the text starts VF, "[" changes nothing, and "]" ends VF."""
     episodes, *_ = labels("cudb", (10, "+", "(VF\0", 0), (10, "[", "", 0), (30, "]", "", 0))
     assert spans(episodes) == [(0, 10, "organised", ""), (10, 30, "vf", "(VF"), (30, 60, "organised", "")]
 
@@ -117,7 +117,7 @@ def test_brackets_around_a_flutter_text(labels) -> None:
 
 
 def test_noise_cuts_through_vf(labels) -> None:
-    """Unreadable signal splits VF, and what goes on underneath may end meanwhile."""
+    """Unreadable signal splits VF, and VF may end within it."""
     episodes, *_ = labels(
         "cudb",
         (10, "[", "", 0),
@@ -154,7 +154,7 @@ def test_noise_cuts_through_vf(labels) -> None:
     ],
 )
 def test_signal_quality(database: str, subtypes: tuple[int, int], noisy: bool, labels) -> None:
-    """Noise is what is unreadable on lead 0, and in cudb a noisy segment that ends in a clean one."""
+    """Noise is unreadable signal on lead 0, and in cudb also a noisy segment before a clean one."""
     episodes, *_ = labels(
         database, (0, "+", "(N", 0), (10, "~", "", subtypes[0]), (20, "~", "", subtypes[1]), (30, "~", "", 0)
     )
@@ -163,13 +163,13 @@ def test_signal_quality(database: str, subtypes: tuple[int, int], noisy: bool, l
 
 
 def test_noise_to_the_end(labels) -> None:
-    """Unreadable signal that nothing ends lasts to the end of the record, as in cudb cu33."""
+    """Unreadable signal without an end lasts to the end of the record, as in cudb cu33."""
     episodes, *_ = labels("cudb", (50, "~", "", -1))
     assert spans(episodes) == [(0, 50, "organised", ""), (50, 60, "noise", "~")]
 
 
 def test_beats(labels) -> None:
-    """Every beat comes with time and code; whatever else stands there does not."""
+    """Every beat has its time and code; other annotations are not beats."""
     symbols = "NLRBAaJSVrFejnE/fQ?" + '!|x"~*T' + "N"
     marks = [(1 + i, symbol, "", 0) for i, symbol in enumerate(symbols)]
     _, beats_s, codes = labels("mitdb", *marks)
@@ -184,12 +184,12 @@ def test_beats(labels) -> None:
         ([(1, "+", "", 0)], "unknown rhythm code ''"),
         ([(1, "]", "", 0)], "']' without its counterpart"),
         ([(1, "[", "", 0), (2, "[", "", 0)], r"2\.000 s: '\[' without its counterpart"),
-        ([(1, "[", "", 0), (2, "+", "(N", 0)], r"'\(N' inside '\['"),
-        ([(60, "N", "", 0)], r"outside of the record's 60\.000 s"),
+        ([(1, "[", "", 0), (2, "+", "(N", 0)], r"'\(N' is inside '\['"),
+        ([(60, "N", "", 0)], r"outside the record's 60\.000 s"),
     ],
 )
 def test_contradictions_are_refused(marks: list[tuple[float, str, str, int]], message: str, labels) -> None:
-    """What cannot be understood is an error with record and time, never a guess."""
+    """Annotations that contradict each other are an error with record and time."""
     with pytest.raises(ValueError, match=message):
         labels("cudb", *marks)
 
@@ -205,8 +205,8 @@ def test_missing_annotations(labels, tmp_path: Path) -> None:
 @pytest.mark.recordings
 @pytest.mark.parametrize("database", SECONDS)
 def test_seconds_by_label(database: str, recordings_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before noise is cut out, the real databases have the seconds of each label that were counted apart."""
-    monkeypatch.setattr(annotations, "_noise", lambda *_: [])
+    """Without noise, the databases have the seconds of each label that an independent count found."""
+    monkeypatch.setattr(annotations, "_list_noise", lambda *_: [])
     manifest = load_manifest(database)
     seconds: dict[str, float] = defaultdict(float)
     for record in manifest.records:
@@ -227,7 +227,7 @@ def test_seconds_by_label(database: str, recordings_dir: Path, monkeypatch: pyte
     ("database", "total_s", "noise_s"), [("vfdb", 46200.0, 6064.9), ("cudb", 17812.5, 281.8), ("mitdb", 86666.7, 10.6)]
 )
 def test_real_episodes_cover_every_record(database: str, total_s: float, noise_s: float, recordings_dir: Path) -> None:
-    """Episodes run from 0 s to the end without gap or overlap, no neighbours are alike, and the noise adds up."""
+    """Episodes run from 0 s to the end without gap or overlap, neighbours differ, and the noise adds up."""
     manifest = load_manifest(database)
     covered = noise = 0.0
     for record in manifest.records:
@@ -248,7 +248,7 @@ def test_real_episodes_cover_every_record(database: str, total_s: float, noise_s
 
 @pytest.mark.recordings
 def test_real_beats(recordings_dir: Path) -> None:
-    """The beats of mitdb are as many as the literature counts: 2,273 in record 100 and 109,494 in all."""
+    """Record 100 of mitdb has 2,273 beats, and the database 109,494, as published."""
     manifest = load_manifest("mitdb")
     counts = {record: len(read_labels(recordings_dir / "mitdb" / record, manifest)[1]) for record in manifest.records}
     assert counts["100"] == 2273
@@ -269,7 +269,7 @@ def test_read_labelled(recordings_dir: Path) -> None:
 
 
 def test_bracket_ends_vf_that_a_text_named(labels) -> None:
-    """Where no text follows "]", the rhythm before VF goes on, as behind brackets alone."""
+    """If no text follows "]", the rhythm before VF resumes, as it does after VF without a text."""
     named = labels("mitdb", (0, "+", "(N", 0), (10, "[", "", 0), (10, "+", "(VFL", 0), (30, "]", "", 0))
     before = labels("mitdb", (0, "+", "(N", 0), (9, "+", "(VFL", 0), (10, "[", "", 0), (30, "]", "", 0))
     late = labels("mitdb", (5, "[", "", 0), (6, "+", "(VFL", 0), (30, "]", "", 0), (40, "+", "(N", 0))
@@ -281,7 +281,7 @@ def test_bracket_ends_vf_that_a_text_named(labels) -> None:
 
 
 def test_annotation_file_that_is_cut_short(labels, tmp_path: Path) -> None:
-    """Without the mark of its end, or without any annotation, a file is refused: what is missing may end VF."""
+    """A file without an end marker or without annotations is refused: a missing annotation may end VF."""
     labels("vfdb", (0, "+", "(N", 0), (10, "+", "(VFIB", 0), (30, "+", "(N", 0))
     file = tmp_path / "r.atr"
     content = file.read_bytes()
@@ -291,17 +291,17 @@ def test_annotation_file_that_is_cut_short(labels, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"r\.atr"):
             read_labels(tmp_path / "r", manifest)
     file.write_bytes(bytes(2))
-    with pytest.raises(ValueError, match="no annotation at all"):
+    with pytest.raises(ValueError, match="holds no annotations"):
         read_labels(tmp_path / "r", manifest)
     file.write_bytes(content[:-2] + bytes(2) + content)
-    with pytest.raises(ValueError, match="goes on after"):
+    with pytest.raises(ValueError, match="data after its end marker"):
         read_labels(tmp_path / "r", manifest)
     file.write_bytes(content + bytes(6))
     assert len(read_labels(tmp_path / "r", manifest)[0]) == 3
 
 
 def test_times_count_by_the_rate_of_the_header(labels, tmp_path: Path) -> None:
-    """Also where the WFDB library would read 1e2 as 1, or cannot read the header for its date."""
+    """Times are right even where the WFDB library would read 1e2 as 1, or cannot parse the date in the header."""
     marks = ((0, "+", "(N", 0), (10, "+", "(VFIB", 0), (30, "+", "(N", 0))
     expected = spans(labels("vfdb", *marks)[0])
     header = tmp_path / "r.hea"

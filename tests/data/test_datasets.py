@@ -1,4 +1,4 @@
-"""The three subsets of a run share no patient, hold what they may, and come from the cache only if nothing changed."""
+"""The subsets of a run share no patient, hold the right windows, and come from the cache only if nothing changed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def public(recordings_dir: Path) -> tuple[Subsets, ...]:
 
 
 def assert_equal(a: WindowSet, b: WindowSet) -> None:
-    """Compare two window sets in everything."""
+    """Check that two window sets are equal."""
     for name in ARRAY_FIELDS:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
         assert getattr(a, name).dtype.kind == getattr(b, name).dtype.kind
@@ -82,7 +82,7 @@ def test_public_subsets_keep_to_their_patients(public: tuple[Subsets, ...]) -> N
 
 @pytest.mark.recordings
 def test_public_subsets_hold_what_they_may(public: tuple[Subsets, ...]) -> None:
-    """Intermediate classes and only first leads in test subsets; at most 60 windows a patient and class to train."""
+    """Test subsets have intermediate classes and first leads only; training at most 60 windows a patient and class."""
     for fold in public:
         for subset in (fold.train, fold.validation):
             assert not {"fine_vf", "other_vt"} & set(subset.aha_class)
@@ -122,7 +122,7 @@ def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, se
 
 @pytest.mark.recordings
 def test_public_split_is_the_one_proposed(recordings_dir: Path) -> None:
-    """The split file is what `propose_groups` makes of the clear 5-s windows with seed 0."""
+    """The split file is the result of `propose_groups` for the 5-s windows of clear classes with seed 0."""
     windows = load_windows(DataConfig(), recordings_dir)
     everyone = {patient for fold in load_split("public-v1") for patient in fold.test}
     counts = {p: np.array([(windows.aha_class[windows.patient == p] == c).sum() for c in CLEAR]) for p in everyone}
@@ -133,7 +133,7 @@ def test_public_split_is_the_one_proposed(recordings_dir: Path) -> None:
 def test_reading_again_equals_the_first_time(
     public: tuple[Subsets, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes from the cache is what was put there, and it needs no recordings."""
+    """Windows from the cache equal those that were written, and need no recordings."""
     monkeypatch.setenv("ECG_SHOCK_DATA", str(tmp_path))
     again = load_subsets(DataConfig(fold=2))
     assert_equal(load_test(DataConfig(fold=2)), public[2].test)
@@ -180,7 +180,7 @@ def in_check(patient: str) -> bool:
 
 
 def test_recordings_of_ones_own_train_and_check(own_manifest: Path) -> None:
-    """By the path of a manifest they come as databases of a split of one's own do, and as extra ones, never tested."""
+    """The path of a manifest works for a database of one's own split, and for an extra one, which is never tested."""
     plain = load_subsets(SYNTHETIC)
     data = SYNTHETIC.model_copy(update={"extra": (str(own_manifest),)})
     loaded = load_subsets(data)
@@ -213,7 +213,7 @@ def test_recordings_of_ones_own_train_and_check(own_manifest: Path) -> None:
 
 
 def test_extra_windows_have_their_share_of_the_weight(own_manifest: Path) -> None:
-    """Of the nonshockable weight 30 % are theirs, however many they are, and no class weighs more than before."""
+    """Extra windows get 30 % of the nonshockable weight, however many they are; the weight of a class does not rise."""
     data = SYNTHETIC.model_copy(update={"extra": (str(own_manifest),), "extra_weight": 0.3})
     train = load_subsets(data).train
     weights = training_weights(train, data)
@@ -225,21 +225,21 @@ def test_extra_windows_have_their_share_of_the_weight(own_manifest: Path) -> Non
 
 
 def test_patients_of_the_split_cannot_be_extra(own_manifest: Path) -> None:
-    """Whoever may be tested trains in no other way, under another database's name neither."""
+    """A patient of the split cannot train as an extra one, not even under the name of another database."""
     for name, patient in (("vfdb", "vfdb/418"), ("nstdb", "mitdb/118")):
         with pytest.raises(
-            ValueError, match=rf"extra names '{name}', but split 'public-v1' already knows .*'{patient}'"
+            ValueError, match=rf"extra names '{name}', but split 'public-v1' already lists .*'{patient}'"
         ):
             extra_patients(DataConfig(extra=(name,)))
     again = own_manifest.with_name("again.toml")
     again.write_text(own_manifest.read_text().replace('name = "mine"', 'name = "again"'))
-    with pytest.raises(ValueError, match=r"already knows its patients \['else/where'\]"):
+    with pytest.raises(ValueError, match=r"already lists its patients \['else/where'\]"):
         extra_patients(SYNTHETIC.model_copy(update={"extra": (str(own_manifest), str(again))}))
 
 
 @pytest.mark.recordings
 def test_extra_databases_change_no_tested_patient(public: tuple[Subsets, ...], recordings_dir: Path) -> None:
-    """Of ludb all leads train, four fifths of the patients; the others check on the first lead."""
+    """Four fifths of the patients of ludb train, with all leads; the others check, with the first lead."""
     loaded = load_subsets(DataConfig(extra=("ludb", "aami-ec13")), recordings_dir)
     of_ludb = loaded.train.select(loaded.train.database == "ludb")
     check = {f"ludb/{number}" for number in range(1, 201) if in_check(f"ludb/{number}")}
@@ -255,7 +255,7 @@ def test_extra_databases_change_no_tested_patient(public: tuple[Subsets, ...], r
 
 
 def test_cache_key_covers_what_makes_the_windows(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another policy, filter, length or generator prepares anew; split, fold and cap do not."""
+    """Another policy, filter, length or generator makes new windows; another split, fold or maximum does not."""
     load_windows(SYNTHETIC)
     for same in ({}, {"split": "public-v1"}, {"fold": 3}, {"max_windows": 5}):
         load_windows(SYNTHETIC.model_copy(update=same))
@@ -282,7 +282,7 @@ def test_cache_key_covers_what_makes_the_windows(empty_cache: Path, monkeypatch:
 
 
 def test_cache_key_covers_the_manifest(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One changed digit in a manifest asks for the recordings again, and is told where they were looked for."""
+    """One changed digit in a manifest needs the recordings again; the error says where they were looked for."""
     monkeypatch.setattr(datasets, "labelled_recordings", lambda name, folder: datasets.synthetic_recordings(1, 0))
     digest = "0" * 64
     for digit in "12":
@@ -297,7 +297,7 @@ def test_cache_key_covers_the_manifest(empty_cache: Path, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "other arrays"])
 def test_damaged_cache_is_made_anew(empty_cache: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
-    """A cache file that cannot be read is a warning that names it; the windows are right, and the file too."""
+    """A cache file that cannot be read gives a warning with its name, the right windows, and a new file."""
     first = load_windows(SYNTHETIC)
     (file,) = empty_cache.iterdir()
     content = file.read_bytes()
@@ -324,19 +324,19 @@ def test_missing_database_says_how_to_get_it(empty_cache: Path, tmp_path: Path) 
 
 @pytest.mark.recordings
 def test_folder_that_is_named_has_to_be_there(public: tuple[Subsets, ...], recordings_dir: Path) -> None:
-    """Windows in the cache do not stand in for a folder that was given and does not hold the database."""
+    """Windows in the cache do not replace a database that is missing from the given folder."""
     with pytest.raises(FileNotFoundError, match="not-there"):
         load_subsets(DataConfig(), recordings_dir / "not-there")
 
 
 def test_database_without_labels_is_told_apart_from_a_missing_one(empty_cache: Path, tmp_path: Path) -> None:
-    """Of nstdb, whose noise records have no annotations, no fetch would help."""
-    with pytest.raises(ValueError, match=r"nstdb has no labels for its records \['bw', 'em', 'ma'\].*no \.atr file"):
+    """The noise records of nstdb have no annotations, so the error does not suggest to fetch it."""
+    with pytest.raises(ValueError, match=r"no labels for its records \['bw', 'em', 'ma'\].*neither \.atr files"):
         load_windows(DataConfig(databases=("nstdb",)))
 
 
 def test_split_follows_the_databases() -> None:
-    """Left out, the split is the one that knows the patients, and a dump names it; given, it stays."""
+    """A missing split becomes the one that lists the patients, also in a dump; a given one is kept."""
     assert DataConfig().split == DataConfig(databases=("vfdb", "synthetic")).split == "public-v1"
     for databases in (("synthetic",), ["synthetic"]):
         config = DataConfig.model_validate({"databases": databases, "split": None})
@@ -347,7 +347,7 @@ def test_split_follows_the_databases() -> None:
 
 
 def test_recordings_that_differ_from_the_manifest_are_not_cached(empty_cache: Path, tmp_path: Path) -> None:
-    """The cache knows windows by their manifest, so that one changed annotation must not get into it."""
+    """The cache identifies windows by their manifest, so a changed annotation must not get into it."""
     manifest = tmp_path / "mine.toml"
     manifest.write_text(
         'name = "mine"\ntitle = ""\nversion = ""\nlicence = ""\ncitation = ""\n'
@@ -355,7 +355,7 @@ def test_recordings_that_differ_from_the_manifest_are_not_cached(empty_cache: Pa
     )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.atr").write_bytes(b"abd")
-    with pytest.raises(ValueError, match="differs from its manifest in 1 files, first a.atr: wrong digest"):
+    with pytest.raises(ValueError, match="differs from its manifest in 1 files, the first being a.atr: wrong digest"):
         load_windows(SYNTHETIC.model_copy(update={"databases": (str(manifest),)}), tmp_path)
     assert not empty_cache.exists()
 
@@ -363,7 +363,7 @@ def test_recordings_that_differ_from_the_manifest_are_not_cached(empty_cache: Pa
 def test_cache_that_cannot_be_written_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file in the way of the cache folder costs time, and not the windows."""
+    """If a file has the name of the cache folder, windows are loaded without a cache."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ECG_SHOCK_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(datasets, "SYNTHETIC_PATIENTS", 4)
@@ -372,15 +372,15 @@ def test_cache_that_cannot_be_written_is_a_warning(
 
 
 def test_wrong_split_is_refused(empty_cache: Path) -> None:
-    """A fold that is not there, and patients that the split does not know, are errors."""
+    """A fold that does not exist and patients that the split does not list are errors."""
     with pytest.raises(ValueError, match="fold=5, but 'synthetic-v1' has the folds 0 to 4"):
         load_subsets(SYNTHETIC.model_copy(update={"fold": 5}))
-    with pytest.raises(ValueError, match=r"split 'public-v1' does not say .*'synthetic/p001'"):
+    with pytest.raises(ValueError, match=r"split 'public-v1' does not list .*'synthetic/p001'"):
         load_subsets(SYNTHETIC.model_copy(update={"split": "public-v1"}))
 
 
 def test_subsets_that_share_a_patient_are_refused() -> None:
-    """The last check before training: one shared patient, and there are no parts."""
+    """The last check before training: subsets that share a patient are refused."""
     loaded = load_subsets(SYNTHETIC)
     for wrong in ({"train": loaded.test}, {"validation": loaded.train}, {"validation": loaded.test}):
         with pytest.raises(ValueError, match=r"'synthetic/p\d+'.* are in (train|validation) and in (validation|test)"):
@@ -407,6 +407,6 @@ def test_subsets_that_share_a_patient_are_refused() -> None:
     ],
 )
 def test_configuration_out_of_range(wrong: dict) -> None:
-    """What is not allowed, or not known, is refused when it is read."""
+    """An unknown key or a value that is not allowed is refused."""
     with pytest.raises(ValidationError):
         DataConfig(**wrong)

@@ -1,4 +1,4 @@
-"""EDF and BDF files: what the samples need is read, whatever the rest of the header says, and claims are checked."""
+"""EDF and BDF files: the header fields that samples depend on are read and checked, and the others are ignored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def field(value: object, width: int) -> bytes:
 
 
 def write(path: Path, *signals: dict[str, Any], records: object = 4, **fixed: Any) -> Path:
-    """Write a file of records of 1 s byte by byte; a signal needs `data`, and has the scale of 1 µV unless it says."""
+    """Write a file of records of 1 s byte by byte; a signal needs `data`, and its unit is 1 µV by default."""
     wide = path.suffix == ".bdf"
     top = 2**23 if wide else 2**15
     usual = {"label": "ECG", "unit": "uV", "pmin": -top, "pmax": top - 1, "dmin": -top, "dmax": top - 1}
@@ -65,7 +65,7 @@ def notes(*onsets: float, gap: bytes = b"") -> dict[str, Any]:
 
 @pytest.mark.parametrize("suffix", [".edf", ".bdf"])
 def test_samples_are_those_written(suffix: str, tmp_path: Path) -> None:
-    """Digital values and scale give mV as edfio computes them, whole, in part, and of a lead of another rate."""
+    """Samples in mV equal those of edfio, read at once, in part, and for a lead with another sampling rate."""
     large = ECG * (1000 if suffix == ".bdf" else 10)
     scaled = {"pmin": -5, "pmax": 4.5, "dmin": -32768, "dmax": 32767, "unit": "mV"}
     path = write(tmp_path / f"a{suffix}", {"data": large}, {"data": ECG[::2] * 3, "label": "slow II", **scaled})
@@ -99,15 +99,15 @@ def test_what_nobody_needs_may_be_anything(fixed: dict[str, Any], tmp_path: Path
 
 
 def test_number_of_records_that_is_not_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With -1, the whole records that are there are read, and the log says how many; any other claim has to hold."""
+    """With -1, all complete records are read, and the log says how many; any other number has to be right."""
     path = write(tmp_path / "a.edf", {"data": ECG}, records=-1)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_allclose(read_record(path).signal[:, 0], ECG / 1000, rtol=1e-6)
         path.write_bytes(path.read_bytes()[:-100])
         np.testing.assert_allclose(read_record(path).signal[:, 0], ECG[:750] / 1000, rtol=1e-6)
         assert open_lead(path).n_samples == 750
-    assert "4 are there" in caplog.records[0].getMessage()
-    assert "3 are there, and 400 bytes of another one are left out" in caplog.records[1].getMessage()
+    assert "4 were found" in caplog.records[0].getMessage()
+    assert "3 were found, and 400 bytes of an incomplete one are excluded" in caplog.records[1].getMessage()
     for records in (3, 5, 0, -2, "", "4.5", "9" * 8):
         with pytest.raises(ValueError, match=r"a\.edf"):
             read_record(write(tmp_path / "a.edf", {"data": ECG}, records=records))
@@ -115,9 +115,9 @@ def test_number_of_records_that_is_not_known(tmp_path: Path, caplog: pytest.LogC
 
 @pytest.mark.parametrize("unit", ["", "mcV", ".V", "MV", "Mv"])
 def test_unit_that_the_header_does_not_say(unit: str, tmp_path: Path) -> None:
-    """The caller says it, and is asked to; a unit that is known may not be contradicted, and % is none."""
+    """The error asks for the unit, and `units` gives it; it must not contradict a known unit; % is not a voltage."""
     path = write(tmp_path / "a.edf", {"data": ECG, "unit": unit}, {"data": ECG, "unit": "%", "label": "SpO2"})
-    with pytest.raises(ValueError, match=r"say the unit with units= \(--units\)"):
+    with pytest.raises(ValueError, match=r"give the unit with units= \(--units\)"):
         read_record(path)
     recording = read_record(path, units="uV")
     assert recording.leads == ("ECG",)
@@ -135,7 +135,7 @@ def test_unit_that_the_header_does_not_say(unit: str, tmp_path: Path) -> None:
     ],
 )
 def test_unit_of_one_meaning(unit: str | bytes, mv: float, tmp_path: Path) -> None:
-    """Spellings in UTF-8, Latin-1 and lower case are known, and may not be contradicted."""
+    """Spellings in UTF-8, Latin-1 and lower case are known; `units` must not contradict them."""
     path = write(tmp_path / "a.edf", {"data": ECG, "unit": unit})
     np.testing.assert_allclose(read_record(path).signal[:, 0], ECG * mv, rtol=1e-6)
     with pytest.raises(ValueError, match="leave units out"):
@@ -155,13 +155,13 @@ def test_unit_of_one_meaning(unit: str | bytes, mv: float, tmp_path: Path) -> No
 def test_bad_channel_does_no_harm(
     bad: dict[str, Any], message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A good ECG beside it is read; the channel itself, and a file of none other, say what is wrong."""
+    """A good ECG in the same file is read; the error for the channel, or a file without another, says what is wrong."""
     path = write(tmp_path / "a.edf", {"data": ECG, "label": "V1", **bad}, {"data": ECG, "label": "ecg 2"})
     with caplog.at_level(logging.WARNING):
         recording = read_record(path)
     assert recording.leads == (open_lead(path).lead,) == ("ecg 2",)
     np.testing.assert_allclose(recording.signal[:, 0], ECG / 1000, rtol=1e-6)
-    assert caplog.records[0].getMessage().startswith(f"a channel is left out: {path} ")
+    assert caplog.records[0].getMessage().startswith(f"a channel is excluded: {path} ")
     for read in (lambda: read_record(path, leads=["V1"]), lambda: open_lead(path, lead="V1")):
         with pytest.raises(ValueError, match=message):
             read()
@@ -171,10 +171,10 @@ def test_bad_channel_does_no_harm(
 
 @pytest.mark.parametrize("bad", [{"unit": "mcV"}, {"unit": ""}, {"pmin": 0, "pmax": 0}])
 def test_no_other_lead_stands_in_for_an_ecg(bad: dict[str, Any], tmp_path: Path) -> None:
-    """Where the ECG cannot be read, the only voltage left is not taken for it unless its name says ECG."""
+    """If the ECG cannot be read, the only other voltage does not replace it unless its name says ECG."""
     for other in ("EEG", "channel x"):
         path = write(tmp_path / "a.edf", {"data": ECG[::-1], "label": other}, {"data": ECG, **bad})
-        with pytest.raises(ValueError, match="ECG' (in|no|: )|scale for 'ECG'"):
+        with pytest.raises(ValueError, match="ECG' (the|no|: )|scale for 'ECG'"):
             open_lead(path)
         assert open_lead(path, lead=other).lead == other
     path = write(tmp_path / "a.edf", {"data": ECG[::-1], "label": "V5"}, {"data": ECG, **bad})
@@ -182,7 +182,7 @@ def test_no_other_lead_stands_in_for_an_ecg(bad: dict[str, Any], tmp_path: Path)
 
 
 def test_annotations_and_gaps(tmp_path: Path) -> None:
-    """Annotations are no lead; a gap in time between data records is refused, by what these say, not the header."""
+    """Annotations are not a lead; a gap between data records is refused, by their annotations and not by the header."""
     ecg = {"data": ECG}
     for reserved in ("EDF+C", "EDF+D", ""):
         path = write(tmp_path / "a.edf", ecg, notes(7, 8, 9, 10, gap=b"+8.5\x14beep\x14"), reserved=reserved)
@@ -199,10 +199,10 @@ def test_annotations_and_gaps(tmp_path: Path) -> None:
 
 
 def test_several_rates(tmp_path: Path) -> None:
-    """Without a choice, `open_lead` takes the first ECG, and `read_record` asks, in both words for leads."""
+    """By default, `open_lead` takes the first ECG; the error of `read_record` asks for leads= or --lead."""
     path = write(tmp_path / "a.edf", {"data": ECG[::2], "label": "EEG C3"}, {"data": ECG}, {"data": ECG, "label": "V1"})
     assert (open_lead(path).lead, open_lead(path).fs) == ("ECG", 250)
-    with pytest.raises(ValueError, match=r"different rates, \[125\.0, 250\.0\] Hz; choose leads= \(--lead\)"):
+    with pytest.raises(ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads= \(--lead\)"):
         read_record(path)
     assert read_record(path, leads=["V1", "ECG"]).leads == ("V1", "ECG")
 
@@ -212,6 +212,6 @@ def test_several_rates(tmp_path: Path) -> None:
     [{"version": "1"}, {"version": "BIOSEMI"}, {"header": 768}, {"header": ""}, {"duration": 0}, {"duration": "x"}],
 )
 def test_headers_that_are_none(fixed: dict[str, Any], tmp_path: Path) -> None:
-    """What the samples need has to be right."""
+    """Header fields that samples depend on have to be right."""
     with pytest.raises(ValueError, match=r"a\.edf"):
         read_record(write(tmp_path / "a.edf", {"data": ECG}, **fixed))

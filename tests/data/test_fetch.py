@@ -1,4 +1,4 @@
-"""Downloads are checked before they get their name, and a stopped run goes on where it was; no network is used."""
+"""Downloads are checked before they get their final name, and a stopped run continues; no network is used."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def pack_212(samples: list[int]) -> bytes:
-    """Pack samples by arithmetic, in another way than they are decoded."""
+    """Pack samples by arithmetic, independently of how they are decoded."""
     packed = b""
     for low, high in zip(samples[::2], samples[1::2], strict=True):
         a, b = low % 4096, high % 4096
@@ -108,7 +108,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def test_fetch_gets_every_file_and_the_second_run_none(manifest: Path, server: Server, tmp_path: Path) -> None:
-    """All files arrive, progress adds up to the whole, and a second run asks the server for nothing."""
+    """All files arrive, progress adds up to their size, and a second run requests nothing."""
     sizes: list[int] = []
     folder = fetch(manifest, tmp_path / "data", progress=sizes.append)
     assert folder == tmp_path / "data" / "tiny"
@@ -135,7 +135,7 @@ def test_fetch_writes_to_the_folder_of_the_environment(
 
 @pytest.mark.parametrize("name", CONTENT)
 def test_wrong_byte_is_refused(name: str, manifest: Path, server: Server, tmp_path: Path) -> None:
-    """One bit that differs, first, in the middle or last, keeps a file from its name, and what was there stays."""
+    """A file with one wrong bit, first, in the middle or last, does not replace the existing file."""
     right = CONTENT[name]
     folder = tmp_path / "data" / "tiny"
     folder.mkdir(parents=True)
@@ -151,7 +151,7 @@ def test_wrong_byte_is_refused(name: str, manifest: Path, server: Server, tmp_pa
 
 @pytest.mark.parametrize("body", [b"", b"<html>busy</html>", CONTENT["r1.dat"] + b"\0"])
 def test_wrong_size_is_refused(body: bytes, manifest: Path, server: Server, tmp_path: Path) -> None:
-    """A page in place of the file, or a byte too many, is not taken."""
+    """A web page instead of the file, or one byte too many, is refused."""
     server.content["r1.dat"] = body
     with pytest.raises(ValueError, match=rf"r1\.dat: wrong size; expected 76800 bytes, found {len(body)} bytes"):
         fetch(manifest, tmp_path / "data")
@@ -193,7 +193,7 @@ def at_address(manifest: Path, server: Server, address: str) -> Path:
 
 
 def test_server_that_is_down_is_an_error(manifest: Path, server: Server, tmp_path: Path) -> None:
-    """Nobody listening is an OSError that says what to do."""
+    """Without a server, there is an OSError that says what to do."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         port = closed.server_port
     with pytest.raises(OSError, match="could not fetch .* check the connection"):
@@ -202,7 +202,7 @@ def test_server_that_is_down_is_an_error(manifest: Path, server: Server, tmp_pat
 
 
 def test_killed_run_is_resumed(manifest: Path, server: Server, tmp_path: Path) -> None:
-    """Right files are kept, wrong ones replaced; a temporary file goes once it is surely nobody's."""
+    """Right files are kept and wrong ones replaced; a temporary file is removed once it is a day old."""
     folder = tmp_path / "data" / "tiny"
     folder.mkdir(parents=True)
     (folder / "r1.hea").write_bytes(CONTENT["r1.hea"])
@@ -221,7 +221,7 @@ def test_killed_run_is_resumed(manifest: Path, server: Server, tmp_path: Path) -
 def test_file_name_that_leaves_the_folder_is_refused_before_anything_is_asked(
     manifest: Path, server: Server, tmp_path: Path
 ) -> None:
-    """A manifest with such a name makes no folder and no request."""
+    """A manifest with an unsafe name causes no folder and no request."""
     text = manifest.read_text(encoding="utf-8").replace('"r1.atr"', '"../r1.atr"')
     manifest.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="is not a plain name"):
@@ -242,7 +242,7 @@ def test_only_https_leaves_this_machine(address: str, manifest: Path, server: Se
 
 
 def test_redirection_to_http_is_not_followed(manifest: Path, server: Server, tmp_path: Path) -> None:
-    """A server cannot send the download to an address that would have been refused; within the rule it can."""
+    """A server can redirect the download only to an address that is allowed."""
     server.redirects["r1.dat"] = "http://example.invalid/r1.dat"
     with pytest.raises(ValueError, match=r"'http://example\.invalid/r1\.dat' is not allowed"):
         fetch(manifest, tmp_path / "data")
@@ -261,7 +261,7 @@ def test_manifest_without_address_is_an_error(manifest: Path, server: Server, tm
 
 
 def test_verify_reports_what_is_wrong(manifest: Path, tmp_path: Path) -> None:
-    """Missing, shortened and changed files are told apart, samples too; a file that is nobody's is ignored."""
+    """Missing, shortened and changed files or samples are told apart; other files are ignored."""
     folder = fetch(manifest, tmp_path / "data")
     (folder / "notes.txt").write_text("mine")
     (folder / "r1.hea").unlink()
@@ -280,7 +280,7 @@ def test_verify_reports_what_is_wrong(manifest: Path, tmp_path: Path) -> None:
 
 
 def test_header_is_pinned_by_what_it_says(tmp_path: Path, server: Server) -> None:
-    """Comments, spacing and spelling of numbers may differ, and each thing that it says of a signal may not.
+    """Comments, spacing and spelling of numbers may differ; every field of a signal has to match.
 
     ``{name[:3]}`` in the address is the folder of a record.
     """
@@ -302,7 +302,7 @@ def test_header_is_pinned_by_what_it_says(tmp_path: Path, server: Server) -> Non
 
 
 def test_decode_212_undoes_packing(rng: np.random.Generator) -> None:
-    """All 4096 values survive, in either place of the pair."""
+    """All 4096 values are decoded, as first and as second sample of a pair."""
     samples = np.concatenate([np.arange(-2048, 2048), rng.permutation(np.arange(-2048, 2048))])
     decoded = _decode_212(pack_212(samples.tolist()))
     assert decoded.dtype == np.dtype("<i2")

@@ -1,4 +1,4 @@
-"""A lead that is read piece by piece is the lead that is read at once."""
+"""A lead read piece by piece equals a lead read at once."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_pieces_are_what_read_record_reads(record: Path, lead: str | None) -> No
 
 
 def test_wfdb_record_is_never_read_whole(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every read is of a piece at most."""
+    """No read is longer than a piece."""
     monkeypatch.setattr(pieces, "PIECE_S", 600.0)
     asked = []
-    read = wfdb_files._Record._digital
+    read = wfdb_files._Record._read_digital
     monkeypatch.setattr(
         wfdb_files._Record,
-        "_digital",
+        "_read_digital",
         lambda self, channels, *span: (asked.append(span), read(self, channels, *span))[1],
     )
     list(open_lead(record).pieces())
@@ -60,7 +60,7 @@ def test_wfdb_record_is_never_read_whole(record: Path, monkeypatch: pytest.Monke
 
 
 def test_damaged_samples_are_found_at_the_end(record: Path) -> None:
-    """A flipped bit does not go unnoticed: the sum of all pieces is held against the header."""
+    """A flipped bit is noticed: the sum of all pieces is checked against the header."""
     content = bytearray(record.with_suffix(".dat").read_bytes())
     content[400_000] ^= 1
     record.with_suffix(".dat").write_bytes(content)
@@ -69,7 +69,7 @@ def test_damaged_samples_are_found_at_the_end(record: Path) -> None:
 
 
 def test_truncated_file_is_refused_before_it_is_read(record: Path) -> None:
-    """The size is held against the header."""
+    """The size is checked against the header."""
     content = record.with_suffix(".dat").read_bytes()
     record.with_suffix(".dat").write_bytes(content[:-2])
     with pytest.raises(ValueError, match="bytes, but its header promises"):
@@ -77,7 +77,7 @@ def test_truncated_file_is_refused_before_it_is_read(record: Path) -> None:
 
 
 def test_no_such_lead(record: Path) -> None:
-    """The error names the leads there are."""
+    """The error lists the leads."""
     with pytest.raises(ValueError, match="choose from"):
         open_lead(record, lead="aVR")
     with pytest.raises(ValueError, match="choose from"):
@@ -86,7 +86,7 @@ def test_no_such_lead(record: Path) -> None:
 
 @pytest.mark.parametrize("fs", [5e-324, 1e-3, 1e308])
 def test_odd_rates_still_come_in_pieces(fs: float) -> None:
-    """At rates where a piece is no sample at all, or more than there are, nothing is lost."""
+    """No sample is lost at sampling rates at which a piece is less than a sample or more than the recording."""
     lead = open_lead(Recording(np.arange(7.0)[:, None], fs=fs, leads=("II",)))
     assert np.concatenate(list(lead.pieces())).tolist() == list(range(7))
 
@@ -103,7 +103,7 @@ def test_one_lead_alone_is_kept_of_a_numpy_file(tmp_path: Path, rng: np.random.G
 
 
 def test_edf_stays_on_disk(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first ECG lead of an EDF file is read piece by piece, as `read_record` reads it whole."""
+    """The first ECG lead of an EDF file is read piece by piece, and equals that of `read_record`."""
     monkeypatch.setattr(pieces, "PIECE_S", 7.0)
     signals = [
         edfio.EdfSignal(rng.normal(0, 0.5, 250 * 60), 250, label=name, physical_dimension=unit)
@@ -120,7 +120,7 @@ def test_edf_stays_on_disk(tmp_path: Path, rng: np.random.Generator, monkeypatch
 
 @pytest.mark.parametrize("name", ["missing.edf", "missing.npy"])
 def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    """Looking for the first lead does not hide that there is no file."""
+    """A missing file is reported, and not a missing lead."""
     with pytest.raises(FileNotFoundError, match=name):
         open_lead(tmp_path / name, fs=250.0, units="mV")
 
@@ -157,7 +157,7 @@ def test_real_records(recordings_dir: Path, name: str) -> None:
     ],
 )
 def test_lead_is_the_first_ecg_by_its_name(names: tuple[str, ...], chosen: str | None) -> None:
-    """Of one lead or several; where no name tells, the error lists them and says how to choose."""
+    """One lead or several; if no name says ECG, the error lists them and says how to choose."""
     recording = Recording(np.zeros((2000, len(names))) + np.arange(len(names)), fs=250.0, leads=names)
     if chosen is None:
         for choose in (lambda: open_lead(recording), lambda: recording.strip(0, 5)):

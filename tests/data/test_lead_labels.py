@@ -1,4 +1,4 @@
-"""Labels of ECG leads, and of what stands beside them."""
+"""Labels of ECG leads, and of the other signals in a file."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def test_leads(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_others(name: str) -> None:
-    """Other signals, what is said of an ECG, numbers, and nothing."""
+    """Other signals, values derived from an ECG, numbers, and an empty label."""
     assert not is_ecg(name)

@@ -1,4 +1,4 @@
-"""Manifests say what is true of the real recordings, and a wrong manifest is refused with its reason."""
+"""Manifests describe the real recordings, and a wrong manifest is refused with a reason."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def manifest_path(tmp_path: Path) -> Path:
 
 
 def test_digest_of_the_list_is_of_every_file(manifest_path: Path) -> None:
-    """It is that of a line a file, by name, and changes with a name, a size and a digest, not with their order."""
+    """The digest of a line per file, sorted by name, changes with name, size and digest, but not with the order."""
     listed = "".join(f"r{i}.hea {3 if i < 3 else 4} {DIGEST}\n" for i in (1, 2, 3))
     digest = hashlib.sha256(listed.encode()).hexdigest()
     assert load_manifest(manifest_path).files_sha256 == digest
@@ -86,7 +86,7 @@ def test_manifest_agrees_with_the_real_recordings(name: str, recordings_dir: Pat
 @pytest.mark.recordings
 @pytest.mark.parametrize("name", ["vfdb", "cudb", "nstdb"])
 def test_every_rhythm_code_of_the_real_annotations_is_read(name: str, recordings_dir: Path) -> None:
-    """No rhythm change is written with a code that the manifest lacks, and it lists no code in vain."""
+    """The manifest lists all codes of rhythm changes, and no others."""
     manifest = load_manifest(name)
     used = set()
     for path in (recordings_dir / name).glob(f"*.{manifest.annotator}"):
@@ -139,7 +139,7 @@ def test_patient_of_an_unknown_record_is_an_error() -> None:
 
 
 def test_own_manifest(manifest_path: Path) -> None:
-    """A path of one's own is read as the packaged ones are, and given as text or as a Path."""
+    """The path of one's own manifest works as text and as a Path."""
     manifest = load_manifest(manifest_path)
     assert manifest == load_manifest(str(manifest_path))
     assert manifest.records == ("r1", "r2", "r3")
@@ -149,7 +149,7 @@ def test_own_manifest(manifest_path: Path) -> None:
 
 
 def test_unknown_database_lists_the_known_ones() -> None:
-    """A name that is none is answered with those that are."""
+    """The error for an unknown name lists the known ones."""
     with pytest.raises(ValueError, match="unknown database 'vfbd'; known are aami-ec13, challenge-2011, .*, vfdb"):
         load_manifest("vfbd")
 
@@ -178,7 +178,7 @@ def test_file_name_that_could_leave_the_folder_is_refused(name: str, manifest_pa
     for right in ('"r1.hea" =', 'name = "tiny"'):
         wrong = right.replace("r1.hea", name).replace("tiny", name)
         manifest_path.write_text(VALID.replace(right, wrong), encoding="utf-8")
-        with pytest.raises(ValueError, match="is not a plain name, so the file could leave its folder"):
+        with pytest.raises(ValueError, match="is not a plain name and could lie outside the folder"):
             load_manifest(manifest_path)
 
 
@@ -224,7 +224,7 @@ def test_wrong_manifest_is_refused(right: str, wrong: str, message: str, manifes
 
 
 def test_data_dir_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the caller asks for comes before the environment, and the environment before the cache."""
+    """The argument takes precedence over the environment, and the environment over the cache."""
     monkeypatch.delenv("ECG_SHOCK_DATA", raising=False)
     assert data_dir().name == "ecg_shock"
     monkeypatch.setenv("ECG_SHOCK_DATA", str(tmp_path))

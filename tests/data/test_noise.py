@@ -1,4 +1,4 @@
-"""Noise has the strength that was asked for, and leaves the ECG beneath it as it was."""
+"""Noise has the requested ratio, and the ECG under it does not change."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def measured_snr_db(ecg: np.ndarray, added: np.ndarray) -> float:
 
 @pytest.mark.parametrize("snr_db", [24.0, 0.0, -6.0])
 def test_ratio_is_what_was_asked(ecg: np.ndarray, rng: np.random.Generator, snr_db: float) -> None:
-    """Measured on what came out, and at any strength of the noise that went in, the ratio holds to 1e-6 dB."""
+    """The ratio measured in the result is right to 1e-6 dB, whatever the amplitude of the given noise."""
     noise = rng.standard_normal(ecg.shape) * np.array([[1e-3], [1.0], [30.0], [1e6]])
     noisy = add_noise(ecg, noise, snr_db, FS)
     for before, after in zip(ecg, noisy, strict=True):
@@ -53,7 +53,7 @@ def test_ratio_is_what_was_asked(ecg: np.ndarray, rng: np.random.Generator, snr_
 
 
 def test_sine_has_the_power_of_a_sine(ecg: np.ndarray) -> None:
-    """For a sine, as which coarse VF may count, the definition is its mean square, but for the filter's ripple."""
+    """For a sine, which is like coarse VF, the signal power is its mean square, except for the filter's ripple."""
     expected = np.array([0.2, 0.5, 1.0, 1.5]) ** 2 / 2
     assert _signal_power(ecg, FS) == pytest.approx(expected, rel=0.05)
 
@@ -70,7 +70,7 @@ def test_asystole_gets_the_noise_of_an_ordinary_ecg(rng: np.random.Generator) ->
 
 
 def test_invalid_samples_stay_invalid(ecg: np.ndarray, rng: np.random.Generator) -> None:
-    """NaN of the recorder is neither filled nor spread, and a strip of NaN alone is no error here."""
+    """NaN of the recorder is neither filled nor spread, and a strip of NaN only is not an error here."""
     noise = rng.standard_normal(ecg.shape)
     ecg[1, 100:150] = np.nan
     ecg[2] = np.nan
@@ -95,7 +95,7 @@ def test_what_cannot_be_added_is_refused(ecg: np.ndarray, noise: np.ndarray, snr
 
 
 def test_strips_are_pieces_of_the_noise(rng: np.random.Generator) -> None:
-    """Noise that is long enough is cut and never turned; every place comes up, the last one too."""
+    """Noise that is long enough is cut and never reversed; all starts occur, the last one too."""
     strips = draw_noise(np.arange(12.0), 500, 10, rng)
     assert (np.diff(strips, axis=1) == 1).all()
     assert set(strips[:, 0]) == {0, 1, 2}
@@ -103,7 +103,7 @@ def test_strips_are_pieces_of_the_noise(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("m", [1, 2, 7, 99])
 def test_short_noise_goes_on_without_a_seam(rng: np.random.Generator, m: int) -> None:
-    """At a seam one sample repeats: no step is larger than the largest within the noise, and all samples come up."""
+    """At a seam one sample repeats: no step is larger than the largest within the noise, and all samples occur."""
     noise = rng.standard_normal(m).cumsum()
     strips = draw_noise(noise, 20, 400, rng)
     largest = np.abs(np.diff(noise)).max() if m > 1 else 0.0
@@ -127,7 +127,7 @@ def test_noise_without_sense_is_not_drawn(rng: np.random.Generator, noise: np.nd
 def test_compressions_peak_at_their_rate(
     rng: np.random.Generator, per_minute: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The largest line of the spectrum, averaged over strips of 10 s, is the rate; its multiples fall off."""
+    """The largest line of the spectrum, averaged over 10-s strips, is the compression rate; its multiples are lower."""
     monkeypatch.setattr("ecg_shock.data.noise.COMPRESSION_RATE", (per_minute, per_minute))
     strips = compressions(200, 2500, FS, rng)
     padded = 8 * 2500
@@ -140,7 +140,7 @@ def test_compressions_peak_at_their_rate(
 
 @pytest.mark.parametrize(("n", "fs"), [(500, 250.0), (3600, 360.0), (20000, 2000.0)])
 def test_compressions_span_one_millivolt(rng: np.random.Generator, n: int, fs: float) -> None:
-    """Each strip spans 1 mV at any length and rate, finite, without a step, and no two strips are alike."""
+    """Each strip spans 1 mV at any length and sampling rate, finite, without a step, and no two strips are alike."""
     strips = compressions(30, n, fs, rng)
     assert strips.shape == (30, n)
     assert np.ptp(strips, axis=1) == pytest.approx(1.0)
@@ -149,7 +149,7 @@ def test_compressions_span_one_millivolt(rng: np.random.Generator, n: int, fs: f
 
 
 def test_rates_cover_what_guidelines_ask_for(rng: np.random.Generator) -> None:
-    """Strips differ in rate: periods that autocorrelation finds span most of 100 to 120 a minute."""
+    """Strips differ in compression rate: by autocorrelation, it spans most of 100 to 120 per minute."""
     strips = compressions(200, 2500, FS, rng)
     power = np.abs(np.fft.rfft(strips * np.hanning(2500), 20000)) ** 2
     frequency = np.fft.rfftfreq(20000, 1 / FS)
@@ -172,19 +172,19 @@ def test_mains_is_one_line(rng: np.random.Generator, hz: float) -> None:
 @pytest.mark.parametrize("fs", [100.0, 119.0])
 def test_mains_that_would_fold_is_refused(rng: np.random.Generator, fs: float) -> None:
     """60 Hz cannot be sampled at 120 Hz and less."""
-    with pytest.raises(ValueError, match="less than half the rate"):
+    with pytest.raises(ValueError, match="less than half of that"):
         mains(1, 1000, fs, 60.0, rng)
 
 
 def test_own_rate_changes_nothing(ecg: np.ndarray) -> None:
-    """Not a bit, and NaN stays where it is."""
+    """At an equal sampling rate no bit changes, and NaN stays."""
     ecg[0, 3] = np.nan
     np.testing.assert_array_equal(resample(ecg, FS, FS), ecg)
 
 
 @pytest.mark.parametrize(("fs", "to_fs"), [(250.0, 125.0), (250.0, 360.0), (360.0, 250.0), (360.0, 1000.0)])
 def test_resampled_is_the_same_function_of_time(fs: float, to_fs: float) -> None:
-    """A sine of 10 Hz over a drifting offset is what the new rate would have sampled; near the ends to 10 %."""
+    """A 10 Hz sine on a drifting offset equals the same sine at the new sampling rate, to 10 % near the ends."""
     n, m = round(5 * fs), round(5 * to_fs)
     there, then = np.arange(n) / fs, np.arange(m) / to_fs
     strips = np.stack([np.sin(20 * np.pi * there) + 3 + there, np.full(n, 7.0)])
@@ -207,14 +207,14 @@ def test_invalid_samples_do_not_spread(rng: np.random.Generator) -> None:
 
 def test_missing_noise_says_how_to_get_it(tmp_path: Path) -> None:
     """The message names the file and the command."""
-    with pytest.raises(FileNotFoundError, match=r"bw\.hea is not there; run `ecg-shock fetch nstdb`"):
+    with pytest.raises(FileNotFoundError, match=r"bw\.hea is missing; run `ecg-shock fetch nstdb`"):
         read_noise("bw", 250.0, tmp_path)
 
 
 @pytest.mark.recordings
 @pytest.mark.parametrize("record", ["bw", "em", "ma"])
 def test_recorded_noise_is_read(recordings_dir: Path, record: str) -> None:
-    """Half an hour at each rate, finite; resampling keeps its spread, all of which lies below 62 Hz but of muscle."""
+    """Half an hour, finite; resampling keeps the spread, since all noise but that of muscle is below 62 Hz."""
     own, lower = read_noise(record, 360.0, recordings_dir), read_noise(record, 250.0, recordings_dir)
     assert len(own) == 650_000
     assert len(lower) == round(650_000 * 250 / 360)
@@ -225,7 +225,7 @@ def test_recorded_noise_is_read(recordings_dir: Path, record: str) -> None:
 @pytest.mark.recordings
 @pytest.mark.parametrize(("lead", "ours_db"), [(0, -12.2), (1, -6.7)])
 def test_definition_beside_that_of_nst(recordings_dir: Path, lead: int, ours_db: float) -> None:
-    """Record 118e_6 is 118 plus `em` at -6 dB by what we say of `nst`; by our own definition it has what we say."""
+    """Record 118e_6 is 118 plus `em` at -6 dB by `nst`, and at the documented ratios by our definition."""
     clean = read_record(recordings_dir / "mitdb" / "118").signal[:, lead].astype(float)
     noisy = read_record(recordings_dir / "nstdb" / "118e_6").signal[:, lead].astype(float)
     noise = read_record(recordings_dir / "nstdb" / "em").signal[:, lead].astype(float)

@@ -1,4 +1,4 @@
-"""Labels that a manifest gives whole records: what they become, and that those of the real databases are right."""
+"""Labels of records in manifests become episodes, and those of the real databases are right."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def beats(bpm: float, seconds: float = 20.0, fs: float = 250.0) -> Recording:
 
 
 def test_labels_cover_the_record() -> None:
-    """A code stands for the whole record, or from its time on; patient and database are the manifest's."""
+    """A code holds for the record, or from its second on; patient and database are those of the manifest."""
     spans = {
         record: [(e.start_s, e.end_s, e.rhythm, e.code) for e in label_record(beats(60), record, MANIFEST).episodes]
         for record in "ab"
@@ -53,7 +53,7 @@ def test_labels_cover_the_record() -> None:
 
 
 def test_no_guard_at_the_ends_of_a_record() -> None:
-    """Of a record in one rhythm every second is in a window, whatever the guard of its database."""
+    """In a record of one rhythm every second is in a window, whatever the guard of the database."""
     windows = cut_windows(label_record(beats(60), "a", MANIFEST), 5.0, guard_s=3.0)
     assert (windows.start_s.tolist(), windows.excluded) == ([0, 5, 10, 15], ())
 
@@ -64,12 +64,12 @@ def test_no_guard_at_the_ends_of_a_record() -> None:
         (beats(140).signal, ""),
         (beats(45).signal, ""),
         (beats(160).signal, "rhythm not named, and fast enough for VT"),
-        (np.zeros((5000, 1)), "rhythm not named, and no measurable rate"),
-        (np.random.default_rng(0).normal(size=(5000, 1)), "rhythm not named, and no measurable rate"),
+        (np.zeros((5000, 1)), "rhythm not named, and no measurable heart rate"),
+        (np.random.default_rng(0).normal(size=(5000, 1)), "rhythm not named, and no measurable heart rate"),
     ],
 )
 def test_rhythm_that_is_not_named_counts_by_its_rate(signal: np.ndarray, reason: str) -> None:
-    """Without annotated beats such a window has to have a rate, below that of rapid VT."""
+    """Without annotated beats, an organised window needs a heart rate below that of rapid VT."""
     recording = label_record(replace(beats(60), signal=signal), "c", MANIFEST)
     windows = cut_windows(recording, 5.0)
     assert set(windows.aha_class) == (set() if reason else {"other_nonshockable"})
@@ -84,7 +84,7 @@ def test_artefact_is_no_rhythm() -> None:
 
 @pytest.mark.recordings
 def test_ludb_is_labelled_as_its_headers_say(recordings_dir: Path) -> None:
-    """The rhythm line is the code, but for what makes another rhythm of it, which has to stand in the header too."""
+    """The code is the rhythm line of the header, or a diagnosis in the header that makes it another rhythm."""
     manifest = load_manifest("ludb")
     words = {"Pacing": ("pacing", "P-synchrony"), "Block": ("III degree AV", "Sinoatrial block")}
     for record, code in manifest.record_labels.items():
@@ -100,7 +100,7 @@ def test_ludb_is_labelled_as_its_headers_say(recordings_dir: Path) -> None:
 
 @pytest.mark.recordings
 def test_challenge_2017_is_labelled_as_its_reference_says(recordings_dir: Path) -> None:
-    """The label of REFERENCE.csv is the code; what is fast is set apart, so that no window of *other* is fast."""
+    """The label of REFERENCE.csv is the code; fast records have their own code, so no window of *other* is fast."""
     with (recordings_dir / "challenge-2017" / "REFERENCE.csv").open(newline="") as file:
         reference = dict(csv.reader(file))
     labels = load_manifest("challenge-2017").record_labels
@@ -114,7 +114,7 @@ def test_challenge_2017_is_labelled_as_its_reference_says(recordings_dir: Path) 
 
 @pytest.mark.recordings
 def test_qtdb_holds_no_patient_of_another_database() -> None:
-    """Records of mitdb and of sudden-death patients, who may be vfdb's, stay out; possible pairs stay together."""
+    """Records of mitdb and of patients who may be in vfdb are excluded; possible pairs share a patient."""
     manifest = load_manifest("qtdb")
     mitdb = {f"sel{record}" for record in load_manifest("mitdb").records}
     sudden_death = {*(f"sel{number}" for number in range(30, 53)), "sel17152"}
@@ -124,7 +124,7 @@ def test_qtdb_holds_no_patient_of_another_database() -> None:
 
 @pytest.mark.recordings
 def test_extra_databases_hold_nothing_shockable_but_two_patients(recordings_dir: Path) -> None:
-    """Two records of aami-ec13 are rapid VT from 31.75 s on: measured at the rates that the standard's figures have."""
+    """Two records of aami-ec13 are rapid VT from 31.75 s on, with the heart rates of the standard's figures."""
     windows = load_windows(DataConfig(databases=("ludb", "aami-ec13")), recordings_dir)
     vt = windows.select(windows.aha_class == "rapid_vt")
     assert set(vt.patient) == {"aami-ec13/aami4a", "aami-ec13/aami4b"}
@@ -135,7 +135,7 @@ def test_extra_databases_hold_nothing_shockable_but_two_patients(recordings_dir:
 
 @pytest.mark.recordings
 def test_parts_of_other_databases_are_read(recordings_dir: Path) -> None:
-    """A few records of each: their rhythm, their rate and that artefact of challenge-2011 gives no window."""
+    """A few records of each database have their rhythm and heart rate; artefact of challenge-2011 has no window."""
     expected = {
         ("qtdb", "sel16265"): ("normal_sinus", 250.0, 2),
         ("qtdb", "sele0104"): ("organised", 250.0, 2),

@@ -58,7 +58,7 @@ def edit_header(record: Path, old: str, new: str) -> None:
 
 @pytest.mark.parametrize("fmt", INVALID)
 def test_wfdb_formats_give_the_samples_that_were_written(fmt: str, tmp_path: Path, digital: np.ndarray) -> None:
-    """Every format gives digital / gain in mV as float32, and NaN where the format's invalid value stands."""
+    """Every format gives digital / gain in mV as float32, and NaN for the format's invalid value."""
     digital[7, 1] = INVALID[fmt]
     expected = digital / 100.0
     expected[7, 1] = np.nan
@@ -70,7 +70,7 @@ def test_wfdb_formats_give_the_samples_that_were_written(fmt: str, tmp_path: Pat
 
 @pytest.mark.parametrize("ending", ["", ".hea", ".dat"])
 def test_wfdb_record_is_found_by_any_of_its_files(ending: str, record: Path) -> None:
-    """The record, its header and its signal file are the same to the reader."""
+    """The paths of the record, its header and its signal file are equivalent."""
     assert read_record(f"{record}{ending}").name == "r"
 
 
@@ -86,7 +86,7 @@ def test_challenge_mat_file(tmp_path: Path, digital: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("units", "mv"), [("mV", 1), ("uV", 1e-3), ("V", 1e3)])
 def test_wfdb_units(units: str, mv: float, tmp_path: Path, digital: np.ndarray) -> None:
-    """Every voltage unit becomes mV, agreeing arguments are taken, disagreeing ones refused."""
+    """Every voltage unit becomes mV; arguments that match are accepted, and others refused."""
     path = write_record(tmp_path, digital, units=units)
     recording = read_record(path, units=units, fs=250)
     np.testing.assert_allclose(recording.signal, digital / 100 * mv, rtol=1e-6)
@@ -118,12 +118,12 @@ def test_wfdb_without_gain_warns(record: Path, digital: np.ndarray, caplog: pyte
         recording = read_record(record)
     np.testing.assert_allclose(recording.signal, digital / [200, 100], rtol=1e-6)
     assert [r.getMessage() for r in caplog.records] == [
-        f"{record}.hea: signal 0 is not calibrated; taken as 200 units/mV"
+        f"{record}.hea: signal 0 is not calibrated; 200 units/mV are assumed"
     ]
 
 
 def test_wfdb_keeps_voltages_alone(record: Path, digital: np.ndarray) -> None:
-    """A pressure channel is left out; asked for, or alone, it is an error."""
+    """A pressure channel is excluded; if it is asked for or the only one, that is an error."""
     header = record.with_suffix(".hea")
     lines = header.read_text().splitlines()
     header.write_text("\n".join([lines[0], lines[1].replace("mV", "mmHg"), lines[2]]))
@@ -151,20 +151,20 @@ def test_leads_are_chosen_by_name_in_order(record: Path, digital: np.ndarray) ->
 
 
 def test_wfdb_of_several_rates(tmp_path: Path, digital: np.ndarray) -> None:
-    """Leads with several samples a frame keep them all; leads of different rates have to be chosen."""
+    """Leads with several samples a frame keep them all; leads of different sampling rates have to be chosen."""
     frames = np.concatenate([digital[:, 0].reshape(200, 2), digital[:200, 1:]], axis=1)
     (tmp_path / "m.dat").write_bytes(frames.astype("<i2").tobytes())
     (tmp_path / "m.hea").write_text("m 2 125 200\nm.dat 16x2 100 16 0 0 0 0 fast\nm.dat 16 100 16 0 0 0 0 slow\n")
     fast = read_record(tmp_path / "m", leads=["fast"])
     assert fast.fs == 250
     np.testing.assert_allclose(fast.signal[:, 0], digital[:, 0] / 100, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"different rates, \[125, 250\] Hz; choose leads="):
+    with pytest.raises(ValueError, match=r"sampling rates of \[125, 250\] Hz; choose leads="):
         read_record(tmp_path / "m")
 
 
 @pytest.mark.parametrize("name", ["../r.dat", "/etc/passwd", "sub/r.dat", "..\\r.dat"])
 def test_wfdb_header_cannot_leave_its_folder(name: str, record: Path) -> None:
-    """A header that names a file elsewhere is refused, even where that file is there."""
+    """A header that names a file in another folder is refused, even if the file exists."""
     (record.parent / "sub").mkdir()
     (record.parent / "sub" / "r.dat").write_bytes(record.with_suffix(".dat").read_bytes())
     edit_header(record, "r.dat", name)
@@ -207,7 +207,7 @@ def test_wfdb_length_comes_from_the_file_where_the_header_has_none(record: Path)
     ],
 )
 def test_wfdb_header_claims_are_checked(old: str, new: str, message: str, record: Path) -> None:
-    """What a header cannot mean is refused, and nothing is allocated for it."""
+    """An impossible header is refused, and nothing is allocated for it."""
     edit_header(record, old, new)
     with pytest.raises(ValueError, match=message) as error:
         read_record(record)
@@ -215,7 +215,7 @@ def test_wfdb_header_claims_are_checked(old: str, new: str, message: str, record
 
 
 def test_wfdb_checksum(record: Path) -> None:
-    """One flipped bit in the samples is found, and is not where the header has no checksum."""
+    """One flipped bit in the samples is found, unless the header has no checksum."""
     signal_file = record.with_suffix(".dat")
     data = bytearray(signal_file.read_bytes())
     data[801] ^= 1
@@ -242,7 +242,7 @@ def test_wfdb_garbage_headers(content: bytes, tmp_path: Path) -> None:
 def test_record_of_the_data_folder_is_found_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, by_variable: bool
 ) -> None:
-    """From an empty folder `vfdb/426` is the fetched one; what lies at the path wins, and no name leaves the folder."""
+    """From an empty folder `vfdb/426` is the fetched one; an existing path comes first; no name leaves the folder."""
     empty, elsewhere = tmp_path / "some" / "empty", tmp_path / "elsewhere"
     empty.mkdir(parents=True)
     monkeypatch.chdir(empty)
@@ -284,27 +284,27 @@ def test_nothing_to_read(tmp_path: Path, record: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown format '\.pdf'"):
         read_record(tmp_path / "e.pdf")
     record.with_suffix(".dat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"r\.dat is missing, which r\.hea names"):
+    with pytest.raises(FileNotFoundError, match=r"r\.dat is missing, although r\.hea names it"):
         read_record(record)
 
 
 @pytest.mark.parametrize("fs", [0, -250, float("nan"), float("inf"), 10**400])
 def test_impossible_rates(fs: float, tmp_path: Path) -> None:
-    """A rate has to be finite and above 0."""
+    """A sampling rate has to be finite and above 0."""
     with pytest.raises(ValueError, match="above 0"):
         read_record(tmp_path / "any.csv", fs=fs, units="mV")
 
 
 @pytest.mark.parametrize("fs", ["250", True, 250j, np.complex128(250)])
 def test_rates_that_are_no_numbers(fs: object, tmp_path: Path) -> None:
-    """A rate has to be a number."""
+    """A sampling rate has to be a number."""
     with pytest.raises(TypeError, match="number of Hz"):
         read_record(tmp_path / "any.csv", fs=fs, units="mV")
 
 
 @pytest.mark.parametrize("fs", [249.97, 250.0, 333.33, 360.1])
 def test_strip_has_its_length_wherever_it_begins(fs: float) -> None:
-    """Also at odd rates and times a strip has as many samples as its length asks for, up to the very end."""
+    """A strip has the right number of samples at odd sampling rates and times too, up to the very end."""
     recording = Recording(np.arange(round(30 * fs), dtype=np.float64)[:, None], fs=fs, leads=("II",))
     for length_s in (2.0, 3.3, 10.0):
         for start_s in (0.0, 0.7, 1.003, 12.3456, recording.duration_s - length_s):
@@ -315,7 +315,7 @@ def test_strip_has_its_length_wherever_it_begins(fs: float) -> None:
 
 @pytest.mark.parametrize(("start_s", "length_s"), [(np.nan, 5), (np.inf, 5), (0, np.inf), (-1, 5), (6, 5), (0, 0)])
 def test_strip_outside_the_recording(start_s: float, length_s: float) -> None:
-    """Whatever is not a stretch of the recording is one ValueError that names its length."""
+    """A strip outside the recording is a ValueError that names the recording's length."""
     recording = Recording(np.zeros((2500, 1)), 250, ("II",))
     with pytest.raises(ValueError, match="not within the recording, of 10 s"):
         recording.strip(start_s, length_s)
@@ -333,7 +333,7 @@ def edf_signal(ecg: np.ndarray, fs: float, label: str, unit: str) -> edfio.EdfSi
 
 
 def test_edf(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Voltages of an EDF+ file come in mV within its resolution; other channels and annotations are left out."""
+    """Voltages of an EDF+ file come in mV within its resolution; other channels and annotations are excluded."""
     uv = rng.uniform(-900, 900, (2, 2500))
     signals = [edf_signal(x, 250, name, unit) for x, name, unit in zip(uv, ("II", "V5"), ("uV", "mV"), strict=True)]
     path = write_edf(tmp_path / "a.EDF", [*signals, edf_signal(uv[0], 250, "SpO2", "%")])
@@ -349,15 +349,15 @@ def test_edf(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def test_edf_of_several_rates(tmp_path: Path) -> None:
-    """Leads of different rates have to be chosen."""
+    """Leads of different sampling rates have to be chosen."""
     path = write_edf(tmp_path / "a.edf", [edf_signal(np.zeros(n), n / 10, f"at{n}", "uV") for n in (1250, 2500)])
-    with pytest.raises(ValueError, match=r"different rates, \[125\.0, 250\.0\] Hz; choose leads="):
+    with pytest.raises(ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads="):
         read_record(path)
     assert read_record(path, leads=["at2500"]).signal.shape == (2500, 1)
 
 
 def test_edf_damage(tmp_path: Path) -> None:
-    """Truncated, overlong, uncalibrated and garbled EDF files are refused, not mended."""
+    """Truncated, overlong, uncalibrated and garbled EDF files are refused, not repaired."""
     path = write_edf(tmp_path / "a.edf", [edf_signal(np.arange(2500) % 900.0, 250, "II", "uV")])
     data = path.read_bytes()
     physical_min = 256 + 2 * (16 + 80 + 8)  # of two signals, the second being the annotations
@@ -401,7 +401,7 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def test_damaged_wfdb_records_never_surprise(record: Path, rng: np.random.Generator) -> None:
-    """Of 300 damaged copies of a record, each reads as mV or is refused with one of three errors and a message."""
+    """Each of 300 damaged copies of a record is read in mV, or refused with one of three errors and a message."""
     times = np.sort(rng.choice(400, 40, replace=False))
     symbols = ["+" if i % 10 == 0 else "N" for i in range(40)]
     notes = ["(N" if symbol == "+" else "" for symbol in symbols]
@@ -438,7 +438,7 @@ def test_damaged_wfdb_records_never_surprise(record: Path, rng: np.random.Genera
     ],
 )
 def test_recording_checks_itself(change: dict[str, object], error: type[Exception]) -> None:
-    """A Recording whose parts do not fit together cannot be made."""
+    """A Recording with inconsistent fields is refused."""
     good = {"signal": np.zeros((5, 1)), "fs": 250, "leads": ("I",)}
     assert Recording(**good).duration_s == 5 / 250
     with pytest.raises(error):

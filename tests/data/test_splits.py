@@ -39,7 +39,7 @@ def test_synthetic_split_covers_its_patients_once() -> None:
 
 @pytest.mark.parametrize("name", ["public-v1", "synthetic-v1"])
 def test_every_patient_is_in_one_subset_of_every_fold(name: str) -> None:
-    """In each fold the three subsets are disjoint and make up everyone; each group validates once."""
+    """In each fold the three subsets are disjoint and contain every patient; each group is validation once."""
     folds = load_split(name)
     everyone = frozenset.union(*(fold.test for fold in folds))
     assert len(folds) == 5
@@ -62,7 +62,7 @@ def test_a_patient_in_two_subsets_is_refused(a: str, b: str) -> None:
 
 
 def test_unknown_split_lists_the_known_ones() -> None:
-    """A wrong name is an error with the right ones; a path is not a name."""
+    """An unknown name is an error that lists the known ones; a path is not a name."""
     with pytest.raises(ValueError, match=r"unknown split 'public-v2'; known are public-v1, synthetic-v1"):
         load_split("public-v2")
     with pytest.raises(ValueError, match="unknown split"):

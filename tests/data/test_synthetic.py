@@ -1,4 +1,4 @@
-"""Synthetic recordings are reproducible, fully labelled, and each rhythm has the rate and amplitude it claims."""
+"""Synthetic recordings are reproducible, fully labelled, and each rhythm has its heart rate and amplitude."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def strips(recordings: list[Recording], code: str) -> list[np.ndarray]:
 
 
 def intervals(recordings: list[Recording], code: str) -> list[np.ndarray]:
-    """Return the RR intervals of every episode of a kind, from its beat marks."""
+    """Return the RR intervals of every episode of a kind, from its annotated beats."""
     return [
         np.diff(recording.beats_s[(recording.beats_s >= e.start_s) & (recording.beats_s < e.end_s)])
         for recording in recordings
@@ -61,7 +61,7 @@ def test_patient_does_not_depend_on_how_many_there_are(recordings):
 
 
 def test_patients_differ(recordings):
-    """No two patients have the same sinus rate, and their beats differ in height."""
+    """No two patients have the same heart rate in sinus rhythm, and their beats differ in height."""
     assert len({round(rr_s.mean(), 6) for rr_s in intervals(recordings, "normal_sinus")}) == len(recordings)
     heights = [np.ptp(strip) for strip in strips(recordings, "normal_sinus")]
     assert max(heights) > 2 * min(heights)
@@ -69,7 +69,7 @@ def test_patients_differ(recordings):
 
 @pytest.mark.parametrize(("seconds", "fs"), [(15.0, 250.0), (5.0, 125.0), (7.3, 360.0)])
 def test_labels_cover_recording(seconds, fs):
-    """Episodes follow each other from the first sample to the last, whatever the length and rate."""
+    """Episodes follow each other from the first sample to the last, at any length and sampling rate."""
     for recording in synthetic_recordings(patients=4, seed=1, seconds_per_rhythm=seconds, fs=fs):
         ends = [episode.end_s for episode in recording.episodes]
         assert [0.0, *ends[:-1]] == [episode.start_s for episode in recording.episodes]
@@ -119,14 +119,14 @@ def test_beats_are_in_order_and_named(recordings):
     ],
 )
 def test_rate_of_beat_marks(recordings, code, low_bpm, high_bpm):
-    """The mean rate of every episode's beat marks is in the range of its rhythm."""
+    """The mean heart rate of every episode's beats is in the range of its rhythm."""
     for rr_s in intervals(recordings, code):
         assert low_bpm < 60 / rr_s.mean() < high_bpm
 
 
 @pytest.mark.parametrize("code", ["normal_sinus", "svt", "slow_vt", "rapid_vt"])
 def test_signal_beats_at_the_rate_of_its_marks(recordings, code):
-    """The signal's own period, by autocorrelation, is the marked RR interval: marks and waves belong together."""
+    """The signal's own period, by autocorrelation, is the annotated RR interval: annotations and waves match."""
     fs = recordings[0].fs
     for strip, rr_s in zip(strips(recordings, code), intervals(recordings, code), strict=True):
         found = period_s(strip, fs, 0.7 * rr_s.mean(), 1.4 * rr_s.mean())
@@ -134,7 +134,7 @@ def test_signal_beats_at_the_rate_of_its_marks(recordings, code):
 
 
 def test_flutter_is_fast_and_regular(recordings):
-    """Most of flutter's power lies at one frequency between 200 and 350 a minute and its overtones."""
+    """Most of flutter's power lies at one frequency between 200 and 350 per minute and its overtones."""
     for strip in strips(recordings, "flutter"):
         hz, power = periodogram(strip, recordings[0].fs)
         peak = hz[np.argmax(power)]
@@ -198,7 +198,7 @@ def test_amplitudes_keep_to_their_side_of_the_limits(recordings):
 
 
 def test_ventricular_beats_are_wider_than_sinus_beats(recordings):
-    """VT has less of its power above 8 Hz than SVT of a like rate, because its complexes are wide."""
+    """VT has less of its power above 8 Hz than SVT of a similar heart rate, because its complexes are wide."""
 
     def fast_share(code: str) -> float:
         shares = []
@@ -218,7 +218,7 @@ def test_blocked_p_waves_outnumber_beats(recordings):
 
 @pytest.mark.parametrize("code", ["normal_sinus", "sinus_bradycardia", "atrial_fibrillation", "heart_block"])
 def test_steep_waves_stand_at_the_beat_marks(recordings, code):
-    """Power at 8 to 25 Hz is several times higher within 0.1 s of a beat mark, for most patients."""
+    """Power at 8 to 25 Hz is several times higher within 0.1 s of an annotated beat, for most patients."""
     fs = recordings[0].fs
     band = butter(2, (8.0, 25.0), btype="bandpass", fs=fs, output="sos")
     ratios = []

@@ -1,4 +1,4 @@
-"""Tables and arrays give the samples that were written, in mV, or an error that says what is not clear."""
+"""Tables and arrays give the samples that were written, in mV, or an error that says what is unclear."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ecg_shock.data.columns import never_falls, why_no_lead
+from ecg_shock.data.columns import never_falls, why_not_ecg
 from ecg_shock.data.readers import read_record
 
 FS = 250
@@ -70,14 +70,14 @@ def test_csv(delimiter: str, names: tuple[str, ...], tmp_path: Path, digital: np
         ("0.1,II\n0.1,0.2\n", "line 1: 'II' is not a number"),
         ("0.1,0.2\n0.1\n", "line 2 has 1 cells instead of 2"),
         ("time,event\n0,1\n0.004,2\n0.008,3\n", "column 'event' rises evenly"),
-        ("time\n0\n0.004\n0.008\n", "column 'time' is no ECG lead; no other column is left"),
+        ("time\n0\n0.004\n0.008\n", "column 'time' is not an ECG lead; no other column is left"),
         ("I,II\n", "no samples"),
         ("0.1\ninf\n", "infinite"),
         ("  \n", "cannot be read as CSV"),
     ],
 )
 def test_csv_errors(text: str, message: str, tmp_path: Path) -> None:
-    """What is wrong in a CSV is named with file and line."""
+    """Errors in a CSV file name the file and the line."""
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ValueError, match=message) as error:
         read_record(tmp_path / "a.csv", fs=250, units="mV")
@@ -85,7 +85,7 @@ def test_csv_errors(text: str, message: str, tmp_path: Path) -> None:
 
 
 def test_npy_with_numbers_of_any_size(tmp_path: Path) -> None:
-    """Numbers that overflow in mV are refused without a warning, and NaNs that signal are NaN."""
+    """Numbers that overflow in mV are refused without a warning, and signalling NaNs are NaN."""
     np.save(tmp_path / "r.npy", [1e308, 0.0])
     with pytest.raises(ValueError, match="infinite values"):
         read_record(tmp_path / "r.npy", fs=250, units="V")
@@ -95,7 +95,7 @@ def test_npy_with_numbers_of_any_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fs", [250.0, 360.0, 1000.0])
 def test_csv_time_column_without_a_name_is_refused(fs: float, tmp_path: Path, rng: np.random.Generator) -> None:
-    """Seconds with three decimals are no lead, whoever asks for them; the lead beside them can be chosen."""
+    """Seconds with three decimals are not a lead, even if asked for; the other column can be chosen."""
     ecg = rng.standard_normal(500).round(3)
     (tmp_path / "a.csv").write_text("\n".join(f"{i / fs:.3f},{mv}" for i, mv in enumerate(ecg)))
     with pytest.raises(ValueError, match=r"column '1' rises evenly.*leads= \(--lead\) from \['2'\]"):
@@ -157,7 +157,7 @@ def test_npy(dtype: str, tmp_path: Path, digital: np.ndarray) -> None:
     ],
 )
 def test_npy_errors(array: np.ndarray, error: type[Exception], message: str, tmp_path: Path) -> None:
-    """Arrays that are no ECG are refused, and pickles are never loaded."""
+    """Arrays that cannot be an ECG are refused, and pickles are never loaded."""
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
     with pytest.raises(error, match=message) as caught:
         read_record(tmp_path / "a.npy", fs=250, units="mV")
@@ -195,7 +195,7 @@ NO_LEADS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 @pytest.mark.parametrize("kind", NO_LEADS)
 @pytest.mark.parametrize("form", ["header", "no header", "npy", "mat"])
 def test_time_and_counters_are_no_leads(kind: str, form: str, tmp_path: Path, rng: np.random.Generator) -> None:
-    """Such a column is refused in every format; the lead beside it is read if its name says ECG or if it is chosen."""
+    """Such a column is refused in every format; another column is read if its name says ECG or if it is chosen."""
     column = NO_LEADS[kind](rng)
     if "header" in form:
         head = ["Unnamed: 0,ECG"] if form == "header" else []
@@ -229,7 +229,7 @@ def test_no_lead_is_taken_for_time(rng: np.random.Generator) -> None:
         np.array([0.1, 0.2]),
         np.round(vf()),
     ]
-    assert [why_no_lead(column) for column in columns] == [""] * len(columns)
+    assert [why_not_ecg(column) for column in columns] == [""] * len(columns)
     strips = np.array(
         [np.zeros(N), pulses, vf(), drift, rng.normal(size=N), TIME_S > 2, TIME_S, np.cumsum(rng.random(N))]
     )
@@ -267,7 +267,7 @@ READ = {
 
 @pytest.mark.parametrize("form", READ)
 def test_forms_that_are_read(form: str, tmp_path: Path) -> None:
-    """The delimiter and the decimal sign are those that fit all rows; what stands above the numbers is no sample."""
+    """The delimiter and the decimal sign are those that fit all rows; lines above the numbers are not samples."""
     leads = ["ECG"] if "words" in form else None
     recording = read_record(write(tmp_path / "a.csv", READ[form]), fs=FS, units="mV", leads=leads)
     kept = np.arange(N) % 4 == 0 if "mostly" in form else np.ones(N, dtype=bool)
@@ -278,7 +278,7 @@ def test_forms_that_are_read(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
 def test_encodings_and_ends_of_lines(encoding: str, end: str, tmp_path: Path) -> None:
-    """Windows, Unix and old Mac, and an empty line that Windows scripts seem to write, are one sample a line."""
+    """Line ends of Windows, Unix and old Macs, and empty lines of some Windows scripts, give one sample per line."""
     path = write(tmp_path / "a.csv", ["ECG (\u00b5V)", *ECG_UV, ""], end, encoding)
     recording = read_record(path, fs=FS, units="uV")
     np.testing.assert_allclose(recording.signal[:, 0], vf(), atol=1e-6)
@@ -295,10 +295,10 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize("form", DOUBTFUL)
 def test_forms_in_doubt_are_asked_for(form: str, tmp_path: Path) -> None:
-    """Where rows can be read in two ways, the error asks, and the answer settles it."""
+    """If rows can be read in two ways, the error asks which is right, and the answer is used."""
     lines, answer = DOUBTFUL[form]
     path = write(tmp_path / "a.csv", lines)
-    with pytest.raises(ValueError, match=r"in more than one way.* delimiter= \(--delimiter\).* decimal= \(--decimal\)"):
+    with pytest.raises(ValueError, match=r"in two ways.* delimiter= \(--delimiter\).* decimal= \(--decimal\)"):
         read_record(path, fs=FS, units="mV")
     if answer:
         found = read_record(path, fs=FS, units="mV", **answer)
@@ -311,14 +311,14 @@ def test_forms_in_doubt_are_asked_for(form: str, tmp_path: Path) -> None:
         (["Device X", "Rate;250", "ECG;b", *rows(";", ECG, OTHER)], {}, "Remove lines 1 to 2, or begin each with #"),
         (["0..1", *ECG], {}, r"line 1: '0\.\.1' is not a number"),
         (["NA", *ECG], {}, "line 1: 'NA' is not a number"),
-        (["0,1", *rows(",", ECG, OTHER)], {}, "may be samples or the numbers of columns"),
+        (["0,1", *rows(",", ECG, OTHER)], {}, "may be samples or column numbers"),
         (["ECG", *ECG[:9], "", *ECG[9:]], {}, "line 11 is empty"),
         (["ECG", *ECG[:9], "1_0", *ECG[9:]], {}, "line 11: '1_0' is not a number"),
         (["1,5", "1.234", "0,5"], {"decimal": ","}, r"line 2: '1\.234' is not a number"),
-        (rows(",", ECG_COMMA, ECG_COMMA), {"delimiter": ","}, "more than one way"),
+        (rows(",", ECG_COMMA, ECG_COMMA), {"delimiter": ","}, "in two ways"),
         (["1.234", "-345", "1.5"], {}, None),
-        (["1.234", "-345", "2.345"], {}, "may separate the thousands"),
-        ([",".join(ECG)], {}, "a line a sample"),
+        (["1.234", "-345", "2.345"], {}, "may be a thousands separator"),
+        ([",".join(ECG)], {}, "one line per sample"),
         (["ECG", *ECG, "\0" * 5000], {}, "NUL bytes"),
         (["\0" * 5000], {}, "NUL bytes"),
         ([",".join(ECG * 40)], {}, "more than 131072 characters"),
@@ -341,7 +341,7 @@ def test_errors_of_tables(lines: list[str], arguments: dict, message: str | None
 
 
 def test_text_that_changes_its_encoding(tmp_path: Path) -> None:
-    """Behind what decides the encoding, other bytes are an error with a remedy."""
+    """Bytes that do not fit the detected encoding are an error with a remedy."""
     path = write(tmp_path / "a.csv", ECG * 20)
     path.write_bytes(path.read_bytes() + "\u00b5".encode("latin-1"))
     with pytest.raises(ValueError, match="save it as UTF-8"):
@@ -363,7 +363,7 @@ CLAIMS = {
 
 @pytest.mark.parametrize("kind", CLAIMS)
 def test_time_has_to_agree_with_the_rate(kind: str, tmp_path: Path) -> None:
-    """A column of time that says 250 Hz is taken with fs=250, and refused with fs=500."""
+    """A column of times at 250 Hz is accepted with fs=250, and refused with fs=500."""
     name, column = CLAIMS[kind]
     path = write(tmp_path / "a.csv", [f"{name};ECG"] * bool(name) + rows(";", column, ECG))
     leads = ["ECG" if name else "2"]
@@ -373,10 +373,10 @@ def test_time_has_to_agree_with_the_rate(kind: str, tmp_path: Path) -> None:
 
 
 def test_gaps_in_time_are_named(tmp_path: Path) -> None:
-    """Where the time leaps by two seconds, samples are missing."""
+    """A jump of two seconds in a column of times is reported as missing samples."""
     late = [f"{s + 2 * (s >= 2):.3f}" for s in TIME_S]
     path = write(tmp_path / "a.csv", ["time,ECG", *rows(",", late, ECG)])
-    with pytest.raises(ValueError, match=r"leaps from 1\.996 to 4 at line 502"):
+    with pytest.raises(ValueError, match=r"jumps from 1\.996 to 4 at line 502"):
         read_record(path, fs=FS, units="mV", leads=["ECG"])
 
 
@@ -391,7 +391,7 @@ def test_comments_have_to_agree_with_the_rate(comment: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("head", [["ECG (mV)"], ["ECG [mV]"], ["ECG_mV"], ["ECG mV"], ["ECG", "mV"], ["ECG", "(mV)"]])
 def test_units_have_to_agree(head: list[str], tmp_path: Path) -> None:
-    """A header that says mV is taken with units="mV", and refused with another."""
+    """A header with mV is accepted with units="mV", and refused with another unit."""
     path = write(tmp_path / "a.csv", head + ECG)
     np.testing.assert_allclose(read_record(path, fs=FS, units="mV").signal[:, 0], vf(), atol=1e-6)
     for units in ("uV", "V"):
@@ -400,7 +400,7 @@ def test_units_have_to_agree(head: list[str], tmp_path: Path) -> None:
 
 
 def test_a_long_table_needs_little_memory(tmp_path: Path) -> None:
-    """Two columns, one of them time, take less than four times the file; a day at 250 Hz has 330 MB."""
+    """Reading a lead and a column of times needs less than four times the memory of the file."""
     lines = [f"{i / FS:.3f},{mv:.3f}" for i, mv in enumerate(np.tile(vf(), 160))]
     path = write(tmp_path / "a.csv", ["time,ECG", *lines])
     read_record(write(tmp_path / "b.csv", lines[:99]), fs=FS, units="mV", leads=["2"])  # loads what is loaded once
@@ -415,7 +415,7 @@ def test_a_long_table_needs_little_memory(tmp_path: Path) -> None:
 
 
 def test_matlab_files(tmp_path: Path) -> None:
-    """One array of numbers, as row, column or columns, is read; a scalar beside it may say the rate."""
+    """One array of numbers, as row, column or columns, is read; a scalar may give the sampling rate."""
     path = tmp_path / "a.mat"
     for array in (vf(), vf()[:, None], np.column_stack([vf(), vf()[::-1]])):
         scipy.io.savemat(path, {"val": array, "Fs": FS, "name": "x"}, do_compression=True)
@@ -429,18 +429,18 @@ def test_matlab_files(tmp_path: Path) -> None:
     [
         (
             {"ecg": vf(), "resp": vf()},
-            r"holds \['ecg: double \(1, 1250\)', 'resp: double \(1, 1250\)'\]; save one array",
+            r"holds \['ecg: double \(1, 1250\)', 'resp: double \(1, 1250\)'\]; save a single array",
         ),
         ({"ecg": vf(), "fs": 500}, "'fs' is 500 Hz, not the 250 Hz"),
         ({"ecg": np.ones((2, 500))}, "transpose"),
-        ({"ecg": {"a": 1}}, "save one array"),
-        ({"ecg": "text"}, "save one array"),
-        ({}, "save one array"),
+        ({"ecg": {"a": 1}}, "save a single array"),
+        ({"ecg": "text"}, "save a single array"),
+        ({}, "save a single array"),
         ({"t": TIME_S}, "column '1' rises evenly.*no other column"),
     ],
 )
 def test_matlab_files_in_doubt(variables: dict, message: str, tmp_path: Path) -> None:
-    """What is no single array of numbers is refused."""
+    """A file without a single array of numbers is refused."""
     scipy.io.savemat(tmp_path / "a.mat", variables)
     with pytest.raises(ValueError, match=message) as error:
         read_record(tmp_path / "a.mat", fs=FS, units="mV")
@@ -451,21 +451,21 @@ def test_matlab_files_in_doubt(variables: dict, message: str, tmp_path: Path) ->
     "content", [b"MATLAB 7.3 MAT-file" + bytes(500), b"MATLAB 5.0 MAT-file" + bytes(500), b"x" * 300, b"1"]
 )
 def test_matlab_files_that_cannot_be_read(content: bytes, tmp_path: Path) -> None:
-    """HDF5 has its remedy, and damage is no crash."""
+    """HDF5 files and damaged files are errors with a remedy."""
     (tmp_path / "a.mat").write_bytes(content)
     with pytest.raises(ValueError, match="'-v7'" if b"7.3" in content else r"a\.mat"):
         read_record(tmp_path / "a.mat", fs=FS, units="mV")
 
 
 def test_complex_matlab_file(tmp_path: Path) -> None:
-    """Complex numbers are no samples."""
+    """Complex numbers are refused."""
     scipy.io.savemat(tmp_path / "a.mat", {"ecg": vf() * 1j})
     with pytest.raises(TypeError, match="real numbers"):
         read_record(tmp_path / "a.mat", fs=FS, units="mV")
 
 
 def test_delimiters_are_of_tables_alone(tmp_path: Path) -> None:
-    """Other formats know their own form."""
+    """Delimiter and decimal sign are refused for other formats."""
     np.save(tmp_path / "a.npy", vf())
     with pytest.raises(ValueError, match="leave delimiter= and decimal= out"):
         read_record(tmp_path / "a.npy", fs=FS, units="mV", decimal=",")

@@ -1,4 +1,4 @@
-"""WFDB records in every format and layout give the samples that were packed, and headers are read to the end."""
+"""WFDB records in every format and layout give the samples that were packed, and no field of a header is ignored."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write(folder: Path, name: str, header: str, content: bytes = b"") -> Path:
 @pytest.mark.parametrize("fmt", PACKERS)
 @pytest.mark.parametrize(("n", "n_leads"), [(400, 2), (401, 1), (401, 2), (401, 3)])
 def test_formats_that_wfdb_only_reads(fmt: str, n: int, n_leads: int, tmp_path: Path, rng: np.random.Generator) -> None:
-    """Samples come as they were packed, as the WFDB library reads them too, in part and whole; the least is invalid."""
+    """Samples equal those packed and those of the WFDB library, in part and in full; the lowest value is invalid."""
     bits, pack = PACKERS[fmt]
     digital = rng.integers(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1), (n, n_leads))
     digital[7, 0] = -(2 ** (bits - 1))
@@ -74,7 +74,7 @@ def test_formats_that_wfdb_only_reads(fmt: str, n: int, n_leads: int, tmp_path: 
 
 @pytest.mark.parametrize(("fmt", "subtype"), [("508", "PCM_S8"), ("516", "PCM_16"), ("524", "PCM_24")])
 def test_flac(fmt: str, subtype: str, tmp_path: Path, rng: np.random.Generator) -> None:
-    """A FLAC file gives the samples that were written, in part and whole, and is held against its header."""
+    """A FLAC file gives the samples that were written, in part and in full, and is checked against its header."""
     bits = int(fmt) - 500
     digital = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (900, 2))
     digital[5, 1] = -(2 ** (bits - 1))
@@ -102,7 +102,7 @@ def segment(folder: Path, name: str, digital: np.ndarray, leads: str) -> None:
 
 
 def test_record_of_several_segments(tmp_path: Path, rng: np.random.Generator) -> None:
-    """A fixed layout is the segments one after the other, whole, in pieces and in part; checksums hold for each."""
+    """A fixed layout joins the segments, read at once, in pieces and in part; each segment's checksums are checked."""
     parts = [rng.integers(-900, 900, (n, 2)) for n in (400, 150, 333)]
     for i, part in enumerate(parts):
         segment(tmp_path, f"s{i}", part, "II V5")
@@ -122,7 +122,7 @@ def test_record_of_several_segments(tmp_path: Path, rng: np.random.Generator) ->
 
 
 def test_segments_of_a_variable_layout(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Leads are found by their descriptions; where a segment has none, and in gaps, samples are missing."""
+    """Leads are found by description; in gaps, and where a segment does not have the lead, samples are missing."""
     first, second = rng.integers(-900, 900, (200, 2)), rng.integers(-900, 900, (100, 1))
     segment(tmp_path, "a", first, "V5 II")
     segment(tmp_path, "b", second, "II")
@@ -145,20 +145,20 @@ def test_segments_of_a_variable_layout(tmp_path: Path, rng: np.random.Generator)
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("s/2 2 250 800\na 400\nnowhere 400\n", r"nowhere\.hea is missing, a segment of s\.hea"),
+        ("s/2 2 250 800\na 400\nnowhere 400\n", r"nowhere\.hea is missing, although it is a segment of s\.hea"),
         ("s/2 2 250 801\na 400\na 400\n", "promises 801 samples, and its segments have 800"),
         ("s/3 2 250 800\na 400\na 400\n", "promises 3 segments and lists 2"),
         ("s/2 2 360 800\na 400\na 400\n", "has 360 Hz"),
         ("s/2 2 250\na 400\na 399\n", "promises 399 samples of its segment 'a'"),
         ("s/2 2 250 800\na 400\n../a 400\n", "outside its folder"),
-        ("s/2 2 250 800\na 400\ns 400\n", "has segments itself"),
+        ("s/2 2 250 800\na 400\ns 400\n", "has segments too"),
         ("s/2 3 250 800\na 400\na 400\n", "promises 3 signals"),
-        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x', there is no name of a segment"),
+        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x', it has to be the name of a segment"),
         ("s/2 2 250\na 400\n~ 999999999999999\n", "more than 366 days"),
     ],
 )
 def test_segments_that_do_not_fit(header: str, message: str, tmp_path: Path, rng: np.random.Generator) -> None:
-    """What a header claims of its segments is held against them."""
+    """A header is checked against its segments."""
     segment(tmp_path, "a", rng.integers(-900, 900, (400, 2)), "II V5")
     (tmp_path / "s.hea").write_text(header)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -182,7 +182,7 @@ def one_lead(folder: Path, line: str, record: str = "h 1 250 500") -> Path:
     ],
 )
 def test_signal_line_is_accounted_for(gain: str, tmp_path: Path) -> None:
-    """What the grammar does not know is refused, with the line; nothing slips into the next field."""
+    """A line outside the grammar is refused and quoted; nothing shifts into the next field."""
     with pytest.raises(ValueError, match=r"in the line 'h\.dat 16 ") as refusal:
         read_record(one_lead(tmp_path, f"{{f}} 16 {gain} 16 0 0 0 0 ECG"))
     assert len(str(refusal.value)) < 500 + len(str(tmp_path))
@@ -205,7 +205,7 @@ def test_signal_line_is_accounted_for(gain: str, tmp_path: Path) -> None:
     ],
 )
 def test_forms_that_the_specification_allows(line: str, scale: float, baseline: int, tmp_path: Path) -> None:
-    """Gain, baseline and unit are what stands there."""
+    """Gain, baseline and unit are read as written."""
     recording = read_record(one_lead(tmp_path, line))
     np.testing.assert_allclose(recording.signal[:, 0], (ECG - baseline) / scale, rtol=1e-6)
     assert recording.leads == ("ECG",)
@@ -233,7 +233,7 @@ def test_description_may_be_anything(tmp_path: Path) -> None:
     ],
 )
 def test_record_line_gives_what_is_needed(record: str, tmp_path: Path) -> None:
-    """Rate and length are read, by whatever date or name; a length that is not given is that of the file."""
+    """Sampling rate and length are read, whatever the date and name; a missing length is that of the file."""
     recording = read_record(one_lead(tmp_path, "{f} 16 200 16 0 0 0 0 ECG", record))
     assert (recording.fs, len(recording.signal)) == (250, 500)
 
@@ -241,12 +241,12 @@ def test_record_line_gives_what_is_needed(record: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "cause"),
     [
-        ("h 1 249,97 500", "'249,97' stands where the sampling rate belongs"),
+        ("h 1 249,97 500", "'249,97' is not a sampling rate"),
         ("h 1 250Hz 500", "sampling rate"),
         ("h 1 nan 500", "sampling rate"),
         ("h 1 -250 500", "above 0"),
         ("h 1 1e999 500", "above 0"),
-        ("h 1 250 500,0", "'500,0' stands where the number of samples belongs"),
+        ("h 1 250 500,0", "'500,0' is not a number of samples"),
         ("h 1 250 12:00:00 2006", "number of samples"),
         ("h one 250 500", "number of signals"),
         ("h", "number of signals"),
@@ -254,14 +254,14 @@ def test_record_line_gives_what_is_needed(record: str, tmp_path: Path) -> None:
     ],
 )
 def test_record_line_that_is_not_understood(record: str, cause: str, tmp_path: Path) -> None:
-    """The message names what stands in the wrong place."""
+    """The message quotes the wrong field."""
     with pytest.raises(ValueError, match=cause) as refusal:
         read_record(one_lead(tmp_path, "{f} 16 200 16 0 0 0 0 ECG", record))
     assert "download" not in str(refusal.value)
 
 
 def test_one_bad_signal_does_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The ECG is read beside signals that cannot be; each of those says why if it is asked for."""
+    """An ECG is read in spite of other signals that cannot be; each of those says why if it is asked for."""
     bad = {
         "V1": ("{f}", "nan/mV", "gain of nan"),
         "V2": ("{f}", "200/furlong", "furlong"),
@@ -286,7 +286,7 @@ def test_one_bad_signal_does_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_negative_gain_is_calibrated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """An inverted signal is no uncalibrated one."""
+    """A negative gain does not mean uncalibrated."""
     with caplog.at_level(logging.WARNING):
         recording = read_record(one_lead(tmp_path, "{f} 16 -200/mV 16 0 0 0 0 ECG"))
     np.testing.assert_allclose(recording.signal[:, 0], -ECG / 200, rtol=1e-6)
@@ -294,7 +294,7 @@ def test_negative_gain_is_calibrated(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_messages_are_bounded(tmp_path: Path) -> None:
-    """A megabyte of header gives a message of a few lines, and that at once."""
+    """A header of a megabyte gives a short message, and quickly."""
     long, number = "x" * 900_000, "1" * 900_000
     for line in (
         f"{{f}} 16 {number}e",
@@ -309,7 +309,7 @@ def test_messages_are_bounded(tmp_path: Path) -> None:
 
 
 def test_damage_never_surprises(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Of 600 damaged copies of records in segments, FLAC and packed formats, each is read or refused in words."""
+    """Of 600 damaged copies of records in segments, FLAC and packed formats, each is read or refused with a message."""
     digital = rng.integers(-500, 500, (400, 2))
     segment(tmp_path, "a", digital, "II V5")
     segment(tmp_path, "b", digital[:, :1], "V5")

@@ -1,4 +1,4 @@
-"""Windows keep to the label policy, and every second of a recording is in one or is counted."""
+"""Windows keep to the label policy, and every second of a recording is in a window or is counted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def excluded(windows: WindowSet) -> dict[str, float]:
 
 
 def check(windows: WindowSet, recording: Recording, guard_s: float) -> None:
-    """Check everything that holds of any windows of a recording."""
+    """Check all rules for the windows of a recording."""
     length = windows.window_s
     assert sum(excluded(windows).values()) + length * (windows.lead == recording.leads[0]).sum() == pytest.approx(
         recording.duration_s, abs=1e-6
@@ -105,7 +105,7 @@ def test_real_recordings_are_accounted_for(real: list[tuple[float, Recording]], 
 
 @pytest.mark.recordings
 def test_real_windows_are_slices_of_the_preprocessed_recording(real: list[tuple[float, Recording]]) -> None:
-    """A window is what the filter gives at that time, on its own lead."""
+    """A window is the filtered signal of its lead at its time."""
     for guard_s, recording in real[::20]:
         windows = cut_windows(recording, 5.0, guard_s=guard_s, leads="all")
         for column, lead in enumerate(recording.leads):
@@ -117,7 +117,7 @@ def test_real_windows_are_slices_of_the_preprocessed_recording(real: list[tuple[
 
 @pytest.mark.recordings
 def test_rate_agrees_with_annotated_beats(real: list[tuple[float, Recording]]) -> None:
-    """On mitdb's regular windows the measured rate is within 10 % of the annotated one, in at least 98 %."""
+    """In at least 98 % of mitdb's regular windows, the measured heart rate is within 10 % of the annotated one."""
     agree = []
     for guard_s, recording in real:
         if recording.database != "mitdb":
@@ -134,14 +134,14 @@ def test_rate_agrees_with_annotated_beats(real: list[tuple[float, Recording]]) -
 
 
 def test_synthetic_recordings_are_accounted_for() -> None:
-    """The same holds of synthetic patients, at lengths that are not a whole number of samples too."""
+    """The same holds for synthetic patients, also at lengths that are not a whole number of samples."""
     for recording in synthetic_recordings(6, 1):
         for window_s, guard_s in ((2.0, 0.0), (2.508, 0.3), (5.0, 1.0)):
             check(cut_windows(recording, window_s, guard_s=guard_s, leads="all"), recording, guard_s)
 
 
 def test_odd_rates_are_accounted_for() -> None:
-    """A recording at a rate that is met only nearly still gives whole windows, to its last second."""
+    """A recording whose sampling rate is only approximated still gives complete windows, to its last second."""
     for fs in (100.0, 124.997, 128.0, 333.33):
         n = math.ceil(600 * fs)
         recording = record(sine(5, 1, n / fs, fs), (0, n / fs, "vf"), fs=fs)
@@ -169,7 +169,7 @@ def test_neighbours_of_one_rhythm_are_one_episode() -> None:
 
 
 def test_what_is_excluded_is_counted_by_reason() -> None:
-    """Noise, no label, no episode at all, and invalid samples: each has its seconds."""
+    """Seconds of noise, without label, without episode and with invalid samples are counted separately."""
     signal = sine(5, 1, 60)
     signal[round(41 * 250)] = np.nan
     recording = record(signal, (0, 10, "noise"), (10, 20, "unlabelled"), (20, 50, "vf"))
@@ -214,15 +214,15 @@ def test_vt_parts_by_rate(bpm: float, expected: str, window_s: float) -> None:
 
 
 def test_vt_without_a_period_is_excluded(rng: np.random.Generator) -> None:
-    """What has no rate is neither rapid nor other VT."""
+    """VT without a measurable heart rate is neither rapid nor other VT."""
     windows = cut_windows(record(rng.normal(size=7500), (0, 30, "vt")), 5.0)
     assert len(windows) == 0
-    assert excluded(windows) == {"VT without a measurable rate": pytest.approx(30)}
+    assert excluded(windows) == {"VT without a measurable heart rate": pytest.approx(30)}
     assert np.isnan(rate_bpm(np.zeros(625)))
 
 
 def test_only_small_asystole_is_asystole() -> None:
-    """Asystole of 0.05 mV is; what is so labelled at 0.3 mV is excluded."""
+    """Labelled asystole is used at 0.05 mV, and excluded at 0.3 mV."""
     signal = np.concatenate([sine(3, 0.05, 15), sine(3, 0.3, 15)])
     windows = cut_windows(record(signal, (0, 30, "asystole")), 5.0)
     assert windows.start_s.tolist() == [0, 5, 10]
@@ -242,7 +242,7 @@ def test_amplitude_is_the_median_second() -> None:
 
 
 def test_ectopic_beats_make_sinus_rhythm_another_one() -> None:
-    """Only the windows with a ventricular or an atrial ectopic beat change, and ventricular beats go first."""
+    """Only the windows with a ventricular or an atrial ectopic beat change, and ventricular beats take precedence."""
     beats = {0.5 + 0.8 * k: "N" for k in range(37)}
     times = list(beats)
     beats[times[8]] = "V"  # at 6.9 s
@@ -258,7 +258,7 @@ def test_ectopic_beats_make_sinus_rhythm_another_one() -> None:
 
 
 def test_organised_needs_beats_that_are_not_too_fast() -> None:
-    """Where cudb names no rhythm, a window needs a beat at least every 3 s around it, below 150 bpm."""
+    """Where cudb names no rhythm, a window needs a beat at least every 3 s, and a heart rate below 150 bpm."""
     slow = {round(0.2 + 0.8 * k, 3): "N" for k in range(19)}  # to 14.6 s
     fast = {round(22 + 0.375 * k, 3): "N" for k in range(21)}  # 160 bpm, to 29.5 s
     windows = cut_windows(record(sine(5, 1), (0, 30, "organised"), beats=slow | fast), 2.0)
@@ -272,7 +272,7 @@ def test_organised_needs_beats_that_are_not_too_fast() -> None:
 
 
 def test_organised_with_a_gap_between_beats_is_excluded() -> None:
-    """Beats up to 6.2 s and again from 10.2 s: no window that the 4 s between them reach into."""
+    """Beats up to 6.2 s and again from 10.2 s: no window overlaps the 4 s between them."""
     beats = {round(t, 3): "N" for t in [*np.arange(0.2, 6.3, 0.8), *np.arange(10.2, 29, 0.8)]}
     windows = cut_windows(record(sine(5, 1), (0, 30, "organised"), beats=beats), 2.0)
     assert not {6.0, 8.0} & set(windows.start_s)

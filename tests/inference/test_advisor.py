@@ -1,4 +1,4 @@
-"""Advice is what the network says of the preprocessed strip, and bad input is refused with words that help."""
+"""Advice is the network's output for the preprocessed strip, and bad input is refused with a helpful message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def strips(count: int, seconds: float, fs: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a bundle of an untrained network whose threshold lies between its probabilities."""
+    """Write a bundle of an untrained network whose threshold is between its probabilities."""
     folder = tmp_path_factory.mktemp("bundle")
     model = build_model(SPEC, seed=4)
     ecg = preprocess_strips(strips(20, 5, 250.0), 250.0, PREPROCESSING).astype(np.float32)
@@ -54,7 +54,7 @@ def advisor(folder: Path) -> Advisor:
 
 @pytest.mark.parametrize(("seconds", "fs"), [(2, 250.0), (3.3, 360.0), (5, 125.0), (5, 250.0), (10, 500.0)])
 def test_probability_is_that_of_keras(folder: Path, advisor: Advisor, seconds: float, fs: float) -> None:
-    """LiteRT and Keras agree to 1e-6 at every length, behind the bundle's own filter."""
+    """LiteRT and Keras agree to 1e-6 at every length, after the bundle's own filter."""
     signals = strips(8, seconds, fs)
     ecg = preprocess_strips(signals, fs, PREPROCESSING).astype(np.float32)
     spec = CnnSpec(filters=SPEC.filters, kernels=SPEC.kernels, input_samples=ecg.shape[1])
@@ -78,7 +78,7 @@ def test_shock_is_advised_from_the_threshold_on(advisor: Advisor) -> None:
 
 
 def test_one_strip_equals_its_row(folder: Path, advisor: Advisor) -> None:
-    """`predict` of a strip is `predict_many`'s row, in any company and after any other length."""
+    """`predict` equals a row of `predict_many`, whatever the other rows and earlier lengths."""
     signals = strips(4, 4, 250.0)
     together = predict_many(signals, 250, model=folder)
     for signal, advice in zip(signals, together, strict=True):
@@ -88,7 +88,7 @@ def test_one_strip_equals_its_row(folder: Path, advisor: Advisor) -> None:
 
 
 def test_kinds_of_arrays(advisor: Advisor) -> None:
-    """A list, integers, single precision, a series of pandas and a read-only view are as good as doubles."""
+    """A list, integers, single precision, a series of pandas and a read-only view give the same advice as doubles."""
     signal = np.round(strips(1, 5, 125.0)[0] * 1000)
     expected = advisor.predict(signal, FS, units="uV")
     read_only = np.stack([signal, signal], axis=1)[:, 1]
@@ -120,7 +120,7 @@ def test_units_are_converted(advisor: Advisor) -> None:
 
 
 def test_recording_brings_its_rate(advisor: Advisor) -> None:
-    """A recording of one lead is its samples at its rate; asking for that rate again is no error."""
+    """A recording of one lead equals its samples at its sampling rate, which may also be given."""
     signal = strips(1, 5, 360.0)[0]
     recording = Recording(signal[:, None], 360.0, ("II",))
     assert advisor.predict(recording) == advisor.predict(signal, 360) == predict(recording, 360, model=advisor)
@@ -128,7 +128,7 @@ def test_recording_brings_its_rate(advisor: Advisor) -> None:
 
 
 def test_array_without_a_rate_is_at_125_hz_with_a_warning(advisor: Advisor) -> None:
-    """Each way in warns at the line that calls it; a given rate, and a recording's own, are taken in silence."""
+    """Each function warns at the line that calls it; there is no warning with `fs` or a recording."""
     signal = strips(1, 5, FS)[0]
     expected = advisor.predict(signal, FS)
     for call in (
@@ -146,7 +146,7 @@ def test_array_without_a_rate_is_at_125_hz_with_a_warning(advisor: Advisor) -> N
 
 @pytest.mark.parametrize("invalid", [np.nan, np.inf, -np.inf])
 def test_few_invalid_samples_are_fine_and_many_are_not(advisor: Advisor, invalid: float) -> None:
-    """9 % missing samples are held over, 11 % make the strip unusable, none valid is an error."""
+    """9 % missing samples hold the last valid one, 11 % make the strip unusable, 100 % are an error."""
     signal = strips(1, 5, 250.0)[0]
     for share, usable in ((0.09, True), (0.11, False)):
         gappy = signal.copy()
@@ -173,7 +173,7 @@ def test_masked_samples_are_missing(advisor: Advisor) -> None:
 
 
 def test_unusable_strip_is_never_shocked(advisor: Advisor) -> None:
-    """A strip that cannot be judged has no probability, no shock, and a reason; its neighbours are judged."""
+    """A strip that cannot be classified has a reason, no probability and no shock; the others are classified."""
     signals = strips(3, 5, 250.0)
     signals[1] = 0.7
     first, flat, last = advisor.predict_many(signals, 250)
@@ -211,10 +211,10 @@ SIGNAL = np.sin(np.arange(625) / 5)
         ([], {}, ValueError, "0 samples at 125 Hz is 0 s; allowed are 2 to 10 s"),
         (SIGNAL[None], {}, ValueError, r"shape \(1, 625\); one lead is a 1-D array"),
         (SIGNAL[:, None], {}, ValueError, r"shape \(625, 1\).*predict_many"),
-        ([[1.0, 2.0], [3.0]], {}, ValueError, "no array .*one length"),
+        ([[1.0, 2.0], [3.0]], {}, ValueError, "not an array .*one length"),
         (SIGNAL[:240], {}, ValueError, "240 samples at 125 Hz is 1.92 s; allowed are 2 to 10 s"),
         (SIGNAL, {"fs": 500}, ValueError, "1.25 s; allowed are 2 to 10 s"),
-        (np.zeros(1260), {}, ValueError, "10.08 s; allowed.*If the rate is not that, give fs; cut"),
+        (np.zeros(1260), {}, ValueError, "10.08 s; allowed.*If that is not the sampling rate, give fs; cut"),
         (SIGNAL, {"fs": 0}, ValueError, "fs=0 Hz is out of range; allowed are 100 to 2000 Hz"),
         (SIGNAL, {"fs": -250}, ValueError, "fs=-250"),
         (SIGNAL, {"fs": math.nan}, ValueError, "fs=nan"),
@@ -223,9 +223,9 @@ SIGNAL = np.sin(np.arange(625) / 5)
         (SIGNAL, {"fs": 125 + 0j}, TypeError, "not a number"),
         (SIGNAL, {"units": "mv"}, ValueError, "units='mv' is not known; allowed are mV, uV"),
         (SIGNAL, {"units": None}, ValueError, "units=None"),
-        (np.full(625, np.nan), {}, ValueError, "no valid sample at all"),
+        (np.full(625, np.nan), {}, ValueError, "no valid sample"),
         (np.arange(625) / 125, {}, ValueError, "strip 0 never falls, as time does"),
-        (np.ma.masked_all(625), {}, ValueError, "no valid sample at all"),
+        (np.ma.masked_all(625), {}, ValueError, "no valid sample"),
         (Recording(SIGNAL[:, None], 125.0, ("II",)), {"fs": 250}, ValueError, "fs=250, but the recording has 125.0"),
         (Recording(SIGNAL[:, None], 125.0, ("II",)), {"units": "uV"}, ValueError, "a recording is in mV"),
         (Recording(SIGNAL[:600].reshape(-1, 2), 125.0, ("II", "V5")), {}, ValueError, r"choose one.*lead='II'"),
@@ -252,14 +252,14 @@ def test_bad_input_is_refused(
     ],
 )
 def test_bad_strips_are_refused(advisor: Advisor, signals: object, error: type[Exception], message: str) -> None:
-    """The same holds for many strips, and the message tells which."""
+    """The same holds for many strips, and the message says which one."""
     with pytest.raises(error, match=message):
         predict_many(signals, FS, model=advisor)
 
 
 @pytest.mark.parametrize("fs", [100.0, 125.0, 257.0, 333.33, 360.1, 2000.0])
 def test_shortest_and_longest_strip(advisor: Advisor, fs: float) -> None:
-    """2 s and 10 s, to the nearest sample, are allowed at any rate; one sample less or more is not."""
+    """2 s and 10 s, to the nearest sample, are allowed at any sampling rate; one sample less or more is not."""
     for seconds, outwards in ((2, -1), (10, 1)):
         n = round(seconds * fs)
         signal = strips(1, 11, fs)[0]
@@ -287,7 +287,7 @@ def test_changed_bundle_is_loaded_anew(folder: Path, tmp_path: Path) -> None:
 
 
 def test_threads_share_an_advisor(advisor: Advisor) -> None:
-    """Strips of different lengths from several threads get the advice that each gets alone."""
+    """Strips of different lengths from several threads get the same advice as alone."""
     signals = [strips(1, 2 + k % 5, 250.0)[0] for k in range(40)]
     alone = [advisor.predict(signal, 250) for signal in signals]
     with ThreadPoolExecutor(8) as pool:
@@ -298,9 +298,9 @@ def test_threads_share_an_advisor(advisor: Advisor) -> None:
 def test_cores_and_parts_change_nothing(
     folder: Path, advisor: Advisor, monkeypatch: pytest.MonkeyPatch, cores: int, part: int, rng: np.random.Generator
 ) -> None:
-    """Every strip of a batch gets, bit for bit, what it gets alone, however the batch is cut and spread over cores."""
+    """Every strip of a batch gets the same bits as alone, however the batch is divided between cores."""
     monkeypatch.setattr("ecg_shock.inference.advisor.PART", part)
-    monkeypatch.setattr("ecg_shock.inference.advisor._cores", lambda: cores)
+    monkeypatch.setattr("ecg_shock.inference.advisor._count_cores", lambda: cores)
     signals = strips(130, 5, 250.0)
     signals[3::10] = rng.standard_normal((13, 1250))
     signals[5::10, 100:150] = np.nan
@@ -316,26 +316,26 @@ def test_cores_and_parts_change_nothing(
     assert len(several._idle) <= cores
 
 
-def test_windows_of_a_signal_are_judged_without_a_copy(advisor: Advisor) -> None:
-    """Thousands of overlapping views of one day need little memory, and each gets what its copy gets."""
+def test_windows_of_a_signal_are_classified_without_a_copy(advisor: Advisor) -> None:
+    """Thousands of overlapping views of one day need little memory, and each gets the same result as its copy."""
     signal = np.tile(strips(1, 10, 250.0)[0], 360)
     filtered = preprocess(signal, 250.0, PREPROCESSING)
     windows = np.lib.stride_tricks.sliding_window_view(signal, 1250)[::250]
     filtered_windows = np.lib.stride_tricks.sliding_window_view(filtered, 625)[::125]
     tracemalloc.start()
-    probabilities, reasons = advisor.judge(windows, 250.0, filtered_windows)
+    probabilities, reasons = advisor.classify(windows, 250.0, filtered_windows)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < windows.size * windows.itemsize / 4
     assert (reasons == "").all()
     some = np.arange(0, len(windows), 500)
-    again, _ = advisor.judge(windows[some].copy(), 250.0, filtered_windows[some].copy())
+    again, _ = advisor.classify(windows[some].copy(), 250.0, filtered_windows[some].copy())
     np.testing.assert_array_equal(probabilities[some], again)
 
 
 def test_more_threads_than_cores_wait_their_turn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight threads on two cores make no more than two copies of the network."""
-    monkeypatch.setattr("ecg_shock.inference.advisor._cores", lambda: 2)
+    """Eight threads on two cores need no more than two copies of the network."""
+    monkeypatch.setattr("ecg_shock.inference.advisor._count_cores", lambda: 2)
     advisor = Advisor(folder)
     signals = strips(80, 5, 250.0)
     with ThreadPoolExecutor(8) as pool:
@@ -356,7 +356,7 @@ def test_strip_too_short_for_the_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_predict_does_without_tensorflow(folder: Path) -> None:
-    """A fresh interpreter imports the package and gives advice, and has loaded nothing that takes long to load."""
+    """A fresh interpreter imports the package and gives advice, without loading any large library."""
     code = (
         "import sys, numpy, ecg_shock\n"
         "early = [m for m in ('tensorflow', 'keras', 'matplotlib', 'wfdb', 'scipy') if m in sys.modules]\n"
@@ -369,5 +369,5 @@ def test_predict_does_without_tensorflow(folder: Path) -> None:
 
 
 def test_package_gives_its_functions() -> None:
-    """The functions are those of the package's face."""
+    """`ecg_shock` exports these functions."""
     assert ecg_shock.predict is predict

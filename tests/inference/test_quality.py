@@ -1,4 +1,4 @@
-"""The rule for unusable strips hides no ventricular fibrillation, and catches what monitors deliver when they fail."""
+"""The rules for unusable strips never exclude ventricular fibrillation, and catch the faults of monitors."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MITDB_VF_OR_VT = ("106", "200", "203", "205", "207", "210", "213", "214", "215",
 EVERY = 10  # of the other windows, one in so many
 
 
-def judge(strips: np.ndarray, fs: float) -> np.ndarray:
-    """Return the reasons as `predict` gets them."""
+def find_reasons(strips: np.ndarray, fs: float) -> np.ndarray:
+    """Return the reasons as `predict` computes them."""
     return unusable_reasons(strips, fs, preprocess_strips(strips, fs))
 
 
 @pytest.fixture(scope="module")
 def real_strips(recordings_dir: Path) -> dict[int, list[tuple[float, np.ndarray, np.ndarray]]]:
-    """Return rate, raw strips and classes for each length: all VF and rapid VT on all leads, a part of the rest."""
+    """Return sampling rate, raw strips and classes for each length: all VF and rapid VT on all leads, some others."""
     found: dict[int, list[tuple[float, np.ndarray, np.ndarray]]] = {length: [] for length in LENGTHS_S}
     for name in ("vfdb", "cudb", "mitdb"):
         manifest = load_manifest(name)
@@ -66,18 +66,18 @@ def test_no_vf_is_hidden(real_strips: dict, length: int) -> None:
         if not len(vf):
             continue
         count += len(vf)
-        assert (judge(vf, fs) == "").all()
+        assert (find_reasons(vf, fs) == "").all()
         filtered = preprocess_strips(vf, fs)
-        rms_hz, mains = quality._rms_hz_and_mains(filtered)
-        flatness = quality._flatness(filtered)
-        steady = (quality._steadiness(filtered) > quality.NOISE_STEADINESS) & (
+        rms_hz, mains = quality._measure_rms_hz_and_mains(filtered)
+        flatness = quality._measure_flatness(filtered)
+        steady = (quality._measure_steadiness(filtered) > quality.NOISE_STEADINESS) & (
             amplitude_mv(filtered) > quality.NOISE_MIN_MV
         )
         values = {
             "span mV": np.ptp(vf, axis=1).max(),
             "growth": (np.ptp(filtered, axis=1) / np.ptp(vf, axis=1)).max(),
             "-span mV": -np.ptp(vf, axis=1).min(),
-            "clipped": max(quality._clipped_share(strip, strip.min(), strip.max()) for strip in vf),
+            "clipped": max(quality._measure_clipped(strip, strip.min(), strip.max()) for strip in vf),
             "mains": mains.max(),
             "steady rms Hz": np.where(steady, rms_hz, 0).max(),
             "steady flatness over 16.5 Hz": np.where(steady & (rms_hz > quality.WHITE_RMS_HZ), flatness, 0).max(),
@@ -90,9 +90,9 @@ def test_no_vf_is_hidden(real_strips: dict, length: int) -> None:
 @pytest.mark.recordings
 @pytest.mark.parametrize("length", LENGTHS_S)
 def test_other_rhythms_are_usable(real_strips: dict, length: int) -> None:
-    """Of every other class at least 99 % of the strips are usable."""
+    """At least 99 % of the strips of every other class are usable."""
     classes = np.concatenate([classes for _, _, classes in real_strips[length]])
-    usable = np.concatenate([judge(strips, fs) == "" for fs, strips, _ in real_strips[length]])
+    usable = np.concatenate([find_reasons(strips, fs) == "" for fs, strips, _ in real_strips[length]])
     for aha_class in np.unique(classes):
         share = usable[classes == aha_class].mean()
         print(f"{length} s {aha_class}: {share:.4f} of {(classes == aha_class).sum()} usable")
@@ -100,7 +100,7 @@ def test_other_rhythms_are_usable(real_strips: dict, length: int) -> None:
 
 
 def faults(fs: float, seconds: float, rng: np.random.Generator) -> Iterator[tuple[str, float, np.ndarray, str]]:
-    """Yield name, least share to catch, 100 strips, and reason of what a failing monitor delivers."""
+    """Yield name, minimum proportion to catch, 100 strips and reason for each fault of a monitor."""
     n = round(seconds * fs)
     t = np.arange(n) / fs
     phase = 2 * np.pi * rng.random((100, 1))
@@ -132,14 +132,14 @@ def faults(fs: float, seconds: float, rng: np.random.Generator) -> Iterator[tupl
 def test_faults_are_caught(fs: float, seconds: float, rng: np.random.Generator) -> None:
     """Each fault is unusable, for the right reason."""
     for name, least, strips, reason in faults(fs, seconds, rng):
-        reasons = judge(strips, fs)
+        reasons = find_reasons(strips, fs)
         caught = sum(any(r.startswith(option) for option in reason.split("|")) for r in reasons)
         assert caught >= least * 100, (name, caught, sorted(set(reasons))[:3])
 
 
 def test_white_noise_is_caught_at_2_s(rng: np.random.Generator) -> None:
     """At 2 s, where the spectrum is coarsest, at least 95 % of 2000 strips of white noise are caught."""
-    caught = np.mean(judge(rng.standard_normal((2000, 500)), 250.0) != "")
+    caught = np.mean(find_reasons(rng.standard_normal((2000, 500)), 250.0) != "")
     print(f"{caught:.4f} of white noise caught at 2 s")
     assert caught >= 0.95
 
@@ -166,7 +166,7 @@ def test_vf_stays_usable_under_what_disturbs_it(amplitude_mv: float, rng: np.ran
         np.clip(clean, -0.4 * amplitude_mv, 0.4 * amplitude_mv),
         lost,
     ):
-        assert judge(strip[None], 250.0)[0] == ""
+        assert find_reasons(strip[None], 250.0)[0] == ""
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_vf_stays_usable_under_what_disturbs_it(amplitude_mv: float, rng: np.ran
 )
 def test_reason_says_what_and_how_much(strip: np.ndarray, reason: str) -> None:
     """Just over a limit the reason names the measure and the limit."""
-    assert re.match(reason, str(judge(strip[None], 250.0)[0]))
+    assert re.match(reason, str(find_reasons(strip[None], 250.0)[0]))
 
 
 def test_limits_are_where_they_say() -> None:
@@ -197,20 +197,20 @@ def test_limits_are_where_they_say() -> None:
         np.where((index >= 400) & (index < 649), 0.3, vf(1)),
     )
     for strip in within:
-        assert judge(strip[None], 250.0)[0] == ""
+        assert find_reasons(strip[None], 250.0)[0] == ""
 
 
-def test_strips_are_judged_by_themselves(rng: np.random.Generator) -> None:
-    """Every row gets its own reason, in any company."""
+def test_strips_do_not_affect_each_other(rng: np.random.Generator) -> None:
+    """Every row gets its own reason, whatever the other rows."""
     strips = np.stack([vf(1), np.zeros(1250), rng.standard_normal(1250), vf(0.3), vf(1) * 1000])
-    together = judge(strips, 250.0)
+    together = find_reasons(strips, 250.0)
     assert [reason.split(":")[0] for reason in together] == ["", "flat", "noise", "", "out of range"]
-    assert together.tolist() == [judge(strip[None], 250.0)[0] for strip in strips]
-    assert judge(strips[:0], 250.0).shape == (0,)
+    assert together.tolist() == [find_reasons(strip[None], 250.0)[0] for strip in strips]
+    assert find_reasons(strips[:0], 250.0).shape == (0,)
 
 
 def literal_reason(strip: np.ndarray, fs: float, filtered: np.ndarray) -> str:
-    """Judge one strip by the rule as it is written, sample by sample and without any shortcut."""
+    """Apply the rules to one strip as they are documented, sample by sample and without any shortcut."""
     n = len(strip)
     held = strip.copy()
     valid = np.flatnonzero(np.isfinite(strip))
@@ -262,7 +262,7 @@ def literal_reason(strip: np.ndarray, fs: float, filtered: np.ndarray) -> str:
 
 @st.composite
 def disturbed_strips(draw: st.DrawFn) -> tuple[float, np.ndarray]:
-    """Draw a rate and a strip of ECG, VF, noise or hum, with clipping, flat runs, coarse steps and lost samples."""
+    """Draw a sampling rate and a strip of ECG, VF, noise or hum, with clipping, flat runs, steps and lost samples."""
     fs = draw(st.sampled_from((100.0, 125.0, 250.0, 257.0, 333.33, 360.0, 500.0)))
     seconds = draw(st.sampled_from((2.0, 3.3, 5.0)))
     n = int(np.ceil(seconds * fs))
@@ -299,7 +299,7 @@ def disturbed_strips(draw: st.DrawFn) -> tuple[float, np.ndarray]:
 @given(disturbed_strips(), st.booleans())
 @settings(max_examples=600, deadline=None, derandomize=True)
 def test_shortcuts_change_no_reason(disturbed: tuple[float, np.ndarray], among_others: bool) -> None:
-    """Whatever disturbs a strip, alone or among others, its reason is word for word that of the literal rule."""
+    """Whatever disturbs a strip, alone or among others, its reason equals that of the literal rules."""
     fs, strip = disturbed
     strips = np.stack([np.zeros_like(strip), strip, np.full_like(strip, np.nan)]) if among_others else strip[None]
     filtered = preprocess_strips(strips, fs)
@@ -317,14 +317,14 @@ def test_run_of_one_second_is_found_wherever_it_begins(fs: float) -> None:
         strips = np.repeat(strip[None], len(firsts), axis=0)
         for row, first in zip(strips, firsts, strict=True):
             row[first : first + repeats + 1] = 5.05
-        assert set(judge(strips, fs)) == {reason}
+        assert set(find_reasons(strips, fs)) == {reason}
 
 
-def test_views_are_judged_like_copies(rng: np.random.Generator) -> None:
-    """Overlapping windows of one signal get the reasons that each gets alone."""
+def test_views_give_the_same_reasons_as_copies(rng: np.random.Generator) -> None:
+    """Overlapping windows of one signal get the same reasons as alone."""
     signal = np.concatenate([np.tile(vf(1), 2), np.zeros(1000), rng.standard_normal(2500), 1000 * vf(1)])
     signal[3000:3100] = np.nan
     windows = np.lib.stride_tricks.sliding_window_view(signal, 1250)[::125]
-    reasons = judge(windows, 250.0)
+    reasons = find_reasons(windows, 250.0)
     assert {reason.split(":")[0] for reason in reasons} == {"", "flat", "noise", "out of range"}
-    assert reasons.tolist() == [judge(window[None].copy(), 250.0)[0] for window in windows]
+    assert reasons.tolist() == [find_reasons(window[None].copy(), 250.0)[0] for window in windows]

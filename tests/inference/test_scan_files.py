@@ -1,4 +1,4 @@
-"""What a scan is written as says what the scan says."""
+"""The files of a scan hold its results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ecg_shock.inference.scan_files import clock, write_annotations, write_scan
 
 @pytest.fixture(scope="module")
 def found() -> tuple[Recording, Scan]:
-    """Scan a made-up recording with every rhythm and a gap."""
+    """Scan a synthetic recording with every rhythm and a gap."""
     recording = next(synthetic_recordings(1))
     signal = recording.signal.copy()
     signal[5000:9000] = np.nan
@@ -35,7 +35,7 @@ def made(episodes: list[tuple[float, float, float]], duration_s: float = 60.0, f
 
 
 def test_all_files_have_names_that_wfdb_allows(found, tmp_path: Path) -> None:
-    """Whatever the recording is called, its files lie in the folder."""
+    """The files are in the folder, whatever the name of the recording."""
     recording, result = found
     written = write_scan(result, tmp_path / "new" / "folder")
     assert [path.name for path in written] == [f"made_up__1.{suffix}" for suffix in ("shk", "csv", "json")]
@@ -70,12 +70,12 @@ def test_json_has_the_episodes(found, tmp_path: Path) -> None:
 
 
 def test_recordings_in_memory_do_not_replace_each_other(found, tmp_path: Path) -> None:
-    """Without a file that they come from, they cannot be told apart, and so neither can their results."""
+    """Results of recordings in memory are not overwritten, because two such recordings cannot be told apart."""
     _, result = found
     assert result.source == ""
     written = write_scan(result, tmp_path)
     kept = [path.read_bytes() for path in written]
-    with pytest.raises(ValueError, match="the scan of a recording in memory would be written over it"):
+    with pytest.raises(ValueError, match="the scan of a recording in memory would overwrite it"):
         write_scan(result, tmp_path)
     assert [path.read_bytes() for path in written] == kept
 
@@ -104,7 +104,7 @@ def test_recordings_in_memory_do_not_replace_each_other(found, tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_annotations_are_what_wfdb_reads(tmp_path: Path, episodes: list, expected: list) -> None:
-    """Rhythm changes and alarms, in order of time, at the record's own rate."""
+    """Rhythm changes and alarms, in order of time, at the record's own sampling rate."""
     write_annotations(made(episodes), tmp_path / "made.shk")
     read = wfdb.rdann(str(tmp_path / "made"), "shk")
     assert list(zip(read.sample.tolist(), read.symbol, read.aux_note, strict=True)) == expected

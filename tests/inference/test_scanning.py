@@ -1,4 +1,4 @@
-"""A scan is its windows one by one, and its episodes are what the windows add up to."""
+"""A scan equals its windows classified one by one, and its episodes follow from the windows."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def advisor() -> Advisor:
 
 
 class FakeAdvisor(Advisor):
-    """An advisor that says what a test wants it to say."""
+    """An advisor that gives the answers of a test."""
 
     def __init__(self, bundle, answers: list[float]) -> None:
         self.bundle = bundle
         self.answers = list(answers)
 
-    def judge(self, strips, fs, filtered):
+    def classify(self, strips, fs, filtered):
         """Give the next answers."""
         given, self.answers = self.answers[: len(strips)], self.answers[len(strips) :]
         return np.array(given), np.where(np.isnan(given), "missing", "")
@@ -42,13 +42,13 @@ def scan_of(advisor: Advisor, answers: list[float], rule: AlarmRule, step_s: flo
 
 
 def one_by_one(advisor: Advisor, signal: np.ndarray, fs: float, step_s: float) -> tuple[list[float], list[str]]:
-    """Judge each window of the filtered recording by itself."""
+    """Classify each window of the filtered recording separately."""
     filtered = preprocess(signal, fs)
     probabilities, reasons = [], []
     for k in range(int((len(signal) / fs - 5) / step_s) + 1):
         first, at = round(k * step_s * fs), round(k * step_s * 125)
         strip, window = signal[first : first + round(5 * fs)], filtered[at : at + 625]
-        p, reason = advisor.judge(strip[None], fs, window[None])
+        p, reason = advisor.classify(strip[None], fs, window[None])
         probabilities.append(p[0])
         reasons.append(reason[0])
     return probabilities, reasons
@@ -56,7 +56,7 @@ def one_by_one(advisor: Advisor, signal: np.ndarray, fs: float, step_s: float) -
 
 @pytest.mark.parametrize(("fs", "step_s"), [(250.0, 1.0), (360.0, 0.4), (125.0, 5.0)])
 def test_scan_is_its_windows_one_by_one(advisor, fs: float, step_s: float) -> None:
-    """All of a made-up recording with every rhythm, in one piece and read from a file in small ones."""
+    """A synthetic recording with every rhythm, in one piece and read from a file in small ones."""
     recording = next(synthetic_recordings(1, fs=fs))
     signal = recording.signal[:, 0].astype(np.float64)
     result = scan(recording, step_s=step_s, model=advisor)
@@ -68,7 +68,7 @@ def test_scan_is_its_windows_one_by_one(advisor, fs: float, step_s: float) -> No
 
 
 def test_file_is_read_in_pieces(advisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A WFDB record in pieces of seven seconds and in batches of three windows gives what memory gives."""
+    """A WFDB record in pieces of seven seconds and in batches of three windows gives the same scan as in memory."""
     recording = next(synthetic_recordings(1))
     wfdb.wrsamp(
         "made", fs=250, units=["mV"], sig_name=["II"], p_signal=recording.signal.astype(float), fmt=["16"],
@@ -169,7 +169,7 @@ def test_episodes_of_random_answers_are_apart_and_hold_their_alarms(advisor, rng
         (np.arange(9000) / 250, {"fs": 250}, ValueError, "never falls, as time does"),
         (np.zeros(9000), {"fs": 250, "step_s": 0}, ValueError, "step_s"),
         (np.zeros(9000), {"fs": 10**400}, ValueError, "above 0"),
-        (np.zeros(9000), {"fs": 250, "alarm": 3}, TypeError, "no alarm rule"),
+        (np.zeros(9000), {"fs": 250, "alarm": 3}, TypeError, "not an alarm rule"),
         (np.zeros(9000, complex), {"fs": 250}, TypeError, "dtype"),
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"fs": 360}, ValueError, "leave fs out"),
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"units": "uV"}, ValueError, "leave units out"),
@@ -195,8 +195,8 @@ def test_recording_without_a_valid_sample_is_unusable(advisor) -> None:
 
 
 @pytest.mark.recordings
-def test_scan_says_what_validation_judges(advisor, recordings_dir: Path) -> None:
-    """Windows of the labelled episodes have the probabilities that the validation report is made of."""
+def test_scan_agrees_with_validation(advisor, recordings_dir: Path) -> None:
+    """Windows of the labelled episodes have the same probabilities as in validation."""
     windows = load_windows(DataConfig(databases=("cudb",)), recordings_dir)
     for record in ("cu01", "cu30"):
         chosen = windows.select(windows.record == record)

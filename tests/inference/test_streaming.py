@@ -1,4 +1,4 @@
-"""A stream gives the advice of a scan, whatever the pieces, and lives through gaps, rubbish and clocks that are off."""
+"""A stream gives the advice of a scan, however it is cut, and survives gaps, invalid samples and wrong clocks."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def advisor() -> Advisor:
 
 @pytest.fixture(scope="module")
 def recording() -> Recording:
-    """Make up a recording of several rhythms."""
+    """Return a synthetic recording of several rhythms."""
     return next(iter(synthetic_recordings(1)))
 
 
 def resampled(recording: Recording, fs: float) -> np.ndarray:
-    """Return the first lead at another rate, by straight lines."""
+    """Return the first lead at another sampling rate, by linear interpolation."""
     t = np.arange(round(recording.duration_s * fs)) / fs
     return np.interp(t, np.arange(len(recording.signal)) / recording.fs, recording.signal[:, 0])
 
@@ -68,7 +68,7 @@ def test_stream_is_the_scan(advisor, recording, fs, step_s, window_s, cuts, sing
 
 @pytest.mark.parametrize(("fs", "step_s", "window_s"), [(250.0, 1.0, 5.0), (360.0, 0.1, 2.0), (249.97, 9.9, 3.0)])
 def test_windows_are_those_of_the_whole_signal(advisor, rng, fs: float, step_s: float, window_s: float) -> None:
-    """Window k begins at k steps, in the raw signal as in the filtered one, and comes as early as it can."""
+    """Window k begins at k steps, in the raw signal as in the filtered one, and is returned as early as possible."""
     signal = rng.normal(size=round(25 * fs))
     windows = Windows(advisor.bundle, fs, step_s, window_s)
     pieces = [windows.push(signal[i : i + 1]) for i in range(len(signal))]
@@ -129,7 +129,7 @@ def test_lead_off_is_stated_and_the_stream_comes_back(advisor, recording) -> Non
 
 
 def test_lost_samples_are_filled_in_by_the_clock(advisor, recording) -> None:
-    """A packet that never came is a gap of its own length, and windows stay where the clock has them."""
+    """A lost packet is a gap of its own length, and windows stay at their times by the clock."""
     fs = recording.fs
     signal = recording.signal[: round(40 * fs), 0].astype(float)
     gappy = signal.copy()
@@ -150,7 +150,7 @@ def test_lost_samples_are_filled_in_by_the_clock(advisor, recording) -> None:
 
 @pytest.mark.parametrize("ppm", [-3000, 3000])
 def test_rate_that_drifts_keeps_time(advisor, recording, ppm: int) -> None:
-    """Over an hour at a rate that is 0.3 % off the stream stays within 0.1 s of the clock, and windows stay usable."""
+    """With a sampling rate 0.3 % off, the stream stays within 0.1 s of the clock for an hour, with usable windows."""
     fs = recording.fs
     second = np.tile(recording.signal[: round(60 * fs), 0].astype(float), 61)
     true_fs = fs * (1 + ppm * 1e-6)
@@ -211,7 +211,7 @@ def test_clock_that_is_changed_makes_no_gap(
 
 @pytest.mark.parametrize("true_fs", [300, 360, 500, 1000])
 def test_rate_that_the_clock_contradicts(advisor, recording, true_fs: int) -> None:
-    """A stream of another rate than `fs` says is refused within seconds, rather than cut to fit."""
+    """A stream with another sampling rate than `fs` is refused within seconds, rather than cut to fit."""
     stream = Stream(250.0, model=advisor)
 
     def push(seconds: int) -> None:
@@ -223,7 +223,7 @@ def test_rate_that_the_clock_contradicts(advisor, recording, true_fs: int) -> No
 
 
 def test_single_time_that_is_wrong(advisor, recording) -> None:
-    """A packet with a time of another year is taken, and so are those that follow by the clock as it was."""
+    """A packet with a time of another year is accepted, and so are later packets with right times."""
     stream = Stream(recording.fs, model=advisor)
     second = recording.signal[: round(recording.fs), 0].astype(float)
     for i in range(20):
@@ -232,7 +232,7 @@ def test_single_time_that_is_wrong(advisor, recording) -> None:
 
 
 def test_packets_that_come_late_or_twice_are_dropped(advisor, recording, caplog: pytest.LogCaptureFixture) -> None:
-    """Two packets change places, and one comes again: what was there already is not taken, and no clock is changed."""
+    """If two packets are swapped or one is repeated, late samples are dropped, and the clock is not changed."""
     fs = recording.fs
     signal = recording.signal[: round(30 * fs), 0].astype(float)
     stream = Stream(fs, model=advisor)
@@ -245,7 +245,7 @@ def test_packets_that_come_late_or_twice_are_dropped(advisor, recording, caplog:
 
 @pytest.mark.parametrize("rubbish", [1e308, -1e308, np.inf, 1e9, 3e38])
 def test_rubbish_is_no_shock_and_is_forgotten(advisor, recording, rubbish: float) -> None:
-    """Samples that are no ECG make their windows unusable, and ten seconds later nothing is left of them."""
+    """Samples that cannot be an ECG make their windows unusable, and have no effect ten seconds later."""
     fs = recording.fs
     signal = recording.signal[: round(60 * fs), 0].astype(float)
     stream = Stream(fs, model=advisor)
@@ -260,7 +260,7 @@ def test_rubbish_is_no_shock_and_is_forgotten(advisor, recording, rubbish: float
 
 @pytest.mark.parametrize("fault", [2e4, -(2.0**31) / 1000, 1e8])
 def test_windows_after_a_fault_are_no_ventricular_fibrillation(advisor, recording, fault: float) -> None:
-    """A second of what no electrode gives, as of a converter's reserved value, does not ring on as if it were VF."""
+    """A second of values beyond any electrode, such as a converter's reserved value, does not ring on like VF."""
     fs = recording.fs
     sinus = next(episode for episode in recording.episodes if episode.code == "normal_sinus")
     beats = recording.strip(sinus.start_s, 10.0).signal[:, 0].astype(float)
@@ -275,7 +275,7 @@ def test_windows_after_a_fault_are_no_ventricular_fibrillation(advisor, recordin
 @pytest.mark.parametrize("artefact", [60.0, -500.0, 2e3, 9.9e3])
 @pytest.mark.parametrize("seconds", [0.01, 1.0])
 def test_a_filter_that_rings_is_no_vf(advisor, recording, artefact: float, seconds: float) -> None:
-    """After an artefact that an electrode can give no window is shocked, and four seconds later all are usable."""
+    """After an artefact within an electrode's range no window advises a shock; four seconds later all are usable."""
     fs = recording.fs
     sinus = next(episode for episode in recording.episodes if episode.code == "normal_sinus")
     beats = recording.strip(sinus.start_s, 10.0).signal[:, 0].astype(float)
@@ -287,8 +287,8 @@ def test_a_filter_that_rings_is_no_vf(advisor, recording, artefact: float, secon
     assert all(later)
 
 
-def test_an_offset_of_which_nothing_is_filtered_is_not_judged(advisor, recording) -> None:
-    """Samples that all count as invalid leave the network a flat line; that is no nonshockable rhythm."""
+def test_an_offset_beyond_any_electrode_is_not_classified(advisor, recording) -> None:
+    """Samples that all count as invalid leave a flat line after the filter; it is unusable, not nonshockable."""
     signal = recording.signal[: round(10 * recording.fs), 0].astype(float)
     assert not scan(signal + 2e4, recording.fs, model=advisor).usable.any()
     assert scan(signal + 9e3, recording.fs, model=advisor).usable.all()
@@ -307,7 +307,7 @@ def test_an_offset_of_which_nothing_is_filtered_is_not_judged(advisor, recording
     ],
 )
 def test_samples_that_are_none(advisor, samples, error: type[Exception]) -> None:
-    """What is no lead is refused, and the stream goes on."""
+    """Samples that cannot be one lead are refused, and the stream continues."""
     stream = Stream(250.0, model=advisor)
     with pytest.raises(error):
         stream.push(samples)
@@ -316,7 +316,7 @@ def test_samples_that_are_none(advisor, samples, error: type[Exception]) -> None
 
 @pytest.mark.parametrize("units", ["mV", "uV", "V"])
 def test_numbers_that_no_ecg_has_are_quiet(advisor, units: str) -> None:
-    """Numbers that overflow in mV and NaNs that signal raise no warning, and make the window unusable."""
+    """Numbers that overflow in mV and signalling NaNs raise no warning, and make the window unusable."""
     samples = np.full(1250, 1e308)
     samples[::2] = np.frombuffer(b"\x01\x00\x00\x00\x00\x00\xf4\x7f", "<f8")[0]
     samples[0] = 0.0
@@ -343,7 +343,7 @@ def test_numbers_that_no_ecg_has_are_quiet(advisor, units: str) -> None:
     ],
 )
 def test_settings_out_of_range(advisor, wrong: dict, error: type[Exception]) -> None:
-    """They are refused before a sample comes."""
+    """Wrong arguments are refused before the first sample."""
     with pytest.raises(error):
         Stream(**{"fs": 250.0, "model": advisor} | wrong)
 

@@ -1,4 +1,4 @@
-"""What was validated is what `predict` does: strips by themselves are judged like windows of a filtered recording."""
+"""`predict` does what was validated: single strips are classified like windows of a filtered recording."""
 
 from __future__ import annotations
 
