@@ -119,7 +119,7 @@ def choose_channels(file: SignalFile, leads: Sequence[str] | None) -> list[int]:
     """Return the columns of these leads in this order, or of all voltages that can be read if `leads` is None.
 
     Raise the problem of a lead that cannot be read, and ValueError if a lead is unknown or not a voltage, or there is
-    none.
+    none. If a lead that is an ECG by its name cannot be read, leads with other names do not replace it.
     """
     names = [channel.name for channel in file.channels]
     if leads is not None:
@@ -133,23 +133,21 @@ def choose_channels(file: SignalFile, leads: Sequence[str] | None) -> list[int]:
     reported = [each for each, channel in zip(problems, file.channels, strict=True) if each and _is_voltage(channel)]
     if None not in problems:
         raise next(iter(reported or filter(None, problems)), ValueError(f"{file.path} has no signals. {WHAT_TO_DO}"))
+    chosen = [i for i, problem in enumerate(problems) if problem is None]
+    if not any(is_ecg(names[i]) for i in chosen):
+        for channel, problem in zip(file.channels, problems, strict=True):
+            if problem is not None and is_ecg(channel.name) and _is_voltage(channel):
+                raise problem
     for problem in reported:
         logger.warning("a channel is excluded: %s", problem)
-    return [i for i, problem in enumerate(problems) if problem is None]
+    return chosen
 
 
 def choose_channel(file: SignalFile, lead: str | None) -> int:
-    """Return the column of the lead to classify, by the rule of `ecg_shock.data.lead_labels.choose_lead`.
-
-    If a lead that is an ECG by its name cannot be read, a lead with another name does not replace it.
-    """
+    """Return the column of the lead to classify, by the rule of `ecg_shock.data.lead_labels.choose_lead`."""
     if lead is not None:
         return choose_channels(file, [lead])[0]
     chosen = choose_channels(file, None)
-    if not any(is_ecg(file.channels[i].name) for i in chosen):
-        for i, channel in enumerate(file.channels):
-            if is_ecg(channel.name) and _is_voltage(channel) and (problem := _find_problem(file, i)) is not None:
-                raise problem
     return chosen[choose_lead([file.channels[i].name for i in chosen], None, file.path)]
 
 

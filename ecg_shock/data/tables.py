@@ -384,6 +384,8 @@ def _read_header(path: Path, head: Sequence[str], layout: _Layout, fs: float) ->
 def _split_names(line: str, layout: _Layout) -> list[str]:
     if len(layout.kinds) == 1 and layout.delimiter == " ":
         return [line.strip().strip('"')]
+    if layout.delimiter == " ":  # a name in quotes may hold spaces
+        return re.findall(r'"[^"]*"|\S+', line)
     return [cell.strip() for cell in _split_line(line, layout.delimiter)]
 
 

@@ -1,6 +1,6 @@
-"""Time and memory to read and judge a million predictions, against their limits.
+"""Time and memory to read and evaluate a million predictions, against their limits.
 
-`python tests/benchmarks/predictions.py [WINDOWS]` makes a file of that many windows, reads it, judges it and writes
+`python tests/benchmarks/predictions.py [WINDOWS]` makes a file of that many windows, reads it, evaluates it and writes
 its tables, and prints seconds (limit 60 s) and peak memory (limit 2 GB) of that in a process of its own.
 """
 
@@ -51,35 +51,35 @@ def write(path: Path, windows: int) -> None:
             writer.writerow(row)
 
 
-def judge(path: Path) -> None:
-    """Read, judge and lay out the file, and print how long it took and the most memory it needed."""
+def evaluate_file(path: Path) -> None:
+    """Read, evaluate and lay out the file, and print how long it took and the most memory it needed."""
     from ecg_shock import validate
     from ecg_shock.report.tables import to_json, to_markdown
 
     started = time.perf_counter()
     validation = validate(path)
-    read_and_judged_s = time.perf_counter() - started
+    read_and_evaluated_s = time.perf_counter() - started
     pages = len(to_markdown(validation)) + len(to_json(validation))
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     windows = sum(performance.windows for performance in validation.performances)
     print(f"{windows:,} windows, {path.stat().st_size / 1e6:.0f} MB of CSV, {pages:,} characters of tables")
     print(
-        f"read and judged {read_and_judged_s:6.2f} s; with tables {seconds:.2f} s, {seconds / LIMIT_S:.3f} of the limit"
+        f"read and evaluated {read_and_evaluated_s:6.2f} s; with tables {seconds:.2f} s, {seconds / LIMIT_S:.3f} of the limit"
     )
     print(f"peak memory     {peak / 1e9:6.2f} GB, {peak / LIMIT_BYTES:.3f} of the limit")
 
 
 def main() -> None:
-    """Make the file, and judge it in a process that has done nothing else."""
-    if len(sys.argv) > 2 and sys.argv[1] == "--judge":
-        judge(Path(sys.argv[2]))
+    """Make the file, and evaluate it in a process that has done nothing else."""
+    if len(sys.argv) > 2 and sys.argv[1] == "--evaluate":
+        evaluate_file(Path(sys.argv[2]))
         return
     windows = int(sys.argv[1]) if len(sys.argv) > 1 else WINDOWS
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.csv"
         write(path, windows)
-        subprocess.run([sys.executable, __file__, "--judge", str(path)], check=True)  # noqa: S603
+        subprocess.run([sys.executable, __file__, "--evaluate", str(path)], check=True)  # noqa: S603
 
 
 if __name__ == "__main__":

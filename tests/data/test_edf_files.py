@@ -174,9 +174,10 @@ def test_no_other_lead_stands_in_for_an_ecg(bad: dict[str, Any], tmp_path: Path)
     """If the ECG cannot be read, the only other voltage does not replace it unless its name says ECG."""
     for other in ("EEG", "channel x"):
         path = write(tmp_path / "a.edf", {"data": ECG[::-1], "label": other}, {"data": ECG, **bad})
-        with pytest.raises(ValueError, match="ECG' (the|no|: )|scale for 'ECG'"):
-            open_lead(path)
-        assert open_lead(path, lead=other).lead == other
+        for read in (open_lead, read_record):
+            with pytest.raises(ValueError, match="ECG' (the|no|: )|scale for 'ECG'"):
+                read(path)
+        assert read_record(path, leads=[other]).leads == (open_lead(path, lead=other).lead,) == (other,)
     path = write(tmp_path / "a.edf", {"data": ECG[::-1], "label": "V5"}, {"data": ECG, **bad})
     assert open_lead(path).lead == "V5"
 

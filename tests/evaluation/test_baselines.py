@@ -110,7 +110,7 @@ def synthetic(
 CLEAR = ("coarse_vf", "normal_sinus", "rapid_vt", "other_nonshockable")
 
 
-def test_baselines_judge_every_test_window(rng: np.random.Generator) -> None:
+def test_baselines_classify_every_test_window(rng: np.random.Generator) -> None:
     """Each detector and the SVM give one row per window, in order and with its label; waves are advised a shock."""
     train, test = synthetic("abcdef", CLEAR, rng), synthetic("xyz", AHA_CLASSES, rng)
     results = baseline_predictions(train, test, fold=3)

@@ -82,7 +82,7 @@ def test_values_of_flat_windows() -> None:
 
 
 @every_feature
-def test_many_are_judged_as_one_by_one(feature: Callable, windows: np.ndarray) -> None:
+def test_many_windows_get_the_advice_of_one_by_one(feature: Callable, windows: np.ndarray) -> None:
     """Other windows and chunks have no influence, except for the rounding of a Fourier transform."""
     many = np.tile(windows, (2 + detectors.CHUNK // len(windows), 1)).astype(np.float32)
     alone = np.concatenate([feature(window[np.newaxis]) for window in windows.astype(np.float32)])

@@ -260,7 +260,7 @@ def test_what_is_missing_is_named(advisor: Advisor) -> None:
         stress_test(advisor, (short,), windows, ())
 
 
-def test_leads_are_judged_by_themselves(advisor: Advisor) -> None:
+def test_leads_are_classified_separately(advisor: Advisor) -> None:
     """A window of the second lead is cut from the second column, here a flat one."""
     recordings, windows = synthetic()
     name = recordings[0].leads[0]

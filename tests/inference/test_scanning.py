@@ -201,9 +201,9 @@ def test_scan_agrees_with_validation(advisor, recordings_dir: Path) -> None:
     for record in ("cu01", "cu30"):
         chosen = windows.select(windows.record == record)
         result = scan(recordings_dir / "cudb" / record, step_s=0.104, model=advisor)  # 13 samples
-        judged = advisor.probabilities(chosen.ecg)
+        probabilities = advisor.probabilities(chosen.ecg)
         compared = 0
-        for start_s, p in zip(chosen.start_s, judged, strict=True):
+        for start_s, p in zip(chosen.start_s, probabilities, strict=True):
             at = round(start_s * 125)
             if at % 13 == 0 and result.usable[at // 13]:
                 assert result.probability[at // 13] == pytest.approx(p, abs=1e-5)  # the windows are kept as float32
