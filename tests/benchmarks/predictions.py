@@ -65,9 +65,10 @@ def evaluate_file(path: Path) -> None:
     windows = sum(performance.windows for performance in validation.performances)
     print(f"{windows:,} windows, {path.stat().st_size / 1e6:.0f} MB of CSV, {pages:,} characters of tables")
     print(
-        f"read and evaluated {read_and_evaluated_s:6.2f} s; with tables {seconds:.2f} s, {seconds / LIMIT_S:.3f} of the limit"
+        f"read and evaluated {read_and_evaluated_s:6.2f} s; with tables {seconds:.2f} s, "
+        f"{seconds / LIMIT_S:.3f} of the limit"
     )
-    print(f"peak memory     {peak / 1e9:6.2f} GB, {peak / LIMIT_BYTES:.3f} of the limit")
+    print(f"peak memory        {peak / 1e9:6.2f} GB, {peak / LIMIT_BYTES:.3f} of the limit")
 
 
 def main() -> None:
