@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 .PHONY: help tune test docs bench clean
 
 help:
-	@echo "make tune    search networks on the embedded synthetic study (under 5 minutes)"
+	@echo "make tune    search networks on simulated recordings (under 5 minutes)"
 	@echo "make test    lint, check the types, build the documentation, run the tests"
 	@echo "make docs    build the documentation into build/docs"
 	@echo "make bench   run what is timed"

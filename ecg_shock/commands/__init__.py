@@ -9,7 +9,7 @@ import typer
 
 Lead = Annotated[
     str | None,
-    typer.Option(help="Name of the lead.", show_default="the first that is an ECG by its name, or the only one"),
+    typer.Option(help="Name of the lead.", show_default="the only lead, or the first that is named as an ECG"),
 ]
 Fs = Annotated[
     float | None, typer.Option(help="Sampling rate in Hz, for CSV, NumPy and MATLAB files.", show_default=False)

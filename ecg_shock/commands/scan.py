@@ -51,7 +51,7 @@ def scan(
 ) -> None:
     """Find episodes of shockable rhythm in a recording of any length.
 
-    Every window of the filtered recording is predicted. An alarm is raised when
+    Every window of the filtered recording is classified. An alarm is raised when
     K of the last N windows advise a shock. The results are NAME.shk (WFDB
     annotations of rhythm changes and alarms), NAME.csv (one row per window),
     NAME.json (the episodes) and NAME.png. Results of another recording with the

@@ -199,12 +199,16 @@ def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:
     plan.add_row("search", f"{study.search.trials} networks, {_epochs(study.trial_training)}")
     plan.add_row(
         "retraining",
-        f"1 network per depth × {len(study.consensus.learning_rates)} learning rates × {study.consensus.seeds} seeds, "
-        f"{_epochs(study.training)}",
+        f"1 network per depth × {_count(len(study.consensus.learning_rates), 'learning rate')} × "
+        f"{_count(study.consensus.seeds, 'seed')}, {_epochs(study.training)}",
     )
     console.print(plan, highlight=False)
     _print_path("run folder", f"{folder}")
     _show_windows(study, subsets)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _show_windows(study: Study, subsets: Subsets) -> None:
@@ -288,7 +292,7 @@ def _show_candidates(candidates: tuple[Candidate, ...], study: Study) -> None:
 
 
 def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) -> None:
-    headings = ("N", "filters", "kernels", "params", "LR", "runs", "BAC %", "from-to", "")
+    headings = ("N", "filters", "kernels", "params", "LR", "runs", "BAC %", "range", "")
     table = _narrow_table(f"retrained, mean BAC on the validation subset{mark}", headings)
     for setting in compared:
         table.add_row(

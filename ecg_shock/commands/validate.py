@@ -52,13 +52,13 @@ def validate(
     ] = None,
     record: Annotated[
         bool,
-        typer.Option("--record", help="Add the results to the model's card.", rich_help_panel="A model"),
+        typer.Option("--record", help="Store the results in the model's card.", rich_help_panel="A model"),
     ] = False,
     quick: Annotated[
         bool,
         typer.Option(
             "--quick",
-            help="Skip the classical detectors, stress tests and complete records.",
+            help="Skip the classical detectors, stress tests and whole records.",
             rich_help_panel="A model",
         ),
     ] = False,
@@ -71,21 +71,21 @@ def validate(
         ),
     ] = None,
 ) -> None:
-    """Evaluate a model, or another algorithm by its predictions, by the AHA goals.
+    """Evaluate a model, or the predictions of another algorithm, by the AHA goals.
 
     For example:
       ecg-shock validate runs/train
       ecg-shock validate --predictions FILE.csv
 
-    A model predicts windows of 2, 3, 4, 5, 8 and 10 s of its test patients, which
+    A model classifies windows of 2, 3, 4, 5, 8 and 10 s of its test patients, which
     it has never seen. The report compares it with classical detectors, adds
-    noise and artefacts, evaluates alarms on complete records (detected events,
+    noise and artefacts, evaluates alarms on whole records (detected events,
     false alarms per hour, delay), and shows the ECG of every error. Alarm rules
-    are chosen on the patients that the model was selected with.
+    are chosen on the model's validation patients.
 
     FILE.csv has one row per window with the columns record, patient, start_s,
-    duration_s, aha_class (or rhythm, if it has one class only), and shock (or
-    probability). Optional: database, lead, fold, rate_bpm, amplitude_mv.
+    duration_s, aha_class (or rhythm, where that determines the class), and shock
+    (or probability). Optional: database, lead, fold, rate_bpm, amplitude_mv.
 
     The folder gets report.html, report.md and report.json, and a model's
     predictions.csv.

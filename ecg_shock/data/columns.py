@@ -161,8 +161,8 @@ def choose_columns(
     Raises
     ------
     ValueError
-        If a lead that was asked for does not exist, a column that was asked for or whose name says ECG cannot be an
-        ECG, or no column can.
+        If a requested lead does not exist; if a column that was requested, or that is named as an ECG, cannot be one;
+        or if no column can be an ECG.
     """
     filled = lead_names(names)
     reasons = dict(excluded)

@@ -117,7 +117,8 @@ def read_record(
             signal = np.empty((channels[0].n_samples, len(chosen)), np.float32)
         except MemoryError:  # gaps between segments take no space in the files
             raise ValueError(
-                f"{path} is too long for the memory, {channels[0].n_samples:,} samples; choose fewer leads, or scan it"
+                f"{path} does not fit into memory ({channels[0].n_samples:,} samples per lead); choose fewer leads "
+                "with leads=, or use ecg_shock.scan, which reads it in pieces"
             ) from None
         done = 0
         for piece in file.pieces(chosen, PIECE_SAMPLES):

@@ -404,6 +404,6 @@ def _open_flac(file: Path) -> Iterator[Any]:
     with file.open("rb") as stream:
         signature = stream.read(4)
     if signature != b"fLaC":
-        raise ValueError(f"{file} is not a FLAC file, but its header gives it one of the formats {tuple(FLAC_BITS)}")
+        raise ValueError(f"{file} is not a FLAC file, although its header says so. {WHAT_TO_DO}")
     with explain_damage(file, "FLAC"), soundfile.SoundFile(str(file)) as flac:
         yield flac

@@ -191,10 +191,11 @@ def bootstrap_limit(
 
 
 def resample_patients(counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw n_patients patients with replacement, and add up their counts.
+    """Draw as many patients as there are, with replacement, and add up their counts, `resamples` times.
 
-    `counts` has the shape (n_patients, n_counts), int; the sums have (resamples, n_counts). One multinomial draws
-    patients with equal counts together: it is faster, and the order of the patients does not matter.
+    `counts` has the shape (n_patients, n_counts), int; the sums have (resamples, n_counts).
+    Patients with equal counts are drawn as a group from one multinomial distribution. This is faster, and the result
+    does not depend on the order of the patients.
     """
     distinct, patients = np.unique(counts, axis=0, return_counts=True)
     return rng.multinomial(len(counts), patients / len(counts), size=resamples) @ distinct

@@ -324,9 +324,9 @@ def spectral_m(ecg: np.ndarray) -> np.ndarray:
     -----
     As in [2]_: a Hamming window; an amplitude is the sum of the absolute values of the real and the imaginary part; the
     peak lies between 0.5 and 9 Hz; amplitudes below 5 % of the peak are set to 0; the spectrum ends at 20 times the
-    peak frequency. Deviation from the papers:
+    peak frequency. Deviation from that paper:
 
-    - The spectrum ends at 62.5 Hz; in the paper, at 100 Hz.
+    - The spectrum ends at 62.5 Hz if that is lower; in the paper, at 100 Hz.
 
     References
     ----------

@@ -86,7 +86,7 @@ class EvaluationSet:
 
     @cached_property
     def by_fold(self) -> dict[int, EvaluationSet]:
-        """An evaluation set of one bundle for each fold; with `databases` the fold is 0."""
+        """For each fold, an evaluation set with that fold's bundle only; the only key is 0 if `databases` are given."""
         return {
             0 if self.databases else bundle.card.data.fold: replace(self, bundles=(bundle,)) for bundle in self.bundles
         }

@@ -163,7 +163,10 @@ class Predictions:
             if values.ndim != 1:
                 raise ValueError(f"{name} has shape {values.shape}; allowed is (n_windows,)")
             if values.size and values.dtype.kind not in column.kinds:
-                raise TypeError(f"{name} has dtype {values.dtype}; allowed are {column.allowed}")
+                raise TypeError(
+                    f"{name} has dtype {values.dtype}; it must hold {column.allowed}, in an array of dtype "
+                    f"{np.dtype(column.dtype).name}"
+                )
             object.__setattr__(self, name, values.astype(column.dtype, copy=False))
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
         if len(set(lengths.values())) > 1:

@@ -99,7 +99,7 @@ def check_free(paths: list[Path], source: str) -> None:
 def write_annotations(scan: Scan, path: Path) -> None:
     """Write episodes as changes of rhythm, and alarms as comments, in the WFDB annotation format.
 
-    The stem of `path` is the record's name, with letters, digits, ``_`` and ``-`` only; its suffix is the annotator.
+    `path` has to be RECORD.ANNOTATOR, such as ``cu01.shk``; RECORD may contain only letters, digits, ``_`` and ``-``.
     """
     import wfdb
 

@@ -156,8 +156,8 @@ def write_bundle(
     spec, preprocessing, threshold
         As in `Bundle`.
     card : dict
-        The card, usually from `ecg_shock.models.card.Card.to_toml`. It may hold anything that TOML can hold, and is
-        printed in its own order.
+        The card, usually from `ecg_shock.models.card.Card.to_toml`. It may hold anything that TOML can hold; its
+        entries are written in the given order.
 
     Raises
     ------

@@ -313,9 +313,11 @@ def test_probabilities_are_there_or_not(make_predictions: Callable[..., Predicti
 def test_columns_of_the_wrong_kind(make_predictions: Callable[..., Predictions]) -> None:
     """Arrays with another data type, shape or length are refused, not converted."""
     predictions = make_predictions(3)
-    with pytest.raises(TypeError, match="shock has dtype .*; allowed are true or false"):
+    with pytest.raises(TypeError, match="shock has dtype .*; it must hold true or false, in an array of dtype bool"):
         dataclasses.replace(predictions, shock=np.array(["false", "false", "true"]))
-    with pytest.raises(TypeError, match="fold has dtype float64; allowed are whole numbers"):
+    with pytest.raises(
+        TypeError, match="fold has dtype float64; it must hold whole numbers, in an array of dtype int64"
+    ):
         dataclasses.replace(predictions, fold=np.array([0.0, 1.0, 2.0]))
     with pytest.raises(ValueError, match="lead has shape"):
         dataclasses.replace(predictions, lead=np.array([["I", "II", "III"]]))
