@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 440, 300  # of a chart, in pixels at its natural size
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 14, 44  # margins for ticks and labels
-MIN_TICK_GAP = 38  # pixels between the centres of two tick labels
 MAX_TICK_CHARACTERS = 10
 MAX_LEFT_END = 0.9  # of an axis of proportions: a shorter axis would exaggerate small differences
 ZOOM = 0.2  # size of the corner of the ROC curve where an AED works
@@ -140,9 +139,13 @@ def se_sp_figure(
         _proportions(axes, "y", "windows with the right advice", math.floor(lowest * 10 + 1e-9) / 10)
         low, high = (values[0], values[-1]) if values[0] < values[-1] else (values[0] - 1, values[0] + 1)
         ticks: dict[float, str] = {}
+        free_px = -math.inf  # where the label before ends, and a space
         for value, name in zip(values, names, strict=True):
-            if not ticks or (value - max(ticks)) / (high - low) * (WIDTH - LEFT - RIGHT) >= MIN_TICK_GAP:
-                ticks[value] = _shortened(name, MAX_TICK_CHARACTERS)
+            text = _shortened(name, MAX_TICK_CHARACTERS)
+            centre_px = (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+            if centre_px - LABEL_PX * len(text) / 2 >= free_px:
+                ticks[value] = text
+                free_px = centre_px + LABEL_PX * (len(text) / 2 + 1)
         axes.set(xlim=(low, high), xlabel=printable(label))
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.legend(loc="lower left")
