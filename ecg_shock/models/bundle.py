@@ -116,7 +116,8 @@ class Bundle:
         try:
             model.load_weights(path)
         except Exception as error:  # damaged files raise BadZipFile, KeyError and others
-            raise ValueError(f"{path} cannot be read as a Keras model: {error!s} ({type(error).__name__})") from error
+            cause = " ".join(str(error).split())[:200]  # some quote all weights
+            raise ValueError(f"{path} cannot be read as a Keras model: {cause} ({type(error).__name__})") from error
         return model
 
     def _read(self, name: str) -> bytes:

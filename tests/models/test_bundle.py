@@ -162,7 +162,10 @@ def test_damaged_keras_file_with_its_digest_is_refused(copy: Path) -> None:
     (copy / "model.keras").write_bytes(content)
     text = (copy / "bundle.toml").read_text()
     (copy / "bundle.toml").write_text(text.replace(old, hashlib.sha256(content).hexdigest()))
-    with pytest.raises(ValueError, match=r"model\.keras cannot be read as a Keras model: .*\(BadZipFile\)"):
+    # Which error it is depends on what the byte belonged to, and so on the version of Python that compressed the file.
+    with pytest.raises(
+        ValueError, match=r"model\.keras cannot be read as a Keras model: .*\((BadZipFile|ValueError)\)"
+    ):
         load_bundle(copy).load_keras()
 
 
