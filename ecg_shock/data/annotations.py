@@ -48,9 +48,9 @@ import numpy as np
 
 from ecg_shock.data.manifests import Manifest
 from ecg_shock.data.readers import read_record
-from ecg_shock.data.reading import WHAT_TO_DO, choose_channels, explain_damage
 from ecg_shock.data.record_labels import label_record
 from ecg_shock.data.recordings import Episode, Recording
+from ecg_shock.data.signal_files import WHAT_TO_DO, choose_channels, explain_damage
 from ecg_shock.data.wfdb_files import open_wfdb
 
 # Beat annotations by https://archive.physionet.org/physiobank/annotations.shtml

@@ -9,8 +9,8 @@ import numpy as np
 
 from ecg_shock.data.columns import choose_columns
 from ecg_shock.data.lead_labels import listed, quoted
-from ecg_shock.data.reading import WHAT_TO_DO, build_recording, find_columns, lead_names
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording, is_finite
+from ecg_shock.data.signal_files import WHAT_TO_DO, build_recording, find_columns, lead_names
 
 MATLAB_NUMBERS = frozenset(
     {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ecg_shock.data.lead_labels import is_ecg, listed, quoted
-from ecg_shock.data.reading import find_columns, lead_names
 from ecg_shock.data.recordings import MV_PER_UNIT
+from ecg_shock.data.signal_files import find_columns, lead_names
 
 # The first word of a name is compared, so that "time_s" and "Time (ms)" match too.
 TIME_NAMES = frozenset({"time", "t", "timestamp", "seconds", "sample", "samples", "index"})

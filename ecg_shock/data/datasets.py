@@ -45,7 +45,7 @@ SOURCES = (
     "data/lead_labels.py",
     "data/manifests.py",
     "data/readers.py",
-    "data/reading.py",
+    "data/signal_files.py",
     "data/record_labels.py",
     "data/recordings.py",
     "data/tables.py",

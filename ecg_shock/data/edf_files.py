@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ecg_shock.data.lead_labels import quoted
-from ecg_shock.data.reading import WHAT_TO_DO, Channel, SignalFile, lead_names, mv_per_unit, to_float32
+from ecg_shock.data.signal_files import WHAT_TO_DO, Channel, SignalFile, lead_names, mv_per_unit, to_float32
 from ecg_shock.data.unpacking import unpack_24
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import numpy as np
 
 from ecg_shock.data.lead_labels import choose_lead
 from ecg_shock.data.readers import check_arguments, check_text_options, find_recording, open_file, read_record
-from ecg_shock.data.reading import SignalFile, check_agreement, choose_channel
 from ecg_shock.data.recordings import Recording, strip_samples
+from ecg_shock.data.signal_files import SignalFile, check_agreement, choose_channel
 
 PIECE_S = 3600.0  # a lead of an hour at 250 Hz has 3.6 MB, and five times that while it is read
 

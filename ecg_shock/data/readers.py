@@ -10,8 +10,8 @@ import numpy as np
 from ecg_shock.data.arrays import read_mat, read_npy
 from ecg_shock.data.edf_files import open_edf
 from ecg_shock.data.manifests import data_dir, resource_dir
-from ecg_shock.data.reading import WHAT_TO_DO, SignalFile, build_recording, check_agreement, choose_channels
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs
+from ecg_shock.data.signal_files import WHAT_TO_DO, SignalFile, build_recording, check_agreement, choose_channels
 from ecg_shock.data.tables import read_csv
 from ecg_shock.data.wfdb_files import find_wfdb_header, open_wfdb
 

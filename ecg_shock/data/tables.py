@@ -29,8 +29,8 @@ from ecg_shock.data.columns import (
     why_not_ecg,
 )
 from ecg_shock.data.lead_labels import is_ecg, listed, quoted
-from ecg_shock.data.reading import WHAT_TO_DO, build_recording, find_columns, lead_names
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording
+from ecg_shock.data.signal_files import WHAT_TO_DO, build_recording, find_columns, lead_names
 
 # ", " separates numbers with decimal commas. " " stands for any number of spaces, and for a table of one column.
 DELIMITERS = (" ", "\t", ";", "|", ",", ", ")

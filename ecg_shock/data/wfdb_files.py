@@ -19,8 +19,16 @@ from typing import Any
 import numpy as np
 
 from ecg_shock.data.lead_labels import quoted
-from ecg_shock.data.reading import WHAT_TO_DO, Channel, SignalFile, explain_damage, lead_names, mv_per_unit, to_float32
 from ecg_shock.data.recordings import check_fs
+from ecg_shock.data.signal_files import (
+    WHAT_TO_DO,
+    Channel,
+    SignalFile,
+    explain_damage,
+    lead_names,
+    mv_per_unit,
+    to_float32,
+)
 from ecg_shock.data.unpacking import BLOCKS, PARTIAL_BLOCKS, unpack
 from ecg_shock.data.wfdb_header import DEFAULT_FS, DEFAULT_GAIN, Header, SignalLine, read_header
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecg_shock.data.lead_labels import quoted
-from ecg_shock.data.reading import WHAT_TO_DO
+from ecg_shock.data.signal_files import WHAT_TO_DO
 
 MAX_BYTES = 2**20  # real headers have a few kB
 MAX_NAME = 200  # file systems allow names of up to 255 bytes

@@ -1,4 +1,4 @@
-"""What the readers of every file format share: channels and how they are chosen, and the errors."""
+"""Files of signals, whatever their format: their channels, the choice of leads, and the errors of reading."""
 
 from __future__ import annotations
 
