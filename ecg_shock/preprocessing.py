@@ -13,7 +13,7 @@ same signal. The steps, in order:
 4. Optionally, the result is rounded to the 2.5 µV grid of Krasteva et al. 2020 (doi:10.3390/s20102875).
 
 NumPy computes both filters as convolutions, the band-pass by FFT, to double precision. `scipy.signal` is not used,
-because importing it takes longer than a first advice, or a sixth of the time that scanning a day takes.
+because importing it takes long, which every first advice and every scan would wait for.
 
 The amplitude is not normalised: it tells asystole from fine ventricular fibrillation.
 """
