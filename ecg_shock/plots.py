@@ -15,7 +15,7 @@ from ecg_shock.data.lead import Lead
 from ecg_shock.inference.scan_files import clock
 from ecg_shock.inference.scanning import Scan
 from ecg_shock.preprocessing import FS
-from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS, INTERMEDIATE, SHOCKABLE
+from ecg_shock.rhythms import AHA_LABELS, CLASSES, INTERMEDIATE, SHOCKABLE
 from ecg_shock.search.trials import Trial, rank
 from ecg_shock.training.trainer import THRESHOLD, EpochLog, best_of
 
@@ -168,7 +168,7 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
     if not len(found):
         raise ValueError("there are no windows to draw; choose other databases or another window length.")
     rng = np.random.default_rng(seed)
-    chosen = {name: _choose(found, name, rng) for name in AHA_CLASSES if name in found.aha_class}
+    chosen = {name: _choose(found, name, rng) for name in CLASSES if name in found.aha_class}
     ranges = {name: _half_range_mv(found.ecg[indices]) for name, indices in chosen.items()}
     # Large boxes are square on every row; only the height of the rows differs.
     inches_per_mv = INCHES_PER_S * LARGE_BOX_S / LARGE_BOX_MV

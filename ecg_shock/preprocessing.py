@@ -157,10 +157,13 @@ class Preprocessor:
         numpy.ndarray
             Shape (m,), float64, in mV; m is n · 125 / fs, plus or minus one sample.
         """
-        signal = np.asarray(signal, dtype=np.float64)
-        chunks = [signal[first : first + CHUNK_SAMPLES] for first in range(0, len(signal), CHUNK_SAMPLES)]
+        chunks = _chunks(np.asarray(signal, dtype=np.float64))
         filtered = np.concatenate([np.empty(0), *(self._band_pass(self._resample(self._hold(c))) for c in chunks)])
         return _to_grid(filtered) if self.preprocessing.grid else filtered
+
+    def resample(self, signal: np.ndarray) -> np.ndarray:
+        """Return the next samples at 125 Hz, float64, without the band-pass. Use this or `process`, not both."""
+        return np.concatenate([np.empty(0), *(self._resample(self._hold(chunk)) for chunk in _chunks(signal))])
 
     def _resample(self, held: np.ndarray) -> np.ndarray:
         samples = np.concatenate([self._past, held])
@@ -226,6 +229,30 @@ def preprocess(signal: np.ndarray, fs: float, preprocessing: Preprocessing | Non
     1250
     """
     return Preprocessor(preprocessing or Preprocessing(), fs).process(signal)
+
+
+def resample_recording(signal: np.ndarray, fs: float) -> np.ndarray:
+    """Resample a recording to 125 Hz, as `preprocess` does before the band-pass.
+
+    Parameters
+    ----------
+    signal : numpy.ndarray
+        One lead, shape (n,), in mV, NaN where invalid.
+    fs : float
+        Sampling rate in Hz, 100 to 2000.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (ceil(n · 125 / fs),), float64, in mV relative to the first valid sample, delayed by 40 ms. Invalid samples
+        hold the last valid one.
+
+    Examples
+    --------
+    >>> len(resample_recording(np.zeros(3600), fs=360.0))
+    1250
+    """
+    return Preprocessor(Preprocessing(), fs).resample(np.asarray(signal, dtype=np.float64))
 
 
 def preprocess_strips(strips: np.ndarray, fs: float, preprocessing: Preprocessing | None = None) -> np.ndarray:
@@ -388,6 +415,10 @@ def rate_ratio(fs: float) -> tuple[int, int]:
 def _ratio(fs: float) -> tuple[int, int]:
     down_over_up = Fraction(fs / FS).limit_denominator(MAX_UP)
     return down_over_up.denominator, down_over_up.numerator
+
+
+def _chunks(signal: np.ndarray) -> list[np.ndarray]:
+    return [signal[first : first + CHUNK_SAMPLES] for first in range(0, len(signal), CHUNK_SAMPLES)]
 
 
 def _to_grid(signal: np.ndarray) -> np.ndarray:

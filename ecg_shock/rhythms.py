@@ -14,8 +14,10 @@ from __future__ import annotations
 
 SHOCKABLE = ("coarse_vf", "rapid_vt")
 NONSHOCKABLE = ("normal_sinus", "other_nonshockable", "asystole")
-INTERMEDIATE = ("fine_vf", "other_vt")
-AHA_CLASSES = SHOCKABLE + NONSHOCKABLE + INTERMEDIATE
+INTERMEDIATE = ("fine_vf", "other_vt", "slow_vf")
+AHA_CLASSES = (*SHOCKABLE, *NONSHOCKABLE, "fine_vf", "other_vt")
+# Slow VF is not a class of the AHA: an optional rule of the label policy separates it from coarse VF.
+CLASSES = (*AHA_CLASSES, "slow_vf")
 
 AHA_LABELS = {
     "coarse_vf": "Coarse VF",
@@ -25,6 +27,7 @@ AHA_LABELS = {
     "asystole": "Asystole",
     "fine_vf": "Fine VF",
     "other_vt": "Other VT",
+    "slow_vf": "Slow periodic VF",
 }
 
 # The class of each rhythm. Each window of VF or VT is classified further, by its amplitude or heart rate.

@@ -214,7 +214,7 @@ def _count(number: int, noun: str) -> str:
 def _show_windows(study: Study, subsets: Subsets) -> None:
     """Print the numbers of windows and patients; what only trains, synthetic or extra, is counted separately."""
     from ecg_shock.data.datasets import of_extra
-    from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
+    from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS, CLASSES
     from ecg_shock.search.runner import supplemented
 
     table = Table(title="windows (patients)", box=SIMPLE_HEAD, pad_edge=False)
@@ -231,7 +231,8 @@ def _show_windows(study: Study, subsets: Subsets) -> None:
         masks = {kind: mask[of_class] for kind, mask in added[name].items()}
         return _counts(named[name].patient[of_class], masks)
 
-    for aha_class in AHA_CLASSES:
+    found = np.concatenate([subset.aha_class for subset in named.values()])
+    for aha_class in (name for name in CLASSES if name in AHA_CLASSES or name in found):
         cells = (counts(name, subset.aha_class == aha_class) for name, subset in named.items())
         table.add_row(AHA_LABELS[aha_class], *cells)
     table.add_section()

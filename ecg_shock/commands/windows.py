@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
+from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS, CLASSES
 
 if TYPE_CHECKING:
     from ecg_shock.data.windows import WindowSet
@@ -85,8 +85,10 @@ def _class_table(found: WindowSet) -> Table:
         table.add_row(database, label, f"{len(set(patients))}", f"{count:,}", f"{seconds:,.0f}", style=style)
 
     for database in dict.fromkeys(found.database.tolist()):
-        for aha_class in AHA_CLASSES:
+        for aha_class in CLASSES:
             patients = found.patient[(found.database == database) & (found.aha_class == aha_class)]
+            if not len(patients) and aha_class not in AHA_CLASSES:
+                continue
             label = AHA_LABELS[aha_class].split(" (")[0]
             add(database if aha_class == AHA_CLASSES[0] else "", label, patients, "" if len(patients) else "dim")
         table.add_section()

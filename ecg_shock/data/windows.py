@@ -46,6 +46,14 @@ class LabelPolicy:
         Ventricular fibrillation above this peak-to-peak amplitude (mV) is coarse, and below it fine.
     asystole_mv : float
         Asystole is below this peak-to-peak amplitude (mV).
+    slow_vf_bpm : float
+        A window labelled ventricular fibrillation that is periodic and slower than this rate (waves per minute) is *slow
+        VF*, an intermediate class. Late VF is slow too, but irregular. 0 turns the rule off.
+    slow_vf_periodicity : float
+        How periodic such a window must be: the autocorrelation at its period, from 0 to 1.
+    vt_amplitude_ratio : float
+        A window of ventricular tachycardia is excluded if the peak-to-peak amplitude of one half is more than this
+        many times that of the other half, because the tachycardia may end inside the window. 0 turns the rule off.
 
     Notes
     -----
@@ -59,6 +67,9 @@ class LabelPolicy:
     rapid_vt_bpm: float = 150.0
     coarse_vf_mv: float = 0.2  # Kerber et al. 1997
     asystole_mv: float = 0.1  # Krasteva et al., Sensors 23:4500, 2023
+    slow_vf_bpm: float = 0.0
+    slow_vf_periodicity: float = 0.6
+    vt_amplitude_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.asystole_mv <= self.coarse_vf_mv:
@@ -69,6 +80,16 @@ class LabelPolicy:
         low, high = VT_RATE_RANGE_BPM
         if not low <= self.rapid_vt_bpm <= high:
             raise ValueError(f"rapid_vt_bpm={self.rapid_vt_bpm!r} is out of range; allowed are {low:g} to {high:g}.")
+        if self.slow_vf_bpm != 0 and not low <= self.slow_vf_bpm <= high:
+            raise ValueError(
+                f"slow_vf_bpm={self.slow_vf_bpm!r} is out of range; allowed are {low:g} to {high:g}, or 0."
+            )
+        if not MIN_PERIODICITY <= self.slow_vf_periodicity <= 1:
+            raise ValueError(
+                f"slow_vf_periodicity={self.slow_vf_periodicity!r} is out of range; allowed are {MIN_PERIODICITY:g} to 1."
+            )
+        if self.vt_amplitude_ratio != 0 and not 1 < self.vt_amplitude_ratio < math.inf:
+            raise ValueError(f"vt_amplitude_ratio={self.vt_amplitude_ratio!r} is not allowed; give more than 1, or 0.")
 
 
 @dataclass(frozen=True)
@@ -139,8 +160,9 @@ def cut_windows(
     leads: str = "first",
     preprocessing: Preprocessing | None = None,
     policy: LabelPolicy | None = None,
+    step_s: float | None = None,
 ) -> WindowSet:
-    """Cut a labelled recording into windows that do not overlap.
+    """Cut a labelled recording into windows, by default into windows that do not overlap.
 
     Parameters
     ----------
@@ -156,6 +178,9 @@ def cut_windows(
         The filter; the defaults if not given.
     policy : LabelPolicy, optional
         The limits between classes; the defaults if not given.
+    step_s : float, optional
+        Time from the start of a window to that of the next in the same episode, in seconds; `window_s` if not given.
+        If it is shorter, windows overlap, and nothing is counted as excluded.
 
     Returns
     -------
@@ -171,15 +196,19 @@ def cut_windows(
         raise ValueError(f"window_s={window_s!r} is out of range; allowed are {MIN_WINDOW_S:g} to {MAX_WINDOW_S:g} s.")
     if leads not in ("first", "all"):
         raise ValueError(f"leads={leads!r} is not allowed; choose 'first' or 'all'.")
+    if step_s is not None and not 1 / FS <= step_s <= window_s:
+        raise ValueError(f"step_s={step_s!r} is out of range; allowed are {1 / FS:g} s to the length of a window.")
     policy = policy or LabelPolicy()
     columns = range(len(recording.leads)) if leads == "all" else range(1)
-    return concatenate(_cut_lead(recording, c, window_s, guard_s, preprocessing, policy) for c in columns)
+    step_s = step_s or window_s
+    return concatenate(_cut_lead(recording, c, window_s, step_s, guard_s, preprocessing, policy) for c in columns)
 
 
 def _cut_lead(
     recording: Recording,
     column: int,
     window_s: float,
+    step_s: float,
     guard_s: float,
     preprocessing: Preprocessing | None,
     policy: LabelPolicy,
@@ -204,7 +233,8 @@ def _cut_lead(
         if episode.rhythm not in RHYTHMS:
             raise ValueError(f"episode of unknown rhythm {episode.rhythm!r}; known are {sorted(RHYTHMS)}.")
         count = 0
-        for start_s in _window_starts(episode, min(recording.duration_s, len(filtered) / FS), window_s, guard_s):
+        duration_s = min(recording.duration_s, len(filtered) / FS)
+        for start_s in _window_starts(episode, duration_s, window_s, step_s, guard_s):
             count += 1
             first = round(start_s * FS)
             window = filtered[first : first + samples]
@@ -236,7 +266,7 @@ def _cut_lead(
         excluded=tuple(
             Excluded(recording.database, recording.name, reason, seconds)
             for reason, seconds in excluded.items()
-            if column == 0 and seconds > ROUNDING
+            if column == 0 and seconds > ROUNDING and step_s == window_s
         ),
     )
 
@@ -252,12 +282,14 @@ def _join_by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
     return joined
 
 
-def _window_starts(episode: Episode, duration_s: float, window_s: float, guard_s: float) -> Iterator[float]:
-    """Yield the starts of an episode's windows in s, at whole output samples, so that windows never overlap."""
+def _window_starts(
+    episode: Episode, duration_s: float, window_s: float, step_s: float, guard_s: float
+) -> Iterator[float]:
+    """Yield the starts of an episode's windows in s, at whole samples at 125 Hz."""
     # No guard at the ends of a recording, where the rhythm does not change.
     first = episode.start_s + (guard_s if episode.start_s > 0 else 0.0)
     last = min(episode.end_s - (guard_s if episode.end_s < duration_s else 0.0), duration_s) - window_s
-    first_sample, step = math.ceil(first * FS - ROUNDING), math.ceil(window_s * FS - ROUNDING)
+    first_sample, step = math.ceil(first * FS - ROUNDING), math.ceil(step_s * FS - ROUNDING)
     for sample in range(first_sample, math.floor(last * FS + ROUNDING) + 1, step):
         yield sample / FS
 
@@ -280,11 +312,15 @@ def _label_window(
 ) -> tuple[str, str]:
     """Return a window's AHA class, or the reason to exclude it."""
     if rhythm == "vf":
-        return ("coarse_vf" if amplitude_mv(window) > policy.coarse_vf_mv else "fine_vf"), ""
+        if amplitude_mv(window) <= policy.coarse_vf_mv:
+            return "fine_vf", ""
+        return ("slow_vf" if _is_slow_vf(window, policy) else "coarse_vf"), ""
     if rhythm == "vt":
         bpm = rate_bpm(window)
         if np.isnan(bpm):
             return "", "VT without a measurable heart rate"
+        if policy.vt_amplitude_ratio and _amplitude_ratio(window) > policy.vt_amplitude_ratio:
+            return "", "VT whose amplitude changes"
         return ("rapid_vt" if bpm >= policy.rapid_vt_bpm else "other_vt"), ""
     if rhythm == "asystole":
         small = amplitude_mv(window) < policy.asystole_mv
@@ -294,6 +330,19 @@ def _label_window(
             return _label_by_rate(window, policy)
         return _label_by_beats(recording, start_s, start_s + len(window) / FS, policy)
     return RHYTHMS[rhythm], ""
+
+
+def _is_slow_vf(window: np.ndarray, policy: LabelPolicy) -> bool:
+    if not policy.slow_vf_bpm:
+        return False
+    bpm, periodicity = rate_and_periodicity(window)
+    return bpm < policy.slow_vf_bpm and periodicity >= policy.slow_vf_periodicity  # False if nothing was measured
+
+
+def _amplitude_ratio(window: np.ndarray) -> float:
+    """Return the amplitude of the larger half over that of the smaller one."""
+    halves = amplitude_mv(window[: len(window) // 2 * 2].reshape(2, -1))
+    return float(halves.max() / max(halves.min(), np.finfo(float).tiny))
 
 
 def _label_by_beats(recording: Recording, start_s: float, end_s: float, policy: LabelPolicy) -> tuple[str, str]:
@@ -362,12 +411,36 @@ def rate_bpm(window: np.ndarray) -> float:
     >>> round(rate_bpm(np.sin(2 * np.pi * 3 * np.arange(625) / 125)))
     180
     """
+    return rate_and_periodicity(window)[0]
+
+
+def rate_and_periodicity(window: np.ndarray) -> tuple[float, float]:
+    """Measure the heart rate and how periodic the window is.
+
+    Parameters
+    ----------
+    window : numpy.ndarray
+        Shape (n_samples,), mV, preprocessed, at 125 Hz.
+
+    Returns
+    -------
+    bpm : float
+        The rate, as `rate_bpm` returns it.
+    periodicity : float
+        The autocorrelation at the period, 0.25 to 1; NaN if the window has no period.
+
+    Examples
+    --------
+    >>> bpm, periodicity = rate_and_periodicity(np.sin(2 * np.pi * 3 * np.arange(625) / 125))
+    >>> round(bpm), round(periodicity, 2)
+    (180, 1.0)
+    """
     centred = window - window.mean()
     n = len(centred)
     power = np.abs(np.fft.rfft(centred, 2 * n)) ** 2
     correlation = np.fft.irfft(power)[:n] / np.arange(n, 0, -1)
     if correlation[0] <= 0:
-        return float("nan")
+        return math.nan, math.nan
     correlation /= correlation[0]
     slowest, fastest = VT_RATE_RANGE_BPM
     shortest = int(60 * FS / fastest)
@@ -376,8 +449,9 @@ def rate_bpm(window: np.ndarray) -> float:
     at, before, after = correlation[lags], correlation[lags - 1], correlation[lags + 1]
     peaks = lags[(at >= before) & (at > after) & (at >= MIN_PERIODICITY)]
     if not len(peaks):
-        return float("nan")
+        return math.nan, math.nan
     lag = peaks[correlation[peaks] >= PERIOD_PREFERENCE * correlation[peaks].max()][0]
     left, centre, right = correlation[lag - 1 : lag + 2]
     # Interpolated by a parabola through the peak and its neighbours: one sample is 8 ms, or 10 bpm at 270 bpm.
-    return float(60 * FS / (lag + (right - left) / (2 * (2 * centre - left - right))))
+    bpm = 60 * FS / (lag + (right - left) / (2 * (2 * centre - left - right)))
+    return float(bpm), float(centre)

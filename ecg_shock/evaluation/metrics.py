@@ -29,7 +29,7 @@ from ecg_shock.evaluation.confidence import (
     upper_limit,
 )
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
+from ecg_shock.rhythms import AHA_CLASSES, CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +79,7 @@ AHA_GOALS = {  # Kerber et al. 1997
     "asystole": AhaGoal(0.95, 0.92, 100),
     "fine_vf": AhaGoal(None, None, 25),
     "other_vt": AhaGoal(None, None, 25),
+    "slow_vf": AhaGoal(None, None, 25),
 }
 
 
@@ -89,7 +90,7 @@ class AhaRow:
     Parameters
     ----------
     aha_class : str
-        One of `ecg_shock.rhythms.AHA_CLASSES`.
+        One of `ecg_shock.rhythms.CLASSES`.
     measure : {"Se", "Sp", "shock advised"}
         What `rate` measures.
     goal : AhaGoal
@@ -335,7 +336,11 @@ def _evaluate_duration(predictions: Predictions, alpha: float, resamples: int, s
         duration_s=duration_s,
         windows=len(table),
         patients=len(table["patient"].cat.categories),
-        aha=tuple(evaluate_class(name, (table["aha_class"] == name).to_numpy()) for name in AHA_CLASSES),
+        aha=tuple(
+            evaluate_class(name, mask)
+            for name in CLASSES
+            if (mask := (table["aha_class"] == name).to_numpy()).any() or name in AHA_CLASSES
+        ),
         sensitivity=sensitivity,
         specificity=specificity,
         balanced_accuracy=compute_balanced_accuracy(

@@ -15,7 +15,7 @@ import numpy as np
 
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import atomic_writer
-from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS
+from ecg_shock.rhythms import CLASSES, RHYTHMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +93,7 @@ _DEFAULTS = {  # of the columns that a file may lack
     **dict.fromkeys(("probability", "rate_bpm", "amplitude_mv"), float("nan")),
 }
 
-_SPLIT_RHYTHMS = {"vf": ("coarse_vf", "fine_vf"), "vt": ("rapid_vt", "other_vt")}
+_SPLIT_RHYTHMS = {"vf": ("coarse_vf", "fine_vf", "slow_vf"), "vt": ("rapid_vt", "other_vt")}
 _ALLOWED_CLASSES = {rhythm: _SPLIT_RHYTHMS.get(rhythm, (aha_class,)) for rhythm, aha_class in RHYTHMS.items()}
 _DEFAULT_RHYTHM = {
     **{aha_class: rhythm for rhythm, classes in _SPLIT_RHYTHMS.items() for aha_class in classes},
@@ -118,7 +118,7 @@ class Predictions:
     rhythm : numpy.ndarray
         Shape (n_windows,), str, names of `ecg_shock.rhythms.RHYTHMS`.
     aha_class : numpy.ndarray
-        Shape (n_windows,), str, names of `ecg_shock.rhythms.AHA_CLASSES` that belong to the rhythm.
+        Shape (n_windows,), str, names of `ecg_shock.rhythms.CLASSES` that belong to the rhythm.
     probability : numpy.ndarray
         Shape (n_windows,), float, probability of *shockable*, 0 to 1; NaN for all windows if the algorithm gives none.
     shock : numpy.ndarray
@@ -332,7 +332,7 @@ def _find_faults(frame: pd.DataFrame) -> dict[int, str]:
         if name != "lead":
             _require(faults, frame[name], frame[name] != "", "any name that is not empty")
     _require(faults, frame["rhythm"], frame["rhythm"].isin(RHYTHMS), ", ".join(RHYTHMS))
-    _require(faults, frame["aha_class"], frame["aha_class"].isin(AHA_CLASSES), ", ".join(AHA_CLASSES))
+    _require(faults, frame["aha_class"], frame["aha_class"].isin(CLASSES), ", ".join(CLASSES))
     for rhythm, classes in _ALLOWED_CLASSES.items():
         _add_faults(
             faults,
@@ -476,7 +476,7 @@ def _parse(header: list[str], rows: Mapping[int, Sequence[str]], faults: dict[in
             f"rhythm {name!r} needs an aha_class as well: {' or '.join(_SPLIT_RHYTHMS[name])}",
         )
     # The fill values after an unknown name are arbitrary: that row is refused later.
-    table["aha_class"] = aha_class.where(aha_class != "", rhythm.map(RHYTHMS).fillna(AHA_CLASSES[0]))
+    table["aha_class"] = aha_class.where(aha_class != "", rhythm.map(RHYTHMS).fillna(CLASSES[0]))
     table["rhythm"] = rhythm.where(rhythm != "", aha_class.map(_DEFAULT_RHYTHM).fillna("vf"))
     return table.drop(index=[line for line in rows if line in faults and line in complete])
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
+from ecg_shock.data.augment import Augmenter, read_training_noise
 from ecg_shock.data.datasets import (
     SYNTHETIC,
     DataConfig,
@@ -20,6 +23,7 @@ from ecg_shock.data.datasets import (
     shockable,
     training_weights,
 )
+from ecg_shock.data.strips import Strips, load_strips
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import explain
 from ecg_shock.models.bundle import Bundle, write_bundle
@@ -30,9 +34,11 @@ from ecg_shock.training.trainer import (
     THRESHOLD,
     EpochLog,
     Examples,
+    ExampleSource,
     Groups,
     TrainingConfig,
     TrainingResult,
+    digest,
     train,
 )
 
@@ -47,15 +53,28 @@ class TrainingFold:
         The configuration that the windows were loaded with.
     subsets : Subsets
         The windows of the fold. Of the test subset only the patients' names are used.
+    folder : pathlib.Path, optional
+        Folder that holds the databases, from which augmentation reads the recordings.
     """
 
     data: DataConfig
     subsets: Subsets
+    folder: Path | None = None
 
     @classmethod
     def load(cls, data: DataConfig, folder: Path | None = None) -> TrainingFold:
         """Load the windows of a fold from recordings in `folder`."""
-        return cls(data, load_subsets(data, folder))
+        return cls(data, load_subsets(data, folder), folder)
+
+    @cached_property
+    def strips(self) -> Strips:
+        """The candidates for augmented training windows."""
+        return load_strips(self.data, self.folder)
+
+    @cached_property
+    def noise(self) -> dict[str, np.ndarray]:
+        """Recorded noise for augmentation."""
+        return read_training_noise(self.folder)
 
     def train(
         self,
@@ -66,9 +85,27 @@ class TrainingFold:
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
         """Train a network on the train patients, and choose the epoch on the validation patients; see `train`."""
-        training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
+        training: Examples | ExampleSource
+        if config.augmentation is not None:
+            training = self._augmented(config)
+        else:
+            training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
         validation = examples(self.subsets.validation)
         return train(spec, training, validation, config, folder, on_epoch=on_epoch)
+
+    def _augmented(self, config: TrainingConfig) -> ExampleSource:
+        assert config.augmentation is not None
+        augmenter = Augmenter(
+            self.strips,
+            config.augmentation,
+            self.noise,
+            policy=self.data.labels,
+            preprocessing=self.data.preprocessing,
+            extra=tuple(extra_patients(self.data)),
+            extra_weight=self.data.extra_weight,
+            seed=config.seed,
+        )
+        return _AugmentedExamples(augmenter)
 
     def write_bundle(self, folder: Path, name: str, result: TrainingResult, *, selection: str) -> Bundle:
         """Write the best epoch of a training on this fold as a bundle, with a card.
@@ -125,6 +162,22 @@ class TrainingFold:
             threshold=THRESHOLD,
             card=card.to_toml(),
         )
+
+
+class _AugmentedExamples:
+    """Augmented windows as a source of examples."""
+
+    def __init__(self, augmenter: Augmenter) -> None:
+        self._augmenter = augmenter
+
+    def describe(self) -> dict[str, Any]:
+        strips = self._augmenter.strips
+        sha256 = digest(strips.signal, strips.start, strips.span, strips.aha_class, strips.patient)
+        return {"candidates": len(strips), "sha256": sha256}
+
+    def draw(self, epoch: int) -> Examples:
+        windows = self._augmenter.draw(epoch)
+        return Examples(ecg=windows.ecg, shockable=windows.shockable, rhythm=windows.rhythm)
 
 
 def training_of(bundle: Bundle) -> TrainingConfig:

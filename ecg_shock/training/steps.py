@@ -17,52 +17,101 @@ if TYPE_CHECKING:
 INFERENCE_CHUNK = 256
 
 
-def compile_train_steps(
-    model: keras.Model, optimizer: keras.Optimizer, ecg: np.ndarray, shockable: np.ndarray
-) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Return a function that trains on several batches of the windows `ecg`, shape (N, n), in one call.
+class TrainSteps:
+    """Train on several batches in one call.
 
-    The function takes indices and weights, both of shape (steps, batch), and returns four arrays: the loss of each
-    step, shape (steps,); the logits and the squared norms of the pooled features, both (steps, batch); and ‖Σ w g‖² of
-    each batch, shape (steps,), where g is the gradient with respect to the last layer.
+    Parameters
+    ----------
+    model : keras.Model
+        The network, whose weights are trained.
+    optimizer : keras.Optimizer
+        It has been built for the network's weights.
     """
-    import tensorflow as tf
 
-    # All windows are one tensor in memory, from which each step gathers its windows inside TensorFlow.
-    windows = tf.constant(ecg[..., np.newaxis])
-    target = tf.constant(shockable, dtype=tf.float32)
-    last_layer = last_layer_of(model)
-    variables = model.trainable_variables
-    shape = (None, None)
+    def __init__(self, model: keras.Model, optimizer: keras.Optimizer) -> None:
+        import tensorflow as tf
 
-    # XLA makes this network many times slower on CPUs.
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.int64), tf.TensorSpec(shape, tf.float32)], jit_compile=False)
-    def run_steps(indices: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        steps = tf.shape(indices)[0]
-        outputs = [tf.TensorArray(tf.float32, steps) for _ in range(4)]
-        for step in tf.range(steps):
-            drawn = indices[step]
-            labels = tf.gather(target, drawn)
-            with tf.GradientTape() as tape:
-                logits, features = last_layer(tf.gather(windows, drawn), training=True)
-                cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-                # Dividing by the batch size is unbiased; dividing by the sum of the weights is not.
-                loss = tf.reduce_mean(weights[step] * cross_entropy)
-            optimizer.apply(tape.gradient(loss, variables), variables)
-            error = weights[step] * (tf.sigmoid(logits) - labels)
-            summed = tf.linalg.matvec(features, error, transpose_a=True)
-            squared_sum = tf.reduce_sum(tf.square(summed)) + tf.square(tf.reduce_sum(error))
-            values = (loss, logits, tf.reduce_sum(tf.square(features), axis=1), squared_sum)
-            outputs = [output.write(step, value) for output, value in zip(outputs, values, strict=True)]
-        losses, all_logits, squared_norms, squared_sums = (output.stack() for output in outputs)
-        return losses, all_logits, squared_norms, squared_sums
+        self._windows = self._target = None
+        last_layer = last_layer_of(model)
+        variables = model.trainable_variables
+        shape = (None, None)
+        specs = [tf.TensorSpec(shape, tf.int64), tf.TensorSpec(shape, tf.float32)]
+        specs += [tf.TensorSpec((), tf.int32)] * 2
+        specs += [tf.TensorSpec((None, model.input_shape[1], 1), tf.float32), tf.TensorSpec((None,), tf.float32)]
 
-    def train_steps(indices: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        outputs = run_steps(tf.constant(indices, tf.int64), tf.constant(weights, tf.float32))
+        # XLA makes this network many times slower on CPUs.
+        @tf.function(input_signature=specs, jit_compile=False)
+        def run_steps(
+            indices: tf.Tensor,
+            weights: tf.Tensor,
+            first: tf.Tensor,
+            length: tf.Tensor,
+            windows: tf.Tensor,
+            target: tf.Tensor,
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+            steps = tf.shape(indices)[0]
+            outputs = [tf.TensorArray(tf.float32, steps) for _ in range(4)]
+            for step in tf.range(steps):
+                drawn = indices[step]
+                labels = tf.gather(target, drawn)
+                with tf.GradientTape() as tape:
+                    ecg = tf.gather(windows, drawn)[:, first : first + length]
+                    logits, features = last_layer(ecg, training=True)
+                    cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+                    # Dividing by the batch size is unbiased; dividing by the sum of the weights is not.
+                    loss = tf.reduce_mean(weights[step] * cross_entropy)
+                optimizer.apply(tape.gradient(loss, variables), variables)
+                error = weights[step] * (tf.sigmoid(logits) - labels)
+                summed = tf.linalg.matvec(features, error, transpose_a=True)
+                squared_sum = tf.reduce_sum(tf.square(summed)) + tf.square(tf.reduce_sum(error))
+                values = (loss, logits, tf.reduce_sum(tf.square(features), axis=1), squared_sum)
+                outputs = [output.write(step, value) for output, value in zip(outputs, values, strict=True)]
+            losses, all_logits, squared_norms, squared_sums = (output.stack() for output in outputs)
+            return losses, all_logits, squared_norms, squared_sums
+
+        self._run_steps = run_steps
+
+    def load(self, ecg: np.ndarray, shockable: np.ndarray) -> None:
+        """Load the windows to draw from, shape (N, n), and their labels, shape (N,)."""
+        import tensorflow as tf
+
+        # All windows are one tensor in memory, from which each step gathers its windows inside TensorFlow.
+        self._windows = tf.constant(ecg[..., np.newaxis])
+        self._target = tf.constant(shockable, dtype=tf.float32)
+
+    def __call__(
+        self, indices: np.ndarray, weights: np.ndarray, first: int, length: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Train on batches of the loaded windows.
+
+        Parameters
+        ----------
+        indices, weights : numpy.ndarray
+            Shape (steps, batch): the windows, and their weights in the loss.
+        first, length : int
+            The part of the windows to train on, in samples.
+
+        Returns
+        -------
+        losses : numpy.ndarray
+            Shape (steps,): the loss of each step.
+        logits, squared_norms : numpy.ndarray
+            Shape (steps, batch): the logits, and the squared norms of the pooled features.
+        squared_sums : numpy.ndarray
+            Shape (steps,): ‖Σ w g‖² of each batch, where g is the gradient with respect to the last layer.
+        """
+        import tensorflow as tf
+
+        outputs = self._run_steps(
+            tf.constant(indices, tf.int64),
+            tf.constant(weights, tf.float32),
+            tf.constant(first, tf.int32),
+            tf.constant(length, tf.int32),
+            self._windows,
+            self._target,
+        )
         losses, logits, squared_norms, squared_sums = (output.numpy() for output in outputs)
         return losses, logits, squared_norms, squared_sums
-
-    return train_steps
 
 
 def compile_inference(
@@ -96,7 +145,11 @@ def last_layer_of(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
     """Return a function from windows, (batch, n, 1), to logits, (batch,), and pooled features, (batch, filters)."""
     import tensorflow as tf
 
-    pooled = import_keras().Model(model.input, model.get_layer("global_pool").output)
+    keras = import_keras()
+    x = any_length = keras.Input((None, 1))
+    for layer in model.layers[1:-1]:
+        x = layer(x)
+    pooled = keras.Model(any_length, x)
     dense = model.get_layer("shockable")
 
     def last_layer(windows: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:

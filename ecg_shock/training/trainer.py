@@ -10,18 +10,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ecg_shock.data.augment import Augmentation
 from ecg_shock.files import commit, flatten, versions, write_text
 from ecg_shock.models.bundle import logit_of
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
+from ecg_shock.preprocessing import FS, MIN_WINDOW_S
 from ecg_shock.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ecg_shock.training.draws import Draws, DrawSummary
 from ecg_shock.training.sampler import BIASED, DEFAULT_FLOOR, MIN_FLOOR, Sampler, gradient_scores
-from ecg_shock.training.steps import compile_inference, compile_train_steps
+from ecg_shock.training.steps import TrainSteps, compile_inference
 
 if TYPE_CHECKING:
     import keras
@@ -72,8 +74,16 @@ class TrainingConfig(BaseModel):
         Proportion of uniform sampling in every sampler; importance weights are at most 1/floor.
     rescore_every : int
         Number of epochs after which a forward pass over all training windows renews the scores.
+    schedule : {"constant", "cosine"}
+        Learning rate over the training: constant, or falling to 0 along half a cosine.
+    lengths_s : tuple of float
+        Lengths in seconds to which training windows are cut, at most that of the windows. Every few steps one of them is
+        drawn, and a part of that length from each window. If empty, windows are not cut.
+    augmentation : Augmentation or None
+        How `ecg_shock.training.fold.TrainingFold` draws and changes the training windows of each epoch; None for the same
+        windows in all epochs.
     seed : int
-        Seed of the initial weights, the dropout and the sampler.
+        Seed of the initial weights, the dropout, the sampler and the augmentation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -88,6 +98,9 @@ class TrainingConfig(BaseModel):
     patience: int | None = Field(default=None, ge=1)
     floor: float = Field(default=DEFAULT_FLOOR, ge=MIN_FLOOR, le=1)
     rescore_every: int = Field(default=10, ge=1)
+    schedule: Literal["constant", "cosine"] = "constant"
+    lengths_s: tuple[Annotated[float, Field(ge=MIN_WINDOW_S)], ...] = ()
+    augmentation: Augmentation | None = None
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")
@@ -152,6 +165,16 @@ class Examples:
         bad = np.flatnonzero(~np.isfinite(self.ecg).all(axis=1))
         if bad.size:
             raise ValueError(f"{bad.size} windows have samples that are not finite, first {bad[0]}; exclude them")
+
+
+class ExampleSource(Protocol):
+    """Training windows that are drawn anew for each epoch."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what identifies the source, as JSON types."""
+
+    def draw(self, epoch: int) -> Examples:
+        """Return the windows of an epoch, counted from 1: always the same ones, and as many in every epoch."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +257,7 @@ class DivergedError(ValueError):
 
 def train(
     spec: CnnSpec,
-    training: Examples,
+    training: Examples | ExampleSource,
     validation: Examples,
     config: TrainingConfig,
     folder: Path,
@@ -251,8 +274,10 @@ def train(
     ----------
     spec : CnnSpec
         The network.
-    training, validation : Examples
-        Windows to train on, and windows of other patients to choose the epoch by. Each set needs both classes.
+    training : Examples or ExampleSource
+        Windows to train on, of both classes: the same in all epochs, or drawn anew for each epoch.
+    validation : Examples
+        Windows of other patients to choose the epoch by, of both classes.
     config : TrainingConfig
         The settings.
     folder : pathlib.Path
@@ -263,7 +288,7 @@ def train(
     Raises
     ------
     ValueError
-        If a subset has only one class, if the windows do not have the network's length, if the checkpoint is damaged,
+        If windows that are drawn anew have another sampler than "uniform", if a subset has only one class, if the windows do not have the network's length, if the checkpoint is damaged,
         or if the folder holds a run with other settings or data (`epochs` and `patience` may be raised).
     DivergedError
         If a loss is not finite. The folder keeps the earlier epochs, see `read_result`.
@@ -281,9 +306,20 @@ def train(
     After each epoch the moving average of the weights (`averaged_epochs`) is evaluated, and the best one is kept.
     """
     folder = Path(folder)
-    for name, subset in (("training", training), ("validation", validation)):
-        _check_subset(name, subset, spec)
-    run = _describe_run(spec, training, validation, config)
+    source = _Fixed(training) if isinstance(training, Examples) else training
+    if source is training and config.sampler != "uniform":
+        raise ValueError(
+            f"sampler={config.sampler!r} learns scores of windows, but these windows are drawn anew for each epoch; "
+            "use the sampler 'uniform', or train without augmentation"
+        )
+    _check_subset("validation", validation, spec)
+    lengths = [round(length_s * FS) for length_s in config.lengths_s] or [spec.input_samples]
+    if max(lengths) > spec.input_samples:
+        raise ValueError(
+            f"lengths_s={config.lengths_s!r} has lengths above that of the windows, {spec.input_samples / FS:g} s; "
+            "leave them out, or use longer windows"
+        )
+    run = _describe_run(spec, source, validation, config)
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, history = _resume(folder, run)
@@ -293,15 +329,20 @@ def train(
         return TrainingResult(folder, spec, config, tuple(history))
 
     model = build_model(spec, seed=config.seed)
-    batches = math.ceil(len(training.ecg) / config.batch_size)
+    examples = source.draw(len(history) + 1)
+    _check_subset("training", examples, spec)
+    batches = math.ceil(len(examples.ecg) / config.batch_size)
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine":
+        rate = import_keras().optimizers.schedules.CosineDecay(rate, config.epochs * batches)
     averaged = config.averaged_epochs > 0
     optimizer = import_keras().optimizers.Adam(
-        config.learning_rate,
+        rate,
         use_ema=averaged,
         ema_momentum=math.exp(-1.0 / (config.averaged_epochs * batches)) if averaged else 0.0,
     )
     optimizer.build(model.trainable_variables)
-    sampler = Sampler(config.sampler, training.groups, floor=config.floor, seed=config.seed)
+    sampler = Sampler(config.sampler, examples.groups, floor=config.floor, seed=config.seed)
     best_variables: list[np.ndarray] = []
     if checkpoint is not None:
         best_variables = checkpoint.best
@@ -309,26 +350,34 @@ def train(
         _assign(optimizer.variables, checkpoint.optimizer)
         sampler.restore(checkpoint.sampler)
 
-    class_weights = training.weights * _class_weights(training.shockable, config.balanced)
-    train_steps = compile_train_steps(model, optimizer, training.ecg, training.shockable)
+    train_steps = TrainSteps(model, optimizer)
+    loaded: Examples | None = None
     infer, infer_with_dropout = compile_inference(model), compile_inference(model, dropout=True)
 
     while not _is_finished(history, config):
         started = time.perf_counter()
         epoch = len(history) + 1
+        examples = source.draw(epoch)
+        if examples is not loaded:
+            train_steps.load(examples.ecg, examples.shockable)
+            class_weights = examples.weights * _class_weights(examples.shockable, config.balanced)
+            loaded = examples
+        cuts = np.random.default_rng([config.seed, epoch])
         if sampler.learns and (epoch - 1) % config.rescore_every == 0:
-            sampler.rescore(gradient_scores(*infer_with_dropout(training.ecg), training.shockable, class_weights))
+            sampler.rescore(gradient_scores(*infer_with_dropout(examples.ecg), examples.shockable, class_weights))
         losses: list[float] = []
-        draws = Draws(training.rhythm)
+        draws = Draws(examples.rhythm)
         for first in range(0, batches, STEPS_PER_CALL):
             steps = min(STEPS_PER_CALL, batches - first)
             indices, weights = sampler.draw((steps, config.batch_size))
             drawn_class_weights = class_weights[indices]
-            step_losses, logits, squared_norms, squared_sums = train_steps(indices, weights * drawn_class_weights)
+            step_losses, logits, squared_norms, squared_sums = train_steps(
+                indices, weights * drawn_class_weights, *_draw_cut(lengths, spec.input_samples, cuts)
+            )
             if not np.isfinite(step_losses).all():
                 raise _divergence_error(epoch, step_losses, history, config, folder)
             losses.extend(step_losses)
-            scores = gradient_scores(logits, squared_norms, training.shockable[indices], drawn_class_weights)
+            scores = gradient_scores(logits, squared_norms, examples.shockable[indices], drawn_class_weights)
             draws.add(indices, weights, scores, squared_sums)
             if sampler.learns:
                 sampler.update(indices, scores)
@@ -361,6 +410,25 @@ def train(
             on_epoch(log)
 
     return TrainingResult(folder, spec, config, tuple(history))
+
+
+class _Fixed:
+    """The same windows in every epoch."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def describe(self) -> dict[str, Any]:
+        return _describe_examples(self._examples)
+
+    def draw(self, epoch: int) -> Examples:
+        return self._examples
+
+
+def _draw_cut(lengths: Sequence[int], samples: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw the first sample and the length of the part of the windows that some steps train on."""
+    length = lengths[int(rng.integers(len(lengths)))]
+    return int(rng.integers(samples - length + 1)), length
 
 
 def read_result(folder: Path) -> TrainingResult:
@@ -478,21 +546,24 @@ def _divergence_error(
     )
 
 
-def _describe_run(spec: CnnSpec, training: Examples, validation: Examples, config: TrainingConfig) -> dict[str, Any]:
+def _describe_run(
+    spec: CnnSpec, training: ExampleSource, validation: Examples, config: TrainingConfig
+) -> dict[str, Any]:
     """Return what identifies a run, converted to JSON types."""
-    data = {
-        name: {
-            "windows": len(subset.ecg),
-            "shockable": int(subset.shockable.sum()),
-            "sha256": digest(
-                *(subset.ecg, subset.shockable, subset.groups.astype(np.int64), subset.rhythm),
-                *([subset.weights] if (subset.weights != 1).any() else []),
-            ),
-        }
-        for name, subset in (("training", training), ("validation", validation))
-    }
+    data = {"training": training.describe(), "validation": _describe_examples(validation)}
     run = {"format": CHECKPOINT_FORMAT, "network": asdict(spec), "config": config.model_dump(), "data": data}
     return json.loads(json.dumps(run))
+
+
+def _describe_examples(examples: Examples) -> dict[str, Any]:
+    return {
+        "windows": len(examples.ecg),
+        "shockable": int(examples.shockable.sum()),
+        "sha256": digest(
+            *(examples.ecg, examples.shockable, examples.groups.astype(np.int64), examples.rhythm),
+            *([examples.weights] if (examples.weights != 1).any() else []),
+        ),
+    }
 
 
 def digest(*arrays: np.ndarray) -> str:
@@ -509,7 +580,9 @@ def _check_same_run(stored: dict[str, Any], current: dict[str, Any], folder: Pat
     differences = [
         f"{name}: {before.get(name)!r} in the folder, {now.get(name)!r} now"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and not _is_raised(name, before.get(name), now.get(name))
+        if before.get(name) != now.get(name)
+        # The cosine ends with the last epoch, so a longer run does not begin like a shorter one.
+        and not (_is_raised(name, before.get(name), now.get(name)) and now.get("config.schedule") == "constant")
     ]
     if differences:
         raise ValueError(

@@ -1,0 +1,158 @@
+"""Where training windows can be cut: every labelled second of all leads, not filtered, so that it can be augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ecg_shock.data.datasets import SYNTHETIC, DataConfig, guard_s, labelled_recordings, training_recordings
+from ecg_shock.data.recordings import Recording
+from ecg_shock.data.windows import WindowSet, cut_windows
+from ecg_shock.preprocessing import FS, resample_recording
+from ecg_shock.rhythms import INTERMEDIATE
+
+STEP_S = 0.5  # between candidate windows; the offset within a step is drawn
+ARTEFACT = "artefact"  # the class of segments that a database of `DataConfig.extra` labels as noise
+
+
+@dataclass(frozen=True, eq=False)
+class Strips:
+    """Candidates for training windows, in leads of several recordings.
+
+    Parameters
+    ----------
+    signal : numpy.ndarray
+        Shape (n,), float32, mV at 125 Hz, before the band-pass: all leads, one after the other.
+    start : numpy.ndarray
+        Shape (n_candidates,), int: the first sample of each window in `signal`.
+    span : numpy.ndarray
+        Shape (n_candidates, 2), int: the first sample, and the one after the last, of the window's class around it,
+        without interruption.
+    lead : numpy.ndarray
+        Shape (n_candidates, 2), int: the same of the lead.
+    patient, database, aha_class : numpy.ndarray
+        Shape (n_candidates,), strings. The class may be `ARTEFACT`.
+    window_s : float
+        Length of the windows in seconds.
+    """
+
+    signal: np.ndarray
+    start: np.ndarray
+    span: np.ndarray
+    lead: np.ndarray
+    patient: np.ndarray
+    database: np.ndarray
+    aha_class: np.ndarray
+    window_s: float
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
+    """Load the candidates of the patients who train, those of `data.supplement` and `data.extra` included.
+
+    Parameters
+    ----------
+    data : DataConfig
+        Databases, split, fold and labels. All leads are loaded, or the first, as `data.train_leads` says.
+    folder : pathlib.Path, optional
+        Folder that holds the databases.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `ecg_shock.data.datasets.training_recordings` does.
+    """
+    guards = guard_s(data)
+    collected = _Collected(data)
+    for recording in training_recordings(data, folder):
+        windows = cut_windows(
+            recording,
+            data.window_s,
+            guard_s=guards[recording.database],
+            leads=data.train_leads,
+            preprocessing=data.preprocessing,
+            policy=data.labels,
+            step_s=STEP_S,
+        )
+        collected.add(recording, windows.select(~np.isin(windows.aha_class, INTERMEDIATE)))
+    for recording in labelled_recordings(SYNTHETIC) if data.supplement else ():
+        windows = cut_windows(recording, data.window_s, guard_s=guards[SYNTHETIC], policy=data.labels, step_s=STEP_S)
+        collected.add(recording, windows.select(np.isin(windows.aha_class, data.supplement)))
+    return collected.strips()
+
+
+class _Collected:
+    """Leads and candidates, collected recording by recording."""
+
+    def __init__(self, data: DataConfig) -> None:
+        self._data = data
+        self._signals: list[np.ndarray] = []
+        self._samples = 0
+        self._rows: list[tuple[int, int, int, int, int, str, str, str]] = []
+
+    def add(self, recording: Recording, windows: WindowSet) -> None:
+        n = round(self._data.window_s * FS)
+        leads = recording.leads if self._data.train_leads == "all" else recording.leads[:1]
+        extra = recording.database not in (*self._data.databases, SYNTHETIC)
+        for column, lead in enumerate(leads):
+            of_lead = [
+                (round(start_s * FS), aha_class)
+                for start_s, aha_class, name in zip(windows.start_s, windows.aha_class, windows.lead, strict=True)
+                if name == lead
+            ]
+            artefact = list(_artefact_starts(recording, n)) if extra else []
+            candidates = [*of_lead, *((start, ARTEFACT) for start in artefact)]
+            if not candidates:
+                continue
+            signal = resample_recording(recording.signal[:, column], recording.fs).astype(np.float32)
+            spans = _spans(candidates, n)
+            bounds = (self._samples, self._samples + len(signal))
+            for (start, aha_class), span in zip(candidates, spans, strict=True):
+                self._rows.append(
+                    (
+                        *(self._samples + start, self._samples + span[0], self._samples + span[1], *bounds),
+                        *(recording.patient, recording.database, aha_class),
+                    )
+                )
+            self._signals.append(signal)
+            self._samples += len(signal)
+
+    def strips(self) -> Strips:
+        columns = list(zip(*self._rows, strict=True))
+        numbers = np.array(columns[:5], dtype=np.int64).T
+        patient, database, aha_class = (np.array(column) for column in columns[5:])
+        return Strips(
+            signal=np.concatenate(self._signals),
+            start=numbers[:, 0],
+            span=numbers[:, 1:3],
+            lead=numbers[:, 3:5],
+            patient=patient,
+            database=database,
+            aha_class=aha_class,
+            window_s=self._data.window_s,
+        )
+
+
+def _artefact_starts(recording: Recording, n: int) -> Iterable[int]:
+    """Yield the first sample at 125 Hz of candidates in segments labelled as noise."""
+    for episode in recording.episodes:
+        if episode.rhythm == "noise":
+            first, last = np.ceil(episode.start_s * FS), np.floor(min(episode.end_s, recording.duration_s) * FS)
+            yield from range(int(first), int(last) - n + 1, round(STEP_S * FS))
+
+
+def _spans(candidates: list[tuple[int, str]], n: int) -> list[tuple[int, int]]:
+    """Return the samples from the first to the last of the candidates of one class that follow without interruption."""
+    spans: list[tuple[int, int]] = []
+    first = 0
+    for i, (start, aha_class) in enumerate(candidates):
+        last = i + 1 == len(candidates)
+        if last or candidates[i + 1][1] != aha_class or not 0 < candidates[i + 1][0] - start <= n:
+            spans += [(candidates[first][0], start + n)] * (i + 1 - first)
+            first = i + 1
+    return spans
