@@ -80,6 +80,11 @@ class Augmentation(BaseModel):
     slowed_vt_bpm: tuple[float, float] = (75.0, 138.0)
     artefact: float = Field(default=0.0, ge=0, lt=0.5)
 
+    @property
+    def needs_recorded_noise(self) -> bool:
+        """Whether recorded noise is added anywhere."""
+        return self.noise > 0 or self.artefact > 0
+
 
 @dataclass(frozen=True, eq=False)
 class AugmentedWindows:
@@ -122,7 +127,7 @@ class Augmenter:
     settings : Augmentation
         What is changed, and how often.
     noise : dict of str to numpy.ndarray
-        Recorded noise, as `read_training_noise` returns it.
+        Recorded noise, as `read_training_noise` returns it; may be empty if `settings` need none.
     policy : LabelPolicy
         The limits between classes.
     preprocessing : Preprocessing

@@ -111,8 +111,8 @@ class Card:
     synthetic_nonshockable : dict of str to int
         Number of windows of slowed VT and of artefact that augmentation drew for the training.
     calibration : dict of str to float or None
-        Scale and offset of the logit, if the probabilities are calibrated on the validation patients. The weights of the
-        last layer include them.
+        Scale and offset of the logit, if the probabilities are calibrated on the validation patients. The weights of
+        the last layer include them.
     data : DataConfig
         Databases, split, fold, windows and preprocessing.
     training : dict of str

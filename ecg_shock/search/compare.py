@@ -21,13 +21,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError, model_validator
 
 from ecg_shock.data.datasets import DataConfig, load_validation, shockable
-from ecg_shock.data.windows import WindowSet
 from ecg_shock.evaluation.confidence import RESAMPLES, resample_patients
 from ecg_shock.files import InUseError, explain, flatten, locked, read_toml, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
@@ -36,9 +35,6 @@ from ecg_shock.training.calibration import Calibration, fit_calibration
 from ecg_shock.training.fold import TrainingFold, proportions
 from ecg_shock.training.steps import compile_inference
 from ecg_shock.training.trainer import TrainingConfig
-
-if TYPE_CHECKING:
-    import keras
 
 BASE = "base"
 RESULT_NAME, VALIDATION_NAME = "result.json", "validation.npz"
@@ -376,7 +372,8 @@ def _run_trial(
     training = with_values(settings.training, seed=seed)
     trained = fold.train(settings.network, training, folder)
     model = trained.load_model()
-    logits = {length: _logits(model, windows) for length, windows in checks.validation.items()}
+    infer = compile_inference(model)
+    logits = {length: infer(windows.ecg)[0] for length, windows in checks.validation.items()}
     main = f"{fold.data.window_s:g}"
     windows = checks.validation[main]
     calibration = fit_calibration(logits[main], shockable(windows), windows.patient, windows.aha_class)
@@ -386,7 +383,7 @@ def _run_trial(
         sensitivity[length], specificity[length] = proportions(shock, shockable(of_length))
     other = None
     if checks.other_hospitals is not None:
-        other = float((calibration.apply(_logits(model, checks.other_hospitals)) < 0).mean())
+        other = float((calibration.apply(infer(checks.other_hospitals.ecg)[0]) < 0).mean())
     np.savez(
         folder / VALIDATION_NAME,
         allow_pickle=False,
@@ -413,11 +410,6 @@ def _run_trial(
     content = {"settings": _identity(settings), "result": asdict(result)}
     write_text(folder / RESULT_NAME, json.dumps(content, indent=1))
     return result
-
-
-def _logits(model: keras.Model, windows: WindowSet) -> np.ndarray:
-    any_length = compile_inference(model)
-    return any_length(windows.ecg)[0]
 
 
 def _read_result(folder: Path, settings: Settings) -> TrialResult | None:

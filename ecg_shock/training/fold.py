@@ -105,7 +105,7 @@ class TrainingFold:
         augmenter = Augmenter(
             self.strips,
             augmentation,
-            self.noise,
+            self.noise if augmentation.needs_recorded_noise else {},
             policy=self.data.labels,
             preprocessing=self.data.preprocessing,
             extra=tuple(extra_patients(self.data)),

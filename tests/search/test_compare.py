@@ -1,0 +1,121 @@
+"""Comparisons train in pairs, resume, share work, refuse changes, and see no test label."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+
+from ecg_shock.data import datasets
+from ecg_shock.data.windows import WindowSet
+from ecg_shock.files import locked
+from ecg_shock.search.compare import (
+    RESULT_NAME,
+    read_comparison,
+    read_results,
+    run_comparison,
+    summarise,
+    trial_folder,
+)
+
+CONTENT = {
+    "name": "small",
+    "folds": [0, 1],
+    "seeds": [3],
+    "rule": "the higher balanced accuracy",
+    "base": {
+        "data": {"databases": ["synthetic"]},
+        "network": {"filters": [4], "kernels": [9], "pool": 4},
+        "training": {"epochs": 5, "learning_rate": 0.03},
+    },
+    "variants": [
+        {"name": "drawn", "training": {"schedule": "cosine", "augmentation": {"windows": 256, "warp": 0.1}}},
+        {"name": "wide", "after": "drawn", "network": {"filters": [6]}, "training": {"augmentation": {"gain": 2.0}}},
+    ],
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Write the comparison."""
+    path = tmp_path / "small.toml"
+    path.write_text(tomli_w.dumps(CONTENT), encoding="utf-8")
+    return path
+
+
+def test_changes_are_merged_from_the_variant_before(file: Path) -> None:
+    """A variant keeps what the one before it has, and changes single fields of nested tables."""
+    wide = read_comparison(file).settings("wide")
+    assert tuple(wide.network.filters) == (6,)
+    assert wide.network.pool == 4
+    assert wide.training.augmentation is not None
+    assert (wide.training.augmentation.warp, wide.training.augmentation.gain) == (0.1, 2.0)
+    assert read_comparison(file).settings("base").training.augmentation is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rule": ""}, "rule"),
+        ({"variants": [{"name": "a"}, {"name": "a"}]}, "two variants have the name 'a'"),
+        ({"variants": [{"name": "a", "after": "b"}, {"name": "b"}]}, "'a' comes after 'b'"),
+        ({"variants": [{"name": "a", "training": {"epocs": 3}}]}, "epocs"),
+        ({"variants": [{"name": "../a"}]}, "name"),
+    ],
+)
+def test_mistakes_are_errors(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    """An error names the file and the fault, before anything is trained."""
+    path = tmp_path / "wrong.toml"
+    path.write_text(tomli_w.dumps(CONTENT | change), encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        read_comparison(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_comparison_resumes_and_shares(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done is not trained again, what another process trains is left to it, and no test label matters."""
+    comparison, folder = read_comparison(file), tmp_path / "run"
+    other = trial_folder(folder, "wide", 1, 3)
+    other.mkdir(parents=True)
+    trained: list[str] = []
+    with locked(other):
+        run_comparison(comparison, folder, on_trial=lambda result: trained.append(f"{result.name} {result.fold}"))
+    assert trained == ["base 0", "drawn 0", "wide 0", "base 1", "drawn 1"]
+    before = {(result.name, result.fold): result for result in read_results(comparison, folder)}
+
+    # Other test labels, everything trained again: nothing that is chosen may change.
+    load = datasets._load_known
+
+    def with_other_test_labels(*arguments: object) -> tuple[object, WindowSet]:
+        fold, windows = load(*arguments)  # type: ignore[arg-type]
+        tested = np.isin(windows.patient, sorted(fold.test))
+        windows.aha_class[tested] = np.where(windows.aha_class[tested] == "coarse_vf", "normal_sinus", "coarse_vf")
+        return fold, windows
+
+    monkeypatch.setattr(datasets, "_load_known", with_other_test_labels)
+    run_comparison(comparison, folder, on_trial=lambda result: trained.append(f"{result.name} {result.fold}"))
+    assert trained[5:] == ["wide 1"]
+    again = tmp_path / "again"
+    run_comparison(comparison, again)
+    for result in read_results(comparison, again):
+        if (result.name, result.fold) in before:
+            assert result.balanced_accuracy == before[result.name, result.fold].balanced_accuracy
+            assert result.calibration == before[result.name, result.fold].calibration
+
+    summaries = {summary.name: summary for summary in summarise(comparison, folder)}
+    assert summaries["base"].gain is None
+    wide = summaries["wide"]
+    assert wide.trainings == 2
+    assert wide.gain is not None
+    assert wide.interval is not None
+    assert wide.interval[0] <= wide.gain <= wide.interval[1]
+
+    path = trial_folder(folder, "wide", 0, 3) / RESULT_NAME
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["settings"]["training"]["epochs"] = 3
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"training.epochs: 3 in the folder, 5 now"):
+        run_comparison(comparison, folder)
