@@ -140,6 +140,10 @@ def _fields_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> l
     return list(model.model_fields)
 
 
+class InUseError(OSError):
+    """Another process uses a folder."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock an existing folder against other processes that lock it.
@@ -148,8 +152,10 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises
     ------
+    InUseError
+        If another process holds the lock.
     OSError
-        If another process holds the lock, or the folder cannot be written to.
+        If the folder cannot be written to.
     """
     from filelock import FileLock, Timeout
 
@@ -157,7 +163,7 @@ def locked(folder: Path) -> Iterator[None]:
         with FileLock(folder / LOCK_NAME, timeout=0, is_singleton=False):
             yield
     except Timeout:
-        raise OSError(f"another run is using {folder}; wait for it, or choose another folder with --out") from None
+        raise InUseError(f"another run is using {folder}; wait for it, or choose another folder with --out") from None
 
 
 def commit() -> str | None:

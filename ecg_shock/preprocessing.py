@@ -244,8 +244,8 @@ def resample_recording(signal: np.ndarray, fs: float) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape (ceil(n · 125 / fs),), float64, in mV relative to the first valid sample, delayed by 40 ms. Invalid samples
-        hold the last valid one.
+        Shape (ceil(n · 125 / fs),), float64, in mV relative to the first valid sample, delayed by 40 ms. An invalid
+        sample has the value of the last valid one.
 
     Examples
     --------

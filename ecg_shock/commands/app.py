@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from ecg_shock.commands.compare import compare
 from ecg_shock.commands.export import export
 from ecg_shock.commands.fetch import fetch
 from ecg_shock.commands.predict import predict
@@ -73,7 +74,7 @@ def options(
         logging.getLogger("ecg_shock").setLevel(logging.DEBUG)
 
 
-for command in (fetch, windows, tune, train, validate, predict, scan, export):
+for command in (fetch, windows, tune, compare, train, validate, predict, scan, export):
     app.command()(command)
 
 

@@ -1,12 +1,12 @@
 """Augmentation: training windows drawn anew for each epoch, and changed in ways that keep their label true.
 
-A label depends on the heart rate (ventricular tachycardia), on the amplitude (ventricular fibrillation, asystole) and on
-the morphology. Each change therefore keeps what its window's label depends on, or changes the label by the rule of
-the label policy. The order is that of a recording: the heart's rate and amplitude, then the artefact of electrodes and
+A label depends on the heart rate (ventricular tachycardia), on the amplitude (ventricular fibrillation, asystole) and
+on the morphology. Each change keeps what its window's label depends on, or changes the label by the rule of the label
+policy. The order is that of a recording: the heart's rate and amplitude, then the artefact of electrodes and
 compressions, then the limits of the device, and last the preprocessing that all windows share.
 
-Two kinds of training windows are *synthetic nonshockable*: rapid ventricular tachycardia slowed below the limit of *rapid*, and
-artefact without any heart rhythm. `AugmentedWindows.rhythm` counts them apart.
+Two kinds of training windows are *synthetic nonshockable*: rapid ventricular tachycardia that is slowed below the limit
+of *rapid*, and artefact without a heart rhythm. `AugmentedWindows.rhythm` names them.
 """
 
 from __future__ import annotations

@@ -306,6 +306,12 @@ def load_test(data: DataConfig, folder: Path | None = None) -> WindowSet:
     return windows.select(_is_of(fold.test, windows))
 
 
+def load_validation(data: DataConfig, folder: Path | None = None) -> WindowSet:
+    """Load only the validation subset of a run, for example with another window length; see `load_subsets`."""
+    fold, windows = _load_known(data, folder, "first")
+    return windows.select(_is_of(fold.validation, windows) & _is_clear(windows))
+
+
 def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "first") -> WindowSet:
     """Load all windows of the databases, of every class.
 

@@ -47,8 +47,8 @@ class LabelPolicy:
     asystole_mv : float
         Asystole is below this peak-to-peak amplitude (mV).
     slow_vf_bpm : float
-        A window labelled ventricular fibrillation that is periodic and slower than this rate (waves per minute) is *slow
-        VF*, an intermediate class. Late VF is slow too, but irregular. 0 turns the rule off.
+        A window that is labelled ventricular fibrillation, but is periodic and slower than this rate (waves per
+        minute), is *slow VF*, an intermediate class. Late VF is slow too, but irregular. 0 turns the rule off.
     slow_vf_periodicity : float
         How periodic such a window must be: the autocorrelation at its period, from 0 to 1.
     vt_amplitude_ratio : float
@@ -86,7 +86,8 @@ class LabelPolicy:
             )
         if not MIN_PERIODICITY <= self.slow_vf_periodicity <= 1:
             raise ValueError(
-                f"slow_vf_periodicity={self.slow_vf_periodicity!r} is out of range; allowed are {MIN_PERIODICITY:g} to 1."
+                f"slow_vf_periodicity={self.slow_vf_periodicity!r} is out of range; "
+                f"allowed are {MIN_PERIODICITY:g} to 1."
             )
         if self.vt_amplitude_ratio != 0 and not 1 < self.vt_amplitude_ratio < math.inf:
             raise ValueError(f"vt_amplitude_ratio={self.vt_amplitude_ratio!r} is not allowed; give more than 1, or 0.")

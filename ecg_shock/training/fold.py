@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ecg_shock.data.augment import Augmenter, read_training_noise
+from ecg_shock.data.augment import Augmentation, Augmenter, read_training_noise
 from ecg_shock.data.datasets import (
     SYNTHETIC,
     DataConfig,
@@ -87,23 +88,27 @@ class TrainingFold:
         """Train a network on the train patients, and choose the epoch on the validation patients; see `train`."""
         training: Examples | ExampleSource
         if config.augmentation is not None:
-            training = self._augmented(config)
+            training = self._augmented(config.augmentation, config.seed)
         else:
             training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
         validation = examples(self.subsets.validation)
         return train(spec, training, validation, config, folder, on_epoch=on_epoch)
 
-    def _augmented(self, config: TrainingConfig) -> ExampleSource:
-        assert config.augmentation is not None
+    def presentations(self, config: TrainingConfig) -> int:
+        """Count the windows that a training of this many epochs presents."""
+        windows = config.augmentation.windows if config.augmentation else len(self.subsets.train)
+        return config.epochs * math.ceil(windows / config.batch_size) * config.batch_size
+
+    def _augmented(self, augmentation: Augmentation, seed: int) -> ExampleSource:
         augmenter = Augmenter(
             self.strips,
-            config.augmentation,
+            augmentation,
             self.noise,
             policy=self.data.labels,
             preprocessing=self.data.preprocessing,
             extra=tuple(extra_patients(self.data)),
             extra_weight=self.data.extra_weight,
-            seed=config.seed,
+            seed=seed,
         )
         return _AugmentedExamples(augmenter)
 

@@ -122,7 +122,7 @@ def compile_inference(
 
     last_layer = last_layer_of(model)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, model.input_shape[1], 1))], jit_compile=False)
+    @tf.function(input_signature=[tf.TensorSpec((None, None, 1))], jit_compile=False)
     def run(ecg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         chunks = -(-tf.shape(ecg)[0] // INFERENCE_CHUNK)
         all_logits = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=(None,))

@@ -77,11 +77,11 @@ class TrainingConfig(BaseModel):
     schedule : {"constant", "cosine"}
         Learning rate over the training: constant, or falling to 0 along half a cosine.
     lengths_s : tuple of float
-        Lengths in seconds to which training windows are cut, at most that of the windows. Every few steps one of them is
-        drawn, and a part of that length from each window. If empty, windows are not cut.
+        Lengths in seconds to which training windows are cut, at most that of the windows. Every 8 steps one length is
+        drawn, and which part of the windows is used. If empty, windows are not cut.
     augmentation : Augmentation or None
-        How `ecg_shock.training.fold.TrainingFold` draws and changes the training windows of each epoch; None for the same
-        windows in all epochs.
+        How `ecg_shock.training.fold.TrainingFold` draws and changes the training windows of each epoch; None for the
+        same windows in all epochs.
     seed : int
         Seed of the initial weights, the dropout, the sampler and the augmentation.
     """
@@ -288,8 +288,9 @@ def train(
     Raises
     ------
     ValueError
-        If windows that are drawn anew have another sampler than "uniform", if a subset has only one class, if the windows do not have the network's length, if the checkpoint is damaged,
-        or if the folder holds a run with other settings or data (`epochs` and `patience` may be raised).
+        If windows that are drawn anew have another sampler than "uniform", if `lengths_s` has lengths above that of the
+        windows, if a subset has only one class, if the windows do not have the network's length, if the checkpoint is
+        damaged, or if the folder holds a run with other settings or data (`epochs` and `patience` may be raised).
     DivergedError
         If a loss is not finite. The folder keeps the earlier epochs, see `read_result`.
 

@@ -1,0 +1,458 @@
+"""Compare ways of training in pairs: variants of a base setting, with the same folds and seeds.
+
+A comparison is a TOML file:
+
+``name``, ``folds``, ``seeds``, ``rule``
+    The rule of decision is text. It is written before the comparison runs, and printed with its results.
+``[base.data]``, ``[base.network]``, ``[base.training]``
+    The base setting, with the fields of `DataConfig`, `CnnSpec` and `TrainingConfig`.
+``[[variants]]``
+    ``name``, and the fields that differ, in ``[variants.data]`` and so on: from the base, or from the variant that
+    ``after`` names.
+
+Each training has a folder of its own with its result. A run that was interrupted continues where it stopped, and
+several processes can share one comparison. Only validation patients are evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError, model_validator
+
+from ecg_shock.data.datasets import DataConfig, load_validation, shockable
+from ecg_shock.data.windows import WindowSet
+from ecg_shock.evaluation.confidence import RESAMPLES, resample_patients
+from ecg_shock.files import InUseError, explain, flatten, locked, read_toml, with_values, write_text
+from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.preprocessing import FS
+from ecg_shock.training.calibration import Calibration, fit_calibration
+from ecg_shock.training.fold import TrainingFold
+from ecg_shock.training.steps import compile_inference
+from ecg_shock.training.trainer import TrainingConfig
+
+if TYPE_CHECKING:
+    import keras
+
+BASE = "base"
+RESULT_NAME, VALIDATION_NAME = "result.json", "validation.npz"
+DURATIONS_S = (5.0, 2.0)  # of the validation windows
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training is made with; the fold and the seed come from the comparison."""
+
+    data: DataConfig
+    network: CnnSpec
+    training: TrainingConfig
+
+
+class Changes(BaseModel):
+    """Fields of each section that are set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: dict[str, Any] = {}
+    network: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+class Variant(Changes):
+    """A variant: its name, the variant that it changes (the base if not given), and the changes."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    after: str = BASE
+
+
+class Comparison(BaseModel):
+    """A comparison, as its file describes it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the comparison and of its run folder.
+    folds, seeds : tuple of int
+        Every variant is trained on each of these folds with each of these seeds.
+    rule : str
+        The rule of decision, in words.
+    base : Changes
+        The base setting.
+    variants : tuple of Variant
+        The variants, each after the one that it changes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    folds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    rule: str = Field(min_length=1)
+    base: Changes
+    variants: tuple[Variant, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_valid_variants(self) -> Comparison:
+        known = [BASE]
+        for variant in self.variants:
+            if variant.name in known:
+                raise ValueError(f"two variants have the name {variant.name!r}")
+            if variant.after not in known:
+                raise ValueError(
+                    f"variant {variant.name!r} comes after {variant.after!r}, which is not before it; "
+                    f"name one of {', '.join(known)}"
+                )
+            known.append(variant.name)
+        for name in known:
+            self.settings(name)
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the settings that are compared, the base first."""
+        return (BASE, *(variant.name for variant in self.variants))
+
+    def settings(self, name: str) -> Settings:
+        """Return the complete settings of the base or a variant."""
+        sections = self._sections(name)
+        data = DataConfig.model_validate(sections["data"])
+        samples = round(data.window_s * FS)
+        return Settings(
+            data=data,
+            network=TypeAdapter(CnnSpec).validate_python({**sections["network"], "input_samples": samples}),
+            training=TrainingConfig.model_validate(sections["training"]),
+        )
+
+    def _sections(self, name: str) -> dict[str, dict[str, Any]]:
+        if name == BASE:
+            return self.base.model_dump()
+        variant = next(variant for variant in self.variants if variant.name == name)
+        return _merge(self._sections(variant.after), variant.model_dump(include={"data", "network", "training"}))
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """The result of one training on the validation patients.
+
+    Parameters
+    ----------
+    name : str
+        The variant, or ``"base"``.
+    fold, seed : int
+        Fold and seed.
+    epoch : int
+        The chosen epoch.
+    calibration : Calibration
+        Of the logits, fitted to the validation windows of 5 s.
+    balanced_accuracy : dict of str to float
+        At the calibrated probability 0.5, by window length in seconds.
+    sensitivity, specificity : dict of str to float
+        The same.
+    uncalibrated : float
+        Balanced accuracy at the network's own probability 0.5, windows of 5 s.
+    auc : float
+        Area under the ROC curve, windows of 5 s.
+    other_hospitals : float or None
+        Specificity on the patients of `DataConfig.extra` who do not train, 5 s.
+    parameters : int
+        Size of the network.
+    presentations : int
+        Number of windows that the whole training presented.
+    seconds : float
+        Its duration.
+    """
+
+    name: str
+    fold: int
+    seed: int
+    epoch: int
+    calibration: Calibration
+    balanced_accuracy: dict[str, float]
+    sensitivity: dict[str, float]
+    specificity: dict[str, float]
+    uncalibrated: float
+    auc: float
+    other_hospitals: float | None
+    parameters: int
+    presentations: int
+    seconds: float
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Read a comparison, and check every value.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not TOML, or a key or value is not allowed.
+    """
+    content = read_toml(path)
+    try:
+        return Comparison.model_validate(content)
+    except ValidationError as error:
+        errors = "\n".join(f"  {line}" for line in explain(error, Comparison))
+        raise ValueError(f"{path} cannot be used:\n{errors}") from error
+
+
+def run_comparison(
+    comparison: Comparison,
+    folder: Path,
+    data_folder: Path | None = None,
+    *,
+    on_trial: Callable[[TrialResult], None] | None = None,
+) -> None:
+    """Train what is not trained yet, fold by fold and seed by seed.
+
+    A training that another process is running is left to that process.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        The comparison.
+    folder : pathlib.Path
+        Folder of the run.
+    data_folder : pathlib.Path, optional
+        Folder that holds the databases.
+    on_trial : callable, optional
+        Called with each new result.
+    """
+    for fold in comparison.folds:
+        checks: dict[str, _Checks] = {}
+        loaded: dict[str, TrainingFold] = {}
+        for seed in comparison.seeds:
+            for name in comparison.names:
+                trial = trial_folder(folder, name, fold, seed)
+                trial.mkdir(parents=True, exist_ok=True)
+                settings = comparison.settings(name)
+                if _read_result(trial, settings) is not None:
+                    continue
+                try:
+                    with locked(trial):
+                        if _read_result(trial, settings) is not None:
+                            continue
+                        data = with_values(settings.data, fold=fold)
+                        key = data.model_dump_json()
+                        if key not in loaded:
+                            loaded[key] = TrainingFold.load(data, data_folder)
+                            checks[key] = _Checks(loaded[key], data_folder)
+                        result = _run_trial(name, settings, seed, loaded[key], checks[key], trial)
+                except InUseError:
+                    continue
+                if on_trial:
+                    on_trial(result)
+
+
+def trial_folder(folder: Path, name: str, fold: int, seed: int) -> Path:
+    """Return the folder of one training."""
+    return folder / name / f"fold-{fold}-seed-{seed}"
+
+
+def read_results(comparison: Comparison, folder: Path) -> Iterator[TrialResult]:
+    """Yield the results so far, in the order of names, folds and seeds."""
+    for name in comparison.names:
+        settings = comparison.settings(name)
+        for fold in comparison.folds:
+            for seed in comparison.seeds:
+                result = _read_result(trial_folder(folder, name, fold, seed), settings)
+                if result is not None:
+                    yield result
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The results of a variant, or of the base, so far.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    trainings : int
+        Number of trainings with a result.
+    balanced_accuracy, sensitivity, specificity : float
+        Means over the trainings of those on validation windows of 5 s.
+    short : float
+        Mean balanced accuracy on validation windows of 2 s.
+    other_hospitals : float or None
+        Mean specificity on patients of `DataConfig.extra` who do not train.
+    gain : float or None
+        Difference in balanced accuracy to the variant that it comes after: windows of all folds pooled, mean over the
+        seeds that both have. None for the base, or without such pairs.
+    interval : tuple of float or None
+        Interval of 90 % of the gain, by resampling patients.
+    """
+
+    name: str
+    trainings: int
+    balanced_accuracy: float
+    sensitivity: float
+    specificity: float
+    short: float
+    other_hospitals: float | None
+    gain: float | None
+    interval: tuple[float, float] | None
+
+
+def summarise(comparison: Comparison, folder: Path) -> list[Summary]:
+    """Summarise the results so far; settings without any result are absent."""
+    results: dict[str, list[TrialResult]] = {}
+    for result in read_results(comparison, folder):
+        results.setdefault(result.name, []).append(result)
+    before = {variant.name: variant.after for variant in comparison.variants}
+    summaries = []
+    for name, of_name in results.items():
+        gain = interval = None
+        if name in before:
+            pairs = {(r.fold, r.seed) for r in of_name} & {(r.fold, r.seed) for r in results.get(before[name], ())}
+            if pairs:
+                gain, interval = _gain(folder, before[name], name, sorted(pairs))
+        others = [result.other_hospitals for result in of_name if result.other_hospitals is not None]
+        main, short = (f"{length:g}" for length in DURATIONS_S)
+        summaries.append(
+            Summary(
+                name=name,
+                trainings=len(of_name),
+                balanced_accuracy=float(np.mean([result.balanced_accuracy[main] for result in of_name])),
+                sensitivity=float(np.mean([result.sensitivity[main] for result in of_name])),
+                specificity=float(np.mean([result.specificity[main] for result in of_name])),
+                short=float(np.mean([result.balanced_accuracy[short] for result in of_name])),
+                other_hospitals=float(np.mean(others)) if others else None,
+                gain=gain,
+                interval=interval,
+            )
+        )
+    return summaries
+
+
+def _gain(folder: Path, before: str, after: str, pairs: Sequence[tuple[int, int]]) -> tuple[float, tuple[float, float]]:
+    """Return the gain in balanced accuracy, and its interval, over pairs of fold and seed."""
+    patients: dict[str, np.ndarray] = {}  # windows and correct ones, of both classes, before and after
+    for fold, seed in pairs:
+        for side, name in enumerate((before, after)):
+            with np.load(trial_folder(folder, name, fold, seed) / VALIDATION_NAME, allow_pickle=False) as stored:
+                patient, truth, shock = (stored[key] for key in ("patient", "shockable", "shock"))
+            for one in np.unique(patient):
+                counts = patients.setdefault(str(one), np.zeros((2, 2, 2), dtype=np.int64))
+                for group in (0, 1):
+                    mask = (patient == one) & (truth == bool(group))
+                    counts[side, group] += mask.sum(), (mask & (shock == truth)).sum()
+    counts = np.stack(list(patients.values()))
+
+    def gains(sums: np.ndarray) -> np.ndarray:
+        accuracy = (sums[..., 1] / sums[..., 0]).mean(axis=-1)
+        return accuracy[..., 1] - accuracy[..., 0]
+
+    drawn = resample_patients(counts.reshape(len(counts), -1), RESAMPLES, np.random.default_rng(0))
+    drawn = drawn.reshape(-1, 2, 2, 2)
+    drawn = drawn[(drawn[..., 0] > 0).all(axis=(1, 2))]
+    low, high = np.quantile(gains(drawn), (0.05, 0.95))
+    return float(gains(counts.sum(axis=0))), (float(low), float(high))
+
+
+class _Checks:
+    """The windows that the trainings of one fold are evaluated on."""
+
+    def __init__(self, fold: TrainingFold, folder: Path | None) -> None:
+        self.validation = {
+            f"{window_s:g}": load_validation(with_values(fold.data, window_s=window_s), folder)
+            for window_s in DURATIONS_S
+        }
+        self.other_hospitals = fold.subsets.other_hospitals
+
+
+def _run_trial(
+    name: str, settings: Settings, seed: int, fold: TrainingFold, checks: _Checks, folder: Path
+) -> TrialResult:
+    from sklearn.metrics import roc_auc_score
+
+    started = time.perf_counter()
+    training = with_values(settings.training, seed=seed)
+    trained = fold.train(settings.network, training, folder)
+    model = trained.load_model()
+    logits = {length: _logits(model, windows) for length, windows in checks.validation.items()}
+    main = f"{fold.data.window_s:g}"
+    windows = checks.validation[main]
+    calibration = fit_calibration(logits[main], shockable(windows), windows.patient, windows.aha_class)
+    sensitivity, specificity = {}, {}
+    for length, of_length in checks.validation.items():
+        shock, truth = calibration.apply(logits[length]) >= 0, shockable(of_length)
+        sensitivity[length], specificity[length] = float(shock[truth].mean()), float((~shock[~truth]).mean())
+    other = None
+    if checks.other_hospitals is not None:
+        other = float((calibration.apply(_logits(model, checks.other_hospitals)) < 0).mean())
+    np.savez(
+        folder / VALIDATION_NAME,
+        allow_pickle=False,
+        patient=windows.patient,
+        shockable=shockable(windows),
+        shock=calibration.apply(logits[main]) >= 0,
+    )
+    result = TrialResult(
+        name=name,
+        fold=fold.data.fold,
+        seed=seed,
+        epoch=trained.best.epoch,
+        calibration=calibration,
+        balanced_accuracy={length: (sensitivity[length] + specificity[length]) / 2 for length in logits},
+        sensitivity=sensitivity,
+        specificity=specificity,
+        uncalibrated=trained.best.balanced_accuracy,
+        auc=float(roc_auc_score(shockable(windows), logits[main])),
+        other_hospitals=other,
+        parameters=settings.network.parameter_count(),
+        presentations=fold.presentations(training),
+        seconds=time.perf_counter() - started,
+    )
+    content = {"settings": _identity(settings), "result": asdict(result)}
+    write_text(folder / RESULT_NAME, json.dumps(content, indent=1))
+    return result
+
+
+def _logits(model: keras.Model, windows: WindowSet) -> np.ndarray:
+    any_length = compile_inference(model)
+    return any_length(windows.ecg)[0]
+
+
+def _read_result(folder: Path, settings: Settings) -> TrialResult | None:
+    """Read a result; raise ValueError if it is of other settings."""
+    path = folder / RESULT_NAME
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    before, now = flatten(content["settings"]), flatten(_identity(settings))
+    differences = [
+        f"{key}: {before.get(key)!r} in the folder, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differences:
+        raise ValueError(
+            f"{folder} holds a training with other settings; use another folder, or undo the differences:\n  "
+            + "\n  ".join(differences)
+        )
+    return TypeAdapter(TrialResult).validate_python(content["result"])
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    content = {
+        "data": settings.data.model_dump(mode="json"),
+        "network": asdict(settings.network),
+        "training": settings.training.model_dump(mode="json"),
+    }
+    return json.loads(json.dumps(content))
+
+
+def _merge(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested tables with changes."""
+    merged = dict(content)
+    for key, value in changes.items():
+        before = merged.get(key)
+        merged[key] = _merge(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged
