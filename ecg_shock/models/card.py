@@ -108,6 +108,11 @@ class Card:
         Git commit of the code that trained the model.
     synthetic_windows : int
         Number of synthetic windows in the train subset.
+    synthetic_nonshockable : dict of str to int
+        Number of windows of slowed VT and of artefact that augmentation drew for the training.
+    calibration : dict of str to float or None
+        Scale and offset of the logit, if the probabilities are calibrated on the validation patients. The weights of the
+        last layer include them.
     data : DataConfig
         Databases, split, fold, windows and preprocessing.
     training : dict of str
@@ -128,6 +133,8 @@ class Card:
     selection: str = ""
     commit: str = ""
     synthetic_windows: int = 0
+    synthetic_nonshockable: dict[str, int] = field(default_factory=dict)
+    calibration: dict[str, float] | None = None
     data: DataConfig
     training: dict[str, Any]
     validation: ValidationScore | None = None

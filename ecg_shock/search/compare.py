@@ -33,7 +33,7 @@ from ecg_shock.files import InUseError, explain, flatten, locked, read_toml, wit
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import FS
 from ecg_shock.training.calibration import Calibration, fit_calibration
-from ecg_shock.training.fold import TrainingFold
+from ecg_shock.training.fold import TrainingFold, proportions
 from ecg_shock.training.steps import compile_inference
 from ecg_shock.training.trainer import TrainingConfig
 
@@ -382,8 +382,8 @@ def _run_trial(
     calibration = fit_calibration(logits[main], shockable(windows), windows.patient, windows.aha_class)
     sensitivity, specificity = {}, {}
     for length, of_length in checks.validation.items():
-        shock, truth = calibration.apply(logits[length]) >= 0, shockable(of_length)
-        sensitivity[length], specificity[length] = float(shock[truth].mean()), float((~shock[~truth]).mean())
+        shock = calibration.apply(logits[length]) >= 0
+        sensitivity[length], specificity[length] = proportions(shock, shockable(of_length))
     other = None
     if checks.other_hospitals is not None:
         other = float((calibration.apply(_logits(model, checks.other_hospitals)) < 0).mean())

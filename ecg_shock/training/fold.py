@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ecg_shock.data.augment import Augmentation, Augmenter, read_training_noise
+from ecg_shock.data.augment import SLOWED_VT, Augmentation, Augmenter, read_training_noise
 from ecg_shock.data.datasets import (
     SYNTHETIC,
     DataConfig,
@@ -24,12 +24,14 @@ from ecg_shock.data.datasets import (
     shockable,
     training_weights,
 )
-from ecg_shock.data.strips import Strips, load_strips
+from ecg_shock.data.strips import ARTEFACT, Strips, load_strips
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import explain
 from ecg_shock.models.bundle import Bundle, write_bundle
 from ecg_shock.models.card import Card, ExtraDatabase, Patients, ValidationScore
 from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.training.calibration import Calibration, calibrate, fit_calibration
+from ecg_shock.training.steps import compile_inference
 from ecg_shock.training.trainer import (
     ORIGIN_NAME,
     THRESHOLD,
@@ -115,6 +117,8 @@ class TrainingFold:
     def write_bundle(self, folder: Path, name: str, result: TrainingResult, *, selection: str) -> Bundle:
         """Write the best epoch of a training on this fold as a bundle, with a card.
 
+        If the training's settings ask for it, the probabilities are calibrated on the validation patients.
+
         Parameters
         ----------
         folder : pathlib.Path
@@ -126,6 +130,15 @@ class TrainingFold:
         selection : str
             How the network and its settings were chosen, and with which patients.
         """
+        model = result.load_model()
+        validation = self.subsets.validation
+        logits = compile_inference(model)(validation.ecg)[0]
+        calibration = Calibration()
+        if result.config.calibrated:
+            truth = shockable(validation)
+            calibration = fit_calibration(logits, truth, validation.patient, validation.aha_class)
+            calibrate(model, calibration)
+        sensitivity, specificity = proportions(calibration.apply(logits) >= 0, shockable(validation))
         synthetic = SYNTHETIC in self.data.databases
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
         extra = extra_patients(self.data)
@@ -149,19 +162,21 @@ class TrainingFold:
             training=result.config.model_dump(mode="json", exclude_none=True),
             validation=ValidationScore(
                 epoch=result.best.epoch,
-                balanced_accuracy=result.best.balanced_accuracy,
-                sensitivity=result.best.sensitivity,
-                specificity=result.best.specificity,
+                balanced_accuracy=(sensitivity + specificity) / 2,
+                sensitivity=sensitivity,
+                specificity=specificity,
                 windows=len(self.subsets.validation),
                 patients=len(known.validation),
             ),
             patients=known,
             synthetic_windows=int((self.subsets.train.database == SYNTHETIC).sum()),
+            synthetic_nonshockable=_count_synthetic_nonshockable(result),
+            calibration=asdict(calibration) if result.config.calibrated else None,
             versions=origin["versions"],
         )
         return write_bundle(
             folder,
-            result.load_model(),
+            model,
             spec=result.spec,
             preprocessing=self.data.preprocessing,
             threshold=THRESHOLD,
@@ -183,6 +198,23 @@ class _AugmentedExamples:
     def draw(self, epoch: int) -> Examples:
         windows = self._augmenter.draw(epoch)
         return Examples(ecg=windows.ecg, shockable=windows.shockable, rhythm=windows.rhythm)
+
+
+def proportions(shock: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Return sensitivity and specificity of advice, both arrays bool of shape (n_windows,)."""
+    return float(shock[truth].mean()), float((~shock[~truth]).mean())
+
+
+def _count_synthetic_nonshockable(result: TrainingResult) -> dict[str, int]:
+    """Count the windows of slowed VT and of artefact that the training drew up to its best epoch."""
+    augmentation = result.config.augmentation
+    if augmentation is None:
+        return {}
+    counts = {
+        name: sum(log.drawn.get(name, 0.0) for log in result.history[: result.best.epoch]) * augmentation.windows
+        for name in (SLOWED_VT, ARTEFACT)
+    }
+    return {name: round(count) for name, count in counts.items() if count}
 
 
 def training_of(bundle: Bundle) -> TrainingConfig:

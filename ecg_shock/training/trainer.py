@@ -82,6 +82,9 @@ class TrainingConfig(BaseModel):
     augmentation : Augmentation or None
         How `ecg_shock.training.fold.TrainingFold` draws and changes the training windows of each epoch; None for the
         same windows in all epochs.
+    calibrated : bool
+        Whether `ecg_shock.training.fold.TrainingFold.write_bundle` calibrates the probabilities on the validation
+        patients. The epoch is chosen before.
     seed : int
         Seed of the initial weights, the dropout, the sampler and the augmentation.
     """
@@ -101,6 +104,7 @@ class TrainingConfig(BaseModel):
     schedule: Literal["constant", "cosine"] = "constant"
     lengths_s: tuple[Annotated[float, Field(ge=MIN_WINDOW_S)], ...] = ()
     augmentation: Augmentation | None = None
+    calibrated: bool = False
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

@@ -19,6 +19,7 @@ from ecg_shock.data.windows import (
     amplitude_mv,
     concatenate,
     cut_windows,
+    rate_and_periodicity,
     rate_bpm,
 )
 from ecg_shock.preprocessing import Preprocessing, preprocess
@@ -200,6 +201,51 @@ def test_vf_parts_by_amplitude(peak_to_peak_mv: float, expected: str) -> None:
         assert set(cut_windows(recording, 5.0, policy=LabelPolicy(coarse_vf_mv=limit)).aha_class) == {other}
 
 
+def test_slow_vf_is_slow_and_periodic(rng: np.random.Generator) -> None:
+    """The rule separates VF that is slow *and* periodic, by its limits, and is off by default."""
+    rule = LabelPolicy(slow_vf_bpm=150.0)
+    for bpm, expected in ((90, "slow_vf"), (140, "slow_vf"), (165, "coarse_vf"), (300, "coarse_vf")):
+        recording = record(sine(bpm / 60, 1.0), (0, 30, "vf"))
+        assert set(cut_windows(recording, 5.0, policy=rule).aha_class[1:]) == {expected}
+        assert set(cut_windows(recording, 5.0).aha_class) == {"coarse_vf"}
+    small = record(sine(1.5, 0.15), (0, 30, "vf"))
+    assert set(cut_windows(small, 5.0, policy=rule).aha_class) == {"fine_vf"}
+
+    hz = 1.5 + np.repeat(rng.uniform(-0.8, 0.8, 60), 125)  # slow, but another frequency every half second
+    irregular = record(0.5 * np.sin(2 * np.pi * np.cumsum(hz) / 250), (0, 30, "vf"))
+    windows = cut_windows(irregular, 5.0, policy=rule)
+    periodicity = [rate_and_periodicity(ecg)[1] for ecg in windows.ecg]
+    assert min(periodicity, default=0) < 0.6 or np.isnan(periodicity).any()
+    for ecg, aha_class in zip(windows.ecg, windows.aha_class, strict=True):
+        bpm, found = rate_and_periodicity(ecg)
+        assert (aha_class == "slow_vf") == (bpm < 150 and found >= 0.6)
+    strict = LabelPolicy(slow_vf_bpm=150.0, slow_vf_periodicity=1.0)
+    assert set(cut_windows(irregular, 5.0, policy=strict).aha_class) == {"coarse_vf"}
+
+
+def test_vt_that_breaks_off_is_excluded() -> None:
+    """VT that falls to a third of its amplitude inside a window is excluded from that window, if the rule is on."""
+    signal = sine(3.0, 1.0)
+    signal[int(12.5 * 250) :] /= 3
+    recording = record(signal, (0, 30, "vt"))
+    assert len(cut_windows(recording, 5.0)) == 6
+    windows = cut_windows(recording, 5.0, policy=LabelPolicy(vt_amplitude_ratio=2.0))
+    assert windows.start_s.tolist() == [0, 5, 15, 20, 25]
+    assert excluded(windows) == {"VT whose amplitude changes": 5.0}
+
+
+def test_windows_may_overlap() -> None:
+    """With a step, windows begin every step; those at multiples of the window length are the usual ones."""
+    recording = record(sine(3.0, 1.0), (0, 12, "vt"), (12, 30, "vf"))
+    usual = cut_windows(recording, 5.0, guard_s=0.5)
+    dense = cut_windows(recording, 5.0, guard_s=0.5, step_s=1.0)
+    assert np.isin(usual.start_s, dense.start_s).all()
+    assert np.diff(dense.start_s[dense.rhythm == "vf"]) == pytest.approx(1.0)
+    assert dense.excluded == ()
+    with pytest.raises(ValueError, match="step_s=6"):
+        cut_windows(recording, 5.0, step_s=6.0)
+
+
 @pytest.mark.parametrize(("bpm", "expected"), [(140, "other_vt"), (160, "rapid_vt"), (250, "rapid_vt")])
 @pytest.mark.parametrize("window_s", [2.0, 5.0, 10.0])
 def test_vt_parts_by_rate(bpm: float, expected: str, window_s: float) -> None:
@@ -310,6 +356,9 @@ def test_what_is_not_allowed_is_refused() -> None:
         concatenate([cut_windows(recording, 2.0), cut_windows(recording, 5.0)])
     with pytest.raises(ValueError, match="one length"):
         concatenate([])
+    for wrong in ({"slow_vf_bpm": 20.0}, {"slow_vf_periodicity": 0.1}, {"vt_amplitude_ratio": 0.5}):
+        with pytest.raises(ValueError, match="allowed"):
+            LabelPolicy(**wrong)
     for wrong in ({"asystole_mv": 0.3}, {"asystole_mv": 0.0}, {"rapid_vt_bpm": 30.0}, {"coarse_vf_mv": float("nan")}):
         with pytest.raises(ValueError, match="needed|allowed"):
             LabelPolicy(**wrong)

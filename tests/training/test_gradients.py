@@ -14,7 +14,7 @@ from ecg_shock.data.datasets import DataConfig, load_subsets
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.training.fold import examples
 from ecg_shock.training.sampler import Sampler, gradient_scores
-from ecg_shock.training.steps import compile_inference, compile_train_steps
+from ecg_shock.training.steps import TrainSteps, compile_inference
 from ecg_shock.training.trainer import (
     Examples,
     TrainingConfig,
@@ -128,8 +128,11 @@ def test_steps_measure_their_batches(population):
     sampler = Sampler("ras", subset.groups, gate=1.0, seed=6)
     sampler.rescore(np.random.default_rng(1).gamma(1.0, size=48))
     indices, weights = sampler.draw((5, 16))
-    steps = compile_train_steps(model, optimizer, subset.ecg, subset.shockable)
-    losses, logits, squared_norms, squared_sums = steps(indices, weights * class_weights[indices])
+    steps = TrainSteps(model, optimizer)
+    steps.load(subset.ecg, subset.shockable)
+    losses, logits, squared_norms, squared_sums = steps(
+        indices, weights * class_weights[indices], 0, SMALL.input_samples
+    )
 
     dense = model.get_layer("shockable")
     last = gradients_one_by_one(model, subset, class_weights, dense.trainable_variables)
@@ -156,7 +159,9 @@ def test_a_step_goes_along_the_weighted_gradients(population):
     sampler.rescore(np.random.default_rng(1).gamma(1.0, size=48))
     indices, weights = sampler.draw((1, 16))
     before = np.concatenate([v.numpy().ravel() for v in model.trainable_variables])
-    compile_train_steps(model, optimizer, subset.ecg, subset.shockable)(indices, weights * class_weights[indices])
+    steps = TrainSteps(model, optimizer)
+    steps.load(subset.ecg, subset.shockable)
+    steps(indices, weights * class_weights[indices], 0, SMALL.input_samples)
     after = np.concatenate([v.numpy().ravel() for v in model.trainable_variables])
     expected = np.sum(weights[0][:, np.newaxis] * gradients[indices[0]], axis=0) / 16
     np.testing.assert_allclose((before - after) / 0.5, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
