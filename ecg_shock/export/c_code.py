@@ -73,7 +73,7 @@ def quantize_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_weights(spec: CnnSpec, weights: Sequence[np.ndarray]) -> None:
     inputs = (1, *spec.filters[:-1])
-    kernels = [*zip(spec.kernels, inputs, spec.filters, strict=True), (spec.filters[-1], 1)]
+    kernels = [*zip(spec.kernels, inputs, spec.filters, strict=True), (spec.features, 1)]
     expected = [shape for kernel in kernels for shape in (kernel, kernel[-1:])]
     found = [np.shape(array) for array in weights]
     if found != expected:
@@ -110,7 +110,8 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
         "ACTIVATION": ACTIVATIONS.index(spec.activation),
         "POOL": spec.pool,
         "BLOCKS": len(rows) - 1,
-        "FEATURES": spec.filters[-1],
+        "LAST_FILTERS": spec.filters[-1],
+        "HAS_AVERAGE": int(spec.global_pool == "max+average"),
         "TILE": TILE,
         "LANES": LANES,
         "MAX_RANGE_MV": quality.MAX_RANGE_MV,
@@ -127,8 +128,8 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
         " *",
         f" * model           {_comment(bundle.name or 'unnamed')}",
         f" * network         filters {list(spec.filters)}, kernels {list(spec.kernels)}, pool {spec.pool},",
-        f" *                 {spec.padding} padding, {spec.activation}, {spec.parameter_count()} parameters, "
-        f"{spec.macs()} multiply-adds a window",
+        f" *                 {spec.padding} padding, {spec.activation}, global pooling {spec.global_pool},",
+        f" *                 {spec.parameter_count()} parameters, {spec.macs()} multiply-adds a window",
         f" * weights         {'int8 with a float scale for each filter' if int8 else 'float'}; activations float",
         f" * input           mV at {float(fs):.12g} Hz; windows of {spec.input_samples / FS:.12g} s",
         f" * decision        a shock if the probability of shockable is at least {bundle.threshold!r}",

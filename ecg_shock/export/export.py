@@ -228,8 +228,11 @@ def _one_window(original: keras.Model, bundle: Bundle) -> keras.Model:
     for i, (filters, kernel) in enumerate(zip(spec.filters, spec.kernels, strict=True), start=1):
         x = layers.Conv2D(filters, (kernel, 1), padding=spec.padding, activation=spec.activation, name=f"conv_{i}")(x)
         x = layers.MaxPooling2D((spec.pool, 1), name=f"pool_{i}")(x)
-    x = layers.GlobalMaxPooling2D(keepdims=True, name="global_pool")(x)
-    x = layers.Conv2D(1, 1, name="sum")(x)
+    features = layers.GlobalMaxPooling2D(keepdims=True, name="global_pool")(x)
+    if spec.global_pool == "max+average":
+        average = layers.GlobalAveragePooling2D(keepdims=True, name="global_average")(x)
+        features = layers.Concatenate(name="features")([features, average])
+    x = layers.Conv2D(1, 1, name="sum")(features)
     logit = layers.Reshape((1,), name="logit")(x)
     probability = layers.Activation("sigmoid", name="probability")(logit)
     network = keras.Model(ecg, {"logit": logit, "probability": probability}, name="ecg_shock")

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -192,7 +192,7 @@ def _write_description(bundle: Bundle) -> Bundle:
     content = {
         "format": FORMAT,
         "threshold": bundle.threshold,
-        "network": asdict(bundle.spec),
+        "network": bundle.spec.to_dict(),
         "preprocessing": bundle.preprocessing.to_dict(),
         "sha256": bundle.digests,
         "card": bundle.raw_card,

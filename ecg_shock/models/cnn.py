@@ -11,10 +11,10 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,13 +28,14 @@ MIN_INPUT_SAMPLES = 250  # 2 s at 125 Hz, the shortest window of Krasteva 2020
 MAX_INPUT_SAMPLES = 1250  # 10 s at 125 Hz, the longest
 PADDINGS = ("same", "valid")
 ACTIVATIONS = ("relu", "elu", "selu", "tanh")
+GLOBAL_POOLS = ("max", "max+average")
 
 
 @dataclass(frozen=True)
 class CnnSpec:
     """Specify a network of convolution blocks.
 
-    A block is Conv1D, max-pooling and dropout. Global max-pooling and one sigmoid unit follow the last block.
+    A block is Conv1D, max-pooling and dropout. Global pooling and one sigmoid unit follow the last block.
 
     Parameters
     ----------
@@ -52,6 +53,9 @@ class CnnSpec:
         Activation of the convolutions.
     input_samples : int
         Samples of a window at 125 Hz, 250 to 1250 (2 to 10 s).
+    global_pool : {"max", "max+average"}
+        What the sigmoid unit gets of each filter of the last block: its maximum over time, or its maximum and its
+        average over time.
 
     Raises
     ------
@@ -67,6 +71,7 @@ class CnnSpec:
     - The paper does not state padding, activation, loss and optimiser. We infer "same": with "valid" the published
       network needs 311 samples, but it was validated on 2 s, which are 250.
     - The sigmoid is the probability of *shockable*.
+    - The `global_pool` "max+average" is not in the paper.
 
     Examples
     --------
@@ -82,6 +87,7 @@ class CnnSpec:
     padding: str = "same"
     activation: str = "relu"
     input_samples: int = 625
+    global_pool: str = "max"
 
     def __post_init__(self) -> None:
         # JSON and TOML give lists; as tuples, equal networks compare equal and can be hashed.
@@ -105,6 +111,8 @@ class CnnSpec:
             raise ValueError(f"padding is {self.padding!r}; it must be one of {PADDINGS}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation is {self.activation!r}; it must be one of {ACTIVATIONS}")
+        if self.global_pool not in GLOBAL_POOLS:
+            raise ValueError(f"global_pool is {self.global_pool!r}; it must be one of {GLOBAL_POOLS}")
         if not MIN_INPUT_SAMPLES <= self.input_samples <= MAX_INPUT_SAMPLES:
             raise ValueError(
                 f"input_samples is {self.input_samples!r}; allowed are {MIN_INPUT_SAMPLES} to {MAX_INPUT_SAMPLES} "
@@ -112,17 +120,32 @@ class CnnSpec:
             )
         self._convolved_lengths()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parameters for TOML or JSON.
+
+        A `global_pool` of "max" is left out, so that versions without this parameter still read such a network.
+        """
+        network = asdict(self)
+        if self.global_pool == "max":
+            del network["global_pool"]
+        return network
+
+    @property
+    def features(self) -> int:
+        """Number of inputs of the sigmoid unit."""
+        return self.filters[-1] * len(self.global_pool.split("+"))
+
     def parameter_count(self) -> int:
         """Count the trainable parameters: weights and biases of all convolutions and of the sigmoid unit."""
         inputs = (1, *self.filters[:-1])
         convolutions = sum((k * c + 1) * f for k, c, f in zip(self.kernels, inputs, self.filters, strict=True))
-        return convolutions + self.filters[-1] + 1
+        return convolutions + self.features + 1
 
     def macs(self) -> int:
         """Count the multiply-adds for one window, in the convolutions (including padding) and the sigmoid unit."""
         inputs = (1, *self.filters[:-1])
         blocks = zip(self._convolved_lengths(), self.kernels, inputs, self.filters, strict=True)
-        return sum(n * k * c * f for n, k, c, f in blocks) + self.filters[-1]
+        return sum(n * k * c * f for n, k, c, f in blocks) + self.features
 
     def _convolved_lengths(self) -> list[int]:
         """Return the output length of each convolution in samples; raise ValueError if a pooling has no output."""
@@ -225,7 +248,12 @@ def build_model(spec: CnnSpec, *, seed: int = 0) -> keras.Model:
         )(x)
         x = keras.layers.MaxPooling1D(spec.pool, name=f"pool_{i + 1}")(x)
         x = keras.layers.Dropout(spec.dropout, seed=seeds[2 * i + 1], name=f"dropout_{i + 1}")(x)
-    x = keras.layers.GlobalMaxPooling1D(name="global_pool")(x)
+    if spec.global_pool == "max":
+        x = keras.layers.GlobalMaxPooling1D(name="global_pool")(x)
+    else:
+        maximum = keras.layers.GlobalMaxPooling1D(name="global_max")(x)
+        average = keras.layers.GlobalAveragePooling1D(name="global_average")(x)
+        x = keras.layers.Concatenate(name="global_pool")([maximum, average])
     # The paper's output is 0 for shockable and 1 for nonshockable; here 1 is shockable.
     shockable = keras.layers.Dense(
         1,

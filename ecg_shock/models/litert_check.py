@@ -30,11 +30,25 @@ OPERATORS = {
     "SELECT_V2": 3,
     "MAX_POOL_2D": 1,
     "REDUCE_MAX": 2,
+    "MEAN": 2,
+    "CONCATENATION": 2,
     "FULLY_CONNECTED": 3,
     "LOGISTIC": 1,
 }
+# The operators after the blocks, for each global pooling, with the operators whose results they read.
+ENDS = {
+    "max": {"REDUCE_MAX": ["blocks"], "FULLY_CONNECTED": ["REDUCE_MAX"], "LOGISTIC": ["FULLY_CONNECTED"]},
+    "max+average": {
+        "REDUCE_MAX": ["blocks"],
+        "MEAN": ["blocks"],
+        "CONCATENATION": ["REDUCE_MAX", "MEAN"],
+        "FULLY_CONNECTED": ["CONCATENATION"],
+        "LOGISTIC": ["FULLY_CONNECTED"],
+    },
+}
 TENSOR_TYPES = {"FLOAT32": "<f4", "INT32": "<i4", "BOOL": "|b1"}
 MAX_RANK = 4
+TIME_AXIS = 1  # of the tensor that is pooled over time: window, samples, filters
 MAX_WEIGHT = 1e4  # far above trained weights; larger numbers could overflow to NaN
 MAX_OPERATORS = 200  # far more than seven blocks need
 NO_TENSOR = -1
@@ -69,7 +83,7 @@ def _check(content: bytes, spec: CnnSpec) -> None:
     written = {*constants, first}
     _require(first not in constants, "its input is a constant")
     _require(0 < graph.OperatorsLength() <= MAX_OPERATORS, f"it has {graph.OperatorsLength()} operators")
-    convolutions = []
+    convolutions, operators = [], []
     for number in range(graph.OperatorsLength()):
         operator = graph.Operators(number)
         name, inputs, outputs = _read_operator(model, operator, schema)
@@ -80,18 +94,32 @@ def _check(content: bytes, spec: CnnSpec) -> None:
         is_new = 0 <= outputs[0] < graph.TensorsLength() and outputs[0] not in written
         _require(is_new, f"operator {number}, {name}, does not write to a new tensor")
         written.add(outputs[0])
+        operators.append((name, inputs, outputs[0]))
         if name == "CONV_2D":
             convolutions.append([constants[index].shape for index in inputs[1:]])
         elif name == "FULLY_CONNECTED":
-            _require(constants[inputs[1]].shape == (1, spec.filters[-1]), "its last layer has another shape")
-        elif name in ("EXPAND_DIMS", "REDUCE_MAX"):
+            _require(constants[inputs[1]].shape == (1, spec.features), "its last layer has another shape")
+        elif name in ("EXPAND_DIMS", "REDUCE_MAX", "MEAN"):
             _require(constants[inputs[1]].dtype.kind == "i", f"operator {number}, {name}, has no axis")
+            over_time = name == "EXPAND_DIMS" or constants[inputs[1]].ravel().tolist() == [TIME_AXIS]
+            _require(over_time, f"operator {number}, {name}, is not over time")
         expected = _has_expected_options(name, operator, spec, schema)
         _require(expected, f"operator {number}, {name}, has the options of another network")
     _require((name, outputs[0]) == ("LOGISTIC", last), "its output is not that of the sigmoid")
+    _check_end(operators, {*constants, NO_TENSOR}, spec)
     channels = (1, *spec.filters[:-1])
     wanted = [[(f, 1, k, c), (f,)] for f, k, c in zip(spec.filters, spec.kernels, channels, strict=True)]
     _require(convolutions == wanted, f"its convolutions are {convolutions}, not {wanted}")
+
+
+def _check_end(operators: list[tuple[str, list[int], int]], constants: set[int], spec: CnnSpec) -> None:
+    """Check that exactly the network's global pooling and its sigmoid unit follow the blocks."""
+    end = [operator for operator in operators if operator[0] in ENDS["max+average"]]
+    *_, (_, _, pooled) = operators[: -len(end)]
+    sources = {pooled: "blocks"} | {output: name for name, _, output in end}
+    reads = {name: [sources.get(i) for i in inputs if i not in constants] for name, inputs, _ in end}
+    is_end = len(reads) == len(end) and reads == ENDS[spec.global_pool]
+    _require(is_end, f"its end is {reads}, not that of global_pool {spec.global_pool!r}")
 
 
 def _read_constants(model: Any, graph: Any, schema: Any) -> dict[int, np.ndarray]:
@@ -135,8 +163,9 @@ def _read_operator(model: Any, operator: Any, schema: Any) -> tuple[str, list[in
 
 
 def _has_expected_options(name: str, operator: Any, spec: CnnSpec, schema: Any) -> bool:
-    """Return whether the strides, sizes and padding of a convolution or pooling are those of the network."""
-    kind = {"CONV_2D": "Conv2DOptions", "MAX_POOL_2D": "Pool2DOptions"}.get(name)
+    """Return whether strides, sizes, padding and the axis of a concatenation are those of the network."""
+    kinds = {"CONV_2D": "Conv2DOptions", "MAX_POOL_2D": "Pool2DOptions", "CONCATENATION": "ConcatenationOptions"}
+    kind = kinds.get(name)
     if kind is None:
         return True
     table = operator.BuiltinOptions()
@@ -147,6 +176,9 @@ def _has_expected_options(name: str, operator: Any, spec: CnnSpec, schema: Any) 
     if name == "CONV_2D":
         strides = (options.StrideH(), options.StrideW(), options.DilationHFactor(), options.DilationWFactor())
         return strides == (1, 1, 1, 1) and options.Padding() == getattr(schema.Padding, spec.padding.upper())
+    if name == "CONCATENATION":
+        none = schema.ActivationFunctionType.NONE
+        return options.Axis() in (-1, 1) and options.FusedActivationFunction() == none
     sizes = (options.StrideH(), options.StrideW(), options.FilterHeight(), options.FilterWidth())
     return sizes == (1, spec.pool, 1, spec.pool) and options.Padding() == schema.Padding.VALID
 

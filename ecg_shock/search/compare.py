@@ -435,7 +435,7 @@ def _read_result(folder: Path, settings: Settings) -> TrialResult | None:
 def _identity(settings: Settings) -> dict[str, Any]:
     content = {
         "data": settings.data.model_dump(mode="json"),
-        "network": asdict(settings.network),
+        "network": settings.network.to_dict(),
         "training": settings.training.model_dump(mode="json"),
     }
     return json.loads(json.dumps(content))

@@ -142,15 +142,16 @@ def compile_inference(
 
 
 def last_layer_of(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
-    """Return a function from windows, (batch, n, 1), to logits, (batch,), and pooled features, (batch, filters)."""
+    """Return a function from windows, (batch, n, 1), to logits, (batch,), and pooled features, (batch, features)."""
     import tensorflow as tf
 
     keras = import_keras()
-    x = any_length = keras.Input((None, 1))
-    for layer in model.layers[1:-1]:
-        x = layer(x)
-    pooled = keras.Model(any_length, x)
     dense = model.get_layer("shockable")
+    pooled = keras.models.clone_model(
+        keras.Model(model.input, dense.input),
+        input_tensors=keras.Input((None, 1)),
+        clone_function=lambda layer: layer,  # the layers and their weights are shared, not copied
+    )
 
     def last_layer(windows: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         features = pooled(windows, training=training)

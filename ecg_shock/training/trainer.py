@@ -556,7 +556,7 @@ def _describe_run(
 ) -> dict[str, Any]:
     """Return what identifies a run, converted to JSON types."""
     data = {"training": training.describe(), "validation": _describe_examples(validation)}
-    run = {"format": CHECKPOINT_FORMAT, "network": asdict(spec), "config": config.model_dump(), "data": data}
+    run = {"format": CHECKPOINT_FORMAT, "network": spec.to_dict(), "config": config.model_dump(), "data": data}
     return json.loads(json.dumps(run))
 
 

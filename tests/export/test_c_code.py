@@ -250,7 +250,9 @@ def test_every_filter(preprocessing: Preprocessing, tmp_path: Path, rng: np.rand
         assert difference.max() < 5 * FILTER_TOLERANCE_MV
 
 
-def random_network(rng: np.random.Generator, activation: str, padding: str) -> tuple[CnnSpec, Weights]:
+def random_network(
+    rng: np.random.Generator, activation: str, padding: str, global_pool: str
+) -> tuple[CnnSpec, Weights]:
     """Draw any network that CnnSpec allows, and its weights."""
     while True:
         depth = int(rng.integers(1, 8))
@@ -262,12 +264,13 @@ def random_network(rng: np.random.Generator, activation: str, padding: str) -> t
                 padding=padding,
                 activation=activation,
                 input_samples=int(rng.integers(250, 1251)),
+                global_pool=global_pool,
             )
             break
         except ValueError:
             continue  # a block of it had no output
     inputs = (1, *spec.filters[:-1])
-    shapes = [*zip(spec.kernels, inputs, spec.filters, strict=True), (spec.filters[-1], 1)]
+    shapes = [*zip(spec.kernels, inputs, spec.filters, strict=True), (spec.features, 1)]
     weights = []
     for shape in shapes:
         weights += [rng.normal(0, 1.4 / np.sqrt(np.prod(shape[:-1])), shape), rng.normal(0, 0.3, shape[-1:])]
@@ -275,13 +278,13 @@ def random_network(rng: np.random.Generator, activation: str, padding: str) -> t
 
 
 @gcc
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("seed", "global_pool"), [(0, "max"), (1, "max"), (2, "max+average")])
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("activation", ["relu", "elu", "selu", "tanh"])
-def test_random_networks(activation: str, padding: str, seed: int, tmp_path: Path) -> None:
+def test_random_networks(activation: str, padding: str, seed: int, global_pool: str, tmp_path: Path) -> None:
     """The logit agrees with Keras and NumPy for any network, and the code accesses only its own memory."""
     rng = np.random.default_rng([seed, *activation.encode(), len(padding)])
-    spec, weights = random_network(rng, activation, padding)
+    spec, weights = random_network(rng, activation, padding, global_pool)
     windows = rng.normal(0, 1, (3, spec.input_samples)).astype(np.float32)
     found = Device(tmp_path, bundle_of(spec), weights, 250.0, flags=SANITIZE).run("network", windows)
     expected = [in_numpy(spec, weights, window) for window in windows]
@@ -309,8 +312,11 @@ def in_numpy(spec: CnnSpec, weights: Weights, window: np.ndarray) -> float:
         x = activate(np.einsum("tck,kcf->tf", patches, kernel) + bias)
         pooled = len(x) // spec.pool
         x = x[: pooled * spec.pool].reshape(pooled, spec.pool, -1).max(axis=1)
+    features = x.max(axis=0)
+    if spec.global_pool == "max+average":
+        features = np.concatenate([features, x.sum(axis=0) / len(x)])
     kernel, bias = weights[-2:]
-    return float(x.max(axis=0) @ kernel[:, 0] + bias[0])
+    return float(features @ kernel[:, 0] + bias[0])
 
 
 @gcc
@@ -533,11 +539,13 @@ def test_a_short_step_advises_more_often(tmp_path: Path, rng: np.random.Generato
 
 @pytest.mark.skipif(shutil.which(ARM_GCC) is None, reason=f"{ARM_GCC} is missing: install gcc-arm-none-eabi")
 @pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_cortex_m4_needs_no_library(int8: bool, activation: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("activation", "global_pool"), [("relu", "max"), ("tanh", "max"), ("relu", "max+average")])
+def test_cortex_m4_needs_no_library(int8: bool, activation: str, global_pool: str, tmp_path: Path) -> None:
     """The code for a Cortex-M4 needs no library, no double precision and no writable data."""
     bundle, weights = package_model()
-    spec = replace(bundle.spec, activation=activation)
+    spec = replace(bundle.spec, activation=activation, global_pool=global_pool)
+    *blocks, dense, bias = weights
+    weights = [*blocks, np.resize(dense, (spec.features, 1)), bias]
     write_c(tmp_path, replace(bundle, spec=spec), weights, fs=250.0, int8=int8)
     compile_with(
         *(ARM_GCC, *CORTEX_M4, *STRICT, "-O2", "-ffreestanding", f"-I{tmp_path}"),

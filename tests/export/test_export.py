@@ -89,6 +89,24 @@ def test_two_dimensional_network_is_the_same(
     assert model.input.dtype == "float32"
 
 
+@pytest.mark.parametrize("seconds", [2, 5, 10])
+@pytest.mark.parametrize("to", FORMATS)
+def test_average_over_time_is_exported(
+    to: str, seconds: int, write: Callable[..., Bundle], subsets: Subsets, tmp_path: Path
+) -> None:
+    """With maximum and average every format gives the bundle's logits, to which the averages add up to 2.2."""
+    spec = CnnSpec(filters=(6, 5), kernels=(10, 7), input_samples=125 * seconds, global_pool="max+average")
+    network = build_model(spec, seed=3)
+    *blocks, dense, bias = network.get_weights()
+    dense[spec.filters[-1] :] = 2.0
+    network.set_weights([*blocks, dense, bias])
+    # No probability is close to the threshold.
+    result = export(write(tmp_path / "bundle", network, spec, 1e-6), to, tmp_path / "out")
+    assert result.rescoring.largest_logit_difference < (0.1 if "int8" in to else 1e-5)
+    if (to, seconds) == ("litert-int8", 2):
+        compare_with_micro(result.files[0], subsets.train.ecg[:1000])
+
+
 @pytest.mark.parametrize(("to", "kinds"), [("litert", {"f", "i"}), ("litert-int8", {"i"})])
 def test_bytes_and_types(
     to: str, kinds: set[str], exports: Callable[[str], ExportResult], bundle: Bundle, tmp_path: Path

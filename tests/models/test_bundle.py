@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecg_shock.inference.advisor import DEFAULT_BUNDLE
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE, Advisor
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.models.bundle import Bundle, load_bundle, write_bundle
 from ecg_shock.preprocessing import Preprocessing
@@ -62,6 +62,27 @@ def test_bundle_comes_back_as_it_was_written(written: Path) -> None:
     assert bundle.raw_card == CARD
     assert sorted(file.name for file in written.iterdir()) == ["CARD.md", "bundle.toml", "model.keras", "model.tflite"]
     assert bundle.read_litert() == (written / "model.tflite").read_bytes()
+
+
+def test_global_pool_is_stored_only_if_it_is_not_the_default(written: Path, tmp_path: Path) -> None:
+    """Versions without `global_pool` read a network of the default; another one is read back."""
+    assert "global_pool" not in tomllib.loads((written / "bundle.toml").read_text())["network"]
+    spec = replace(SPEC, global_pool="max+average")
+    write_bundle(tmp_path, build_model(spec), spec=spec, preprocessing=PREPROCESSING, threshold=0.4, card={})
+    assert load_bundle(tmp_path).spec == spec
+
+
+def test_average_is_over_windows_of_any_length(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The bundle's LiteRT model averages over windows of 2 to 10 s as networks for their length do."""
+    spec = replace(SPEC, global_pool="max+average")
+    write_bundle(tmp_path, build_model(spec), spec=spec, preprocessing=PREPROCESSING, threshold=0.4, card={})
+    advisor, weights = Advisor(tmp_path), load_bundle(tmp_path).load_keras().get_weights()
+    for samples in (250, 251, 625, 1250, 250):
+        ecg = rng.normal(size=(3, samples))
+        model = build_model(replace(spec, input_samples=samples))
+        model.set_weights(weights)
+        expected = np.asarray(model(ecg[..., np.newaxis]))[:, 0]
+        np.testing.assert_allclose(advisor.probabilities(ecg), expected, atol=1e-6)
 
 
 def test_keras_model_comes_back(written: Path, rng: np.random.Generator) -> None:

@@ -21,8 +21,9 @@ def test_published_network_costs_what_the_paper_says(samples, macs):
     assert spec.macs() == macs
 
 
+@pytest.mark.parametrize("global_pool", ["max", "max+average"])
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_counts_agree_with_the_built_network(padding, rng):
+def test_counts_agree_with_the_built_network(padding, global_pool, rng):
     """Parameters and multiply-adds equal those counted on Keras's layers, for networks of every depth."""
     for blocks in range(1, 6):
         spec = CnnSpec(
@@ -31,6 +32,7 @@ def test_counts_agree_with_the_built_network(padding, rng):
             pool=int(rng.integers(2, 4)),
             padding=padding,
             input_samples=1250,
+            global_pool=global_pool,
         )
         model = build_model(spec)
         macs = sum(
@@ -50,6 +52,19 @@ def test_layers_are_those_of_the_paper():
     probability = model(np.random.default_rng(0).normal(size=(3, 625, 1)))
     assert probability.shape == (3, 1)
     assert np.all((probability > 0) & (probability < 1))
+
+
+@pytest.mark.parametrize("samples", [250, 625, 1250])
+def test_average_is_over_the_whole_window(samples):
+    """A constant feature is its own maximum and average; one that is 1 for 50 samples averages to their proportion."""
+    model = build_model(CnnSpec(filters=(2,), kernels=(1,), input_samples=samples, global_pool="max+average"))
+    # The first filter is 3 at all times, the second repeats the window; the logit is 10 max1 + 20 max2 + avg1 - 5 avg2.
+    weights = [[[[0.0, 1.0]]], [3.0, 0.0], [[10.0], [20.0], [1.0], [-5.0]], [-50.0]]
+    model.set_weights([np.array(values) for values in weights])
+    ecg = np.zeros((1, samples, 1), np.float32)
+    ecg[0, 100:150] = 1.0
+    logit = 10 * 3 + 20 * 1 + 3 - 5 * 25 / (samples // 2) - 50
+    assert float(model(ecg)[0, 0]) == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)
 
 
 def test_valid_padding_needs_311_samples():
@@ -82,6 +97,7 @@ def test_too_many_pools_say_which_block_fails():
         ({"dropout": float("nan")}, ValueError, "below 1"),
         ({"padding": "causal"}, ValueError, "'same', 'valid'"),
         ({"activation": "swish"}, ValueError, "'relu'"),
+        ({"global_pool": "average"}, ValueError, r"'max', 'max\+average'"),
         ({"input_samples": 249}, ValueError, "250 to 1250"),
         ({"input_samples": 1251}, ValueError, "250 to 1250"),
     ],

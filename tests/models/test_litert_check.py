@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import struct
 from dataclasses import replace
@@ -48,9 +49,14 @@ def changed(content: bytes, at: int, form: str, *values: float) -> bytes:
 
 def tensor_with(content: bytes, shape: list[int]) -> tuple[int, int]:
     """Return the index of the first tensor of a shape, and the position of its values."""
-    graph, model = graph_of(content), schema.Model.GetRootAs(content, 0)
+    graph = graph_of(content)
     index = next(i for i in range(graph.TensorsLength()) if np.ravel(graph.Tensors(i).ShapeAsNumpy()).tolist() == shape)
-    buffer = model.Buffers(graph.Tensors(index).Buffer())._tab
+    return tensor_of(content, index)
+
+
+def tensor_of(content: bytes, index: int) -> tuple[int, int]:
+    """Return the index of a tensor, and the position of its values."""
+    buffer = schema.Model.GetRootAs(content, 0).Buffers(graph_of(content).Tensors(index).Buffer())._tab
     return index, buffer.Vector(buffer.Offset(4))
 
 
@@ -58,9 +64,10 @@ def tensor_with(content: bytes, shape: list[int]) -> tuple[int, int]:
     ("activation", "padding", "pool"),
     [("relu", "same", 2), ("elu", "valid", 3), ("selu", "same", 2), ("tanh", "valid", 2)],
 )
-def test_our_own_models_pass(activation: str, padding: str, pool: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("global_pool", ["max", "max+average"])
+def test_our_own_models_pass(activation: str, padding: str, pool: int, global_pool: str, tmp_path: Path) -> None:
     """Networks with each activation and padding can be written, read back and run."""
-    spec = CnnSpec(filters=(4, 1), kernels=(7, 1), activation=activation, padding=padding, pool=pool)
+    spec = CnnSpec((4, 1), (7, 1), activation=activation, padding=padding, pool=pool, global_pool=global_pool)
     bundle = write_bundle(
         tmp_path, build_model(spec, seed=0), spec=spec, preprocessing=Preprocessing(), threshold=0.5, card={}
     )
@@ -118,6 +125,61 @@ def test_another_network_is_refused(content: bytes, spec: CnnSpec) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             check_graph(content, other)
+
+
+@pytest.fixture(scope="module")
+def averaging(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, CnnSpec]:
+    """Return a model with the average over time, and its network."""
+    spec = CnnSpec(filters=(4, 3), kernels=(7, 5), global_pool="max+average")
+    folder = tmp_path_factory.mktemp("averaging")
+    write_bundle(folder, build_model(spec), spec=spec, preprocessing=Preprocessing(), threshold=0.5, card={})
+    return (folder / "model.tflite").read_bytes(), spec
+
+
+def test_the_other_global_pooling_is_refused(content: bytes, spec: CnnSpec, averaging: tuple[bytes, CnnSpec]) -> None:
+    """A maximum is no maximum and average, nor the reverse, even if the last layer has as many inputs."""
+    other, of_other = averaging
+    check_graph(other, of_other)
+    for graph, wrong in (
+        (content, replace(spec, global_pool="max+average")),
+        (other, replace(of_other, global_pool="max")),
+    ):
+        with pytest.raises(ValueError, match="last layer has another shape"):
+            check_graph(graph, wrong)
+    for graph, wrong in (
+        (content, replace(spec, global_pool="max+average", filters=(*spec.filters[:-1], spec.filters[-1] // 2))),
+        (other, replace(of_other, global_pool="max", filters=(4, 6))),
+    ):
+        with pytest.raises(ValueError, match=rf"its end is .*global_pool '{re.escape(wrong.global_pool)}'"):
+            check_graph(graph, wrong)
+
+
+def test_another_average_is_refused(averaging: tuple[bytes, CnnSpec]) -> None:
+    """The maximum and the average have to be those of the last block over time, in this order, and only once."""
+    content, spec = averaging
+    graph = graph_of(content)
+    mean, maximum, concatenation, sigmoid_unit = (graph.Operators(graph.OperatorsLength() - n) for n in (5, 4, 3, 2))
+
+    def vector(operator: schema.Operator, field: int) -> int:
+        return operator._tab.Vector(operator._tab.Offset(field))
+
+    code = mean._tab.Pos + mean._tab.Offset(4)
+    inputs = vector(concatenation, 6)
+    earlier = graph.Operators(3).Outputs(0)
+    _, axis = tensor_of(content, mean.Inputs(1))
+    for wrong in (
+        changed(content, code, "<I", maximum.OpcodeIndex()),
+        changed(content, inputs, "<i", mean.Outputs(0)),
+        changed(content, inputs + 4, "<i", maximum.Outputs(0)),
+        changed(content, inputs, "<ii", mean.Outputs(0), maximum.Outputs(0)),
+        changed(content, vector(mean, 6), "<i", earlier),
+        changed(content, vector(maximum, 6), "<i", earlier),
+        changed(content, vector(sigmoid_unit, 6), "<i", maximum.Outputs(0)),
+        changed(content, axis, "<i", 2),
+    ):
+        assert wrong != content
+        with pytest.raises(ValueError, match=r"its end is|is not over time"):
+            check_graph(wrong, spec)
 
 
 def test_damaged_models_are_refused(content: bytes, spec: CnnSpec) -> None:

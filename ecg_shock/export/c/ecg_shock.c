@@ -200,6 +200,7 @@ static float *input_of(int index, float *scratch)
 float ecg_shock_network(const float window_mv[ECG_SHOCK_WINDOW], float scratch[ECG_SHOCK_SCRATCH])
 {
     const block *first = &ecg_shock_blocks[0];
+    const int samples = ecg_shock_blocks[ECG_SHOCK_BLOCKS - 1].pooled; /* that the global pooling reads */
     float *input = input_of(0, scratch);
     float *sample = set_zero(input, first->before);
     float logit = ECG_SHOCK_DENSE_BIAS;
@@ -223,15 +224,24 @@ float ecg_shock_network(const float window_mv[ECG_SHOCK_WINDOW], float scratch[E
         input = output;
     }
 
-    for (f = 0; f < ECG_SHOCK_FEATURES; f++) {
+    for (f = 0; f < ECG_SHOCK_LAST_FILTERS; f++) {
         float max = input[f];
-        for (t = 1; t < ecg_shock_blocks[ECG_SHOCK_BLOCKS - 1].pooled; t++) {
-            if (input[t * ECG_SHOCK_FEATURES + f] > max) {
-                max = input[t * ECG_SHOCK_FEATURES + f];
+        for (t = 1; t < samples; t++) {
+            if (input[t * ECG_SHOCK_LAST_FILTERS + f] > max) {
+                max = input[t * ECG_SHOCK_LAST_FILTERS + f];
             }
         }
         logit += max * ecg_shock_dense[f];
     }
+#if ECG_SHOCK_HAS_AVERAGE
+    for (f = 0; f < ECG_SHOCK_LAST_FILTERS; f++) {
+        float sum = 0.0f;
+        for (t = 0; t < samples; t++) {
+            sum += input[t * ECG_SHOCK_LAST_FILTERS + f];
+        }
+        logit += sum / (float)samples * ecg_shock_dense[ECG_SHOCK_LAST_FILTERS + f];
+    }
+#endif
     return logit;
 }
 
