@@ -131,9 +131,13 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
     """Return the gain τ; τ² is the gradient's second moment with uniform sampling, divided by that with this sampler.
 
-    The windows are drawn from `sampling_distribution` without a floor. The gain τ ≥ 1 is √(mean s²) / mean s for "ras",
-    as in [1]_; √(mean s²) divided by the mean of the groups' root mean squares for "class"; and 1 for "uniform", or if
-    all scores are zero or any score is not finite.
+    The windows are drawn from `sampling_distribution` without a floor. For scores s, the gain is at least 1:
+
+    - "ras": √(mean s²) / mean s, as in [1]_.
+    - "class": √(mean s²) divided by the mean of the groups' root mean squares.
+    - "uniform": 1.
+
+    The gain is also 1 if all scores are zero or any score is not finite.
 
     Examples
     --------
