@@ -29,8 +29,8 @@ AHA_LABELS = {
 
 # The AHA class of each rhythm. Windows of VF or VT are classified further, by amplitude or heart rate. The AHA lists
 # AF, sinus bradycardia, SVT, heart block, idioventricular rhythm and PVCs as other nonshockable rhythms. Here, all
-# other organised rhythms are included: flutter, junctional, paced, pre-excited, and `organised`, a segment with beats but
-# without a named rhythm (cudb outside VF).
+# other organised rhythms are included: flutter, junctional, paced, pre-excited, and `organised`, a segment with beats
+# but without a named rhythm (cudb outside VF).
 RHYTHMS = {
     "vf": "coarse_vf",
     "vt": "rapid_vt",
