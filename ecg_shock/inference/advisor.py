@@ -379,7 +379,7 @@ def real_numbers(signal: Any) -> np.ndarray:
 def _check_strips(signals: np.ndarray, fs: float, units: str) -> np.ndarray:
     """Return strips in mV; raise a ValueError if they are not allowed."""
     if units not in MV_PER_UNIT:
-        raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
+        raise ValueError(f"units is {units!r}; allowed are {', '.join(MV_PER_UNIT)}.")
     rate_ratio(fs)  # raises if fs is not allowed
     if units != "mV":
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is out of range
