@@ -234,7 +234,7 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
 
 
 def _show_other_hospitals(bundle: Bundle, windows: WindowSet) -> None:
-    """Print the specificity for patients of extra databases who were not trained on."""
+    """Print the specificity for the patients of extra databases who were kept out of training."""
     from ecg_shock.evaluation.other_hospitals import specificity_by_database
     from ecg_shock.inference.advisor import Advisor
 

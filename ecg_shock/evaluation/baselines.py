@@ -1,7 +1,7 @@
 """Fit simple classifiers on the network's training patients, to compare the network with them.
 
-There is one classifier for each feature of `ecg_shock.evaluation.detectors`, which applies a threshold to it, and a
-support vector machine on two features.
+For each feature of `ecg_shock.evaluation.detectors`, one classifier compares the feature with a threshold. Another
+classifier is a support vector machine on two features.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
 
 
 def _midpoint(low: float, high: float) -> float:
-    """Return the midpoint of `low` and `high`, or `high` if rounding makes the midpoint equal to `low`."""
+    """Return the midpoint of `low` and `high`; if one of them is infinite, return that one."""
     if np.isinf(low) or np.isinf(high):
         return float(low if np.isinf(low) else high)
     middle = low / 2 + high / 2
@@ -157,7 +157,7 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
     if not len(train) or not len(test):
         raise ValueError(
             f"train has {len(train)} shockable or nonshockable windows, and test has {len(test)} windows; give "
-            "both at least one."
+            "at least one in each."
         )
     shockable = np.isin(train.aha_class, SHOCKABLE)
     train_features = {detector.name: detector.feature(train.ecg) for detector in DETECTORS}

@@ -287,7 +287,7 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
 
 
 def describe(bundle: Bundle) -> Model:
-    """Describe a bundle for the report."""
+    """Return name, fold, digest, threshold and other facts of a bundle, for the report."""
     config = bundle.card.data
     place = bundle.folder.resolve()
     return Model(
@@ -304,12 +304,12 @@ def describe(bundle: Bundle) -> Model:
 
 
 def patients_of(bundle: Bundle, subset: str) -> frozenset[str]:
-    """Return the "train", "validation" or "test" patients on a bundle's card."""
+    """Return the patients of a subset ("train", "validation" or "test") from the card of a bundle."""
     return frozenset(getattr(bundle.card.patients, subset))
 
 
 def check_unseen(bundle: Bundle, patients: Iterable[str]) -> None:
-    """Raise a ValueError if a model was trained on or selected with any of these test patients."""
+    """Raise a ValueError if any of these test patients was used to train or select the model."""
     seen = sorted(bundle.card.patients.seen(patients))
     if seen:
         more = f" and {len(seen) - SHOWN_PATIENTS} more" if len(seen) > SHOWN_PATIENTS else ""

@@ -204,7 +204,7 @@ class Predictions:
         """
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (len(self),):
-            raise ValueError(f"mask has dtype {mask.dtype} and shape {mask.shape}; allowed is bool and ({len(self)},)")
+            raise ValueError(f"mask has dtype {mask.dtype} and shape {mask.shape}; allowed are bool and ({len(self)},)")
         return self._from_checked({name: getattr(self, name)[mask] for name in _COLUMNS})
 
     @classmethod

@@ -116,7 +116,7 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
     check_bootstrap(alpha, resamples)
     probability, shockable, patient, n_patients = _select_clear(predictions)
     if shockable.all() or not shockable.any():
-        raise ValueError("all windows are of one group; give shockable and nonshockable windows")
+        raise ValueError("all windows are shockable, or all are nonshockable; give windows of both kinds")
     from sklearn.metrics import roc_curve  # slow to import
 
     false_positive_rate, sensitivity, threshold = roc_curve(shockable, probability)

@@ -146,7 +146,7 @@ def _compute_proportion(flags: np.ndarray) -> np.ndarray:
 
 
 def _may_be_saturated(strips: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return False for rows that are certainly not saturated, shape (n_strips,), bool."""
+    """Return True for rows that may be saturated, shape (n_strips,), bool; False is certain."""
     low, high = low[:, None], high[:, None]
     margin = RAIL_WIDTH * (high - low)
     near_ends = strips <= low + margin

@@ -201,7 +201,7 @@ def _yield_windows(source: Lead, windows: Windows) -> Iterator[tuple[np.ndarray,
 
 
 def _read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield `items`, and compute the next item in another thread meanwhile."""
+    """Yield `items`; another thread computes the next item meanwhile."""
     with ThreadPoolExecutor(1) as other:
         following = other.submit(next, items, None)
         while (item := following.result()) is not None:

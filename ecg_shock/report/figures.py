@@ -114,12 +114,14 @@ def se_sp_figure(
     names: Sequence[str],
     found: Sequence[Performance | StressPoint],
 ) -> Markup:
-    """Draw sensitivity and specificity against a variable, with bands down to their limits by patient.
+    """Draw sensitivity and specificity against a variable.
+
+    Bands extend from the observed proportions down to their limits by patient.
 
     Parameters
     ----------
     title : str
-        For screen readers; unique on the page.
+        Title for screen readers; must be unique on the page.
     label : str
         Label of the x-axis.
     values, names : sequence of float, sequence of str

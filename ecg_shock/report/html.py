@@ -78,7 +78,8 @@ class ReportContent:
     baselines, baselines_note : mapping of str to Validation, str
         Results of other algorithms on the same windows, by name of the algorithm; and a text on how they were fitted.
     comparisons : mapping of str to Comparison
-        Comparisons at the headline duration, by name of the other algorithm, which is the first of the two algorithms.
+        Comparisons with other algorithms at the headline duration, by name of the other algorithm. The other algorithm
+        is the first, the evaluated algorithm the second in `Comparison`.
     stress, stress_note : sequence of StressPoint, str
         Results of the stress tests in any order; and a text on the windows that were disturbed.
     whole_records : WholeRecords, optional

@@ -75,7 +75,8 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
     dict
         With these keys:
 
-        - ``synthetic``, ``note``.
+        - ``synthetic``: True if some windows are synthetic.
+        - ``note``: a disclaimer.
         - ``protocol``: how a model was evaluated; empty for a file of predictions.
         - ``source``: the file of predictions; empty for a model.
         - ``models``: a list with the fields of `Model`.

@@ -340,7 +340,7 @@ def test_concatenate_undoes_select(make_predictions: Callable[..., Predictions])
     with pytest.raises(ValueError, match="at least one"):
         Predictions.concatenate([])
     for mask in (np.array([0, 1]), np.array([True])):
-        with pytest.raises(ValueError, match=r"allowed is bool and \(30,\)"):
+        with pytest.raises(ValueError, match=r"allowed are bool and \(30,\)"):
             short.select(mask)
 
 
