@@ -76,7 +76,7 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
     n_nonshockable = len(shockable) - n_shockable
     if not n_shockable or not n_nonshockable:
         raise ValueError(
-            f"there are {n_shockable} shockable and {n_nonshockable} nonshockable windows; a threshold needs both."
+            f"there are {n_shockable} shockable and {n_nonshockable} nonshockable windows; give at least one of each."
         )
     known = ~np.isnan(feature)
     order = np.argsort(feature[known], kind="stable")

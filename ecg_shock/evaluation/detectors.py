@@ -241,7 +241,7 @@ def leakage(ecg: np.ndarray) -> np.ndarray:
     The result is relative to the sum of both amplitudes. The mean period is computed from the ratio of mean amplitude
     to mean slope, as in [2]_. Deviations from the papers:
 
-    - The window is one segment.
+    - The whole window is one segment.
     - Half a period is at most half the window.
 
     References

@@ -132,7 +132,7 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """The windows of one database, rhythm or patient that belong to one group.
+    """The results for the windows of one group in one database, rhythm or patient.
 
     Parameters
     ----------
