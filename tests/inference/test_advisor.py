@@ -222,7 +222,7 @@ SIGNAL = np.sin(np.arange(625) / 5)
         (SIGNAL, {"fs": True}, TypeError, "fs=True"),
         (SIGNAL, {"fs": 125 + 0j}, TypeError, "not a number"),
         (SIGNAL, {"units": "mv"}, ValueError, "units is 'mv'; allowed are mV, uV"),
-        (SIGNAL, {"units": None}, ValueError, "units=None"),
+        (SIGNAL, {"units": None}, ValueError, "units is None"),
         (np.full(625, np.nan), {}, ValueError, "no valid sample"),
         (np.arange(625) / 125, {}, ValueError, "strip 0 never falls, so it is a time or a counter"),
         (np.ma.masked_all(625), {}, ValueError, "no valid sample"),
