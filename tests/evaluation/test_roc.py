@@ -241,5 +241,5 @@ def test_what_has_no_curve(compute: Callable, make_predictions: Callable[..., Pr
 def test_a_curve_needs_both_groups(make_predictions: Callable[..., Predictions]) -> None:
     """A ROC curve with one group only is an error."""
     predictions = make_predictions(60)
-    with pytest.raises(ValueError, match="shockable and nonshockable"):
+    with pytest.raises(ValueError, match="give windows of both kinds"):
         roc(predictions.select(np.isin(predictions.aha_class, SHOCKABLE)))
