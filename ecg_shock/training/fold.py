@@ -53,9 +53,9 @@ class TrainingFold:
     Parameters
     ----------
     data : DataConfig
-        The configuration that the windows were loaded with.
+        The settings with which the windows were loaded.
     subsets : Subsets
-        The windows of the fold. Of the test subset only the patients' names are used.
+        The windows of the fold. From the test subset, only the names of the patients are used.
     folder : pathlib.Path, optional
         Folder that holds the databases, from which augmentation reads the recordings.
     """
@@ -87,7 +87,7 @@ class TrainingFold:
         *,
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
-        """Train a network on the train patients, and choose the epoch on the validation patients; see `train`."""
+        """Train a network on the training subset, and choose the epoch on the validation subset; see `train`."""
         training: Examples | ExampleSource
         if config.augmentation is not None:
             training = self._augmented(config.augmentation, config.seed)
@@ -115,7 +115,7 @@ class TrainingFold:
         return _AugmentedExamples(augmenter)
 
     def write_bundle(self, folder: Path, name: str, result: TrainingResult, *, selection: str) -> Bundle:
-        """Write the best epoch of a training on this fold as a bundle, with a card.
+        """Write the best epoch of a training run on this fold as a bundle with a card.
 
         If the training's settings ask for it, the probabilities are calibrated on the validation patients.
 
@@ -126,9 +126,9 @@ class TrainingFold:
         name : str
             Name of the model on its card.
         result : TrainingResult
-            The training.
+            The result of the training run.
         selection : str
-            How the network and its settings were chosen, and with which patients.
+            How the network and its settings were chosen, and on which patients.
         """
         model = result.load_model()
         validation = self.subsets.validation
@@ -143,7 +143,7 @@ class TrainingFold:
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
         extra = extra_patients(self.data)
         own = self.subsets.train.select(~of_extra(self.subsets.train, self.data))
-        # An extra database may give its records the names of another's patients, which then have to be told.
+        # Patients of an extra database whose names begin with the name of another database are listed by name.
         elsewhere = {name for known in extra.values() for name in known.train | known.check}
         elsewhere = {name for name in elsewhere if name.partition("/")[0] not in extra}
         known = Patients(
@@ -218,12 +218,12 @@ def _count_synthetic_nonshockable(result: TrainingResult) -> dict[str, int]:
 
 
 def training_of(bundle: Bundle) -> TrainingConfig:
-    """Return the settings that a bundle was trained with.
+    """Return the training settings of a bundle.
 
     Raises
     ------
     ValueError
-        If the card has no settings, or one of them was removed.
+        If the card has no settings, or if this version does not support one of them.
     """
     try:
         return TrainingConfig.model_validate(bundle.card.training)
@@ -234,10 +234,10 @@ def training_of(bundle: Bundle) -> TrainingConfig:
 
 
 def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
-    """Return a line for the card: how network and settings were chosen, and whether test patients had a part in it.
+    """Return a line for the card: how network and settings were chosen, and whether test patients affected the choice.
 
-    `base` is the bundle whose network and settings the new model takes, if any; `tested` are the patients on which the
-    new model will be tested.
+    `base` is the bundle whose network and settings the new model uses, if any. `tested` are the test patients of the
+    new model.
     """
     if base is None:
         return "network and training were given, not searched"
@@ -251,7 +251,7 @@ def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
 
 
 def examples(windows: WindowSet, groups: Groups = "rhythm", weights: np.ndarray | None = None) -> Examples:
-    """Convert windows to examples; `groups` says which windows form a group for the sampler."""
+    """Return windows as `Examples` for training. `TrainingConfig` describes `groups`; `weights` are 1 by default."""
     names = windows.aha_class
     if groups == "rhythm-patient":
         names = np.array(["\t".join(pair) for pair in zip(windows.aha_class, windows.patient, strict=True)])
@@ -266,6 +266,6 @@ def examples(windows: WindowSet, groups: Groups = "rhythm", weights: np.ndarray 
 
 
 def patients(windows: WindowSet) -> list[str]:
-    """Return the sorted names of the patients. Synthetic patients are listed only if there are no others."""
+    """Return the sorted names of the patients, without synthetic ones unless all are synthetic."""
     real = windows.database != SYNTHETIC
     return sorted(set(windows.patient[real if real.any() else ~real].tolist()))
