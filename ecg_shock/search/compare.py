@@ -17,9 +17,11 @@ several processes can share one comparison. Only validation patients are evaluat
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ from ecg_shock.training.calibration import Calibration, fit_calibration
 from ecg_shock.training.fold import TrainingFold, proportions
 from ecg_shock.training.steps import compile_inference
 from ecg_shock.training.trainer import TrainingConfig
+
+logger = logging.getLogger(__name__)
 
 BASE = "base"
 RESULT_NAME, VALIDATION_NAME = "result.json", "validation.npz"
@@ -145,7 +149,7 @@ class TrialResult:
     epoch : int
         The chosen epoch.
     calibration : Calibration
-        Of the logits, fitted to the validation windows of 5 s.
+        Of the logits, fitted to the validation windows of 5 s; none if the network has learned nothing.
     balanced_accuracy : dict of str to float
         At the calibrated probability 0.5, by window length in seconds.
     sensitivity, specificity : dict of str to float
@@ -205,7 +209,7 @@ def run_comparison(
     *,
     on_trial: Callable[[TrialResult], None] | None = None,
 ) -> None:
-    """Train what is not trained yet, fold by fold and seed by seed.
+    """Train what is not trained yet, seed by seed and fold by fold, with the windows of all folds in memory.
 
     A training that another process is running is left to that process.
 
@@ -220,30 +224,25 @@ def run_comparison(
     on_trial : callable, optional
         Called with each new result.
     """
-    for fold in comparison.folds:
-        checks: dict[str, _Checks] = {}
-        loaded: dict[str, TrainingFold] = {}
-        for seed in comparison.seeds:
-            for name in comparison.names:
-                trial = trial_folder(folder, name, fold, seed)
-                trial.mkdir(parents=True, exist_ok=True)
-                settings = comparison.settings(name)
+    loaded: dict[str, tuple[TrainingFold, _Checks]] = {}
+    for seed, fold, name in product(comparison.seeds, comparison.folds, comparison.names):
+        trial = trial_folder(folder, name, fold, seed)
+        trial.mkdir(parents=True, exist_ok=True)
+        settings = comparison.settings(name)
+        try:
+            with locked(trial):
                 if _read_result(trial, settings) is not None:
                     continue
-                try:
-                    with locked(trial):
-                        if _read_result(trial, settings) is not None:
-                            continue
-                        data = with_values(settings.data, fold=fold)
-                        key = data.model_dump_json()
-                        if key not in loaded:
-                            loaded[key] = TrainingFold.load(data, data_folder)
-                            checks[key] = _Checks(loaded[key], data_folder)
-                        result = _run_trial(name, settings, seed, loaded[key], checks[key], trial)
-                except InUseError:
-                    continue
-                if on_trial:
-                    on_trial(result)
+                data = with_values(settings.data, fold=fold)
+                key = data.model_dump_json()
+                if key not in loaded:
+                    training_fold = TrainingFold.load(data, data_folder)
+                    loaded[key] = training_fold, _Checks(training_fold, data_folder)
+                result = _run_trial(name, settings, seed, *loaded[key], trial)
+        except InUseError:
+            continue
+        if on_trial:
+            on_trial(result)
 
 
 def trial_folder(folder: Path, name: str, fold: int, seed: int) -> Path:
@@ -376,7 +375,11 @@ def _run_trial(
     logits = {length: infer(windows.ecg)[0] for length, windows in checks.validation.items()}
     main = f"{fold.data.window_s:g}"
     windows = checks.validation[main]
-    calibration = fit_calibration(logits[main], shockable(windows), windows.patient, windows.aha_class)
+    try:
+        calibration = fit_calibration(logits[main], shockable(windows), windows.patient, windows.aha_class)
+    except ValueError as error:  # a network that has learned nothing must not end the comparison
+        logger.warning("%s: %s", folder, error)
+        calibration = Calibration()
     sensitivity, specificity = {}, {}
     for length, of_length in checks.validation.items():
         shock = calibration.apply(logits[length]) >= 0

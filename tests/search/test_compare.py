@@ -28,12 +28,12 @@ CONTENT = {
     "rule": "the higher balanced accuracy",
     "base": {
         "data": {"databases": ["synthetic"]},
-        "network": {"filters": [4], "kernels": [9], "pool": 4},
-        "training": {"epochs": 5, "learning_rate": 0.03},
+        "network": {"filters": [6, 6], "kernels": [9, 9], "pool": 4},
+        "training": {"epochs": 3, "learning_rate": 0.01},
     },
     "variants": [
         {"name": "drawn", "training": {"schedule": "cosine", "augmentation": {"windows": 256, "warp": 0.1}}},
-        {"name": "wide", "after": "drawn", "network": {"filters": [6]}, "training": {"augmentation": {"gain": 2.0}}},
+        {"name": "wide", "after": "drawn", "network": {"filters": [8, 8]}, "training": {"augmentation": {"gain": 2.0}}},
     ],
 }
 
@@ -49,7 +49,7 @@ def file(tmp_path: Path) -> Path:
 def test_changes_are_merged_from_the_variant_before(file: Path) -> None:
     """A variant keeps what the one before it has, and changes single fields of nested tables."""
     wide = read_comparison(file).settings("wide")
-    assert tuple(wide.network.filters) == (6,)
+    assert tuple(wide.network.filters) == (8, 8)
     assert wide.network.pool == 4
     assert wide.training.augmentation is not None
     assert (wide.training.augmentation.warp, wide.training.augmentation.gain) == (0.1, 2.0)
@@ -115,7 +115,7 @@ def test_a_comparison_resumes_and_shares(file: Path, tmp_path: Path, monkeypatch
 
     path = trial_folder(folder, "wide", 0, 3) / RESULT_NAME
     content = json.loads(path.read_text(encoding="utf-8"))
-    content["settings"]["training"]["epochs"] = 3
+    content["settings"]["training"]["epochs"] = 4
     path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"training.epochs: 3 in the folder, 5 now"):
+    with pytest.raises(ValueError, match=r"training.epochs: 4 in the folder, 3 now"):
         run_comparison(comparison, folder)
