@@ -40,6 +40,7 @@ MEASURES = {"shockable": "Se", "nonshockable": "Sp", "intermediate": "shock advi
 MEETS = "meets"
 DOES_NOT_MEET = "does not meet"
 TOO_FEW_WINDOWS = "too few windows"
+WITHHELD = "withheld"
 REPORT_ONLY = "report only"
 
 MAX_PATIENTS_NAMED = 10  # in the list of those with the most errors
@@ -96,10 +97,13 @@ class AhaRow:
         The AHA's goal.
     rate : Proportion
         The result.
-    verdict : {"meets", "does not meet", "too few windows", "report only"}
+    verdict : {"meets", "does not meet", "too few windows", "withheld", "report only"}
         ``"meets"`` requires the observed proportion above its goal, the 90 % one-sided Clopper-Pearson limit at its
         goal or above (whatever `alpha` the other limits use), and enough windows. Of windows that overlap, on any leads
-        of a record, one counts.
+        of a record, one counts towards that number. If there are enough, but some overlap, the verdict is
+        ``"withheld"``, since the limit takes every window for another observation.
+    overlapping : int
+        The number of windows of this class that begin before the previous one of the same record ends, on any lead.
     """
 
     aha_class: str
@@ -107,6 +111,7 @@ class AhaRow:
     goal: AhaGoal
     rate: Proportion
     verdict: str
+    overlapping: int = 0
 
 
 @dataclass(frozen=True)
@@ -322,8 +327,10 @@ def _evaluate_duration(predictions: Predictions, alpha: float, resamples: int, s
 
     def evaluate_class(aha_class: str, mask: np.ndarray) -> AhaRow:
         rate, goal = proportion(mask), AHA_GOALS[aha_class]
-        n_nonoverlapping = _count_nonoverlapping(record[mask], start_s[mask], duration_s)
-        return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, _verdict(rate, goal, n_nonoverlapping))
+        overlapping = int(_overlaps(record[mask], start_s[mask], duration_s).sum())
+        separate = _count_nonoverlapping(record[mask], start_s[mask], duration_s)
+        verdict = _verdict(rate, goal, separate)
+        return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, verdict, overlapping)
 
     shockable, nonshockable = ((table["group"] == group).to_numpy() for group in ("shockable", "nonshockable"))
     sensitivity, specificity = proportion(shockable), proportion(nonshockable)
@@ -386,6 +393,8 @@ def _verdict(rate: Proportion, goal: AhaGoal, n_nonoverlapping: int) -> str:
         return REPORT_ONLY
     if rate.observed is None or n_nonoverlapping < goal.min_windows:
         return TOO_FEW_WINDOWS
+    if n_nonoverlapping < rate.windows:
+        return WITHHELD
     limit = lower_limit(rate.count, rate.windows, ALPHA)  # the AHA's goals are for this alpha
     return MEETS if rate.observed > goal.observed and limit >= goal.limit else DOES_NOT_MEET
 

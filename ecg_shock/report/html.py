@@ -59,6 +59,7 @@ from ecg_shock.report.tables import (
     models_table,
     pooled_table,
     window_notes,
+    withheld_notes,
 )
 from ecg_shock.report.whole_records import whole_section
 
@@ -166,6 +167,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "performance": performance,
         "verdict": summarise_verdicts(performance),
         "other_verdicts": [summarise_verdicts(other) for other in validation.performances if other is not performance],
+        "warnings": list(withheld_notes(validation.performances)),
         "weaknesses": find_weaknesses(performance, predictions),
         "better": describe_better_algorithms(performance, content.baselines, content.comparisons),
         "window_notes": list(window_notes(validation.performances)),

@@ -19,6 +19,7 @@ from rich.text import Text
 from ecg_shock.evaluation.confidence import Proportion, lower_limit
 from ecg_shock.evaluation.metrics import (
     MEASURES,
+    WITHHELD,
     AhaRow,
     GroupRow,
     Model,
@@ -29,6 +30,7 @@ from ecg_shock.evaluation.whole_records import WholeRecords
 from ecg_shock.report.formats import (
     NONE,
     Table,
+    class_name,
     markdown_text,
     one_decimal,
     printable,
@@ -178,12 +180,29 @@ def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
     ]
     return [
         *([SYNTHETIC_NOTE] if validation.synthetic else []),
+        *withheld_notes(validation.performances),
         *([f"Evaluated: {printable(validation.source)}."] if validation.source else []),
         *_model_notes(validation.models),
         *notes,
         *window_notes(validation.performances),
         *(event_notes(whole) if whole else []),
     ]
+
+
+def withheld_notes(performances: Iterable[Performance]) -> Iterator[str]:
+    """Yield a sentence on each duration with a verdict that is withheld: on which classes, and why."""
+    for performance in performances:
+        reasons = [
+            f"{class_name(row.aha_class)}: {row.overlapping} of its {row.rate.windows} windows begin before the "
+            "previous one of the same record ends."
+            for row in performance.aha
+            if row.verdict == WITHHELD
+        ]
+        if reasons:
+            yield (
+                f"No verdict on windows of {performance.duration_s:g} s. {' '.join(reasons)} A verdict takes each "
+                "window for another observation: give windows that do not overlap, one lead a second."
+            )
 
 
 def window_notes(performances: Iterable[Performance]) -> Iterator[str]:

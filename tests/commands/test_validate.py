@@ -106,3 +106,18 @@ def test_options_that_do_not_fit(path: Path, tmp_path: Path, options: list[str],
     assert done.exit_code == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_first_screen_says_why_there_is_no_verdict(tmp_path: Path) -> None:
+    """38 of 50 windows, shifted five times by half a second: terminal and report say that they overlap."""
+    path, out = tmp_path / "sliding.csv", tmp_path / "out"
+    rows = [f"r,p,{10 * i + 0.5 * k},5,rapid_vt,{i < 38:d}" for i in range(50) for k in range(5)]
+    path.write_text("\n".join(["record,patient,start_s,duration_s,aha_class,shock", *rows]), encoding="utf-8")
+    done = run("--predictions", path, "--out", out)
+    assert done.exit_code == 0, done.output
+    why = "Rapid VT: 200 of its 250 windows begin before the previous one of the same record ends."
+    assert why in " ".join(done.stdout.split())
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert why in page[: page.index("<table")]
+    row = json.loads((out / "report.json").read_text(encoding="utf-8"))["performances"][0]["aha"][1]
+    assert (row["verdict"], row["overlapping"]) == ("withheld", 200)

@@ -72,7 +72,7 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
         *("tp", "fn", "tn", "fp", "ppv", "false_positive_rate", "false_positive_rate_upper_limit"),
         *("by_database", "by_rhythm", "most_errors", "by_label", "overlapping"),
     }
-    assert set(first["aha"][0]) == {"aha_class", "measure", "goal", "rate", "verdict"}
+    assert set(first["aha"][0]) == {"aha_class", "measure", "goal", "rate", "verdict", "overlapping"}
     assert set(first["sensitivity"]) == {
         *(
             "windows",
