@@ -30,6 +30,16 @@ def validate(
             rich_help_panel="Another algorithm",
         ),
     ] = None,
+    windows: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LIST.csv",
+            help="The windows that should be evaluated, as ecg-shock windows --csv lists them: each prediction is "
+            "matched with them.",
+            show_default=False,
+            rich_help_panel="Another algorithm",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -75,7 +85,7 @@ def validate(
 
     For example:
       ecg-shock validate runs/train
-      ecg-shock validate --predictions FILE.csv
+      ecg-shock validate --predictions FILE.csv --windows LIST.csv
 
     A model classifies windows of 2, 3, 4, 5, 8 and 10 s of its test patients, which
     it has never seen. The report compares it with classical detectors, adds
@@ -102,6 +112,7 @@ def validate(
         model,
         {
             "--predictions": predictions,
+            "--windows": windows,
             "--threshold": threshold,
             "--out": out,
             "--databases": databases,
@@ -119,11 +130,13 @@ def validate(
             raise ValueError(
                 f"{predictions} is a folder, but --predictions takes a CSV file; give a model's folder as MODEL."
             )
-        content = review_file(predictions, folder, threshold=threshold, command=command)
+        content = review_file(predictions, folder, windows=windows, threshold=threshold, command=command)
         written = [*REPORT_NAMES]
     else:
         if threshold is not None:
             raise ValueError("--threshold is for --predictions, since a model has its own threshold; remove it.")
+        if windows is not None:
+            raise ValueError("--windows is for --predictions, since a model has its own test windows; remove it.")
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if record and (databases or len(bundles) > 1):
             raise ValueError("--record is for one bundle and its own test patients; remove it, or give one bundle.")

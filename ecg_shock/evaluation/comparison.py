@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, check_bootstrap, resample_patients
-from ecg_shock.evaluation.predictions import Predictions, encode_names
+from ecg_shock.evaluation.predictions import Predictions, describe_window, encode_names
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 if TYPE_CHECKING:
@@ -145,24 +145,17 @@ def _merge(first: Predictions, second: Predictions) -> pd.DataFrame:
     for name, found_in in (("second", "left_only"), ("first", "right_only")):
         missing = merged[merged["found_in"] == found_in]
         if len(missing):
-            example = _describe_window(missing.iloc[0])
+            example = describe_window(missing.iloc[0])
             raise ValueError(f"{len(missing)} windows are missing in the {name} predictions, such as {example}")
     for column in ("patient", "aha_class"):
         different = merged[merged[column] != merged[f"{column}_second"]]
         if len(different):
             window = different.iloc[0]
             raise ValueError(
-                f"{_describe_window(window)} has the {column} {window[column]!r} in the first predictions and "
+                f"{describe_window(window)} has the {column} {window[column]!r} in the first predictions and "
                 f"{window[column + '_second']!r} in the second; give the same windows with the same labels"
             )
     return merged
-
-
-def _describe_window(window: pd.Series) -> str:
-    return (
-        f"database {window['database']!r}, record {window['record']!r}, lead {window['lead']!r}, "
-        f"{window['start_s']:g} s, {window['duration_s']:g} s"
-    )
 
 
 def _count_by_patient(windows: pd.DataFrame) -> dict[str, np.ndarray]:

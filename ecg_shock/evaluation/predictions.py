@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 MAX_FAULTS = 20  # rows named in an error
 MAX_CHARACTERS = 64  # of a name: NumPy stores every name of a column at the length of the longest
+TEST_ROLE = "test"
 UNNAMED_DATABASE = "unnamed"  # for a file without the column database
+
+# Outside of these, a number is in another unit: milliseconds or samples, Hz, microvolts.
+MAX_START_S = 48 * 3600.0
+DURATION_RANGE_S = (1.0, 60.0)
+RATE_RANGE_BPM = (10.0, 1000.0)
+MAX_AMPLITUDE_MV = 100.0
 
 _DURATION_TOLERANCE_S = 1e-3  # durations that differ by less than this are taken for a rounding error
 
@@ -86,17 +93,19 @@ _COLUMNS = {
     "rate_bpm": _MEASURED,
     "amplitude_mv": _MEASURED,
 }
+_FILE_COLUMNS = {**_COLUMNS, "role": _TEXT}
+_UNREAD_COLUMNS = ("start_sample", "samples", "fs")  # of a list of windows, to which a file may add its own columns
 _REQUIRED = ("record", "patient", "start_s", "duration_s")
-_ONE_OF = (("aha_class", "rhythm"), ("shock", "probability"))
+_LABELS, _ADVICE = ("aha_class", "rhythm"), ("shock", "probability")
 _DEFAULTS = {  # of the columns that a file may lack
-    **{"database": UNNAMED_DATABASE, "lead": "", "rhythm": "", "aha_class": "", "fold": 0},
+    **{"database": UNNAMED_DATABASE, "lead": "", "rhythm": "", "aha_class": "", "fold": 0, "role": TEST_ROLE},
     **dict.fromkeys(("probability", "rate_bpm", "amplitude_mv"), float("nan")),
 }
 
-_SPLIT_RHYTHMS = {"vf": ("coarse_vf", "fine_vf"), "vt": ("rapid_vt", "other_vt")}
-_ALLOWED_CLASSES = {rhythm: _SPLIT_RHYTHMS.get(rhythm, (aha_class,)) for rhythm, aha_class in RHYTHMS.items()}
+SPLIT_RHYTHMS = {"vf": ("coarse_vf", "fine_vf"), "vt": ("rapid_vt", "other_vt")}
+_ALLOWED_CLASSES = {rhythm: SPLIT_RHYTHMS.get(rhythm, (aha_class,)) for rhythm, aha_class in RHYTHMS.items()}
 _DEFAULT_RHYTHM = {
-    **{aha_class: rhythm for rhythm, classes in _SPLIT_RHYTHMS.items() for aha_class in classes},
+    **{aha_class: rhythm for rhythm, classes in SPLIT_RHYTHMS.items() for aha_class in classes},
     "normal_sinus": "normal_sinus",
     "asystole": "asystole",
     "other_nonshockable": "organised",
@@ -135,7 +144,8 @@ class Predictions:
     TypeError
         If a column has the wrong data type.
     ValueError
-        If the columns differ in length. Naming the rows: if a number is NaN, infinite or out of range; a rhythm or
+        If the columns differ in length. Naming the rows: if a number is NaN, infinite or out of range (starts up to
+        48 h, durations of 1 to 60 s, rates of 10 to 1000 bpm, amplitudes up to 100 mV); a rhythm or
         class is unknown, or they contradict each other; a name is empty, begins or ends with a space, or is not in
         Unicode's form NFC; two durations differ by less than a millisecond; a window (database, record, lead, start,
         duration) appears twice; a patient is in two folds; or a record belongs to two patients.
@@ -171,9 +181,9 @@ class Predictions:
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns differ in length: {lengths}; give one value per window")
-        faults = _find_faults(self.to_frame())
+        faults = find_faults(self.to_frame())
         if faults:
-            raise ValueError(_list_faults("row", faults))
+            raise ValueError(list_faults("row", faults))
 
     def __len__(self) -> int:
         return len(self.record)
@@ -245,6 +255,8 @@ class Predictions:
         - Optional: ``database`` (default ``unnamed``), ``lead`` (empty), ``fold`` (0).
         - Optional: ``rate_bpm`` in windows of VT, ``amplitude_mv`` in windows of VF; empty where not measured. Without
           them, verdicts are not shown with other limits between the classes.
+        - Optional: ``role``, which has to be ``test``; and ``start_sample``, ``samples`` and ``fs``, which are not
+          read. A list of windows has them, as ``ecg-shock windows --csv`` writes it.
 
         Parameters
         ----------
@@ -265,7 +277,13 @@ class Predictions:
         number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
         if threshold is not None and not (number and 0 < threshold < 1):
             raise ValueError(f"threshold is {threshold!r}; allowed is a probability between 0 and 1, such as 0.5")
-        table, faults = _read_rows(path)
+        table, faults = read_rows(path, (_LABELS, _ADVICE))
+        others = table.loc[table["role"] != TEST_ROLE, "role"]
+        if len(others):
+            raise ValueError(
+                f"{path} has {len(others)} windows of other roles, such as {others.iloc[0]!r} in line "
+                f"{others.index[0]}; only those of the role {TEST_ROLE} are evaluated. Remove the others."
+            )
         if "shock" not in table:
             if threshold is None:
                 raise ValueError(
@@ -275,10 +293,18 @@ class Predictions:
             table["shock"] = table["probability"] >= threshold
         elif threshold is not None:
             raise ValueError(f"{path} has a column shock, which decides; remove the threshold.")
-        faults |= _find_faults(table)
+        faults |= find_faults(table)
         if faults:
-            raise ValueError(f"{path}, {_list_faults('line', faults)}")
+            raise ValueError(f"{path}, {list_faults('line', faults)}")
         return cls._from_checked({name: np.array(table[name], column.dtype) for name, column in _COLUMNS.items()})
+
+    def on_windows(self, rows: np.ndarray, windows: pd.DataFrame) -> Predictions:
+        """Take the advice of some rows, and all else from a checked table with the windows of these rows."""
+        advice = {name: getattr(self, name)[rows] for name in _ADVICE}
+        labels = {
+            name: np.array(windows[name], column.dtype) for name, column in _COLUMNS.items() if name not in advice
+        }
+        return self._from_checked({name: (advice | labels)[name] for name in _COLUMNS})
 
     @classmethod
     def _from_checked(cls, columns: Mapping[str, np.ndarray]) -> Predictions:
@@ -313,6 +339,14 @@ def combine_predictions(
     )
 
 
+def describe_window(window: pd.Series) -> str:
+    """Describe a row of a table of windows for an error."""
+    return (
+        f"database {window['database']!r}, record {window['record']!r}, lead {window['lead']!r}, "
+        f"{window['start_s']:g} s, {window['duration_s']:g} s"
+    )
+
+
 def encode_names(names: np.ndarray) -> np.ndarray:
     """Replace each name by its number in alphabetical order, from 0; shape (n,), int."""
     import pandas as pd
@@ -320,7 +354,7 @@ def encode_names(names: np.ndarray) -> np.ndarray:
     return pd.factorize(names, sort=True)[0]
 
 
-def _find_faults(frame: pd.DataFrame) -> dict[int, str]:
+def find_faults(frame: pd.DataFrame) -> dict[int, str]:
     """Check a table whose text columns are categorical; return the first fault of each faulty row by its index."""
     faults: dict[int, str] = {}
     for name in ("database", "record", "lead", "patient"):
@@ -341,17 +375,18 @@ def _find_faults(frame: pd.DataFrame) -> dict[int, str]:
         )
 
     # `between` is False for NaN.
-    _require(faults, frame["start_s"], frame["start_s"].between(0, np.inf, inclusive="left"), "0 s or later")
-    durations = frame["duration_s"]
-    _require(faults, durations, durations.between(0, np.inf, inclusive="neither"), "more than 0 s")
+    starts, durations = frame["start_s"], frame["duration_s"]
+    _require(faults, starts, starts.between(0, MAX_START_S), f"0 to {MAX_START_S:g} s (48 h); give seconds")
+    shortest, longest = DURATION_RANGE_S
+    _require(faults, durations, durations.between(shortest, longest), f"{shortest:g} to {longest:g} s; give seconds")
     lengths = np.unique(durations)
     near = lengths[1:][np.diff(lengths) < _DURATION_TOLERANCE_S]
     _require(faults, durations, ~durations.isin(near), "durations that are equal, or differ by a millisecond or more")
     if frame["probability"].notna().any():
         _require(faults, frame["probability"], frame["probability"].between(0, 1), "0 to 1")
-    for name, inclusive, allowed in (("rate_bpm", "neither", "more than 0"), ("amplitude_mv", "left", "0 or more")):
-        measured = frame[name].isna() | frame[name].between(0, np.inf, inclusive=inclusive)
-        _require(faults, frame[name], measured, f"{allowed}, or empty if not measured")
+    for name, low, high, unit in (("rate_bpm", *RATE_RANGE_BPM, "bpm"), ("amplitude_mv", 0.0, MAX_AMPLITUDE_MV, "mV")):
+        measured = frame[name].isna() | frame[name].between(low, high)
+        _require(faults, frame[name], measured, f"{low:g} to {high:g} {unit}, or empty if not measured")
 
     _add_faults(
         faults,
@@ -388,7 +423,7 @@ def _require(faults: dict[int, str], column: pd.Series, good: pd.Series, allowed
         faults.setdefault(row, f"{column.name} is {shown!r}; allowed: {allowed}")
 
 
-def _list_faults(noun: str, faults: Mapping[int, str]) -> str:
+def list_faults(noun: str, faults: Mapping[int, str]) -> str:
     """List the first `MAX_FAULTS` faulty rows, and count the others."""
     named = [f"{noun} {number}: {faults[number]}" for number in sorted(faults)[:MAX_FAULTS]]
     if len(faults) == 1:
@@ -397,8 +432,11 @@ def _list_faults(noun: str, faults: Mapping[int, str]) -> str:
     return "\n  ".join([f"{len(faults)} {noun}s are not allowed:", *named, *more])
 
 
-def _read_rows(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
-    """Read the rows, with the line that each begins on as index, and the faults of rows that cannot be read."""
+def read_rows(path: Path, one_of: Sequence[Sequence[str]] = (_LABELS,)) -> tuple[pd.DataFrame, dict[int, str]]:
+    """Read the rows, with the line that each begins on as index, and the faults of rows that cannot be read.
+
+    Of each group in `one_of`, the header has to name at least one column.
+    """
     import pandas as pd
 
     # `pandas.read_csv` pads short rows, shifts long ones, skips empty lines and cuts text at a NUL.
@@ -409,7 +447,7 @@ def _read_rows(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
-            _check_header(path, header)
+            _check_header(path, header, one_of)
             rows: dict[int, list[str]] = {}
             line = reader.line_num + 1
             for row in reader:
@@ -426,14 +464,14 @@ def _read_rows(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
         # Text is decoded in blocks, so `line` is not where the error is.
         raise ValueError(f"{path}, line {_find_undecodable_line(path)}: {error.reason}; {_ALLOWED_TEXT}") from error
     table = pd.concat(pieces)
-    return table.astype({name: "category" for name, column in _COLUMNS.items() if column is _TEXT}), faults
+    return table.astype({name: "category" for name, column in _FILE_COLUMNS.items() if column is _TEXT}), faults
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    unknown = [name for name in dict.fromkeys(header) if name not in _COLUMNS]
+def _check_header(path: Path, header: list[str], one_of: Sequence[Sequence[str]]) -> None:
+    unknown = [name for name in dict.fromkeys(header) if name not in (*_FILE_COLUMNS, *_UNREAD_COLUMNS)]
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
     missing = [name for name in _REQUIRED if name not in header]
-    missing += [" or ".join(names) for names in _ONE_OF if not set(names) & set(header)]
+    missing += [" or ".join(names) for names in one_of if not set(names) & set(header)]
     faults = [
         f"{what} {', '.join(map(repr, names[:MAX_FAULTS]))}"
         for what, names in (("missing:", missing), ("unknown:", unknown), ("more than once:", twice))
@@ -442,7 +480,7 @@ def _check_header(path: Path, header: list[str]) -> None:
     if faults:
         raise ValueError(
             f"{path}, line 1: the header must name the columns, separated by commas; {'; '.join(faults)}. "
-            f"Known columns are {', '.join(_COLUMNS)}."
+            f"Known columns are {', '.join(_FILE_COLUMNS)}."
         )
 
 
@@ -457,8 +495,8 @@ def _parse(header: list[str], rows: Mapping[int, Sequence[str]], faults: dict[in
     }
     complete = {line: row for line, row in rows.items() if line not in faults}
     table = pd.DataFrame(list(complete.values()), index=list(complete), columns=header, dtype=object)
-    for name in header:
-        column = _COLUMNS[name]
+    for name in filter(_FILE_COLUMNS.__contains__, header):
+        column = _FILE_COLUMNS[name]
         code, cells = pd.factorize(table[name])
         values = [column.read(cell) for cell in cells]  # each distinct text is parsed once
         allowed = column.allowed + (f" of at most {MAX_CHARACTERS} characters, without NUL" if column is _TEXT else "")
@@ -470,10 +508,10 @@ def _parse(header: list[str], rows: Mapping[int, Sequence[str]], faults: dict[in
     rhythm, aha_class = table["rhythm"], table["aha_class"]
     for line in table.index[(rhythm == "") & (aha_class == "")]:
         faults.setdefault(line, "there is neither a rhythm nor an aha_class; give at least one")
-    for line, name in rhythm[(aha_class == "") & rhythm.isin(list(_SPLIT_RHYTHMS))].items():
+    for line, name in rhythm[(aha_class == "") & rhythm.isin(list(SPLIT_RHYTHMS))].items():
         faults.setdefault(
             line,
-            f"rhythm {name!r} needs an aha_class as well: {' or '.join(_SPLIT_RHYTHMS[name])}",
+            f"rhythm {name!r} needs an aha_class as well: {' or '.join(SPLIT_RHYTHMS[name])}",
         )
     # The fill values after an unknown name are arbitrary: that row is refused later.
     table["aha_class"] = aha_class.where(aha_class != "", rhythm.map(RHYTHMS).fillna(AHA_CLASSES[0]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
-from ecg_shock.evaluation.metrics import Model, Validation, evaluate
+from ecg_shock.evaluation.metrics import Coverage, Model, Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.files import sha256
 
@@ -17,6 +17,7 @@ _SHOWN_DIGITS = 12  # of a file's digest
 def validate(
     predictions: Predictions | str | os.PathLike[str],
     *,
+    windows: str | os.PathLike[str] | None = None,
     threshold: float | None = None,
     databases: Sequence[str] = (),
     data: str | os.PathLike[str] | None = None,
@@ -32,6 +33,10 @@ def validate(
         Predictions of any algorithm, or a CSV file of them (see `Predictions.read_csv`). Or the folder of a model (a
         bundle, or a folder with ``fold-0/bundle``, ``fold-1/bundle`` …), which then predicts the test patients of its
         own split.
+    windows : path-like, optional
+        For predictions of another algorithm: the list of the windows that should be evaluated, as ``ecg-shock windows
+        --csv`` writes it. Every prediction is matched with it: a class that is not that of the list is an error, and
+        missing windows withhold the verdict on their class. Without a list, nobody can know.
     threshold : float, optional
         For a file without the column ``shock``: a shock is advised at this probability of *shockable* or above.
     databases : sequence of str
@@ -52,7 +57,8 @@ def validate(
     Raises
     ------
     ValueError
-        If a file has lines that are not allowed, which the message names; if an option does not apply to these
+        If a file has lines that are not allowed, which the message names; if predictions contradict the list of
+        windows; if an option does not apply to these
         predictions; or if the model was trained on or selected with a test patient.
     OSError
         If the file or folder does not exist.
@@ -80,7 +86,7 @@ def validate(
             "or the folder of a model"
         )
     elif Path(predictions).is_dir():
-        _refuse_options("a model, which has its own threshold", threshold=threshold)
+        _refuse_options("a model, which has its own threshold and windows", threshold=threshold, windows=windows)
         from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles
 
         bundles = find_bundles(Path(predictions))
@@ -90,7 +96,19 @@ def validate(
         _refuse_options("a file of predictions", databases=databases, data=data)
         source = describe_file(Path(predictions), threshold)
         predictions = Predictions.read_csv(predictions, threshold=threshold)
-    return evaluate(predictions, models=models, source=source, alpha=alpha, resamples=resamples, seed=seed)
+    coverage = None
+    if windows is not None:
+        predictions, coverage = match_with_file(predictions, Path(windows))
+    return evaluate(
+        predictions, models=models, source=source, coverage=coverage, alpha=alpha, resamples=resamples, seed=seed
+    )
+
+
+def match_with_file(predictions: Predictions, path: Path) -> tuple[Predictions, Coverage]:
+    """Match predictions with a file that lists the windows; see `ecg_shock.evaluation.window_list.match`."""
+    from ecg_shock.evaluation.window_list import match, read_window_list
+
+    return match(predictions, read_window_list(path), f"{path.name}, SHA-256 {sha256(path)[:_SHOWN_DIGITS]}")
 
 
 def describe_file(path: Path, threshold: float | None) -> str:

@@ -16,7 +16,7 @@ from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, desc
 from ecg_shock.evaluation.metrics import Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, draw_clear_windows, standard_stresses
-from ecg_shock.evaluation.validation import describe_file
+from ecg_shock.evaluation.validation import describe_file, match_with_file
 from ecg_shock.evaluation.whole_records import RecordScans, WholeRecords
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
 from ecg_shock.report.formats import rounded_down
@@ -149,22 +149,30 @@ def review_bundles(
     return content
 
 
-def review_file(path: Path, out: Path, *, threshold: float | None = None, command: str = "") -> ReportContent:
+def review_file(
+    path: Path, out: Path, *, windows: Path | None = None, threshold: float | None = None, command: str = ""
+) -> ReportContent:
     """Evaluate any algorithm by a file of its predictions, and write the reports.
 
     Parameters
     ----------
     path, threshold : pathlib.Path, float
         See `ecg_shock.evaluation.predictions.Predictions.read_csv`.
+    windows : pathlib.Path, optional
+        See `ecg_shock.validate`.
     out, command : pathlib.Path, str
         See `review_bundles`.
     """
     source = describe_file(path, threshold)
     predictions = Predictions.read_csv(path, threshold=threshold)
-    validation = evaluate(predictions, source=source)
+    coverage = None
+    if windows is not None:
+        predictions, coverage = match_with_file(predictions, windows)
+    validation = evaluate(predictions, source=source, coverage=coverage)
     provenance: dict[str, str | Mapping[str, str]] = {
         **({"Command": command} if command else {}),
         "Predictions": {path.name: f"SHA-256 {sha256(path)}", "evaluated": source},
+        **({"Windows": {windows.name: f"SHA-256 {sha256(windows)}"}} if windows else {}),
         "Software": _software(),
         "Seeds": _seeds(validation),
     }

@@ -76,8 +76,9 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
     dict
         ``synthetic``, ``note``, ``protocol`` (empty where the models are not ours), ``source`` (empty where they
         are), ``models``, a list with the fields of `Model`, ``limits`` (``level``, ``alpha``, ``resamples``,
-        ``seed``), ``performances``, a list with the fields of `Performance`, the shortest duration first, and
-        ``whole_records``, the fields of `ecg_shock.evaluation.whole_records.WholeRecords`, or None.
+        ``seed``), ``coverage``, the fields of `ecg_shock.evaluation.metrics.Coverage`, or None, ``performances``, a
+        list with the fields of `Performance`, the shortest duration first, and ``whole_records``, the fields of
+        `ecg_shock.evaluation.whole_records.WholeRecords`, or None.
     """
     return {
         "synthetic": validation.synthetic,
@@ -91,6 +92,7 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
             "resamples": validation.resamples,
             "seed": validation.seed,
         },
+        "coverage": asdict(validation.coverage) if validation.coverage else None,
         "performances": [asdict(performance) for performance in validation.performances],
         "whole_records": asdict(whole) if whole else None,
     }
@@ -180,6 +182,7 @@ def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
     ]
     return [
         *([SYNTHETIC_NOTE] if validation.synthetic else []),
+        *([coverage_note(validation)] if not validation.models else []),
         *withheld_notes(validation.performances),
         *([f"Evaluated: {printable(validation.source)}."] if validation.source else []),
         *_model_notes(validation.models),
@@ -189,20 +192,44 @@ def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
     ]
 
 
+def coverage_note(validation: Validation) -> str:
+    """Say which of the windows that should be evaluated are, or that nobody can know."""
+    covered = validation.coverage
+    if covered is None:
+        return (
+            "No list of windows was given (--windows), so this report cannot know whether windows are missing, whether "
+            "times and classes are right, or whether the patients are test patients."
+        )
+    note = (
+        f"{covered.evaluated} of {covered.listed} windows, {covered.unknown} unknown, classes as in the reference "
+        f"({printable(covered.source)})."
+    )
+    return note + (" Unknown windows are not in the reference, and are not evaluated." if covered.unknown else "")
+
+
 def withheld_notes(performances: Iterable[Performance]) -> Iterator[str]:
     """Yield a sentence on each duration with a verdict that is withheld: on which classes, and why."""
     for performance in performances:
-        reasons = [
+        withheld = [row for row in performance.aha if row.verdict == WITHHELD]
+        overlapping = [
             f"{class_name(row.aha_class)}: {row.overlapping} of its {row.rate.windows} windows begin before the "
             "previous one of the same record ends."
-            for row in performance.aha
-            if row.verdict == WITHHELD
+            for row in withheld
+            if row.overlapping
         ]
-        if reasons:
-            yield (
-                f"No verdict on windows of {performance.duration_s:g} s. {' '.join(reasons)} A verdict takes each "
-                "window for another observation: give windows that do not overlap, one lead a second."
+        if overlapping:
+            overlapping.append(
+                "A verdict takes each window for another observation: give windows that do not overlap, one lead a "
+                "second."
             )
+        missing = [
+            f"{class_name(row.aha_class)}: {row.missing} of its {row.missing + row.rate.windows} listed windows have "
+            "no prediction."
+            for row in withheld
+            if row.missing
+        ]
+        if withheld:
+            yield f"Verdicts withheld, windows of {performance.duration_s:g} s. {' '.join(overlapping + missing)}"
 
 
 def window_notes(performances: Iterable[Performance]) -> Iterator[str]:

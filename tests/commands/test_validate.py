@@ -94,6 +94,8 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
         (["--predictions", "FILE", "--data", "there"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FOLDER"], "is a folder, but --predictions takes a CSV file"),
         (["--threshold", "0.5"], "--threshold is for --predictions"),
+        (["--windows", "FILE"], "--windows is for --predictions"),
+        (["--predictions", "FILE", "--windows", "NOWHERE"], "No such file"),
         (["--predictions", "FILE", "--threshold", "0.5"], "has a column shock, which decides"),
         (["--predictions", "FILE", "--threshold", "50"], "threshold is 50.0; allowed is a probability"),
         (["--predictions", "NOWHERE"], "No such file"),
@@ -121,3 +123,27 @@ def test_the_first_screen_says_why_there_is_no_verdict(tmp_path: Path) -> None:
     assert why in page[: page.index("<table")]
     row = json.loads((out / "report.json").read_text(encoding="utf-8"))["performances"][0]["aha"][1]
     assert (row["verdict"], row["overlapping"]) == ("withheld", 200)
+
+
+def test_the_first_screen_says_what_was_to_be_evaluated(path: Path, tmp_path: Path) -> None:
+    """With a list, windows are counted by it; without one, terminal and report say that they cannot know."""
+    listed, out = tmp_path / "list.csv", tmp_path / "out"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    listed.write_text("\n".join(line.rsplit(",", 1)[0] for line in lines), encoding="utf-8")
+    path.write_text("\n".join([*lines[:-100], "r0,p0,444,4,normal_sinus,,0"]), encoding="utf-8")
+    for options, expected in (
+        ([], "No list of windows was given (--windows), so this report cannot know whether windows are missing"),
+        (["--windows", listed], "300 of 400 windows, 1 unknown, classes as in the reference (list.csv, SHA-256"),
+    ):
+        done = run("--predictions", path, *options, "--out", out)
+        assert done.exit_code == 0, done.output
+        assert expected in " ".join(done.stdout.split())
+        page = (out / "report.html").read_text(encoding="utf-8")
+        assert expected in page[: page.index("<table")]
+    assert f"--windows {listed}" in page
+    assert "Rapid VT: 50 of its 200 listed windows have no prediction." in page[: page.index("<table")]
+    coverage = json.loads((out / "report.json").read_text(encoding="utf-8"))["coverage"]
+    assert (coverage["listed"], coverage["evaluated"], coverage["unknown"]) == (400, 300, 1)
+    assert coverage["missing"] == [
+        {"duration_s": 4.0, "aha_class": aha_class, "windows": 50} for aha_class in ("normal_sinus", "rapid_vt")
+    ]

@@ -70,7 +70,7 @@ def test_csv_round_trip_of_what_is_optional(make_predictions: Callable[..., Pred
     name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=64).filter(
         lambda name: unicodedata.normalize("NFC", name.strip()) == name
     ),
-    start_s=st.floats(0, 1e9),
+    start_s=st.floats(0, 172_800),
     probability=st.floats(0, 1),
 )
 def test_any_name_and_number_survives(
@@ -104,8 +104,10 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
         ("0.7", "", "line 4: probability is ''"),
         ("0.5,5,", "nan,5,", "line 4: start_s is 'nan'; allowed: numbers"),
         ("0.5,5,", "-1,5,", "line 4: start_s is -1.0"),
+        ("0.5,5,", "500000,5,", r"line 4: start_s is 500000.0; allowed: 0 to 172800 s \(48 h\); give seconds"),
         ("0.5,5,", "0.5,0,", "line 4: duration_s is 0.0"),
         ("0.5,5,", "0.5,inf,", "line 4: duration_s is inf"),
+        ("0.5,5,", "0.5,5000,", "line 4: duration_s is 5000.0; allowed: 1 to 60 s; give seconds"),
         ("vt,", "tachycardia,", "line 4: rhythm is 'tachycardia'; allowed: vf, vt"),
         ("vt,rapid_vt", "vt,vt", "line 4: aha_class is 'vt'; allowed: coarse_vf"),
         ("vt,", "noise,", "line 4: rhythm is 'noise'"),
@@ -189,14 +191,14 @@ def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
 
 def test_many_faulty_lines_are_counted(tmp_path: Path) -> None:
     """Twenty faulty lines are named, and the others are counted."""
-    good = [GOOD[1].replace(",5,5,", f",{5 * i},5,") for i in range(60_000)]
+    good = [GOOD[1].replace(",5,5,", f",{2 * i},5,") for i in range(60_000)]
     bad = [line.replace("0.1", text) for text in ("x", "2") for line in good[:50]]
     with pytest.raises(ValueError, match="and 80 more$") as refusal:
         Predictions.read_csv(write(tmp_path, HEADER, *good[50:], *bad))
     named = [line.split(":")[0].strip() for line in str(refusal.value).split("\n")[1:-1]]
     assert named == [f"line {60_000 - 50 + 2 + i}" for i in range(20)]
     predictions = Predictions.read_csv(write(tmp_path, HEADER, *good))
-    assert predictions.start_s.tolist() == [5.0 * i for i in range(60_000)]
+    assert predictions.start_s.tolist() == [2.0 * i for i in range(60_000)]
 
 
 def test_foreign_file_of_decisions(tmp_path: Path) -> None:
@@ -245,7 +247,8 @@ def test_threshold_is_not_guessed(tmp_path: Path) -> None:
     ("cell", "match"),
     [
         ("fast", "line 2: rate_bpm is 'fast'; allowed: numbers"),
-        ("0", "line 2: rate_bpm is 0.0; allowed: more than 0, or empty"),
+        ("0", "line 2: rate_bpm is 0.0; allowed: 10 to 1000 bpm, or empty"),
+        ("2.5", "line 2: rate_bpm is 2.5"),
         ("-150", "line 2: rate_bpm is -150.0"),
         ("inf", "line 2: rate_bpm is inf"),
     ],
@@ -254,6 +257,12 @@ def test_malformed_measurement(tmp_path: Path, cell: str, match: str) -> None:
     """A rate that is given must be a positive number."""
     with pytest.raises(ValueError, match=match):
         Predictions.read_csv(write(tmp_path, f"{HEADER},rate_bpm", f"{GOOD[2]},{cell}"))
+
+
+def test_microvolts_are_refused(tmp_path: Path) -> None:
+    """An amplitude of 310 is not in mV."""
+    with pytest.raises(ValueError, match="line 2: amplitude_mv is 310.0; allowed: 0 to 100 mV, or empty"):
+        Predictions.read_csv(write(tmp_path, f"{HEADER},amplitude_mv", f"{GOOD[0]},310"))
 
 
 @pytest.mark.parametrize(
