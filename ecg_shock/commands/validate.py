@@ -17,7 +17,8 @@ def validate(
         Path | None,
         typer.Argument(
             metavar="MODEL",
-            help="A bundle, or a folder with fold-0/bundle, fold-1/bundle …, whose predictions are pooled.",
+            help="A bundle, or a folder with fold-0/bundle, fold-1/bundle …, whose predictions are pooled. A file is "
+            "taken as --predictions.",
             show_default="the model in the package",
         ),
     ] = None,
@@ -40,10 +41,19 @@ def validate(
             rich_help_panel="Another algorithm",
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Compare with another algorithm by its predictions of the same windows; its column shock decides.",
+            show_default=False,
+            rich_help_panel="Another algorithm",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="For a FILE.csv without the column shock: advise a shock at this probability or above.",
+            help="For --predictions without the column shock: advise a shock at this probability or score or above.",
             show_default=False,
             rich_help_panel="Another algorithm",
         ),
@@ -86,6 +96,7 @@ def validate(
     For example:
       ecg-shock validate runs/train
       ecg-shock validate --predictions FILE.csv --windows LIST.csv
+      ecg-shock validate FILE.csv --against OTHER.csv
 
     A model classifies windows of 2, 3, 4, 5, 8 and 10 s of its test patients, which
     it has never seen. The report compares it with classical detectors, adds
@@ -94,8 +105,9 @@ def validate(
     are chosen on the model's validation patients.
 
     FILE.csv has one row per window with the columns record, patient, start_s,
-    duration_s, aha_class (or rhythm, where that determines the class), and shock
-    (or probability). Optional: database, lead, fold, rate_bpm, amplitude_mv.
+    duration_s, aha_class (or rhythm, where that determines the class), and shock,
+    probability or score. Optional: database, lead, fold, rate_bpm, amplitude_mv. In
+    the column shock, none is a window without a decision, counted as wrong.
 
     The folder gets report.html, report.md and report.json, and a model's
     predictions.csv.
@@ -107,12 +119,15 @@ def validate(
     from ecg_shock.report.tables import to_card, to_rich
 
     console = Console()
+    if model and not predictions and model.is_file():
+        model, predictions = None, model
     folder = out or (model / "validation" if model else Path("runs") / "validation")
     command = _command(
         model,
         {
             "--predictions": predictions,
             "--windows": windows,
+            "--against": against,
             "--threshold": threshold,
             "--out": out,
             "--databases": databases,
@@ -130,13 +145,17 @@ def validate(
             raise ValueError(
                 f"{predictions} is a folder, but --predictions takes a CSV file; give a model's folder as MODEL."
             )
-        content = review_file(predictions, folder, windows=windows, threshold=threshold, command=command)
+        content = review_file(
+            predictions, folder, against=against, windows=windows, threshold=threshold, command=command
+        )
         written = [*REPORT_NAMES]
     else:
         if threshold is not None:
             raise ValueError("--threshold is for --predictions, since a model has its own threshold; remove it.")
         if windows is not None:
             raise ValueError("--windows is for --predictions, since a model has its own test windows; remove it.")
+        if against is not None:
+            raise ValueError("--against is for --predictions; give the predictions.csv of the model's report to it.")
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if record and (databases or len(bundles) > 1):
             raise ValueError("--record is for one bundle and its own test patients; remove it, or give one bundle.")
@@ -151,7 +170,7 @@ def validate(
         written = [*REPORT_NAMES, PREDICTIONS_NAME]
     if record:
         add_to_card(bundles[0], {"test": to_card(content.validation)})
-    console.print(to_rich(content.validation, content.whole_records))
+    console.print(to_rich(content.validation, content.whole_records, content.against))
     console.print(f"written: {folder}/{', '.join(written)}", highlight=False, markup=False)
 
 

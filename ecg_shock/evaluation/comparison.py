@@ -76,7 +76,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Compute McNemar's exact two-sided p-value from the windows that only one of two algorithms gets right.
 
     It is 1 without such windows [1]_. It assumes independent windows, and is too small if one patient has many of them;
-    then trust the limits by patient of `compare`.
+    then trust the limits by patient of `compare_predictions`.
 
     References
     ----------
@@ -89,7 +89,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
-def compare(
+def compare_predictions(
     first: Predictions,
     second: Predictions,
     *,
@@ -97,7 +97,7 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
-    """Compare two algorithms on the same windows, separately for each duration.
+    """Compare two algorithms on the same windows by paired tests, separately for each duration.
 
     Parameters
     ----------
@@ -121,6 +121,20 @@ def compare(
     -----
     Patients are drawn with the windows of both groups and the advice of both algorithms. Draws without a window of a
     group are excluded. If the algorithms never differ, the limits are exactly 0.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> n, names = 20, np.array([f"p{i}" for i in range(20)])
+    >>> first = Predictions(
+    ...     database=np.full(n, "mine"), record=names, lead=np.full(n, "II"), patient=names, start_s=np.zeros(n),
+    ...     duration_s=np.full(n, 4.0), rhythm=np.full(n, "vf"), aha_class=np.full(n, "coarse_vf"),
+    ...     probability=np.full(n, np.nan), shock=np.arange(n) > 7, fold=np.zeros(n, int),
+    ... )
+    >>> (comparison,) = compare_predictions(first, replace(first, shock=np.arange(n) > 0))
+    >>> (se,) = comparison.differences
+    >>> se.measure, se.only_first, se.only_second, round(se.difference, 2), round(se.p_value, 3)
+    ('Se', 0, 7, 0.35, 0.016)
     """
     check_bootstrap(alpha, resamples)
     merged = _merge(first, second)

@@ -108,6 +108,8 @@ class AhaRow:
         The number of windows of this class that begin before the previous one of the same record ends, on any lead.
     missing : int
         The number of listed windows of this class without a prediction; see `Coverage`.
+    no_decision : int
+        The number of windows of this class that the algorithm did not decide, which are counted against it.
     """
 
     aha_class: str
@@ -117,6 +119,7 @@ class AhaRow:
     verdict: str
     overlapping: int = 0
     missing: int = 0
+    no_decision: int = 0
 
 
 @dataclass(frozen=True)
@@ -378,7 +381,7 @@ def _evaluate_duration(
     table["group"] = pd.Categorical(table["aha_class"].map(groups).astype(object), categories=list(GROUPS))
     table["count"] = table["shock"] != (table["group"] == "nonshockable")
     duration_s = float(predictions.duration_s[0])
-    counted, start_s = table["count"].to_numpy(), table["start_s"].to_numpy()
+    counted, start_s, no_decision = (table[name].to_numpy() for name in ("count", "start_s", "no_decision"))
     patient = table["patient"].cat.codes.to_numpy()
     record = table.groupby(["database", "record"], observed=True).ngroup().to_numpy()  # all leads of a record together
 
@@ -391,7 +394,8 @@ def _evaluate_duration(
         separate = _count_nonoverlapping(record[mask], start_s[mask], duration_s)
         absent = sum(missing.get(name, 0) for name in of_rhythm or (aha_class,))
         verdict = _verdict(rate, goal, separate, absent)
-        return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, verdict, overlapping, absent)
+        undecided = int(no_decision[mask].sum())
+        return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, verdict, overlapping, absent, undecided)
 
     shockable, nonshockable = ((table["group"] == group).to_numpy() for group in ("shockable", "nonshockable"))
     sensitivity, specificity = proportion(shockable), proportion(nonshockable)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import atomic_writer
-from ecg_shock.rhythms import AHA_CLASSES, RHYTHMS
+from ecg_shock.rhythms import AHA_CLASSES, NONSHOCKABLE, RHYTHMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,8 @@ _DURATION_TOLERANCE_S = 1e-3  # durations that differ by less than this are take
 _MAX_INTEGER = np.iinfo(np.int64).max
 _CHUNK = 50_000  # rows read at a time
 _ALLOWED_TEXT = "allowed is UTF-8 text with commas"
-_SHOCK_WORDS = {"true": True, "1": True, "false": False, "0": False}
+_NO_DECISION = "none"  # in the column shock
+_SHOCK_WORDS = {"true": 1, "1": 1, "false": 0, "0": 0, _NO_DECISION: -1}
 
 
 def _read_text(cell: str) -> str | None:
@@ -63,7 +64,7 @@ def _read_integer(cell: str) -> int | None:
     return None if "_" in cell or abs(number) > _MAX_INTEGER else number
 
 
-def _read_shock(cell: str) -> bool | None:
+def _read_shock(cell: str) -> int | None:
     return _SHOCK_WORDS.get(cell.lower())
 
 
@@ -78,6 +79,7 @@ class _Column:
 _TEXT = _Column("U", np.str_, "text", _read_text)
 _NUMBER = _Column("fiu", np.float64, "numbers", _read_number)
 _MEASURED = _Column("fiu", np.float64, "numbers", _read_measured)
+_DECISION = _Column("b", np.bool_, "true or false", _read_shock)
 _COLUMNS = {
     "database": _TEXT,
     "record": _TEXT,
@@ -88,15 +90,21 @@ _COLUMNS = {
     "rhythm": _TEXT,
     "aha_class": _TEXT,
     "probability": _NUMBER,
-    "shock": _Column("b", np.bool_, "true or false", _read_shock),
+    "shock": _DECISION,
     "fold": _Column("iu", np.int64, "whole numbers", _read_integer),
     "rate_bpm": _MEASURED,
     "amplitude_mv": _MEASURED,
+    "no_decision": _DECISION,
 }
-_FILE_COLUMNS = {**_COLUMNS, "role": _TEXT}
+_FILE_COLUMNS = {
+    **{name: column for name, column in _COLUMNS.items() if column is not _DECISION},
+    "shock": _Column("i", np.int8, f"true, false or {_NO_DECISION}", _read_shock),
+    "score": _NUMBER,
+    "role": _TEXT,
+}
 _UNREAD_COLUMNS = ("start_sample", "samples", "fs")  # of a list of windows, to which a file may add its own columns
 _REQUIRED = ("record", "patient", "start_s", "duration_s")
-_LABELS, _ADVICE = ("aha_class", "rhythm"), ("shock", "probability")
+_LABELS, _ADVICE = ("aha_class", "rhythm"), ("shock", "probability", "score")
 _DEFAULTS = {  # of the columns that a file may lack
     **{"database": UNNAMED_DATABASE, "lead": "", "rhythm": "", "aha_class": "", "fold": 0, "role": TEST_ROLE},
     **dict.fromkeys(("probability", "rate_bpm", "amplitude_mv"), float("nan")),
@@ -132,12 +140,15 @@ class Predictions:
         Shape (n_windows,), float, probability of *shockable*, 0 to 1; NaN for all windows if the algorithm gives none.
     shock : numpy.ndarray
         Shape (n_windows,), bool: whether a shock is advised. Only this is evaluated, since the threshold and the rule
-        for unusable windows belong to the algorithm.
+        for unusable windows belong to the algorithm. Where `no_decision` is true, it is set to the wrong advice.
     fold : numpy.ndarray
         Shape (n_windows,), int: the fold that tests the window's patient.
     rate_bpm, amplitude_mv : numpy.ndarray, optional
         Shape (n_windows,), float: the measured rate of VT in beats per minute, and the peak-to-peak amplitude of VF in
         mV; NaN where not measured. They let the AHA classes be evaluated with other limits.
+    no_decision : numpy.ndarray, optional
+        Shape (n_windows,), bool: where the algorithm did not decide. This is counted against it: as no shock in
+        shockable windows, and as a shock in nonshockable ones.
 
     Raises
     ------
@@ -164,12 +175,13 @@ class Predictions:
     fold: np.ndarray
     rate_bpm: np.ndarray = field(default_factory=partial(np.empty, 0))
     amplitude_mv: np.ndarray = field(default_factory=partial(np.empty, 0))
+    no_decision: np.ndarray = field(default_factory=partial(np.zeros, 0, bool))
 
     def __post_init__(self) -> None:
         for name, column in _COLUMNS.items():
             values = np.asarray(getattr(self, name))
-            if column is _MEASURED and values.shape == (0,):
-                values = np.full(len(self), np.nan)
+            if values.shape == (0,) and (column is _MEASURED or name == "no_decision"):
+                values = np.full(len(self), np.nan if column is _MEASURED else False)
             if values.ndim != 1:
                 raise ValueError(f"{name} has shape {values.shape}; allowed is (n_windows,)")
             if values.size and values.dtype.kind not in column.kinds:
@@ -184,6 +196,7 @@ class Predictions:
         faults = find_faults(self.to_frame())
         if faults:
             raise ValueError(list_faults("row", faults))
+        object.__setattr__(self, "shock", _count_against(self.no_decision, self.shock, self.aha_class))
 
     def __len__(self) -> int:
         return len(self.record)
@@ -235,10 +248,10 @@ class Predictions:
         """
         frame = self.to_frame()
         empty = [name for name in ("probability", "rate_bpm", "amplitude_mv") if len(self) and frame[name].isna().all()]
-        frame["shock"] = np.where(self.shock, "true", "false")
+        frame["shock"] = np.where(self.no_decision, _NO_DECISION, np.where(self.shock, "true", "false"))
         with atomic_writer(Path(path)) as file:
             # With this line ending, pandas quotes names that contain either of its characters.
-            frame.drop(columns=empty).to_csv(file, index=False, lineterminator="\r\n")
+            frame.drop(columns=[*empty, "no_decision"]).to_csv(file, index=False, lineterminator="\r\n")
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str], *, threshold: float | None = None) -> Predictions:
@@ -250,8 +263,8 @@ class Predictions:
         - ``aha_class`` or ``rhythm``, or both. The rhythms ``vf`` and ``vt`` need a class, since VF is coarse or fine
           and VT is rapid or other. For other rhythms one of the two may be empty; a window of class
           ``other_nonshockable`` without a rhythm is reported as ``organised``.
-        - ``shock`` or ``probability``, or both. Without ``shock``, give a `threshold`. Without ``probability``, there
-          are no ROC and reliability curves.
+        - ``shock``, ``probability`` or ``score``. Without ``shock``, give a `threshold`. Without ``probability``, there
+          are no ROC and reliability curves. A score is any number that is higher where a shock is more likely.
         - Optional: ``database`` (default ``unnamed``), ``lead`` (empty), ``fold`` (0).
         - Optional: ``rate_bpm`` in windows of VT, ``amplitude_mv`` in windows of VF; empty where not measured. Without
           them, verdicts are not shown with other limits between the classes.
@@ -261,9 +274,11 @@ class Predictions:
         Parameters
         ----------
         path : path-like
-            A UTF-8 file with commas. Allowed values of `shock` are true, false, 1 and 0.
+            A UTF-8 file with commas. Allowed values of `shock` are true, false, 1, 0, and none where the algorithm did
+            not decide.
         threshold : float, optional
-            For a file without the column ``shock``: a shock is advised at this probability of *shockable* or above.
+            For a file without the column ``shock``: a shock is advised at this probability of *shockable*, or at this
+            score, or above.
 
         Raises
         ------
@@ -275,8 +290,8 @@ class Predictions:
         """
         path = Path(path)
         number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-        if threshold is not None and not (number and 0 < threshold < 1):
-            raise ValueError(f"threshold is {threshold!r}; allowed is a probability between 0 and 1, such as 0.5")
+        if threshold is not None and not (number and np.isfinite(threshold)):
+            raise ValueError(f"threshold is {threshold!r}; give a number, such as 0.5")
         table, faults = read_rows(path, (_LABELS, _ADVICE))
         others = table.loc[table["role"] != TEST_ROLE, "role"]
         if len(others):
@@ -284,23 +299,22 @@ class Predictions:
                 f"{path} has {len(others)} windows of other roles, such as {others.iloc[0]!r} in line "
                 f"{others.index[0]}; only those of the role {TEST_ROLE} are evaluated. Remove the others."
             )
-        if "shock" not in table:
-            if threshold is None:
-                raise ValueError(
-                    f"{path} has no column shock; give the threshold of the probability, such as threshold=0.5 "
-                    "(--threshold 0.5), or add the column."
-                )
-            table["shock"] = table["probability"] >= threshold
-        elif threshold is not None:
-            raise ValueError(f"{path} has a column shock, which decides; remove the threshold.")
+        if "shock" in table:
+            if threshold is not None:
+                raise ValueError(f"{path} has a column shock, which decides; remove the threshold.")
+            no_decision, shock = table["shock"] < 0, table["shock"] > 0
+        else:
+            no_decision, shock = False, _decide(path, table, threshold)
+        table = table.assign(shock=shock, no_decision=no_decision)
         faults |= find_faults(table)
+        table["shock"] = _count_against(table["no_decision"], table["shock"], table["aha_class"])
         if faults:
             raise ValueError(f"{path}, {list_faults('line', faults)}")
         return cls._from_checked({name: np.array(table[name], column.dtype) for name, column in _COLUMNS.items()})
 
     def on_windows(self, rows: np.ndarray, windows: pd.DataFrame) -> Predictions:
         """Take the advice of some rows, and all else from a checked table with the windows of these rows."""
-        advice = {name: getattr(self, name)[rows] for name in _ADVICE}
+        advice = {name: getattr(self, name)[rows] for name in ("shock", "no_decision", "probability")}
         labels = {
             name: np.array(windows[name], column.dtype) for name, column in _COLUMNS.items() if name not in advice
         }
@@ -337,6 +351,26 @@ def combine_predictions(
         fold=np.full(len(windows), fold),
         **measured,
     )
+
+
+def _decide(path: Path, table: pd.DataFrame, threshold: float | None) -> pd.Series:
+    """Decide by the threshold of the probability or score."""
+    scored = "score" in table
+    if threshold is None:
+        raise ValueError(
+            f"{path} has no column shock; give the threshold of the {'score' if scored else 'probability'}, such as "
+            "threshold=0.5 (--threshold 0.5, for --predictions only), or add the column."
+        )
+    if scored and table["probability"].notna().any():
+        raise ValueError(f"{path} has the columns probability and score; remove the one that does not decide.")
+    if not scored and not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold!r}; allowed is a probability between 0 and 1, such as 0.5")
+    return table["score" if scored else "probability"] >= threshold
+
+
+def _count_against(no_decision: Any, shock: Any, aha_class: Any) -> np.ndarray:
+    """Return the advice, which is set to the wrong one where there is no decision."""
+    return np.where(no_decision, np.isin(np.asarray(aha_class, dtype=str), NONSHOCKABLE), shock)
 
 
 def describe_window(window: pd.Series) -> str:
@@ -471,7 +505,7 @@ def _check_header(path: Path, header: list[str], one_of: Sequence[Sequence[str]]
     unknown = [name for name in dict.fromkeys(header) if name not in (*_FILE_COLUMNS, *_UNREAD_COLUMNS)]
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
     missing = [name for name in _REQUIRED if name not in header]
-    missing += [" or ".join(names) for names in one_of if not set(names) & set(header)]
+    missing += [f"{', '.join(names[:-1])} or {names[-1]}" for names in one_of if not set(names) & set(header)]
     faults = [
         f"{what} {', '.join(map(repr, names[:MAX_FAULTS]))}"
         for what, names in (("missing:", missing), ("unknown:", unknown), ("more than once:", twice))

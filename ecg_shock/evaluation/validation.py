@@ -113,7 +113,7 @@ def match_with_file(predictions: Predictions, path: Path) -> tuple[Predictions, 
 
 def describe_file(path: Path, threshold: float | None) -> str:
     """Describe a file of predictions in the reports: its name, the beginning of its SHA-256, and the threshold."""
-    decision = "by its column shock" if threshold is None else f"at a probability of {threshold:g} or above"
+    decision = "by its column shock" if threshold is None else f"at {threshold:g} or above"
     return f"{path.name}, SHA-256 {sha256(path)[:_SHOWN_DIGITS]}; shock advised {decision}"
 
 

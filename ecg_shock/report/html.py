@@ -50,6 +50,7 @@ from ecg_shock.report.tables import (
     NETWORK_NOTE,
     SYNTHETIC_NOTE,
     VERDICT_NOTE,
+    Comparisons,
     counts_table,
     coverage_note,
     effective_table,
@@ -79,6 +80,8 @@ class ReportContent:
         Results of other algorithms on the same windows, by name, and how these were fitted.
     comparisons : mapping of str to Comparison
         By the same names, at the headline duration: the other algorithm is the first, this one the second.
+    against : mapping of str to sequence of Comparison
+        The same at every duration, for the tables outside the page; empty for our own models.
     stress, stress_note : sequence of StressPoint, str
         Results of the stress tests in any order, and which windows were disturbed.
     whole_records : WholeRecords, optional
@@ -98,6 +101,7 @@ class ReportContent:
     baselines: Mapping[str, Validation] = field(default_factory=dict)
     baselines_note: str = ""
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    against: Comparisons = field(default_factory=dict)
     stress: Sequence[StressPoint] = ()
     stress_note: str = ""
     whole_records: WholeRecords | None = None

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ecg_shock.data.datasets import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED
 from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.noise import NOISE_DATABASE
 from ecg_shock.evaluation.baselines import SVM_CITATION, SVM_NAME
-from ecg_shock.evaluation.comparison import Comparison, compare
+from ecg_shock.evaluation.comparison import Comparison, compare_predictions
 from ecg_shock.evaluation.detectors import DETECTORS
 from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe
 from ecg_shock.evaluation.metrics import Validation, evaluate
@@ -39,8 +41,7 @@ BASELINES_NOTE = (
     "published thresholds are not used."
 )
 NO_RECORDINGS = (
-    "Other algorithms, stress tests, whole records and the ECG of the errors need recordings, which do not come with "
-    "predictions."
+    "Stress tests, whole records and the ECG of the errors need recordings, which do not come with predictions."
 )
 QUICK = "Other algorithms, stress tests and whole records were skipped (--quick)."
 
@@ -96,7 +97,7 @@ def review_bundles(
         ours = predictions.select(predictions.duration_s == duration_s)
         for name, other in others.items():
             baselines[name] = evaluate(other)
-            (comparisons[name],) = compare(other, ours)
+            (comparisons[name],) = compare_predictions(other, ours)
             step()
         stress, stress_note = _stress_test(evaluation, duration_s)
         if not stress:
@@ -150,7 +151,13 @@ def review_bundles(
 
 
 def review_file(
-    path: Path, out: Path, *, windows: Path | None = None, threshold: float | None = None, command: str = ""
+    path: Path,
+    out: Path,
+    *,
+    against: Path | None = None,
+    windows: Path | None = None,
+    threshold: float | None = None,
+    command: str = "",
 ) -> ReportContent:
     """Evaluate any algorithm by a file of its predictions, and write the reports.
 
@@ -158,6 +165,9 @@ def review_file(
     ----------
     path, threshold : pathlib.Path, float
         See `ecg_shock.evaluation.predictions.Predictions.read_csv`.
+    against : pathlib.Path, optional
+        Predictions of another algorithm on the same windows, with which it is compared. Windows of other durations in
+        them do not matter.
     windows : pathlib.Path, optional
         See `ecg_shock.validate`.
     out, command : pathlib.Path, str
@@ -169,24 +179,55 @@ def review_file(
     if windows is not None:
         predictions, coverage = match_with_file(predictions, windows)
     validation = evaluate(predictions, source=source, coverage=coverage)
+    others = {against.name: _read_other(against, windows, predictions)} if against else {}
+    comparisons = {name: _compare(path.name, predictions, name, other) for name, other in others.items()}
     provenance: dict[str, str | Mapping[str, str]] = {
         **({"Command": command} if command else {}),
         "Predictions": {path.name: f"SHA-256 {sha256(path)}", "evaluated": source},
+        **({"Compared with": {against.name: f"SHA-256 {sha256(against)}"}} if against else {}),
         **({"Windows": {windows.name: f"SHA-256 {sha256(windows)}"}} if windows else {}),
         "Software": _software(),
         "Seeds": _seeds(validation),
     }
     out.mkdir(parents=True, exist_ok=True)
-    content = ReportContent(validation, predictions, provenance=provenance, notes=(NO_RECORDINGS,))
+    headline_s = headline(validation).duration_s
+    content = ReportContent(
+        validation,
+        predictions,
+        baselines={name: evaluate(other) for name, other in others.items()},
+        comparisons={
+            name: next(comparison for comparison in found if comparison.duration_s == headline_s)
+            for name, found in comparisons.items()
+        },
+        against=comparisons,
+        provenance=provenance,
+        notes=(NO_RECORDINGS,),
+    )
     _write(out, content)
     return content
+
+
+def _read_other(path: Path, windows: Path | None, predictions: Predictions) -> Predictions:
+    """Read the predictions of another algorithm, of the same durations and, if there is a list, of listed windows."""
+    other = Predictions.read_csv(path)
+    if windows is not None:
+        other, _ = match_with_file(other, windows)
+    return other.select(np.isin(other.duration_s, predictions.duration_s))
+
+
+def _compare(name: str, predictions: Predictions, other_name: str, other: Predictions) -> tuple[Comparison, ...]:
+    try:
+        return compare_predictions(other, predictions)
+    except ValueError as error:
+        raise ValueError(f"{other_name} (first) and {name} (second) cannot be compared: {error}") from error
 
 
 def _write(out: Path, content: ReportContent) -> None:
     html, markdown, json = (out / name for name in REPORT_NAMES)
     write_report(html, content)
-    write_text(markdown, to_markdown(content.validation, content.whole_records))
-    write_text(json, to_json(content.validation, content.whole_records))
+    results = (content.validation, content.whole_records, content.against)
+    write_text(markdown, to_markdown(*results))
+    write_text(json, to_json(*results))
 
 
 def _stress_test(evaluation: EvaluationSet, duration_s: float) -> tuple[StressTest | None, str]:

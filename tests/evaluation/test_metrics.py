@@ -354,3 +354,14 @@ def test_effective_windows_are_at_most_those_there_are() -> None:
         "coarse_vf",
     ).rate
     assert alone.design_effect is alone.effective_windows is None
+
+
+def test_no_decision_is_counted_against_the_algorithm() -> None:
+    """Of each group, windows without a decision are wrong, and each class says how many there are."""
+    vf, sinus = windows_of_class("coarse_vf", "vf", 250, 0), windows_of_class("normal_sinus", "normal_sinus", 150, 0)
+    both = Predictions.concatenate([vf, dataclasses.replace(sinus, start_s=sinus.start_s + 10)])
+    undecided = np.isin(np.arange(400), [*range(30), *range(250, 260)])
+    (performance,) = evaluate(dataclasses.replace(both, no_decision=undecided)).performances
+    assert (performance.tp, performance.fn, performance.tn, performance.fp) == (220, 30, 140, 10)
+    assert [row.no_decision for row in performance.aha] == [30, 0, 10, 0, 0, 0, 0]
+    assert [row.verdict for row in performance.aha[:3:2]] == ["does not meet", "does not meet"]

@@ -111,7 +111,7 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
         ("vt,", "tachycardia,", "line 4: rhythm is 'tachycardia'; allowed: vf, vt"),
         ("vt,rapid_vt", "vt,vt", "line 4: aha_class is 'vt'; allowed: coarse_vf"),
         ("vt,", "noise,", "line 4: rhythm is 'noise'"),
-        ("true,1", "yes,1", "line 4: shock is 'yes'; allowed: true or false"),
+        ("true,1", "yes,1", "line 4: shock is 'yes'; allowed: true, false or none"),
         ("true,1", "true,1.5", "line 4: fold is '1.5'; allowed: whole numbers"),
         ("cudb,cu01,", "cudb,,", "line 4: record is ''"),
         (",cudb/cu01,", ",,", "line 4: patient is ''"),
@@ -234,13 +234,54 @@ def test_foreign_file_of_rhythms_and_probabilities(tmp_path: Path) -> None:
 
 
 def test_threshold_is_not_guessed(tmp_path: Path) -> None:
-    """A threshold is refused if the file has decisions, or if it is not a probability."""
+    """A threshold is refused if the file has decisions, or if it is not a probability or no number at all."""
     path = write(tmp_path, HEADER, *GOOD)
     with pytest.raises(ValueError, match="has a column shock, which decides"):
         Predictions.read_csv(path, threshold=0.5)
-    for threshold in (0, 1, 50, True, "0.5", float("nan")):
-        with pytest.raises(ValueError, match="threshold is .*; allowed is a probability between 0 and 1"):
+    for threshold in (True, "0.5", float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="threshold is .*; give a number"):
             Predictions.read_csv(path, threshold=threshold)
+    undecided = write(
+        tmp_path, *(line.replace(",shock", "").replace(",true", "").replace(",false", "") for line in (HEADER, *GOOD))
+    )
+    for threshold in (0, 1, 50):
+        with pytest.raises(ValueError, match="threshold is .*; allowed is a probability between 0 and 1"):
+            Predictions.read_csv(undecided, threshold=threshold)
+
+
+def test_scores_of_any_range(tmp_path: Path) -> None:
+    """A shock is advised at the threshold of the score or above, whatever its range; scores are no probabilities."""
+    header = "record,patient,start_s,duration_s,aha_class,score"
+    rows = [f"a,p,{5 * i},5,coarse_vf,{score}" for i, score in enumerate(("-3e4", "-12", "-11.99", "0", "870", "inf"))]
+    path = write(tmp_path, header, *rows)
+    found = Predictions.read_csv(path, threshold=-11.99)
+    assert found.shock.tolist() == [False, False, True, True, True, True]
+    assert not found.has_probability
+    with pytest.raises(ValueError, match="has no column shock; give the threshold of the score"):
+        Predictions.read_csv(path)
+    with pytest.raises(ValueError, match="line 2: score is 'nan'; allowed: numbers"):
+        Predictions.read_csv(write(tmp_path, header, rows[0].replace("-3e4", "nan")), threshold=1)
+    both = write(tmp_path, f"{header},probability", f"{rows[0]},0.5")
+    with pytest.raises(ValueError, match="has the columns probability and score; remove the one"):
+        Predictions.read_csv(both, threshold=0.3)
+
+
+def test_no_decision_is_the_wrong_advice(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:
+    """Windows without a decision count as wrong from a file and from Python, and survive being written."""
+    lines = [
+        line.replace(decision, ",none,") for line, decision in zip(GOOD, (",true,", ",false,", ",1,"), strict=True)
+    ]
+    found = Predictions.read_csv(write(tmp_path, HEADER, *lines))
+    assert found.no_decision.tolist() == [True, True, False]
+    assert found.shock.tolist() == [False, True, True]
+    predictions = make_predictions(200)
+    undecided = dataclasses.replace(predictions, no_decision=np.arange(200) % 3 == 0)
+    path = tmp_path / "undecided.csv"
+    undecided.write_csv(path)
+    assert columns(Predictions.read_csv(path)) == columns(undecided)
+    nonshockable = np.isin(predictions.aha_class, ["normal_sinus", "other_nonshockable", "asystole"])
+    assert (undecided.shock[::3] == nonshockable[::3]).all()
+    assert (undecided.shock == predictions.shock)[~undecided.no_decision].all()
 
 
 @pytest.mark.parametrize(
@@ -274,7 +315,7 @@ def test_microvolts_are_refused(tmp_path: Path) -> None:
         (HEADER.replace(",", ";"), "line 1: the header must name the columns, separated by commas"),
         (f"{HEADER},fold", "more than once: 'fold'"),
         (HEADER.replace("start_s", "start"), "missing: 'start_s'; unknown: 'start'"),
-        (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing: 'shock or probability'"),
+        (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing: 'shock, probability or score'"),
         (GOOD[0], "unknown: 'vfdb', '418'"),
     ],
 )

@@ -44,7 +44,7 @@ def test_threshold_decides_where_the_file_does_not(
     found = ecg_shock.validate(path, threshold=0.8).performances[0]
     shockable = np.isin(predictions.aha_class, ["coarse_vf", "rapid_vt"])
     assert found.tp == (predictions.probability[shockable] >= 0.8).sum()
-    assert ecg_shock.validate(path, threshold=0.8).source.endswith("shock advised at a probability of 0.8 or above")
+    assert ecg_shock.validate(path, threshold=0.8).source.endswith("shock advised at 0.8 or above")
     with pytest.raises(ValueError, match="no column shock"):
         ecg_shock.validate(path)
 
