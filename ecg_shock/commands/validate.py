@@ -119,7 +119,7 @@ def validate(
     from ecg_shock.report.tables import to_card, to_rich
 
     console = Console()
-    if model and not predictions and model.is_file():
+    if model and not predictions and (model.is_file() or model.suffix == ".csv"):
         model, predictions = None, model
     folder = out or (model / "validation" if model else Path("runs") / "validation")
     command = _command(

@@ -12,6 +12,8 @@ from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.files import sha256
 
 _SHOWN_DIGITS = 12  # of a file's digest
+_FAR_APART = 100.0  # times the length of a window: half-second steps in milliseconds are as far apart for 5-s windows
+_MIN_GAPS = 10  # fewer windows may be so far apart by chance
 
 
 def validate(
@@ -78,8 +80,11 @@ def validate(
     """
     models: tuple[Model, ...] = ()
     source = ""
+    coverage: Coverage | None = None
     if isinstance(predictions, Predictions):
         _refuse_options("Predictions", threshold=threshold, databases=databases, data=data)
+        if windows is not None:
+            predictions, coverage = _match_with_file(predictions, Path(windows))
     elif not isinstance(predictions, (str, os.PathLike)):
         raise TypeError(
             f"predictions is of type {type(predictions).__name__}; allowed are Predictions, the path of a CSV file, "
@@ -95,17 +100,34 @@ def validate(
     else:
         _refuse_options("a file of predictions", databases=databases, data=data)
         source = describe_file(Path(predictions), threshold)
-        predictions = Predictions.read_csv(predictions, threshold=threshold)
-    coverage = None
-    if windows is not None:
-        predictions, coverage = match_with_file(predictions, Path(windows))
+        predictions, coverage = read_predictions(Path(predictions), windows, threshold)
     return evaluate(
         predictions, models=models, source=source, coverage=coverage, alpha=alpha, resamples=resamples, seed=seed
     )
 
 
-def match_with_file(predictions: Predictions, path: Path) -> tuple[Predictions, Coverage]:
-    """Match predictions with a file that lists the windows; see `ecg_shock.evaluation.window_list.match`."""
+def read_predictions(
+    path: Path, windows: str | os.PathLike[str] | None, threshold: float | None = None
+) -> tuple[Predictions, Coverage | None]:
+    """Read a file of predictions, and match it with the file that lists the windows, if there is one.
+
+    Without a list, a ValueError is raised if the starts look like milliseconds or samples.
+    """
+    predictions = Predictions.read_csv(path, threshold=threshold)
+    if windows is not None:
+        return _match_with_file(predictions, Path(windows))
+    table = predictions.to_frame().sort_values("start_s")
+    gaps = table.groupby(["database", "record"], observed=True)["start_s"].diff() / table["duration_s"]
+    gaps = gaps[gaps > 0]  # leads and durations of the same start have none
+    if len(gaps) >= _MIN_GAPS and gaps.min() >= _FAR_APART:
+        raise ValueError(
+            f"{path}: in every record the windows begin {_FAR_APART:g} or more of their lengths apart, as if start_s "
+            "were in milliseconds or samples. Give seconds. If they are right, give the list of the windows (--windows)."
+        )
+    return predictions, None
+
+
+def _match_with_file(predictions: Predictions, path: Path) -> tuple[Predictions, Coverage]:
     from ecg_shock.evaluation.window_list import match, read_window_list
 
     return match(predictions, read_window_list(path), f"{path.name}, SHA-256 {sha256(path)[:_SHOWN_DIGITS]}")

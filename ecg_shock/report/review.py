@@ -18,7 +18,7 @@ from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, desc
 from ecg_shock.evaluation.metrics import Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, draw_clear_windows, standard_stresses
-from ecg_shock.evaluation.validation import describe_file, match_with_file
+from ecg_shock.evaluation.validation import describe_file, read_predictions
 from ecg_shock.evaluation.whole_records import RecordScans, WholeRecords
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
 from ecg_shock.report.formats import rounded_down
@@ -174,10 +174,7 @@ def review_file(
         See `review_bundles`.
     """
     source = describe_file(path, threshold)
-    predictions = Predictions.read_csv(path, threshold=threshold)
-    coverage = None
-    if windows is not None:
-        predictions, coverage = match_with_file(predictions, windows)
+    predictions, coverage = read_predictions(path, windows, threshold)
     validation = evaluate(predictions, source=source, coverage=coverage)
     others = {against.name: _read_other(against, windows, predictions)} if against else {}
     comparisons = {name: _compare(path.name, predictions, name, other) for name, other in others.items()}
@@ -209,9 +206,7 @@ def review_file(
 
 def _read_other(path: Path, windows: Path | None, predictions: Predictions) -> Predictions:
     """Read the predictions of another algorithm, of the same durations and, if there is a list, of listed windows."""
-    other = Predictions.read_csv(path)
-    if windows is not None:
-        other, _ = match_with_file(other, windows)
+    other, _ = read_predictions(path, windows)
     return other.select(np.isin(other.duration_s, predictions.duration_s))
 
 
