@@ -98,16 +98,16 @@ def validate(
       ecg-shock validate --predictions FILE.csv --windows LIST.csv
       ecg-shock validate FILE.csv --against OTHER.csv
 
-    A model classifies windows of 2, 3, 4, 5, 8 and 10 s of its test patients, which
-    it has never seen. The report compares it with classical detectors, adds
+    A model classifies windows of 2, 3, 4, 5, 8 and 10 s of its test patients,
+    which it has never seen. The report compares it with classical detectors, adds
     noise and artefacts, evaluates alarms on whole records (detected events,
     false alarms per hour, delay), and shows the ECG of every error. Alarm rules
     are chosen on the model's validation patients.
 
     FILE.csv has one row per window with the columns record, patient, start_s,
     duration_s, aha_class (or rhythm, where that determines the class), and shock,
-    probability or score. Optional: database, lead, fold, rate_bpm, amplitude_mv. In
-    the column shock, none is a window without a decision, counted as wrong.
+    probability or score. Optional: database, lead, fold, rate_bpm, amplitude_mv.
+    In the column shock, none means no decision, which is counted as wrong.
 
     The folder gets report.html, report.md and report.json, and a model's
     predictions.csv.

@@ -66,11 +66,11 @@ def windows(
       ecg-shock windows vfdb cudb --window 4 --sheet windows.png
       ecg-shock windows cudb --csv windows.csv
 
-    The CSV file lists what to run your own algorithm on: database, record, patient,
-    lead; start and length in seconds, and in samples of the recording's own rate;
-    rhythm and AHA class; the fold that tests the patient, and the patient's role.
-    Starts are multiples of 8 ms. Add a column shock, and give the file to
-    ecg-shock validate --predictions.
+    The CSV file lists what to run your own algorithm on: database, record,
+    patient, lead; start and length in seconds, and in samples of the recording's
+    own rate; rhythm and AHA class; the fold that tests the patient, and the
+    patient's role. Starts are multiples of 8 ms. Add a column shock, and give the
+    file to ecg-shock validate --predictions.
     """
     from ecg_shock.data.datasets import DataConfig, load_windows
     from ecg_shock.files import atomic_writer
