@@ -1,4 +1,4 @@
-"""`ecg-shock train`: train one network on one fold, or on every fold."""
+"""`ecg-shock train`: train a network on one fold, or on each fold."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ecg_shock.commands import counted
 
 if TYPE_CHECKING:
     from ecg_shock.data.windows import WindowSet
@@ -23,7 +25,7 @@ console = Console()
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run. A run that is already there is continued.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the run. If it holds a run, that run is continued.")] = Path(
         "runs/train"
     ),
     like: Annotated[
@@ -31,11 +33,18 @@ def train(
         typer.Option(help="Use the data, network and training settings of this bundle; other options override them."),
     ] = None,
     fold: Annotated[
-        str | None, typer.Option(help="Outer fold of the split, or 'all'.", show_default="0", rich_help_panel="Data")
+        str | None,
+        typer.Option(
+            help="Number of the fold whose patients are tested, or 'all' to train a network for each fold.",
+            show_default="0",
+            rich_help_panel="Data",
+        ),
     ] = None,
     databases: Annotated[
         str | None,
-        typer.Option(help="Databases, separated by commas.", show_default="vfdb,cudb,mitdb", rich_help_panel="Data"),
+        typer.Option(
+            help="Databases of the split, separated by commas.", show_default="vfdb,cudb,mitdb", rich_help_panel="Data"
+        ),
     ] = None,
     supplement: Annotated[
         str | None,
@@ -48,9 +57,10 @@ def train(
     extra: Annotated[
         str | None,
         typer.Option(
-            help="Databases, separated by commas, whose patients train too and are never tested on, such as ludb,qtdb; "
-            "a fifth of them checks the specificity on other hospitals instead.",
+            help="Train also on these databases, separated by commas, such as ludb,qtdb. A fifth of their patients is "
+            "not trained on; the specificity for them is printed.",
             show_default="none",
+            rich_help_panel="Data",
         ),
     ] = None,
     filters: Annotated[
@@ -75,7 +85,7 @@ def train(
     patience: Annotated[
         int | None,
         typer.Option(
-            help="Stop after this many epochs without improvement; 0 never stops early.",
+            help="Stop after this number of epochs without improvement; 0: never stop early.",
             show_default="0",
             rich_help_panel="Training",
         ),
@@ -83,8 +93,8 @@ def train(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="How training windows are drawn: uniform; or those with large gradients more often, by class (class), "
-            "by class and window (ras), or by rank (obs, biased).",
+            help="How training windows are drawn. uniform: all equally often. Others: windows with large gradients "
+            "more often, by class (class), by class and window (ras), or by rank (obs, biased).",
             show_default="uniform",
             rich_help_panel="Training",
         ),
@@ -93,7 +103,8 @@ def train(
         bool | None,
         typer.Option(
             "--balanced/--prior",
-            help="Weight shockable and nonshockable windows equally, or by their numbers in the training subset.",
+            help="Give shockable and nonshockable windows equal weight in total (--balanced), or give each window "
+            "equal weight (--prior).",
             show_default="balanced",
             rich_help_panel="Training",
         ),
@@ -117,11 +128,11 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train one network, keep its best epoch, and save it as a bundle.
+    """Train a network, and save its best epoch as a bundle.
 
-    The best epoch has the highest balanced accuracy on the validation patients;
-    the test patients are not used. Ctrl-C or a crash loses at most the current
-    epoch: run the same command to continue.
+    The best epoch has the highest balanced accuracy on the validation patients.
+    The test patients are not used. To continue after Ctrl-C or a crash, run the
+    same command again; at most one epoch is lost.
 
     Example: ecg-shock train --fold all --epochs 100 --out runs/mine
     """
@@ -161,7 +172,7 @@ def train(
         )
 
     if fold is not None and fold != "all" and not fold.isdecimal():
-        raise ValueError(f"--fold is {fold!r}; give a number, or 'all'.")
+        raise ValueError(f"--fold is {fold!r}; give a number, such as 0, or 'all'.")
     if fold == "all":
         folds = list(range(len(load_split(config.split))))
     else:
@@ -213,7 +224,7 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
     )
     best = result.best
     console.print(
-        f"  {len(result.history)} epochs; best is {best.epoch}: validation BAC "
+        f"  {counted(len(result.history), 'epoch')}; best is {best.epoch}: validation BAC "
         f"{100 * best.balanced_accuracy:.2f} %, Se {100 * best.sensitivity:.2f} %, Sp {100 * best.specificity:.2f} %",
         highlight=False,
     )
@@ -223,7 +234,7 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
 
 
 def _show_other_hospitals(bundle: Bundle, windows: WindowSet) -> None:
-    """Print the specificity on patients of extra databases who did not train."""
+    """Print the specificity for the patients of extra databases who were kept out of training."""
     from ecg_shock.evaluation.other_hospitals import specificity_by_database
     from ecg_shock.inference.advisor import Advisor
 
@@ -245,4 +256,6 @@ def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{text!r} is not a list of integers; separate them by commas, such as 20,15,10.") from None
+        raise ValueError(
+            f"{text!r} is not a list of whole numbers; separate them by commas, such as 20,15,10."
+        ) from None

@@ -79,7 +79,7 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
     title, first, second = done.stderr.splitlines()
     assert title == f"error: {path}, 2 lines are not allowed:"
     assert first.startswith("  line 4: aha_class is '[red]vt[/red]'; allowed: coarse_vf, rapid_vt")
-    assert second == "  line 9: there are 8 values; the header names 7 columns"
+    assert second == "  line 9: there are 8 values, but the header names 7 columns; give one value for each column"
     assert not (tmp_path / "out").exists()
 
 
@@ -94,12 +94,12 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
         (["--predictions", "FILE", "--record"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--quick"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--data", "there"], "cannot be given with --predictions; remove them"),
-        (["--predictions", "FOLDER"], "is a folder, but --predictions takes a CSV file"),
-        (["--threshold", "0.5"], "--threshold is for --predictions"),
-        (["--windows", "FILE"], "--windows is for --predictions"),
-        (["--against", "FILE"], "--against is for --predictions"),
+        (["--predictions", "FOLDER"], "a folder; give a CSV file"),
+        (["--threshold", "0.5"], "--threshold cannot be given for a model"),
+        (["--windows", "FILE"], "--windows cannot be given for a model"),
+        (["--against", "FILE"], "--against cannot be given for a model"),
         (["--predictions", "FILE", "--windows", "NOWHERE"], "No such file"),
-        (["--predictions", "FILE", "--threshold", "0.5"], "has a column shock, which decides"),
+        (["--predictions", "FILE", "--threshold", "0.5"], "has a column shock, so no threshold is allowed"),
         (["--predictions", "NOWHERE"], "No such file"),
     ],
 )
@@ -192,8 +192,6 @@ def test_other_windows_are_not_compared(path: Path, tmp_path: Path) -> None:
     other.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:-3]), encoding="utf-8")
     done = run(path, "--against", other, "--out", tmp_path / "out")
     assert done.exit_code == 1
-    expected = (
-        "fewer.csv (first) and other.csv (second) cannot be compared: 3 windows are missing in the first predictions"
-    )
+    expected = "fewer.csv (first) and other.csv (second) cannot be compared: the first predictions lack 3 windows"
     assert expected in done.stderr
     assert not (tmp_path / "out").exists()

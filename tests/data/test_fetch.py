@@ -224,7 +224,7 @@ def test_file_name_that_leaves_the_folder_is_refused_before_anything_is_asked(
     """A manifest with an unsafe name causes no folder and no request."""
     text = manifest.read_text(encoding="utf-8").replace('"r1.atr"', '"../r1.atr"')
     manifest.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match="is not a plain name"):
+    with pytest.raises(ValueError, match="is not allowed as a name"):
         fetch(manifest, tmp_path / "data")
     assert server.requests == []
     assert not (tmp_path / "data").exists()

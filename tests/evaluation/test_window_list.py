@@ -180,5 +180,5 @@ def test_a_list_is_for_predictions(listed: pd.DataFrame, write: Callable[..., Pa
         ecg_shock.validate(predictions, windows=reference).coverage
         == ecg_shock.validate(path, windows=reference).coverage
     )
-    with pytest.raises(ValueError, match="windows cannot be given for a model"):
+    with pytest.raises(ValueError, match="windows cannot be given for the folder of a model"):
         ecg_shock.validate(tmp_path, windows=reference)
