@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -17,8 +16,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ecg_shock.data.annotations import read_labelled
-from ecg_shock.data.fetch import verify
-from ecg_shock.data.manifests import database_path, load_manifest
+from ecg_shock.data.fetch import require_verified
+from ecg_shock.data.manifests import Manifest, cache_dir, load_manifest
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import Fold, load_split
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
@@ -314,7 +313,8 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
     data : DataConfig
         Databases, window length, filter and labels; split and fold are ignored.
     folder : pathlib.Path, optional
-        Folder that holds the databases; if given, they must be in it, even if their windows are in the cache.
+        Folder that holds the databases. Their files have to be there and as their manifests say, even if their windows
+        are in the cache.
     leads : {"first", "all"}
         Which leads.
 
@@ -364,11 +364,10 @@ def _is_clear(windows: WindowSet) -> np.ndarray:
 
 
 def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str) -> WindowSet:
-    import pooch
-
     manifest = None if name == SYNTHETIC else load_manifest(name)
-    if manifest and folder is not None:
-        database_path(manifest.name, folder)  # raises if it is missing, even if the cache has its windows
+    if manifest:
+        _require_labels(manifest)
+        require_verified(name, folder)  # the windows in the cache are those of the files in the manifest
     key = {
         "sources": _sources_digest(),
         "manifest": asdict(manifest) if manifest else [SYNTHETIC_PATIENTS, SYNTHETIC_SEED, SYNTHETIC_GUARD_S],
@@ -379,8 +378,7 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     stem = manifest.name if manifest else SYNTHETIC
-    cache = Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser() / "windows"
-    path = cache / f"{stem}-{data.window_s:g}s-{leads}-{digest}.npz"
+    path = cache_dir() / "windows" / f"{stem}-{data.window_s:g}s-{leads}-{digest}.npz"
     cached = _read_cache(path)
     if cached is not None:
         return cached
@@ -432,6 +430,15 @@ def labelled_recordings(
                 yield recording
         return
     manifest = load_manifest(name)
+    _require_labels(manifest)
+    path = require_verified(name, folder)
+    for record in manifest.records:
+        if records is None or record in records:
+            yield read_labelled(record, manifest, path)
+
+
+def _require_labels(manifest: Manifest) -> None:
+    """Raise ValueError if a record has no labels."""
     unlabelled = [
         record
         for record in manifest.records
@@ -443,16 +450,6 @@ def labelled_recordings(
             f"neither .{manifest.annotator} files nor record_labels for them. Windows can be cut from labelled "
             "recordings only; exclude the database."
         )
-    path = database_path(manifest.name, folder)
-    problems = verify(name, folder)
-    if problems:
-        raise ValueError(
-            f"{path} differs from its manifest in {len(problems)} files, the first being {problems[0]}. Run "
-            f"`ecg-shock fetch {name}` with the same folder, or write a manifest of your own for changed files."
-        )
-    for record in manifest.records:
-        if records is None or record in records:
-            yield read_labelled(record, manifest, path)
 
 
 def _read_cache(path: Path) -> WindowSet | None:

@@ -251,12 +251,23 @@ def data_dir(override: str | Path | None = None) -> Path:
     return Path(pooch.os_cache("ecg_shock"))
 
 
-def database_path(database: str, folder: str | Path | None = None, file: str = "") -> Path:
-    """Return the folder of a database, or a file in it; raise FileNotFoundError if it is missing."""
-    path = data_dir(folder) / database / file
+def cache_dir() -> Path:
+    """Return the folder for what can be made again: the environment variable ``ECG_SHOCK_CACHE``, else the user's."""
+    import pooch
+
+    return Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser()
+
+
+def database_path(database: str | Path, folder: str | Path | None = None, file: str = "") -> Path:
+    """Return the folder of a database, or a file in it; raise FileNotFoundError if it is missing.
+
+    `database` is its name, or the path of its manifest.
+    """
+    manifest = load_manifest(database)
+    path = data_dir(folder) / manifest.name / file
     if not (path.is_file() if file else path.is_dir()):
+        get = f"run `ecg-shock fetch {database}`" if manifest.url else f"copy the recordings of {database} there"
         raise FileNotFoundError(
-            f"{path} is missing; run `ecg-shock fetch {database}`, or point --data or ECG_SHOCK_DATA to the folder "
-            f"that holds {database}/."
+            f"{path} is missing; {get}, or point --data or ECG_SHOCK_DATA to the folder that holds {manifest.name}/."
         )
     return path

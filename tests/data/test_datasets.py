@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ecg_shock.data import datasets
+from ecg_shock.data import datasets, fetch
 from ecg_shock.data.datasets import (
     DataConfig,
     Subsets,
@@ -131,12 +131,12 @@ def test_public_split_is_the_one_proposed(recordings_dir: Path) -> None:
 
 @pytest.mark.recordings
 def test_reading_again_equals_the_first_time(
-    public: tuple[Subsets, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    public: tuple[Subsets, ...], recordings_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows from the cache equal those that were written, and need no recordings."""
-    monkeypatch.setenv("ECG_SHOCK_DATA", str(tmp_path))
-    again = load_subsets(DataConfig(fold=2))
-    assert_equal(load_test(DataConfig(fold=2)), public[2].test)
+    """Windows from the cache equal those that were written, and no recording is cut again."""
+    monkeypatch.setattr(datasets, "cut_windows", None)
+    again = load_subsets(DataConfig(fold=2), recordings_dir)
+    assert_equal(load_test(DataConfig(fold=2), recordings_dir), public[2].test)
     for name in ("train", "validation", "test"):
         assert_equal(getattr(again, name), getattr(public[2], name))
 
@@ -281,18 +281,50 @@ def test_cache_key_covers_what_makes_the_windows(empty_cache: Path, monkeypatch:
     assert len(list(empty_cache.iterdir())) == len(changes) + 4
 
 
-def test_cache_key_covers_the_manifest(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One changed digit in a manifest needs the recordings again; the error says where they were looked for."""
-    monkeypatch.setattr(datasets, "labelled_recordings", lambda name, folder: datasets.synthetic_recordings(1, 0))
-    digest = "0" * 64
-    for digit in "12":
-        manifest = tmp_path / "mine.toml"
-        manifest.write_text(
-            'name = "mine"\ntitle = ""\nversion = ""\nlicence = ""\ncitation = ""\n'
-            f'[files]\n"a.hea" = {{ bytes = 3, sha256 = "{digest[:-1]}{digit}" }}\n'
-        )
-        load_windows(SYNTHETIC.model_copy(update={"databases": (str(manifest),)}))
+def test_cache_key_covers_the_manifest(own_manifest: Path, empty_cache: Path) -> None:
+    """A manifest that reads a code as another rhythm makes new windows."""
+    for text in (own_manifest.read_text(), own_manifest.read_text().replace('"(VT" = "vt"', '"(VT" = "svt"')):
+        own_manifest.write_text(text)
+        load_windows(DataConfig(databases=(str(own_manifest),)))
     assert len(list(empty_cache.glob("mine-5s-first-*.npz"))) == 2
+
+
+def test_changed_recordings_are_seen_behind_the_cache(own_manifest: Path, empty_cache: Path) -> None:
+    """A file of the same size but other content, and a missing folder, are errors even if the windows are cached."""
+    data = DataConfig(databases=(str(own_manifest),))
+    folder = own_manifest.parent / "data"
+    first = load_windows(data)
+    changed = folder / "mine" / "r4.dat"
+    content = changed.read_bytes()
+    changed.write_bytes(content[::-1])
+    with pytest.raises(
+        ValueError, match=r"differs from its manifest in 1 files, the first being r4\.dat: wrong digest"
+    ):
+        load_windows(data)
+    changed.write_bytes(content)
+    assert_equal(load_windows(data), first)
+    changed.unlink()
+    with pytest.raises(ValueError, match=r"r4\.dat: missing"):
+        load_windows(data)
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(FileNotFoundError, match=r"mine is missing; copy the recordings of .*mine\.toml there"):
+        load_windows(data)
+
+
+def test_unchanged_recordings_are_not_read_again(
+    own_manifest: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once they were right, only files with another size or time are read."""
+    read: list[str] = []
+    check = fetch._check_file
+    monkeypatch.setattr(fetch, "_check_file", lambda path, *rest: read.append(path.name) or check(path, *rest))
+    monkeypatch.setattr(fetch, "UNSETTLED_S", 0.0)
+    data = DataConfig(databases=(str(own_manifest),))
+    load_windows(data)
+    assert len(read) == 2 * 12
+    (own_manifest.parent / "data" / "mine" / "r7.hea").touch()
+    load_windows(data)
+    assert read[24:] == ["r7.hea"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "other arrays"])
