@@ -19,6 +19,7 @@ from ecg_shock.data.annotations import read_labelled
 from ecg_shock.data.fetch import require_verified
 from ecg_shock.data.manifests import Manifest, cache_dir, load_manifest
 from ecg_shock.data.recordings import Recording
+from ecg_shock.data.same_files import signal_sums
 from ecg_shock.data.splits import Fold, load_split
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
 from ecg_shock.data.synthetic import synthetic_recordings
@@ -138,12 +139,15 @@ class Subsets:
         The intermediate classes are in `test` only: they are reported, never trained on or selected with.
     other_hospitals : WindowSet, optional
         Nonshockable windows of the patients of `DataConfig.extra` that do not train: a check of specificity.
+    seen_files : tuple of str
+        Sums of the signal files of all patients but those of the test subset, see `signal_sums`; sorted.
     """
 
     train: WindowSet
     validation: WindowSet
     test: WindowSet
     other_hospitals: WindowSet | None = None
+    seen_files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         train, validation, test = (
@@ -186,10 +190,12 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
     Raises
     ------
     ValueError
-        If the split has no such fold, does not list a patient, or lists one of `data.extra`.
+        If the split has no such fold, does not list a patient, or lists one of `data.extra`; or if two patients have
+        the same signal file.
     FileNotFoundError
         If a database is missing.
     """
+    sums = signal_sums((name for name in (*data.databases, *data.extra) if name != SYNTHETIC), folder)
     fold, first_lead = _load_known(data, folder, "first")
     train = first_lead if data.train_leads == "first" else _load_known(data, folder, data.train_leads)[1]
     train = train.select(_is_of(fold.train, train) & _is_clear(train))
@@ -211,6 +217,7 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
         validation=first_lead.select(_is_of(fold.validation, first_lead) & _is_clear(first_lead)),
         test=first_lead.select(_is_of(fold.test, first_lead)),
         other_hospitals=other_hospitals,
+        seen_files=tuple(sorted(key for key, patient in sums.items() if patient not in fold.test)),
     )
 
 

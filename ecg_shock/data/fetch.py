@@ -191,7 +191,7 @@ def _write_memory(memory: Path, settled: dict[str, list[int]]) -> None:
         logger.warning("%s cannot be written (%s); the files will be read again each time.", memory, error)
 
 
-def _decode_212(packed: bytes) -> np.ndarray:
+def decode_212(packed: bytes) -> np.ndarray:
     """Decode WFDB format 212, two 12-bit two's complement samples in three bytes, to little-endian int16."""
     low, middle, high = np.frombuffer(packed, np.uint8).reshape(-1, 3).astype("<i2").T
     samples = np.stack([(middle & 0x0F) << 8 | low, (middle & 0xF0) << 4 | high], axis=1).ravel()
@@ -256,7 +256,7 @@ def _check_file(path: Path, name: str, entry: FileEntry) -> Problem | None:
         if digest != entry.sha256:
             return Problem(name, "wrong digest", f"SHA-256 {entry.sha256}", digest)
     if entry.samples_sha256 is not None:
-        digest = hashlib.sha256(_decode_212(content).tobytes()).hexdigest()
+        digest = hashlib.sha256(decode_212(content).tobytes()).hexdigest()
         if digest != entry.samples_sha256:
             return Problem(name, "wrong digest", f"samples with SHA-256 {entry.samples_sha256}", digest)
     return None

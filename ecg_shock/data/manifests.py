@@ -197,6 +197,15 @@ def resource_dir(name: str) -> Path:
     raise FileNotFoundError(f"found neither {candidates[0]} nor {candidates[1]}; install ecg-shock again")
 
 
+def _packaged() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(resource_dir("data_manifests").glob("*.toml"))}
+
+
+def is_packaged(name_or_path: str | Path) -> bool:
+    """Say whether this is the name of a database whose manifest comes with the package, not a path."""
+    return str(name_or_path) in _packaged()
+
+
 def load_manifest(name_or_path: str | Path) -> Manifest:
     """Read and check a manifest.
 
@@ -224,13 +233,15 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    packaged = {path.stem: path for path in sorted(resource_dir("data_manifests").glob("*.toml"))}
+    packaged = _packaged()
     path = packaged.get(str(name_or_path), Path(name_or_path).expanduser())
     if path.suffix != ".toml":
         raise ValueError(
             f"unknown database {str(name_or_path)!r}; known are {', '.join(packaged)}, "
             "and the path of a manifest of your own that ends in .toml"
         )
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no manifest {path}; give its path, or write it: `ecg-shock manifest FOLDER`")
     try:
         return TypeAdapter(Manifest).validate_python(read_toml(path))
     except ValidationError as error:

@@ -30,6 +30,7 @@ from ecg_shock.evaluation.metrics import Model
 from ecg_shock.evaluation.predictions import Predictions, combine_predictions
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, load_bundle
+from ecg_shock.models.seen_files import check_unseen_files
 
 SHOWN_PATIENTS = 10  # a database has up to 1,184
 DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # of the windows that our own models are evaluated on
@@ -62,7 +63,8 @@ class EvaluationSet:
     Raises
     ------
     ValueError
-        If there is no bundle; if there are several, and `databases`; or if a card does not name its patients.
+        If there is no bundle; if there are several, and `databases`; if a card does not name its patients; or if a
+        model has seen a tested recording under another name.
 
     Notes
     -----
@@ -82,7 +84,7 @@ class EvaluationSet:
                 f"there are {len(self.bundles)} bundles; give the one to evaluate on {', '.join(self.databases)}."
             )
         for bundle in self.bundles:
-            _ = bundle.card  # raises if the card is incomplete
+            check_unseen_files(bundle, self.databases, self.folder)  # raises if the card is incomplete, too
 
     @cached_property
     def by_fold(self) -> dict[int, EvaluationSet]:

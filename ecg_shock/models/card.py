@@ -54,12 +54,15 @@ class Patients:
         Their names, sorted; of `DataConfig.extra` only those that have the name of another database's patient.
     extra : dict of str to ExtraDatabase
         Those of `DataConfig.extra`, by the name of the database.
+    files : tuple of str
+        Sums of the signal files of all but the test patients, see `ecg_shock.data.same_files.signal_sums`.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     extra: dict[str, ExtraDatabase] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def seen(self, patients: Iterable[str]) -> frozenset[str]:
         """Return those of `patients` that the model was trained or selected on, and so cannot be tested on.
@@ -143,6 +146,8 @@ class Card:
         content["patients"] = {use: list(patients[use]) for use in ("train", "validation", "test")}
         if patients["extra"]:
             content["patients"]["extra"] = patients["extra"]
+        if patients["files"]:
+            content["patients"]["files"] = list(patients["files"])
         return {key: value for key, value in content.items() if value is not None}
 
 

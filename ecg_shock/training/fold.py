@@ -96,6 +96,7 @@ class TrainingFold:
             validation=tuple(patients(self.subsets.validation)),
             test=tuple(patients(self.subsets.test)),
             extra={name: ExtraDatabase.of(of_database) for name, of_database in extra.items()},
+            files=self.subsets.seen_files,
         )
         card = Card(
             name=name + (" (synthetic data: says nothing about patients)" if synthetic else ""),

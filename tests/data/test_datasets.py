@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 from pydantic import ValidationError
 
 from ecg_shock.data import datasets, fetch
@@ -235,6 +236,20 @@ def test_patients_of_the_split_cannot_be_extra(own_manifest: Path) -> None:
     again.write_text(own_manifest.read_text().replace('name = "mine"', 'name = "again"'))
     with pytest.raises(ValueError, match=r"already lists its patients \['else/where'\]"):
         extra_patients(SYNTHETIC.model_copy(update={"extra": (str(own_manifest), str(again))}))
+
+
+def test_one_file_of_two_patients_is_refused(own_manifest: Path, copied_database: Callable[..., Path]) -> None:
+    """A copy of a tested patient's file cannot train under another name, unless the manifest says whose it is."""
+    split = own_manifest.with_name("split.toml")
+    names = sorted({"else/where", *(f"mine/r{number}" for number in range(12) if number not in (2, 5))})
+    split.write_text(tomli_w.dumps({"folds": [names[:3], names[3:6], names[6:]]}))
+    copy = copied_database("theirs", (4, 7))
+    data = DataConfig(databases=(str(own_manifest),), split=str(split), extra=(str(copy),))
+    with pytest.raises(ValueError, match=r"theirs/x4\.dat is the same file as one of mine/r4, .*x4 = \"mine/r4\""):
+        load_subsets(data)
+    copy.write_text(copy.read_text().replace("[patients]", '[patients]\nx4 = "mine/r4"\nx7 = "mine/r7"'))
+    with pytest.raises(ValueError, match="already lists its patients"):
+        load_subsets(data)
 
 
 @pytest.mark.recordings
