@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 SYNTHETIC_PATIENTS = 60  # those of data_manifests/splits/synthetic-v1.toml
 SYNTHETIC_SEED = 0
+SHOWN_NAMES = 5  # in an error: a database may have thousands of patients
 CHECK_ONE_IN = 5  # one in five patients of extra databases checks specificity instead of training
 SYNTHETIC_GUARD_S = 0.5  # synthetic labels are exact, but the filters need time to settle
 
@@ -453,10 +454,16 @@ def _require_labels(manifest: Manifest) -> None:
     ]
     if unlabelled:
         raise ValueError(
-            f"{manifest.name} has no labels for its records {unlabelled!r}: its manifest gives "
+            f"{manifest.name} has no labels for its records {_shown(unlabelled)}: its manifest gives "
             f"neither .{manifest.annotator} files nor record_labels for them. Windows can be cut from labelled "
-            "recordings only; exclude the database."
+            "recordings only; label the records in [record_labels], or exclude the database."
         )
+
+
+def _shown(names: Collection[str]) -> str:
+    """List some names for an error."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f"{sorted(names)[:SHOWN_NAMES]!r}{more}"
 
 
 def _read_cache(path: Path) -> WindowSet | None:

@@ -19,6 +19,7 @@ from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 # Letters, digits, "_" and "-", with single dots between them: no separator, no drive, no "..", no hidden file.
 # Temporary files of a download begin with a dot, so they never clash with a name in a manifest.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+MAX_FAULTS = 3  # of a manifest that an error names: one fault may be in each of a thousand files
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -108,6 +109,8 @@ class Manifest:
     files: Mapping[str, FileEntry]
 
     def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("files is empty; `ecg-shock manifest FOLDER` writes a manifest of the files in a folder")
         for name in (self.name, *self.files):
             if not _PLAIN_NAME.fullmatch(name):
                 raise ValueError(
@@ -245,7 +248,12 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     try:
         return TypeAdapter(Manifest).validate_python(read_toml(path))
     except ValidationError as error:
-        raise ValueError(f"{path} is not a valid manifest; correct " + "; ".join(explain(error))) from error
+        raise ValueError(f"{path} is not a valid manifest; correct {_first(explain(error))}") from error
+
+
+def _first(faults: list[str]) -> str:
+    more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
+    return "; ".join([*faults[:MAX_FAULTS], *more])
 
 
 def data_dir(override: str | Path | None = None) -> Path:
