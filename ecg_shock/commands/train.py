@@ -37,6 +37,18 @@ def train(
         str | None,
         typer.Option(help="Databases, separated by commas.", show_default="vfdb,cudb,mitdb", rich_help_panel="Data"),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split of the patients: a name, or the path of a file (.toml) such as `ecg-shock split` writes.",
+            show_default="public-v1, or synthetic-v1",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(help="Length of the windows in seconds, 2 to 10.", show_default="5", rich_help_panel="Data"),
+    ] = None,
     supplement: Annotated[
         str | None,
         typer.Option(
@@ -130,6 +142,7 @@ def train(
     from ecg_shock.files import locked, with_values
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import load_bundle
+    from ecg_shock.preprocessing import FS
     from ecg_shock.training.fold import TrainingFold, training_of
     from ecg_shock.training.trainer import TrainingConfig
 
@@ -139,7 +152,8 @@ def train(
         databases=_names(databases),
         supplement=_names(supplement),
         extra=_names(extra),
-        split="synthetic-v1" if databases == SYNTHETIC else None,
+        split=split or ("synthetic-v1" if databases == SYNTHETIC else None),
+        window_s=window,
     )
     training = with_values(
         training_of(base) if base else TrainingConfig.model_validate({}),
@@ -153,9 +167,10 @@ def train(
     if patience == 0:
         training = training.model_copy(update={"patience": None})
     spec = base.spec if base else CnnSpec(_integers(PUBLISHED_FILTERS), _integers(PUBLISHED_KERNELS))
-    if filters or kernels:
+    if filters or kernels or window:
         spec = replace(
             spec,
+            input_samples=round(config.window_s * FS),
             filters=_integers(filters) if filters else spec.filters,
             kernels=_integers(kernels) if kernels else spec.kernels,
         )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ecg_shock.data.annotations import read_labelled
 from ecg_shock.data.fetch import require_verified
-from ecg_shock.data.manifests import Manifest, cache_dir, load_manifest
+from ecg_shock.data.manifests import Manifest, cache_dir, load_manifest, packaged_names
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.same_files import signal_sums
 from ecg_shock.data.splits import Fold, load_split
@@ -121,6 +121,20 @@ class DataConfig(BaseModel):
         if len(set(databases)) < len(databases):
             raise ValueError("a database is listed twice, so its windows would count twice")
         return databases
+
+    def with_paths(self, convert: Callable[[str], str]) -> DataConfig:
+        """Return a copy in which `convert` has replaced the paths of manifests and of the split."""
+
+        def replaced(name: str) -> str:
+            return convert(name) if name.endswith(".toml") else name
+
+        return self.model_copy(
+            update={
+                "databases": tuple(map(replaced, self.databases)),
+                "extra": tuple(map(replaced, self.extra)),
+                "split": replaced(self.split),
+            }
+        )
 
     @field_validator("extra")
     @classmethod
@@ -341,13 +355,33 @@ def shockable(windows: WindowSet) -> np.ndarray:
     return np.isin(windows.aha_class, SHOCKABLE)
 
 
+def patients_in(databases: Iterable[str]) -> frozenset[str]:
+    """Return all patients in the manifests of some databases."""
+    manifests = [load_manifest(name) for name in databases if name != SYNTHETIC]
+    return frozenset(manifest.patient_of(record) for manifest in manifests for record in manifest.records)
+
+
 def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold, WindowSet]:
-    """Return the fold and the windows; raise ValueError if the split does not list all their patients."""
+    """Return the fold and the windows; raise ValueError if the split and their databases differ in their patients."""
     fold = _fold_of(data)
+    listed = fold.train | fold.validation | fold.test
+    absent = listed - patients_in(data.databases)
+    # A split may name patients of public databases that a run leaves out.
+    public = {patient.partition("/")[0] for patient in absent}.intersection(packaged_names())
+    misspelt = {p for p in absent - patients_in(public) if not p.startswith(f"{SYNTHETIC}/")}
+    if misspelt:
+        raise ValueError(
+            f"split {data.split!r} names the patients {_shown(misspelt)}, whom no database has; correct it, or add "
+            "their database"
+        )
     windows = load_windows(data, folder, leads=leads)
-    unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
+    unknown = set(windows.patient.tolist()) - listed
     if unknown:
-        raise ValueError(f"split {data.split!r} does not list the patients {sorted(unknown)!r}; use one that does.")
+        own = " ".join(data.databases)
+        raise ValueError(
+            f"split {data.split!r} does not list the patients {_shown(unknown)}; use one that does: `ecg-shock split "
+            f"{own}` writes one, for train --split or data.split in a study."
+        )
     return fold, windows
 
 

@@ -112,17 +112,18 @@ class Manifest:
         if not self.files:
             raise ValueError("files is empty; `ecg-shock manifest FOLDER` writes a manifest of the files in a folder")
         for name in (self.name, *self.files):
-            if not _PLAIN_NAME.fullmatch(name):
-                raise ValueError(
-                    f"{name!r} is not a plain name and could lie outside the folder; allowed are letters, "
-                    "digits, '_' and '-', with single dots between them"
-                )
+            check_plain_name(name)
         if not 0 <= self.guard_s < float("inf"):
             raise ValueError(f"guard_s is {self.guard_s!r}; it must be a finite number of seconds, 0 or more")
         known = (*RHYTHMS, *UNUSABLE)
         for code, rhythm in self.rhythm_codes.items():
             if rhythm not in known:
                 raise ValueError(f"rhythm_codes reads {code!r} as {rhythm!r}; allowed are {', '.join(known)}")
+        if empty := [record for record, label in self.record_labels.items() if label == ""]:
+            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+            raise ValueError(
+                f"record_labels gives no code for {empty[0]!r}{more}; write the code of each record's rhythm"
+            )
         for record in self.record_labels:
             self._check_record_label(record)
         for record, patient in self.patients.items():
@@ -131,6 +132,12 @@ class Manifest:
             if len(patient.split("/")) > 2 or not all(map(_PLAIN_NAME.fullmatch, patient.split("/"))):
                 raise ValueError(
                     f"patients gives {record!r} the patient {patient!r}; write 'record' or 'database/record'"
+                )
+            first = patient.removeprefix(f"{self.name}/")
+            if first in self.patients and self.patient_of(first) != self.patient_of(record):
+                raise ValueError(
+                    f"patients gives {record!r} the patient {first!r}, whose own patient is {self.patients[first]!r}; "
+                    f"write {record} = {self.patients[first]!r}"
                 )
 
     def _check_record_label(self, record: str) -> None:
@@ -190,6 +197,15 @@ class Manifest:
         return patient if "/" in patient else f"{self.name}/{patient}"
 
 
+def check_plain_name(name: str) -> None:
+    """Raise ValueError if a name of a file or folder could lie outside the folder that it is looked for in."""
+    if not _PLAIN_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a plain name and could lie outside the folder; allowed are letters, digits, '_' and '-', "
+            "with single dots between them"
+        )
+
+
 def resource_dir(name: str) -> Path:
     """Find a folder that comes with the package, such as ``"data_manifests"``: in a wheel inside it, else beside it."""
     package = Path(__file__).resolve().parents[1]
@@ -202,6 +218,11 @@ def resource_dir(name: str) -> Path:
 
 def _packaged() -> dict[str, Path]:
     return {path.stem: path for path in sorted(resource_dir("data_manifests").glob("*.toml"))}
+
+
+def packaged_names() -> tuple[str, ...]:
+    """Return the names of the databases whose manifests come with the package."""
+    return tuple(_packaged())
 
 
 def is_packaged(name_or_path: str | Path) -> bool:

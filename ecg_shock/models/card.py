@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from ecg_shock.data.datasets import DataConfig, ExtraPatients
-from ecg_shock.files import explain
+from ecg_shock.files import explain, path_beside, path_for
 
 REQUIRED_TABLES = ("data", "training", "patients")  # to evaluate a model, or to train it again
 
@@ -138,10 +138,11 @@ class Card:
     versions: dict[str, str] = field(default_factory=dict)
     test: dict[str, str] | None = None
 
-    def to_toml(self) -> dict[str, Any]:
-        """Return the table [card] of `bundle.toml`."""
+    def to_toml(self, path: Path) -> dict[str, Any]:
+        """Return the table [card] of `path`, the bundle's TOML file."""
         content = asdict(self)
-        content["data"] = self.data.model_dump(mode="json", exclude_none=True)
+        data = self.data.with_paths(lambda name: path_for(name, path))
+        content["data"] = data.model_dump(mode="json", exclude_none=True)
         patients = content["patients"]
         content["patients"] = {use: list(patients[use]) for use in ("train", "validation", "test")}
         if patients["extra"]:
@@ -153,6 +154,8 @@ class Card:
 
 def read_card(content: Mapping[str, Any], path: Path) -> Card:
     """Read the table [card] of `path`, a bundle's TOML file. Unknown entries are ignored.
+
+    Paths of manifests and of the split are relative to the bundle's folder.
 
     Raises
     ------
@@ -166,7 +169,8 @@ def read_card(content: Mapping[str, Any], path: Path) -> Card:
             "Give a bundle that `tune` or `train` wrote."
         )
     try:
-        return TypeAdapter(Card).validate_python(dict(content))
+        card = TypeAdapter(Card).validate_python(dict(content))
+        return replace(card, data=card.data.with_paths(lambda name: path_beside(name, path)))
     except ValidationError as error:
         errors = "; ".join(f"card.{line}" for line in explain(error))
         raise ValueError(f"{path}: {errors}. Correct it, or give a bundle that `tune` or `train` wrote.") from error

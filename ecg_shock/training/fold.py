@@ -22,7 +22,7 @@ from ecg_shock.data.datasets import (
 )
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import explain
-from ecg_shock.models.bundle import Bundle, write_bundle
+from ecg_shock.models.bundle import TOML_NAME, Bundle, write_bundle
 from ecg_shock.models.card import Card, ExtraDatabase, Patients, ValidationScore
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.training.trainer import (
@@ -124,7 +124,7 @@ class TrainingFold:
             spec=result.spec,
             preprocessing=self.data.preprocessing,
             threshold=THRESHOLD,
-            card=card.to_toml(),
+            card=card.to_toml(folder / TOML_NAME),
         )
 
 

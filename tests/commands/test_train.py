@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from ecg_shock.commands.app import app
 from ecg_shock.data.datasets import DataConfig, load_subsets
+from ecg_shock.data.manifests import resource_dir
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.models.bundle import load_bundle
@@ -58,6 +59,25 @@ def test_extra_patients_train_and_check(own_manifest: Path, tmp_path: Path) -> N
     assert bundle.card.data.extra == (str(own_manifest),)
     with pytest.raises(ValueError, match=r"selected with the patients \['else/where', 'mine/r0', .*\] and 1 more"):
         EvaluationSet((bundle,), (str(own_manifest),)).windows(5.0)
+
+
+def test_split_and_window_of_ones_own_move_with_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths on the card are relative to the bundle, so that a folder with split and bundle can be moved."""
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(resource_dir("data_manifests") / "splits" / "synthetic-v1.toml", project / "mine.toml")
+    monkeypatch.chdir(project)
+    done = CliRunner().invoke(app, ["train", *RUN, "--split", "mine.toml", "--window", "4", "--out", "runs/mine"])
+    assert done.exit_code == 0, done.output
+    bundle = load_bundle("runs/mine/fold-0/bundle")
+    assert bundle.spec.input_samples == 500
+    assert (bundle.card.data.split, bundle.card.data.window_s) == ("mine.toml", 4)
+    assert bundle.raw_card["data"]["split"] == "../../../../mine.toml"
+    monkeypatch.chdir(tmp_path)
+    project.rename(tmp_path / "moved")
+    moved = load_bundle("moved/runs/mine/fold-0/bundle")
+    assert moved.card.data.split == str(Path("moved/mine.toml"))
+    assert len(EvaluationSet((moved,)).windows(4.0)) > 0
 
 
 def test_training_like_a_bundle_repeats_it(run_folder: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,11 @@ from ecg_shock.data.datasets import (
     training_recordings,
     training_weights,
 )
-from ecg_shock.data.splits import load_split
+from ecg_shock.data.splits import count_patients, load_split, propose_groups
 from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, WindowSet
 from ecg_shock.preprocessing import Preprocessing
-from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 SYNTHETIC = DataConfig(databases=("synthetic",), split="synthetic-v1")
-CLEAR = SHOCKABLE + NONSHOCKABLE
 NEEDED = ("coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable")
 
 
@@ -95,39 +93,14 @@ def test_public_subsets_hold_what_they_may(public: tuple[Subsets, ...]) -> None:
     assert any({"fine_vf", "other_vt"} <= set(fold.test.aha_class) for fold in public)
 
 
-def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, seed: int) -> list[list[str]]:
-    """Deal patients into groups of about equally many patients and windows of every class.
-
-    Patients with the rarest classes are dealt first, each to the group that then deviates least; `seed` decides between
-    equals.
-    """
-    rng = np.random.default_rng(seed)
-    patients = sorted(windows_by_class)
-    rng.shuffle(patients)
-    counts = np.array([windows_by_class[p] for p in patients], dtype=float)
-    present = counts > 0
-    # A class is spread by its patients first: one patient with many windows says little about others.
-    features = np.hstack([present / np.maximum(present.sum(0), 1), 0.5 * counts / np.maximum(counts.sum(0), 1)])
-    features = np.hstack([features, np.full((len(patients), 1), 1 / len(patients))])
-    rarity = (present / np.maximum(present.sum(0), 1)).max(axis=1)
-    sums = np.zeros((n_groups, features.shape[1]))
-    groups: list[list[str]] = [[] for _ in range(n_groups)]
-    for i in np.argsort(-rarity, kind="stable"):
-        after = sums + features[i]
-        cost = ((after - 1 / n_groups) ** 2 - (sums - 1 / n_groups) ** 2).sum(axis=1)
-        best = int(np.argmin(cost))
-        sums[best] += features[i]
-        groups[best].append(patients[i])
-    return [sorted(group) for group in groups]
-
-
 @pytest.mark.recordings
 def test_public_split_is_the_one_proposed(recordings_dir: Path) -> None:
     """The split file is the result of `propose_groups` for the 5-s windows of clear classes with seed 0."""
     windows = load_windows(DataConfig(), recordings_dir)
     everyone = {patient for fold in load_split("public-v1") for patient in fold.test}
-    counts = {p: np.array([(windows.aha_class[windows.patient == p] == c).sum() for c in CLEAR]) for p in everyone}
-    assert propose_groups(counts, 5, seed=0) == [sorted(fold.test) for fold in load_split("public-v1")]
+    assert propose_groups(count_patients(windows, everyone), 5, seed=0) == [
+        sorted(fold.test) for fold in load_split("public-v1")
+    ]
 
 
 @pytest.mark.recordings
@@ -424,6 +397,19 @@ def test_wrong_split_is_refused(empty_cache: Path) -> None:
         load_subsets(SYNTHETIC.model_copy(update={"fold": 5}))
     with pytest.raises(ValueError, match=r"split 'public-v1' does not list .*'synthetic/p001'"):
         load_subsets(SYNTHETIC.model_copy(update={"split": "public-v1"}))
+
+
+def test_split_that_names_an_unknown_patient_is_refused(own_manifest: Path) -> None:
+    """A misspelt patient would silently not be tested; patients of public databases that a run leaves out may stand."""
+    split = own_manifest.with_name("split.toml")
+    names = sorted({"else/where", *(f"mine/r{number}" for number in range(12) if number not in (2, 5))})
+    data = DataConfig(databases=(str(own_manifest),), split=str(split))
+    for wrong in ("mine/r99", "mien/r1", "vfdb/999", "mine/r2"):
+        split.write_text(tomli_w.dumps({"folds": [names[:3], names[3:6], [*names[6:], wrong]]}))
+        with pytest.raises(ValueError, match=rf"names the patients \['{wrong}'\], whom no database has"):
+            load_subsets(data)
+    split.write_text(tomli_w.dumps({"folds": [names[:3], names[3:6], [*names[6:], "vfdb/418"]]}))
+    assert set(load_subsets(data).test.patient) == set(names[:3])
 
 
 def test_subsets_that_share_a_patient_are_refused() -> None:
