@@ -189,7 +189,7 @@ def _read_labels(path: Path) -> dict[str, list[tuple[float, str]]]:
     labels: dict[str, list[tuple[float, str]]] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         for number, row in enumerate(csv.reader(file, skipinitialspace=True), start=1):
-            if not row or (number == 1 and row[0] == "record"):
+            if not row or (number == 1 and row[0].strip().lower() == "record"):
                 continue
             try:
                 record, *start, code = (cell.strip() for cell in row)

@@ -84,7 +84,9 @@ class EvaluationSet:
                 f"there are {len(self.bundles)} bundles; give the one to evaluate on {', '.join(self.databases)}."
             )
         for bundle in self.bundles:
-            check_unseen_files(bundle, self.databases, self.folder)  # raises if the card is incomplete, too
+            card = bundle.card  # raises if it is incomplete
+            tested = (self.databases, None) if self.databases else (card.data.databases, card.patients.test)
+            check_unseen_files(bundle, tested[0], self.folder, tested[1])
 
     @cached_property
     def by_fold(self) -> dict[int, EvaluationSet]:

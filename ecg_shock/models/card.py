@@ -55,7 +55,10 @@ class Patients:
     extra : dict of str to ExtraDatabase
         Those of `DataConfig.extra`, by the name of the database.
     files : tuple of str
-        Sums of the signal files of all but the test patients, see `ecg_shock.data.same_files.signal_sums`.
+        Sums of the signal files of all but the test patients, and of those that an earlier model has seen; see
+        `ecg_shock.data.same_files.signal_sums`.
+    earlier : tuple of str
+        Patients whom an earlier model has seen, from whose weights this one started.
     """
 
     train: tuple[str, ...]
@@ -63,13 +66,14 @@ class Patients:
     test: tuple[str, ...]
     extra: dict[str, ExtraDatabase] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
     def seen(self, patients: Iterable[str]) -> frozenset[str]:
         """Return those of `patients` that the model was trained or selected on, and so cannot be tested on.
 
         All patients of an extra database are among them, also those who only checked the specificity.
         """
-        known = frozenset(self.train) | frozenset(self.validation)
+        known = frozenset(self.train) | frozenset(self.validation) | frozenset(self.earlier)
         return frozenset(name for name in patients if name in known or name.partition("/")[0] in self.extra)
 
 
@@ -147,8 +151,7 @@ class Card:
         content["patients"] = {use: list(patients[use]) for use in ("train", "validation", "test")}
         if patients["extra"]:
             content["patients"]["extra"] = patients["extra"]
-        if patients["files"]:
-            content["patients"]["files"] = list(patients["files"])
+        content["patients"] |= {key: list(patients[key]) for key in ("earlier", "files") if patients[key]}
         return {key: value for key, value in content.items() if value is not None}
 
 

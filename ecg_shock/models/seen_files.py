@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ecg_shock.data.datasets import SYNTHETIC
@@ -12,7 +12,25 @@ from ecg_shock.models.bundle import Bundle
 SHOWN_PATIENTS = 10
 
 
-def check_unseen_files(bundle: Bundle, databases: Sequence[str] = (), folder: str | Path | None = None) -> None:
+def seen_sums(bundle: Bundle, folder: str | Path | None = None) -> frozenset[str]:
+    """Return the sums of the signal files that a model has seen.
+
+    They are those on its card, else those of its patients in the manifests of its databases; `folder` holds these.
+    """
+    card = bundle.card
+    if card.patients.files:
+        return frozenset(card.patients.files)
+    sums = signal_sums([name for name in (*card.data.databases, *card.data.extra) if name != SYNTHETIC], folder)
+    known = card.patients.seen(sums.values())
+    return frozenset(key for key, patient in sums.items() if patient in known)
+
+
+def check_unseen_files(
+    bundle: Bundle,
+    databases: Iterable[str],
+    folder: str | Path | None = None,
+    patients: Collection[str] | None = None,
+) -> None:
     """Raise a ValueError if a model has seen a signal file that it would be tested on, as one of another patient.
 
     A tested patient whom the card names among those that it has seen is not looked for here.
@@ -20,24 +38,18 @@ def check_unseen_files(bundle: Bundle, databases: Sequence[str] = (), folder: st
     Parameters
     ----------
     bundle : Bundle
-        The model. If its card has no sums, those in the manifests of its databases are used.
-    databases : sequence of str
-        Names or manifest paths of the tested databases; if empty, the test patients on the card are tested.
+        The model.
+    databases : iterable of str
+        Names or manifest paths of the tested databases.
     folder : str or pathlib.Path, optional
         Folder that holds the databases.
+    patients : collection of str, optional
+        The tested patients; all if not given.
     """
-    card = bundle.card
-    trained_on = [name for name in (*card.data.databases, *card.data.extra) if name != SYNTHETIC]
-    seen = set(card.patients.files)
-    if not seen:
-        sums = signal_sums(trained_on, folder)
-        known = card.patients.seen(sums.values())
-        seen = {key for key, patient in sums.items() if patient in known}
-    tested = signal_sums([name for name in databases or card.data.databases if name != SYNTHETIC], folder)
-    of_seen = {patient for key, patient in tested.items() if key in seen}
-    copies = sorted(of_seen - card.patients.seen(of_seen))
-    if not databases:
-        copies = [patient for patient in copies if patient in card.patients.test]
+    seen = seen_sums(bundle, folder)
+    tested = signal_sums([name for name in databases if name != SYNTHETIC], folder)
+    of_seen = {patient for key, patient in tested.items() if key in seen and (patients is None or patient in patients)}
+    copies = sorted(of_seen - bundle.card.patients.seen(of_seen))
     if copies:
         more = f" and {len(copies) - SHOWN_PATIENTS} more" if len(copies) > SHOWN_PATIENTS else ""
         names = ", ".join(map(repr, copies[:SHOWN_PATIENTS])) + more
