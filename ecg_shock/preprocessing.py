@@ -5,17 +5,18 @@ same signal. The steps, in order:
 
 1. An invalid sample (NaN, infinite or beyond 10 V) is replaced by the last valid one. The value of the first valid
    sample is subtracted from all samples, so that the filters start in their steady state (the band-pass has no gain
-   at 0 Hz). After a gap of 1 s or more without a valid sample, the signal continues from its last value: a reattached
-   electrode has another offset, and the step would ring in the high-pass for two seconds.
+   at 0 Hz). After a gap of 1 s or more without a valid sample, the subtracted value is changed, so that the signal
+   continues from its last value. Otherwise a step, such as that of a reattached electrode, would ring in the high-pass
+   for two seconds.
 2. A linear-phase low-pass resamples from any sampling rate of 100 to 2000 Hz to 125 Hz. Its impulse response is the
-   same function of time at every sampling rate, so that copies of one analogue signal agree; its delay is 40 ms.
+   same function of time at every sampling rate; its delay is 40 ms.
 3. A Butterworth band-pass filters at 125 Hz, with the same coefficients on every device. A mains notch is optional.
 4. Optionally, the result is rounded to the 2.5 µV grid of Krasteva et al. 2020 (doi:10.3390/s20102875).
 
-NumPy computes both filters as convolutions, the band-pass by FFT, to double precision. `scipy.signal` is not used,
-because importing it takes long, which every first advice and every scan would wait for.
+NumPy computes both filters as convolutions in double precision, the band-pass by FFT. `scipy.signal` is not used,
+because its import is slow.
 
-The amplitude is not normalised: it tells asystole from fine ventricular fibrillation.
+The amplitude is not normalised, because asystole and fine ventricular fibrillation differ in amplitude.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ import numpy as np
 FS = 125.0  # Hz, the network's sampling rate
 FS_RANGE_HZ = (100.0, 2000.0)
 MIN_WINDOW_S, MAX_WINDOW_S = 2.0, 10.0  # of the strips and windows that are classified
-LENGTH_TOLERANCE_SAMPLES = 0.5  # at 360.1 Hz, 720 samples last 1.99944 s and count as 2 s
+LENGTH_TOLERANCE_SAMPLES = 0.5  # 720 samples at 360.1 Hz last 1.99944 s, which counts as 2 s
 GRID_MV = 0.0025  # Krasteva et al. 2020: 2.5 µV per least significant bit
 
-# Flat up to 38 Hz, at least 60 dB down above 82 Hz, and 80 ms long. Frequencies between these alias to 43 Hz and above,
-# where the band-pass removes them.
+# The resampler's low-pass is flat up to 38 Hz, attenuates by 60 dB above 82 Hz, and is 80 ms long. Frequencies between
+# 38 and 82 Hz alias to 43 Hz and above, where the band-pass removes them.
 RESAMPLER_DELAY_SAMPLES = 5  # at 125 Hz: half the length of the low-pass
 RESAMPLER_CUTOFF_HZ = 60.0
 MAX_HIGH_HZ = 40.0  # where the resampler's pass band ends
 RESAMPLER_KAISER_BETA = 5.65  # 60 dB stop band
-MAX_UP = 12_500  # exact for sampling rates of two decimals, such as 249.97 Hz; within 4e-5 for all others
+MAX_UP = 12_500  # upsampling is exact for sampling rates with two decimals, such as 249.97 Hz, and else within 4e-5
 NOTCH_Q = 30.0  # 1.7 Hz wide at 50 Hz
 REAL_POLE_TOLERANCE = 1e-12  # a smaller imaginary part is a rounding error
 FFT_SIZE_STEP = 128  # FFTs are fast at multiples of a power of two
-CHUNK_SAMPLES = 2**15  # samples of a stream filtered at once, which bounds memory
+CHUNK_SAMPLES = 2**15  # samples of a stream that are filtered at a time, to save memory
 NEGLIGIBLE_RESPONSE = 1e-18  # relative to the start of the impulse response; below double precision
 
-# No electrode gives 10 V: a larger sample is a fault, and counts as invalid. It would make the high-pass ring for
-# seconds, which looks like VF in a window that begins after the fault. The C code has the same limit.
+# A sample above 10 V is a fault and counts as invalid. Otherwise the high-pass would ring for seconds, which looks like
+# VF. The C code has the same limit.
 MAX_MV = 1e4
 GAP_S = 1.0  # length of a gap of invalid samples after which the electrode's offset is measured again
 WARM_UP_S = 2.0  # mirrored lead-in of a strip, in which the 1 Hz high-pass decays to below 1 % of a step
@@ -97,7 +98,7 @@ class Preprocessing:
             raise TypeError(f"grid={self.grid!r} is not allowed; choose True or False.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the parameters that are not None, for a TOML file."""
+        """Return the parameters for a TOML file, without those that are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
@@ -107,9 +108,9 @@ class Preprocessing:
 
 
 class Preprocessor:
-    """Preprocess a stream in pieces of any size.
+    """Preprocess a stream in pieces of any length.
 
-    The result does not depend on where the stream is cut, except for rounding.
+    Except for rounding, the result does not depend on the lengths of the pieces.
 
     Parameters
     ----------
@@ -136,16 +137,16 @@ class Preprocessor:
         self.preprocessing = preprocessing
         self._up, self._down = rate_ratio(fs)
         self._gap_samples = math.ceil(GAP_S * fs)
-        self._invalid_run = self._gap_samples  # invalid samples in a row so far; a stream begins as if after a gap
+        self._invalid_run = self._gap_samples  # consecutive invalid samples so far; a stream starts as after a gap
         self._offset = 0.0
-        self._last_valid = 0.0  # without the offset
+        self._last_valid = 0.0  # last valid sample minus the offset
         self._received = self._returned = 0
-        # The past samples that the filters still need; the filters start from rest.
+        # The past samples that the filters need; all are zero at the start.
         self._past = np.zeros(_phase_weights(self._up, self._down).shape[1] - 1)
         self._past_resampled = np.zeros(_response_length(preprocessing))
 
     def process(self, signal: np.ndarray) -> np.ndarray:
-        """Preprocess the next samples, and return the samples at 125 Hz that are complete.
+        """Preprocess the next samples, and return the samples at 125 Hz that can be computed from them.
 
         Parameters
         ----------
@@ -182,10 +183,13 @@ class Preprocessor:
         return np.fft.irfft(spectrum, size)[past : len(samples)]
 
     def _hold(self, signal: np.ndarray) -> np.ndarray:
-        """Subtract the offset, fill invalid samples with the last valid one, and continue from it after a gap."""
+        """Return `signal` minus the offset, with invalid samples replaced by the last valid one.
+
+        After a gap, change the offset so that the result continues from the last valid sample.
+        """
         n = len(signal)
         valid = is_valid(signal)
-        if self._invalid_run < self._gap_samples and valid.all():  # the usual case, which is fast
+        if self._invalid_run < self._gap_samples and valid.all():  # faster, for the usual case
             relative = signal - self._offset
             self._last_valid, self._invalid_run = relative[-1], 0
             return relative
@@ -203,7 +207,7 @@ class Preprocessor:
 
 
 def preprocess(signal: np.ndarray, fs: float, preprocessing: Preprocessing | None = None) -> np.ndarray:
-    """Preprocess a recording as a device does that records it from its first sample.
+    """Preprocess a complete recording.
 
     Parameters
     ----------
@@ -231,12 +235,13 @@ def preprocess(signal: np.ndarray, fs: float, preprocessing: Preprocessing | Non
 def preprocess_strips(strips: np.ndarray, fs: float, preprocessing: Preprocessing | None = None) -> np.ndarray:
     """Preprocess strips of a few seconds without any earlier samples.
 
-    The mirrored first two seconds of a strip are put in front of it, so that the filters settle before it begins.
+    The first two seconds of each strip are mirrored in time and put in front of it, so that the filters settle before
+    the strip begins.
 
     Parameters
     ----------
     strips : numpy.ndarray
-        Shape (n_strips, n), in mV, NaN where invalid; at least 2 s, to the nearest sample.
+        Shape (n_strips, n), in mV, NaN where invalid. They must last 2 s or more, to the nearest sample.
     fs : float
         Sampling rate in Hz, 100 to 2000.
     preprocessing : Preprocessing, optional
@@ -309,9 +314,9 @@ def is_allowed_length(samples: int, fs: float) -> bool:
     Parameters
     ----------
     samples : int
-        Length of the strip.
+        Number of samples in the strip.
     fs : float
-        Its sampling rate in Hz.
+        Sampling rate in Hz.
 
     Examples
     --------
@@ -328,12 +333,12 @@ def hold_invalid(strips: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     strips : numpy.ndarray
-        Shape (n_strips, n), in mV; `is_valid` says which samples are invalid.
+        Shape (n_strips, n), in mV. `is_valid` defines which samples are valid.
 
     Returns
     -------
     numpy.ndarray
-        The same shape; 0 in a strip without any valid sample.
+        Shape (n_strips, n), in mV. Strips without any valid sample are 0.
 
     Examples
     --------
@@ -350,7 +355,7 @@ def hold_invalid(strips: np.ndarray) -> np.ndarray:
 
 
 def rate_ratio(fs: float) -> tuple[int, int]:
-    """Return 125 Hz divided by a sampling rate as a ratio of integers.
+    """Return the ratio 125 / fs as two integers.
 
     Parameters
     ----------
@@ -360,7 +365,7 @@ def rate_ratio(fs: float) -> tuple[int, int]:
     Returns
     -------
     up, down : int
-        For 360 Hz, (25, 72).
+        Integers for which up / down = 125 / fs.
 
     Raises
     ------
@@ -396,7 +401,7 @@ def _to_grid(signal: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def resampler_taps(up: int, down: int) -> np.ndarray:
-    """Return the coefficients of the resampler's low-pass at the rate 125 · down Hz, which is also fs · up.
+    """Return the coefficients of the resampler's low-pass, at a sampling rate of fs · up = 125 · down Hz.
 
     Parameters
     ----------
@@ -411,8 +416,8 @@ def resampler_taps(up: int, down: int) -> np.ndarray:
     half = RESAMPLER_DELAY_SAMPLES * down
     cycles = np.arange(-half, half + 1) * (RESAMPLER_CUTOFF_HZ / (FS * down))
     taps = np.sinc(2 * cycles) * np.kaiser(2 * half + 1, RESAMPLER_KAISER_BETA)
-    # Each output uses every up-th tap. If these sum to 1, an electrode's offset has no images. The stop band of 60 dB
-    # does not suffice: at 128 Hz an image lies at 3 Hz.
+    # Each output uses every up-th tap. These taps must sum to 1, so that the images of a constant offset vanish. With
+    # only 60 dB of attenuation, they would remain in the pass band: at 3 Hz for fs = 128 Hz.
     phase = np.arange(len(taps)) % up
     return taps / np.bincount(phase, taps)[phase]
 
@@ -421,11 +426,11 @@ def resampler_taps(up: int, down: int) -> np.ndarray:
 def _strip_filter(
     preprocessing: Preprocessing, fs: float, n: int
 ) -> tuple[int, int, int, slice | np.ndarray, np.ndarray, np.ndarray]:
-    """Return what `preprocess_strips` needs for strips of n samples.
+    """Return constants that `preprocess_strips` needs for strips of n samples.
 
-    These are the length of the lead-in in samples, the index of the strip's first sample at 125 Hz, the number of
-    samples at 125 Hz up to the strip's end, for each of these the newest input and the weights of the inputs, and the
-    frequency response of the band-pass.
+    In this order: the length of the lead-in in samples; the index of the strip's first sample at 125 Hz; the number of
+    samples at 125 Hz, including the lead-in; for each of these samples, the index of the newest input and the weights
+    of the inputs; and the frequency response of the band-pass.
     """
     up, down = _ratio(fs)
     lead_in = min(round(WARM_UP_S * fs), n)
@@ -439,7 +444,7 @@ def _strip_filter(
 
 @lru_cache(maxsize=16)
 def _phase_weights(up: int, down: int) -> np.ndarray:
-    """Return the resampler's weights of the input samples, oldest first, in a row for each of the `up` phases."""
+    """Return the resampler's weights of the input samples, oldest first, with a row for each of the `up` phases."""
     taps = resampler_taps(up, down)
     return np.ascontiguousarray(np.concatenate([taps, np.zeros(-len(taps) % up)]).reshape(-1, up).T[:, ::-1])
 
@@ -447,9 +452,9 @@ def _phase_weights(up: int, down: int) -> np.ndarray:
 def _newest_and_weights(
     up: int, down: int, first: int, last: int, before: int
 ) -> tuple[slice | np.ndarray, np.ndarray]:
-    """Return, for the outputs from `first` to `last`, the index of the newest input of each and the inputs' weights.
+    """Return the index of the newest input, and the weights of the inputs, for each output from `first` to `last`.
 
-    The indices begin after the first `before` inputs.
+    `last` is exclusive. Index 0 is the input after the first `before` inputs.
     """
     weights = _phase_weights(up, down)
     if up == 1:  # a slice and one row of weights avoid copies
@@ -459,12 +464,12 @@ def _newest_and_weights(
 
 
 def _convolve(samples: np.ndarray, newest: slice | np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    """Write to `out` the weighted sum of the samples up to each newest one.
+    """Write to `out`, for each index in `newest`, the weighted sum of the inputs up to this index.
 
-    `samples` begins with the inputs before the first one, one fewer than a row has weights.
+    If a row of `weights` has n values, `samples` begins with n - 1 past inputs, and index 0 is the input after them.
     """
     taps = weights.shape[1]
-    # The same view as that of sliding_window_view, in a tenth of its time.
+    # The same as np.lib.stride_tricks.sliding_window_view, but ten times faster.
     patches = np.ndarray((len(samples) - taps + 1, taps), samples.dtype, samples, strides=samples.strides * 2)
     np.einsum("ij,ij->i", patches[newest], weights, out=out)
 
@@ -495,7 +500,7 @@ def _impulse_response(preprocessing: Preprocessing, n: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _design_sections(preprocessing: Preprocessing) -> np.ndarray:
-    """Design the band-pass: poles in the s-plane, bilinear transform with prewarped corners, sections of two poles."""
+    """Return the second-order sections of the Butterworth band-pass and, if there is one, of the mains notch."""
     order = preprocessing.order
     low, high = np.tan(np.pi * np.array([preprocessing.low_hz, preprocessing.high_hz]) / FS)
     prototype = -np.exp(1j * np.pi * np.arange(1 - order, order, 2) / (2 * order))

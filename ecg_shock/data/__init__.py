@@ -1,1 +1,1 @@
-"""From files to windows: manifests, recordings, windows, patient splits."""
+"""Read databases and recordings, cut them into labelled windows, and split these by patient."""

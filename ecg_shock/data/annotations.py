@@ -1,34 +1,30 @@
-"""Labels: what the annotations of a WFDB record say about rhythm, noise and beats.
+"""Read rhythm, noise and beats from the annotations of a WFDB record.
 
-The public databases annotate the same things in different ways. This is how each is read, and why.
+The public databases annotate the same things in different ways. They are read as follows.
 
 Rhythm
-    A text such as ``(VT`` starts a rhythm that lasts until the next text. It usually belongs to a rhythm annotation
-    ``+``; in cudb it may also belong to a signal quality annotation ``~``.
+    A text such as ``(VT`` starts a rhythm, which lasts until the next text. The text usually belongs to a rhythm
+    annotation ``+``; in cudb it may also belong to a signal quality annotation ``~``.
 VF in brackets
-    ``[`` and ``]`` enclose ventricular flutter or fibrillation. They count even where no text names it, as almost
-    everywhere in cudb. Where a text names it (cudb cu01 and cu03, mitdb 207), the text's code is kept. ``]`` also ends
-    VF that a text named: the rhythm before the VF continues, unless a text within a second names the next rhythm. Such
-    a text comes up to 0.6 s late in mitdb 207, and the VF then ends at the text. A bracket that is never closed runs to
-    the end of the record.
+    ``[`` and ``]`` enclose ventricular flutter or fibrillation, with or without a text. If there is a text too (cudb
+    cu01 and cu03, mitdb 207), its code is kept. ``]`` also ends VF that a text started, and the rhythm before the VF
+    continues. If a text within 1 s after ``]`` names another rhythm, the VF ends at this text instead; in mitdb 207,
+    such texts come up to 0.6 s after ``]``. VF without ``]`` lasts until the end of the record.
 Background
-    Before the first text the rhythm is ``unlabelled``. cudb is an exception: it names hardly any rhythm, but annotates
-    beats, all of them as ``N``. There, the time outside brackets and named rhythms is ``organised``, and each ``]``
-    starts it again.
+    Before the first text, the rhythm is ``unlabelled``. An exception is cudb, which has few rhythm texts, but annotates
+    all beats as ``N``: there, the rhythm is ``organised`` before the first text and after each ``]``.
 Noise
-    ``(NOISE`` in vfdb is a rhythm text, and the next text names the rhythm after it.
+    ``(NOISE`` in vfdb is a rhythm text, so the noise lasts until the next text.
 
-    ``~`` reports a change of signal quality. Its subtype has a bit for each noisy signal (1, 2, 4, 8) and one for each
-    unreadable signal (16, 32 …); -1 sets all of them [1]_. Episodes hold for all leads of a recording, and only the
-    first lead always exists, so noise is where lead 0 is *unreadable*. The annotated beats support this limit: there
-    are none in the 274 s of cudb and the 11 s of mitdb with subtype -1, but 78 and 81 a minute in their 3,432 s and
-    662 s with subtype 1, about as many as in clean segments. In cu08 and from cu18 on, cudb never writes 0: there, 1
-    only ends -1. Excluding what is noisy but readable would make the task easier than it is.
+    ``~`` marks a change of signal quality. Its subtype has a bit for each noisy signal (1, 2, 4, 8) and a bit for each
+    unreadable signal (16, 32 …); -1 sets all bits [1]_. A segment is noise if lead 0 is *unreadable*. If lead 0 is only
+    *noisy*, the segment keeps its rhythm, because it can still be read: cudb and mitdb annotate about 80 beats per
+    minute in noisy segments, and none in unreadable ones.
 
-    One exception: where cudb ends a subtype 1 with 0, in cu03 and cu04, it marks seven artefacts of half a second to
-    two seconds with at least four times the 20-60 Hz amplitude of the time before and after. These are noise too.
+    There is one exception: in cu03 and cu04, a segment of subtype 1 that ends with subtype 0 is noise too. These seven
+    segments of 0.5 s to 2 s have at least four times the 20-60 Hz amplitude of their surroundings.
 
-    Noise takes precedence over every rhythm, VF included.
+    Noise replaces every rhythm, including VF.
 Not used
     Flutter waves ``!``, artefacts ``|``, blocked P waves ``x`` and comments.
 
@@ -53,20 +49,20 @@ from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.data.signal_files import WHAT_TO_DO, choose_channels, explain_damage
 from ecg_shock.data.wfdb_files import open_wfdb
 
-# Beat annotations by https://archive.physionet.org/physiobank/annotations.shtml
+# Codes of beats, see https://archive.physionet.org/physiobank/annotations.shtml
 BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?")
 
 # Subtypes of the signal quality annotation, from the same page as [1].
 LEAD_0_CLEAN = 0
 LEAD_0_NOISY = 1
-LEAD_0_UNREADABLE = 16  # a bit of -1 too
+LEAD_0_UNREADABLE = 16  # this bit is also set in -1
 
-LATE_TEXT_S = 1.0  # a text this long after "]" may still belong to it
+LATE_TEXT_S = 1.0  # a text up to this long after "]" names the rhythm after the VF
 
-# Codes of the words in an annotation file that extra bytes follow, by https://wfdb.io/spec/annotation-files.html
+# Codes in an annotation file after which extra bytes follow, see https://wfdb.io/spec/annotation-files.html
 SKIP_CODE, AUX_CODE = 59, 63
 
-# Rhythm of the unnamed time, in databases that annotate beats there.
+# Rhythm of the time without a rhythm text, in databases that annotate all beats.
 BACKGROUND = {"cudb": "organised"}
 
 
@@ -116,7 +112,7 @@ def read_labelled(record: str, manifest: Manifest, folder: str | Path) -> Record
     Returns
     -------
     Recording
-        Its episodes cover it from 0 s to its end, in order, without overlap, and neighbours differ.
+        The recording with its labels. Its episodes cover it from 0 s to its end, in order, without overlap.
 
     Raises
     ------
@@ -150,7 +146,7 @@ def _read_annotations(path: Path, annotator: str, fs: float, end_s: float) -> li
     _check_end(file)
     with explain_damage(file, "WFDB annotations"):
         found = wfdb.rdann(str(path.absolute()), annotator)
-        # Where the file gives no sampling rate, the library uses that of the header, which it may have misread.
+        # If the file gives no sampling rate, wfdb uses that of the header, which it may misread.
         own = found.fs if b"## time resolution: " in file.read_bytes() else None
         times_s = found.sample / (own or fs)
         annotations = [
@@ -161,17 +157,19 @@ def _read_annotations(path: Path, annotator: str, fs: float, end_s: float) -> li
         raise ValueError(f"{file} holds no annotations. {WHAT_TO_DO}")
     for before, annotation in zip(annotations, annotations[1:], strict=False):
         if annotation.time_s < before.time_s:
-            raise ValueError(f"{file} goes back in time after {before.time_s:.3f} s; sort or fetch it again")
+            raise ValueError(
+                f"{file} goes back in time after {before.time_s:.3f} s; sort its annotations, or fetch it again"
+            )
     if not (annotations[0].time_s >= 0 and annotations[-1].time_s < end_s):
         raise ValueError(
             f"{file} has annotations from {annotations[0].time_s:.3f} s to {annotations[-1].time_s:.3f} s, outside the "
-            f"record's {end_s:.3f} s; compare both with their source, or fetch them again"
+            f"record of {end_s:.3f} s; compare the file and the header with their source, or fetch them again"
         )
     return annotations
 
 
 def _check_end(file: Path) -> None:
-    """Raise ValueError if an annotation file has no end marker: a missing annotation may end an episode."""
+    """Raise ValueError if an annotation file has no end marker, or has data after it."""
     content = file.read_bytes()
     at = 0
     while at + 2 <= len(content):
@@ -186,11 +184,11 @@ def _check_end(file: Path) -> None:
             at += 4
         elif code == AUX_CODE:
             at += number + number % 2
-    raise ValueError(f"{file} has no end marker, so annotations are missing. {WHAT_TO_DO}")
+    raise ValueError(f"{file} has no end marker, so annotations may be missing. {WHAT_TO_DO}")
 
 
 def _list_changes(path: Path, annotations: Sequence[_Annotation], manifest: Manifest) -> list[tuple[float, str, str]]:
-    """List the time in s, rhythm and code of every change."""
+    """Return the time in s, the new rhythm and its code for every change of rhythm."""
     background = BACKGROUND.get(manifest.name, "unlabelled")
     rhythm, code = background, ""
     before_vf = rhythm, code
@@ -212,8 +210,8 @@ def _list_changes(path: Path, annotations: Sequence[_Annotation], manifest: Mani
         if _names_rhythm(annotation):
             if annotation.text not in manifest.rhythm_codes:
                 raise ValueError(
-                    f"{where}: unknown rhythm code {annotation.text!r}; {manifest.name} has "
-                    f"{', '.join(manifest.rhythm_codes)}; add it to rhythm_codes in the manifest"
+                    f"{where}: unknown rhythm code {annotation.text!r}; the manifest of {manifest.name} has "
+                    f"{', '.join(manifest.rhythm_codes)}; add the code to its rhythm_codes"
                 )
             rhythm, code = manifest.rhythm_codes[annotation.text], annotation.text
             if bracket_open and rhythm != "vf":
@@ -232,7 +230,7 @@ def _names_rhythm(annotation: _Annotation) -> bool:
 
 
 def _list_noise(annotations: Sequence[_Annotation], manifest: Manifest, end_s: float) -> list[tuple[float, float]]:
-    """List start and end in s of the noise that signal quality annotations report."""
+    """Return the start and end in s of each segment that signal quality annotations mark as noise."""
     quality = [(annotation.time_s, annotation.subtype) for annotation in annotations if annotation.symbol == "~"]
     noise = []
     for (start_s, subtype), (stop_s, next_subtype) in zip(quality, [*quality[1:], (end_s, None)], strict=False):
@@ -245,7 +243,7 @@ def _list_noise(annotations: Sequence[_Annotation], manifest: Manifest, end_s: f
 def _build_episodes(
     changes: Sequence[tuple[float, str, str]], noise: Sequence[tuple[float, float]], end_s: float
 ) -> tuple[Episode, ...]:
-    """Replace the rhythm by noise where there is noise, and join neighbours of the same rhythm and code."""
+    """Return episodes from changes of rhythm and segments of noise; noise replaces the rhythm."""
     change_times = [time_s for time_s, _, _ in changes]
     edges = sorted({*change_times, *(edge for span in noise for edge in span), end_s})
     episodes: list[Episode] = []

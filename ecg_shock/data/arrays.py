@@ -1,4 +1,4 @@
-"""NumPy files and plain MATLAB files, which hold arrays without units or names of leads."""
+"""Read NumPy files and plain MATLAB files, which have no units and no lead names."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ MATLAB_73 = b"MATLAB 7.3"
 def read_npy(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> Recording:
     """Read the columns of a NumPy file; see `ecg_shock.data.readers.read_record`."""
     try:
-        # Memory-mapped, so that the size in the header is checked before anything is allocated.
+        # Memory-mapping compares the size in the header with that of the file before it allocates memory.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         kind, shape = array.dtype, array.shape
     except OSError:
         raise
     except Exception as error:  # NumPy raises many kinds for damaged files
         raise ValueError(
-            f"{path} cannot be read as .npy: it is damaged, or holds Python objects, which are never loaded. "
+            f"{path} cannot be read as .npy: it is damaged, or holds Python objects, which are not supported. "
             f"{WHAT_TO_DO}"
         ) from error
     if not (np.issubdtype(kind, np.floating) or np.issubdtype(kind, np.integer)):
-        raise TypeError(f"{path} holds {str(kind)[:40]}; save real numbers, such as float32")
+        raise TypeError(f"{path} holds values of type {str(kind)[:40]}; save real numbers, such as float32")
     if len(shape) not in (1, 2):
         raise ValueError(f"{path} has shape {shape}; save (n_samples,) or (n_samples, n_leads)")
     return _build_from_columns(path, array, fs, units, leads)
 
 
 def read_mat(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> Recording:
-    """Read the only signal of a MATLAB file that is not a WFDB record; see `ecg_shock.data.readers.read_record`."""
+    """Read the signal in a MATLAB file that is not a WFDB record; see `ecg_shock.data.readers.read_record`."""
     import scipy.io
 
     with path.open("rb") as file:
@@ -63,16 +63,17 @@ def read_mat(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> 
     if not arrays:
         found = listed([f"{name}: {kind} {shape}" for name, shape, kind in variables])
         raise ValueError(
-            f"{path} holds {found}; save a single array of real numbers, (n_samples,) or (n_samples, n_leads)"
+            f"{path} holds the variables {found}; save exactly one array of real numbers, of shape (n_samples,) or "
+            "(n_samples, n_leads)"
         )
     array = arrays[signals[0]]
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"{path} holds {array.dtype}; save real numbers")
+        raise TypeError(f"{path} holds values of type {array.dtype}; save real numbers, such as single")
     for name in rates:
         rate = arrays[name].ravel()[0]
         if is_finite(rate) and rate != fs:
             raise ValueError(
-                f"{path}: {quoted(name)} is {rate:g} Hz, not the {fs:g} Hz of fs= (--fs); give the right value"
+                f"{path}: the variable {quoted(name)} is {rate:g} Hz, but fs= (--fs) is {fs:g} Hz; give the right value"
             )
     return _build_from_columns(path, array.ravel() if 1 in array.shape else array, fs, units, leads)
 
@@ -86,7 +87,7 @@ def _build_from_columns(path: Path, array: np.ndarray, fs: float, units: str, le
     unnamed = [""] * array.shape[1]
     names = lead_names(unnamed)
     read = range(len(names)) if leads is None else find_columns(path, names, leads)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused later; a signalling NaN is a NaN
+    with np.errstate(over="ignore", invalid="ignore"):  # build_recording refuses infinite values
         columns = {i: np.asarray(array[:, i], dtype=np.float64) for i in read}
         chosen = choose_columns(path, unnamed, columns, {}, leads)
         signal = np.stack([columns[i] for i in chosen], axis=1) * MV_PER_UNIT[units]

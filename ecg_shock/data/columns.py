@@ -1,4 +1,4 @@
-"""Which columns of a table can be an ECG, and whether the table contradicts the caller's sampling rate or unit."""
+"""Choose the ECG columns of a table, and compare its sampling rate and units with those that the caller gave."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ from ecg_shock.data.signal_files import find_columns, lead_names
 
 # The first word of a name is compared, so that "time_s" and "Time (ms)" match too.
 TIME_NAMES = frozenset({"time", "t", "timestamp", "seconds", "sample", "samples", "index"})
-MIN_VALUES = 3  # two values of a lead rise as often as they fall
-MAX_STEP_SPREAD = 0.5  # of even steps, over their mean: 1/360 s in three decimals has steps of 0.002 and 0.003 s
+MIN_VALUES = 3  # two values of an ECG can rise by chance
+MAX_STEP_SPREAD = 0.5  # range of even steps over their mean: 1/360 s rounded to ms gives steps of 2 and 3 ms
 
-# Clocks that jitter and packets out of order go back now and then, but not far. An ECG falls as far as it rises,
-# apart from its baseline.
-MAX_FALLS = 0.1  # proportion of the steps
-MAX_TOTAL_FALL = 0.05  # over the total rise
-MAX_RARE_FALLS = 0.02  # over the number of rises: a clock is rarely set back
-WRAP_FALL = 0.5  # of the range: a counter that wraps falls by nearly all of it
+# A clock that jitters, or packets out of order, sometimes step back a little. An ECG falls about as far as it rises.
+MAX_FALLS = 0.1  # number of falls over the number of steps
+MAX_TOTAL_FALL = 0.05  # sum of the falls over the sum of the rises
+MAX_RARE_FALLS = 0.02  # number of falls over the number of rises, if a clock was set back
+WRAP_FALL = 0.5  # smallest fall of a counter that wraps, over the range of its values
 BLOCK_VALUES = 2**20
 
-# Relative difference of fs and the sampling rate by a clock: both are nominal, and times are rounded or jitter.
-RATE_TOLERANCE = 0.02
-GAP_STEPS = 5  # samples are missing where a clock rises by more than so many usual steps
-MIN_RISES = 10  # a clock with fewer gives no sampling rate
+RATE_TOLERANCE = 0.02  # largest relative difference between fs and the sampling rate of a time column
+GAP_STEPS = 5  # samples are missing where a time column rises by more than this many median steps
+MIN_RISES = 10  # number of rises that are needed to measure a sampling rate
 
 TIME_UNITS = {  # in seconds
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds", "sek", "sekunden"), 1.0),
@@ -47,11 +45,11 @@ OTHER_UNITS = frozenset(
     {"adu", "adc", "count", "counts", "lsb", "digits", "raw", "a.u.", "au", "%", "g", "bpm", "\u00b0c"}
 )
 
-EMPTY = "is empty"  # of a column after a delimiter that ends each row
+EMPTY = "is empty"  # why the column after a delimiter at the end of each row is not an ECG
 
 
 def never_falls(values: np.ndarray) -> np.ndarray:
-    """Return which rows rise at most samples and fall at none, as time does but an ECG does not.
+    """Return which rows never fall and mostly rise, as time does but an ECG does not.
 
     Parameters
     ----------
@@ -76,9 +74,9 @@ def never_falls(values: np.ndarray) -> np.ndarray:
 
 
 def why_not_ecg(values: np.ndarray) -> str:
-    """Say why a column of a table cannot be an ECG.
+    """Return why a column of a table cannot be an ECG.
 
-    Time and counts never fall, or fall by nearly their whole range where they wrap. A constant column is a flat lead.
+    Times and counters hardly ever fall, except where they wrap. A constant column can be an ECG: a flat lead.
 
     Parameters
     ----------
@@ -88,7 +86,7 @@ def why_not_ecg(values: np.ndarray) -> str:
     Returns
     -------
     str
-        Words that follow the column's name in a message; empty if the column can be an ECG.
+        The reason, worded to follow the column's name in a message; empty if the column can be an ECG.
     """
     finite = np.isfinite(values)
     values = values if finite.all() else values[finite]
@@ -102,7 +100,7 @@ def why_not_ecg(values: np.ndarray) -> str:
             wraps = small = rises = 0
             fallen = risen = 0.0
             lowest, highest = np.inf, 0.0
-            for steps in _steps(values):  # a day of ECG need not be in memory twice
+            for steps in _steps(values):  # in blocks, to save memory
                 steps = sign * steps
                 falls = steps[steps < 0]
                 wrapped = falls <= -WRAP_FALL * span
@@ -112,12 +110,12 @@ def why_not_ecg(values: np.ndarray) -> str:
                 risen += float(steps[steps > 0].sum())
                 rises += int((steps > 0).sum())
                 lowest, highest = min(lowest, float(steps.min())), max(highest, float(steps.max()))
-            rare = small <= MAX_RARE_FALLS * rises  # however far they go
+            rare = small <= MAX_RARE_FALLS * rises  # few falls, of any size
             if not rises or not (rare or (small <= MAX_FALLS * len(values) and fallen <= MAX_TOTAL_FALL * risen)):
                 continue
             if wraps:
                 if rises > 2 * wraps:
-                    return "starts again and again, as a counter does but an ECG does not"
+                    return "restarts repeatedly, as a counter does but an ECG does not"
                 continue
             even = lowest > 0 and highest - lowest <= MAX_STEP_SPREAD * span / (len(values) - 1)
             how = f"{onward} evenly" if even else f"{'hardly ' if small else 'n'}ever {backward}"
@@ -146,17 +144,18 @@ def choose_columns(
         The file, for messages.
     names : sequence of str
         Names of all columns; empty where the table gives none.
-    columns : mapping
-        Values of the columns that hold numbers, by position.
-    excluded : mapping
-        Why each of the other columns cannot be an ECG, by position.
+    columns : mapping of int to numpy.ndarray
+        Values of the columns of numbers, by column index.
+    excluded : mapping of int to str
+        Why each of the other columns cannot be an ECG, by column index.
     leads : sequence of str or None
-        The leads that were asked for.
+        The requested leads.
 
     Returns
     -------
     list of int
-        Columns of the leads that were asked for, else those whose names say ECG, else all that can be an ECG.
+        Indices of the requested leads. If `leads` is None, the columns whose names say that they are an ECG; if there
+        are none, all columns that can be an ECG.
 
     Raises
     ------
@@ -173,7 +172,7 @@ def choose_columns(
             reasons[i] = reason
     possible = [i for i in range(len(names)) if i not in reasons]
     if leads is None:
-        # Where no name says ECG, a column that looks like time may be a drifting lead: the error asks which it is.
+        # If no name says ECG, a column that looks like time may be a drifting lead, so the error asks for a choice.
         doubtful = [i for i in reasons if i in columns and not is_time_name(names[i], unit_of(names[i]))]
         labelled = [i for i in range(len(names)) if is_ecg(names[i])]
         chosen = labelled or sorted({*possible, *doubtful}) or [i for i in reasons if reasons[i] != EMPTY]
@@ -182,7 +181,7 @@ def choose_columns(
     for i in chosen:
         if i in reasons:
             others = listed([filled[k] for k in possible])
-            ask = f"choose with leads= (--lead) from {others}" if possible else "no other column is left"
+            ask = f"choose with leads= (--lead) from {others}" if possible else "no other column can be an ECG"
             raise ValueError(f"{path}: column {quoted(filled[i])} {reasons[i]}; {ask}")
     return chosen
 
@@ -195,23 +194,23 @@ def unit_of(name: str) -> str:
         return match[1]
     words = [word for word in re.split(r"[\s_/,:|.-]+", name.strip()) if word]
     last = words[-1] if words else ""
-    # A "V" after a space, as in "Lead V", is a lead rather than a unit.
+    # In "Lead V", "V" is a lead, not a unit.
     bare = last.casefold() == "v" and not re.search(r"[_/]\s*v$", name.strip(), re.IGNORECASE)
     return "" if bare or last.casefold() not in VOLTAGE_UNITS.keys() | TIME_UNITS.keys() else last
 
 
 def check_voltage(path: Path, name: str, unit: str, given: str) -> None:
-    """Raise ValueError if the header of a column contradicts the unit that the caller gave."""
+    """Raise ValueError if the unit of a column is not `given`, the unit that the caller gave."""
     said = unit.strip("()[] ").casefold()
     if (said in VOLTAGE_UNITS and VOLTAGE_UNITS[said] != MV_PER_UNIT[given]) or said in OTHER_UNITS:
         raise ValueError(
-            f"{path}: column {quoted(name)} is in {unit.strip('()[] ')} by its header, not in {given!r}; give the "
-            "right unit, or correct the header if it is wrong"
+            f"{path}: column {quoted(name)} is in {unit.strip('()[] ')} according to its header, but units= "
+            f"(--units) is {given!r}; give the right unit, or correct the header if it is wrong"
         )
 
 
 def is_time_name(name: str, unit: str) -> bool:
-    """Say whether a column is time, by its name or unit."""
+    """Return whether the name or unit of a column says that it is a time."""
     said = name.lower()
     return unit.strip("()[] ").lower() in TIME_UNITS or bool(
         re.search(r"time|zeit|temps|tiempo|tempo|clock|elapsed|epoch|date", said)
@@ -227,7 +226,7 @@ def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, 
     path, name : pathlib.Path, str
         The file and the column, for messages.
     times : numpy.ndarray
-        Shape (n,), NaN where missing. Not checked if they fall as a lead does, or as a counter that wraps.
+        Values of the column, shape (n,), NaN where missing. They are not checked if they fall too far for a time.
     unit : str
         Unit of the column; if empty, any unit of time is possible.
     fs : float
@@ -249,10 +248,10 @@ def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, 
         before, after = times[at[largest]], times[at[largest + 1]]
         raise ValueError(
             f"{path}: column {quoted(name)} jumps from {before:.15g} to {after:.15g} at line "
-            f"{first_line + at[largest + 1]}, and rises by {usual:.6g} elsewhere: samples are missing there. Write nan "
-            "in their place, or save each part in a file of its own"
+            f"{first_line + at[largest + 1]}, but usually rises by {usual:.6g}: samples are missing there. Insert "
+            "lines with nan, or save each part in a separate file"
         )
-    # From one rise to another, because several samples may share a time stamp.
+    # Measured from the first rise to the last, because several samples may have the same time stamp.
     first, last = at[int(np.argmax(rising)) + 1], at[len(rising) - int(np.argmax(rising[::-1]))]
     samples, elapsed = int(last) - int(first), float(times[last] - times[first])
     unit_s = TIME_UNITS.get(unit.strip("()[] ").lower())
@@ -265,6 +264,6 @@ def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, 
     if all(abs(rate / fs - 1) > tolerance for rate in rates):
         rate = min(rates, key=lambda rate: abs(math.log(rate / fs)))
         raise ValueError(
-            f"{path}: column {quoted(name)} says {rate:.6g} Hz, not the {fs:g} Hz of fs= (--fs); give the "
+            f"{path}: column {quoted(name)} says {rate:.6g} Hz, but fs= (--fs) is {fs:g} Hz; give the "
             "right sampling rate, or remove the column if it is wrong"
         )

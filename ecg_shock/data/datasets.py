@@ -1,4 +1,4 @@
-"""The windows of a run, split by patient into training, validation and test."""
+"""Load the windows of a run, split by patient into training, validation and test subsets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ecg_shock.data.annotations import read_labelled
 from ecg_shock.data.fetch import require_verified
 from ecg_shock.data.manifests import Manifest, cache_dir, load_manifest, packaged_names
 from ecg_shock.data.recordings import Recording
-from ecg_shock.data.same_files import signal_sums
+from ecg_shock.data.same_files import signal_digests
 from ecg_shock.data.splits import Fold, load_split
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
 from ecg_shock.data.synthetic import synthetic_recordings
@@ -30,13 +30,13 @@ from ecg_shock.rhythms import INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 logger = logging.getLogger(__name__)
 
-SYNTHETIC_PATIENTS = 60  # those of data_manifests/splits/synthetic-v1.toml
+SYNTHETIC_PATIENTS = 60  # as many as data_manifests/splits/synthetic-v1.toml lists
 SYNTHETIC_SEED = 0
 SHOWN_NAMES = 5  # in an error: a database may have thousands of patients
-CHECK_ONE_IN = 5  # one in five patients of extra databases checks specificity instead of training
+CHECK_ONE_IN = 5  # one in five patients of extra databases is used to measure specificity, not for training
 SYNTHETIC_GUARD_S = 0.5  # synthetic labels are exact, but the filters need time to settle
 
-# The modules that determine the windows of given files: a change in one of them makes a new cache file.
+# Modules that determine the windows. If one of them changes, cached windows are computed again.
 SOURCES = (
     "preprocessing.py",
     "rhythms.py",
@@ -59,35 +59,34 @@ SOURCES = (
 
 
 class DataConfig(BaseModel):
-    """Which recordings a run uses, and how they become windows.
+    """Settings of the data: which recordings are used, and how they are cut into windows.
 
     Parameters
     ----------
     databases : tuple of str
-        Names or manifest paths, or ``("synthetic",)``.
+        Names of databases or paths of manifests, or ``("synthetic",)`` for synthetic recordings.
     split : str, optional
-        A file of `data_manifests/splits/`, without ``.toml``, or the path of your own, with it. If not given,
+        Name of a split in `data_manifests/splits/`, or the path of your own ``.toml`` file. The default is
         ``"synthetic-v1"`` for synthetic recordings and ``"public-v1"`` for all others.
     fold : int
-        Outer fold, whose test subset is set aside.
+        Index of the outer fold, from 0, which determines the test patients.
     window_s : float
         Length of the windows in seconds, 2 to 10.
     train_leads : {"first", "all"}
         Leads to train on. Validation and test use the first lead only.
     max_windows : int or None
-        Maximum number of training windows of one patient and AHA class, evenly spread over the recording; None for
-        all. A 30-minute recording in one rhythm is a single patient, not 360 independent windows.
+        Maximum number of training windows per patient and AHA class, evenly spread over the recording; None for no
+        limit.
     supplement : tuple of str
-        AHA classes of which synthetic windows are added, to the training subset only. The public databases hold
-        asystole of three patients, too few to learn it from in every fold.
+        AHA classes of which synthetic windows are added to the training subset.
     extra : tuple of str
-        Names or manifest paths of further databases, whose patients are never in the test subset. A fifth of them check
-        the specificity on other hospitals, and the others train. None of them may be in the split.
+        Names of databases or paths of manifests. About four fifths of their patients are added to the training subset;
+        the others are used to measure the specificity on other hospitals. None of them may be in the split.
     extra_weight : float
-        Share of the weight of nonshockable training windows that those of `extra` have, between 0 and 1: see
-        `training_weights`.
+        Proportion of the total weight of nonshockable training windows that the windows of `extra` have, above 0 and
+        below 1; see `training_weights`.
     preprocessing : Preprocessing
-        The filter.
+        Parameters of the preprocessing.
     labels : LabelPolicy
         The limits between AHA classes.
     """
@@ -109,7 +108,7 @@ class DataConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _choose_split(cls, values: Any) -> Any:
-        """Set the split if it is missing, so that a saved configuration names it."""
+        """Set the default split if none is given."""
         if not isinstance(values, dict) or values.get("split") is not None:
             return values
         synthetic_only = values.get("databases") in ([SYNTHETIC], (SYNTHETIC,))
@@ -119,7 +118,7 @@ class DataConfig(BaseModel):
     @classmethod
     def _are_different(cls, databases: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(databases)) < len(databases):
-            raise ValueError("a database is listed twice, so its windows would count twice")
+            raise ValueError("a database is listed twice; list each database once")
         return databases
 
     def with_paths(self, convert: Callable[[str], str]) -> DataConfig:
@@ -140,22 +139,22 @@ class DataConfig(BaseModel):
     @classmethod
     def _are_recorded(cls, extra: tuple[str, ...]) -> tuple[str, ...]:
         if SYNTHETIC in extra:
-            raise ValueError(f"{SYNTHETIC!r} is not a database of patients; add its windows with supplement")
+            raise ValueError(f"{SYNTHETIC!r} is not allowed in extra; add synthetic windows with supplement")
         return extra
 
 
 @dataclass(frozen=True, eq=False)
 class Subsets:
-    """Windows for training, validation and test, with no patient in two of them.
+    """Windows for training, validation and test. No patient is in two of these subsets.
 
     Parameters
     ----------
     train, validation, test : WindowSet
-        The intermediate classes are in `test` only: they are reported, never trained on or selected with.
+        The three subsets. Only `test` has windows of the intermediate AHA classes.
     other_hospitals : WindowSet, optional
-        Nonshockable windows of the patients of `DataConfig.extra` that do not train: a check of specificity.
+        Nonshockable windows of the `DataConfig.extra` patients that are not in `train`, to measure specificity.
     seen_files : tuple of str
-        Sums of the signal files of all patients but those of the test subset, see `signal_sums`; sorted.
+        Digests of the signal files of all patients except those of `test`, sorted; see `signal_digests`.
     """
 
     train: WindowSet
@@ -168,11 +167,14 @@ class Subsets:
         train, validation, test = (
             frozenset(windows.patient.tolist()) for windows in (self.train, self.validation, self.test)
         )
-        Fold(train, validation, test)  # refuses a patient that two of them share
+        Fold(train, validation, test)  # raises ValueError if two subsets share a patient
         if self.other_hospitals is not None:
             shared = (train | validation | test).intersection(self.other_hospitals.patient.tolist())
             if shared:
-                raise ValueError(f"patients {sorted(shared)!r} are in other_hospitals and in another subset.")
+                raise ValueError(
+                    f"patients {sorted(shared)!r} are in other_hospitals and in another subset; each patient must be "
+                    "in one only."
+                )
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,8 @@ class ExtraPatients:
     version : str
         Version of the database.
     train, check : frozenset of str
-        Patients who train, and the fifth, chosen by name, who check the specificity on other hospitals.
+        Patients that are added to the training subset, and patients with whom the specificity on other hospitals is
+        measured.
     """
 
     version: str
@@ -193,24 +196,26 @@ class ExtraPatients:
 
 
 def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
-    """Read, filter and cut the recordings of a run, or load their windows from the cache.
+    """Load the training, validation and test windows of a run.
+
+    Windows that are not in the cache are cut from the recordings, and written to the cache.
 
     Parameters
     ----------
     data : DataConfig
-        What to load.
+        The settings of the data.
     folder : pathlib.Path, optional
         Folder that holds the databases; see `ecg_shock.data.manifests.data_dir`.
 
     Raises
     ------
     ValueError
-        If the split has no such fold, does not list a patient, or lists one of `data.extra`; or if two patients have
-        the same signal file.
+        If the split does not have the fold, does not list a patient, or lists a patient of `data.extra`; or if two
+        patients have the same signal file.
     FileNotFoundError
         If a database is missing.
     """
-    sums = signal_sums((name for name in (*data.databases, *data.extra) if name != SYNTHETIC), folder)
+    digests = signal_digests((name for name in (*data.databases, *data.extra) if name != SYNTHETIC), folder)
     fold, first_lead = _load_known(data, folder, "first")
     train = first_lead if data.train_leads == "first" else _load_known(data, folder, data.train_leads)[1]
     train = train.select(_is_of(fold.train, train) & _is_clear(train))
@@ -232,19 +237,19 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
         validation=first_lead.select(_is_of(fold.validation, first_lead) & _is_clear(first_lead)),
         test=first_lead.select(_is_of(fold.test, first_lead)),
         other_hospitals=other_hospitals,
-        seen_files=tuple(sorted(key for key, patient in sums.items() if patient not in fold.test)),
+        seen_files=tuple(sorted(key for key, patient in digests.items() if patient not in fold.test)),
     )
 
 
 def extra_patients(data: DataConfig) -> dict[str, ExtraPatients]:
-    """Return the patients of each database in `data.extra`, by the database's name.
+    """Return the patients of each database in `data.extra`, by database name.
 
-    These are all patients of its manifest. A recording of artefact has no window, but is used in training too.
+    All patients in its manifest are included, even if their recordings have no windows.
 
     Raises
     ------
     ValueError
-        If one of them is in the split, or in two of these databases.
+        If a patient is in the split, or in two of these databases.
     """
     fold = _fold_of(data)
     known = fold.train | fold.validation | fold.test
@@ -254,8 +259,8 @@ def extra_patients(data: DataConfig) -> dict[str, ExtraPatients]:
         patients = frozenset(map(manifest.patient_of, manifest.records))
         if shared := patients & known:
             raise ValueError(
-                f"extra names {name!r}, but split {data.split!r} already lists its patients {sorted(shared)[:5]!r}; "
-                "extra databases are for training only."
+                f"extra has {name!r}, but its patients {sorted(shared)[:5]!r} are already in split {data.split!r} or "
+                f"in another extra database; remove {name!r} from extra."
             )
         known |= patients
         check = frozenset(patient for patient in patients if _is_check_patient(patient))
@@ -264,24 +269,26 @@ def extra_patients(data: DataConfig) -> dict[str, ExtraPatients]:
 
 
 def of_extra(windows: WindowSet, data: DataConfig) -> np.ndarray:
-    """Return which windows are from a database in `data.extra`, shape (n_windows,)."""
+    """Return which windows are from a database in `data.extra`, as booleans of shape (n_windows,)."""
     return np.isin(windows.database, [load_manifest(name).name for name in data.extra])
 
 
 def training_weights(windows: WindowSet, data: DataConfig) -> np.ndarray:
-    """Weight training windows so that those of `data.extra` have `data.extra_weight` of the nonshockable weight.
+    """Return the weights of training windows.
+
+    The windows of `data.extra` get the proportion `data.extra_weight` of the total weight of nonshockable windows.
 
     Parameters
     ----------
     windows : WindowSet
-        The training subset, for example.
+        The training windows.
     data : DataConfig
-        The configuration that they were loaded with.
+        The settings with which the windows were loaded.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,): 1 for shockable windows, and 1 on average for nonshockable ones.
+        Shape (n_windows,). The weight is 1 for shockable windows, and 1 on average for nonshockable windows.
     """
     weights = np.ones(len(windows))
     nonshockable = ~shockable(windows)
@@ -294,9 +301,9 @@ def training_weights(windows: WindowSet, data: DataConfig) -> np.ndarray:
 
 
 def training_recordings(data: DataConfig, folder: Path | None = None) -> Iterator[Recording]:
-    """Yield the labelled recordings of the patients who train, those of `data.extra` included, one at a time.
+    """Yield the labelled recordings of the training patients, including those of `data.extra`.
 
-    Errors are those of `labelled_recordings` and `extra_patients`.
+    The errors are those of `labelled_recordings` and `extra_patients`.
 
     Parameters
     ----------
@@ -316,7 +323,7 @@ def training_recordings(data: DataConfig, folder: Path | None = None) -> Iterato
 
 
 def guard_s(data: DataConfig) -> dict[str, float]:
-    """Return how far windows stay from a change of rhythm, in seconds, by the name of the database."""
+    """Return the smallest distance of windows from a change of rhythm in seconds, by database name."""
     manifests = [load_manifest(name) for name in (*data.databases, *data.extra) if name != SYNTHETIC]
     return {SYNTHETIC: SYNTHETIC_GUARD_S, **{manifest.name: manifest.guard_s for manifest in manifests}}
 
@@ -335,10 +342,10 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
     data : DataConfig
         Databases, window length, filter and labels; split and fold are ignored.
     folder : pathlib.Path, optional
-        Folder that holds the databases. Their files have to be there and as their manifests say, even if their windows
-        are in the cache.
+        Folder that holds the databases. Their files must be there and match their manifests, even if their windows are
+        in the cache.
     leads : {"first", "all"}
-        Which leads.
+        Which leads of each recording to load.
 
     Raises
     ------
@@ -351,7 +358,7 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
 
 
 def shockable(windows: WindowSet) -> np.ndarray:
-    """Return which windows are shockable, shape (n_windows,)."""
+    """Return which windows are shockable, as booleans of shape (n_windows,)."""
     return np.isin(windows.aha_class, SHOCKABLE)
 
 
@@ -379,8 +386,8 @@ def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold
     if unknown:
         own = " ".join(data.databases)
         raise ValueError(
-            f"split {data.split!r} does not list the patients {_shown(unknown)}; use one that does: `ecg-shock split "
-            f"{own}` writes one, for train --split or data.split in a study."
+            f"split {data.split!r} does not list the patients {_shown(unknown)}; use a split that does: "
+            f"`ecg-shock split {own}` writes one, for train --split or data.split in a study."
         )
     return fold, windows
 
@@ -393,7 +400,7 @@ def _fold_of(data: DataConfig) -> Fold:
 
 
 def _is_check_patient(patient: str) -> bool:
-    """Choose a fifth of all patients by their names: the same ones in every fold, run and set of databases."""
+    """Return whether a patient of an extra database is not for training, determined by a hash of the name."""
     return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % CHECK_ONE_IN == 0
 
 
@@ -446,9 +453,7 @@ def _sources_digest() -> str:
 def labelled_recordings(
     name: str, folder: Path | None = None, records: Collection[str] | None = None
 ) -> Iterator[Recording]:
-    """Yield the labelled recordings of a database, so that only one is in memory at a time.
-
-    The files are checked against the manifest first, because the cache identifies their windows by the manifest.
+    """Yield the labelled recordings of a database, after checking its files against the manifest.
 
     Parameters
     ----------
@@ -464,7 +469,7 @@ def labelled_recordings(
     ValueError
         If the database has records without labels, or files that differ from its manifest.
     FileNotFoundError
-        If it is missing.
+        If the database is missing.
     """
     if name == SYNTHETIC:
         for recording in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED):
@@ -488,9 +493,9 @@ def _require_labels(manifest: Manifest) -> None:
     ]
     if unlabelled:
         raise ValueError(
-            f"{manifest.name} has no labels for its records {_shown(unlabelled)}: its manifest gives "
-            f"neither .{manifest.annotator} files nor record_labels for them. Windows can be cut from labelled "
-            "recordings only; label the records in [record_labels], or exclude the database."
+            f"{manifest.name} has no labels for its records {_shown(unlabelled)}: its manifest has neither "
+            f".{manifest.annotator} files nor record_labels for them. Add labels to the manifest, or use another "
+            "database."
         )
 
 
@@ -509,7 +514,7 @@ def _read_cache(path: Path) -> WindowSet | None:
             excluded = tuple(Excluded(*entry) for entry in json.loads(str(stored["excluded"])))
             return WindowSet(**arrays, window_s=float(stored["window_s"]), excluded=excluded)
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        logger.warning("%s cannot be read (%s); the windows are prepared again.", path, error)
+        logger.warning("%s cannot be read (%s); the windows are computed again.", path, error)
         return None
 
 
@@ -521,7 +526,7 @@ def _write_cache(path: Path, windows: WindowSet) -> None:
         with atomic_writer(path) as file:
             np.savez(file, **arrays, window_s=windows.window_s, excluded=excluded)
     except OSError as error:
-        logger.warning("%s cannot be written (%s); the windows will be prepared again each time.", path, error)
+        logger.warning("%s cannot be written (%s); the windows will be computed again each time.", path, error)
 
 
 def _thin_out(windows: WindowSet, max_windows: int) -> np.ndarray:

@@ -1,6 +1,4 @@
-"""EDF, EDF+ and BDF files, read in part or in full.
-
-Only what is needed to read the samples is taken from the header: dates and names of patient and recorder are ignored.
+"""Read EDF, EDF+, BDF and BDF+ files, in part or in full. Dates and names in the header are ignored.
 
 References
 ----------
@@ -24,8 +22,8 @@ from ecg_shock.data.unpacking import unpack_24
 
 logger = logging.getLogger(__name__)
 
-FIXED_BYTES = 256  # of the header's first part; each signal adds as many
-SIGNAL_FIELDS = {  # bytes of each field of a signal, in this order
+FIXED_BYTES = 256  # size of the header's first part; each signal adds another 256 bytes
+SIGNAL_FIELDS = {  # size in bytes of each field of a signal, in the order of the header
     "label": 16,
     "transducer": 80,
     "unit": 8,
@@ -38,23 +36,23 @@ SIGNAL_FIELDS = {  # bytes of each field of a signal, in this order
     "reserved": 32,
 }
 ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14")
-ONSET_TOLERANCE_S = 1e-3  # onsets are written to the millisecond, and rounded
+ONSET_TOLERANCE_S = 1e-3  # onsets are rounded to milliseconds
 
 
 def open_edf(path: Path, units: str | None = None) -> SignalFile:
-    """Open an EDF, EDF+ or BDF file by its header.
+    """Open an EDF, EDF+, BDF or BDF+ file, and read its header.
 
     Parameters
     ----------
     path : pathlib.Path
         The file.
     units : str, optional
-        Unit of the signals to which the header gives no unit, or an unknown one that may be a voltage.
+        Unit of the signals whose header has no unit, or an unknown one that may be a voltage.
 
     Returns
     -------
     SignalFile
-        Why a signal cannot be read, such as a digital range of zero, is the `problem` of its channel.
+        The open file. If a signal cannot be read, the `problem` of its channel says why.
 
     Raises
     ------
@@ -71,7 +69,7 @@ class _Edf(SignalFile):
         with path.open("rb") as stream:
             fixed = stream.read(FIXED_BYTES)
             if len(fixed) < FIXED_BYTES or fixed[:8] not in (b"0       ", b"\xffBIOSEMI"):
-                raise ValueError(f"{path} does not begin as an EDF or BDF file does. {WHAT_TO_DO}")
+                raise ValueError(f"{path} does not begin like an EDF or BDF file. {WHAT_TO_DO}")
             n_signals = self._parse_integer(fixed[252:256], "number of signals", 1)
             header_bytes = FIXED_BYTES * (n_signals + 1)
             if size < header_bytes:
@@ -97,7 +95,9 @@ class _Edf(SignalFile):
         self._signals = [i for i in range(n_signals) if i not in annotation_signals]
         self._annotation_signal = annotation_signals[0] if annotation_signals else None
         if self._signals and not self._record_s > 0:  # refuses NaN as well
-            raise ValueError(f"{path} gives its data records the duration {_quote(fixed[244:252])}. {WHAT_TO_DO}")
+            raise ValueError(
+                f"{path} gives {_quote(fixed[244:252])} as the duration of a data record in s. {WHAT_TO_DO}"
+            )
         self._gains: list[tuple[float, float]] = []
         channels = []
         for i, name in zip(self._signals, lead_names([labels[i] for i in self._signals]), strict=True):
@@ -131,7 +131,10 @@ class _Edf(SignalFile):
         return int(text)
 
     def _count_records(self, claimed: int, size: int) -> int:
-        """Return the number of data records; a recorder that is switched off leaves -1 and an incomplete one."""
+        """Return the number of data records; raise ValueError if it does not match the size of the file.
+
+        `claimed` is -1 if the recording was interrupted. Then an incomplete last data record is ignored.
+        """
         found, rest = divmod(size - self._header_bytes, self._record_bytes) if self._record_bytes else (0, 0)
         if claimed == -1 and found:
             more = f", and {rest} bytes of an incomplete one are excluded" if rest else ""
@@ -145,14 +148,14 @@ class _Edf(SignalFile):
         return found
 
     def _calibrate(self, name: str, ranges: dict[str, bytes]) -> tuple[float, float]:
-        """Return gain and offset of physical values, (digital + offset) * gain; raise ValueError if undefined."""
+        """Return gain and offset, where physical = (digital + offset) * gain; raise ValueError if undefined."""
         physical_min, physical_max, digital_min, digital_max = values = [
             _parse_number(field) for field in ranges.values()
         ]
         for (what, field), value in zip(ranges.items(), values, strict=True):
             if not math.isfinite(value):
                 raise ValueError(
-                    f"{self.path} gives {quoted(name)} the {what} {_quote(field)}; it has to be a number, with a "
+                    f"{self.path} gives {quoted(name)} the {what} {_quote(field)}; it must be a number, with a "
                     "decimal point"
                 )
         if physical_min == physical_max or digital_min == digital_max:
@@ -193,7 +196,7 @@ class _Edf(SignalFile):
         return records[:, start : start + self._counts[signal] * self._sample_bytes]
 
     def _read_onset(self, record: int) -> float | None:
-        """Return the time in s at which a data record begins by its annotations; None if they do not give it."""
+        """Return the start of a data record in s according to its annotations, or None if they do not give it."""
         if self._annotation_signal is None:
             return None
         found = ONSET.match(self._get_bytes(self._read_records(record, record + 1), self._annotation_signal).tobytes())
@@ -205,7 +208,7 @@ class _Edf(SignalFile):
             if self._is_discontinuous:
                 raise ValueError(
                     f"{self.path} is a discontinuous EDF+ file that does not say when its data records begin; save "
-                    "each continuous segment in a file of its own"
+                    "each continuous segment in a separate file"
                 )
             return
         for record, content in enumerate(self._get_bytes(records, self._annotation_signal), first):
@@ -215,7 +218,7 @@ class _Edf(SignalFile):
             if found or self._is_discontinuous:
                 raise ValueError(
                     f"{self.path} is a discontinuous EDF+ file: the data record after {record * self._record_s:g} s "
-                    "does not follow the one before; save each continuous segment in a file of its own"
+                    "does not directly follow the previous one; save each continuous segment in a separate file"
                 )
 
 

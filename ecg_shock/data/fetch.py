@@ -1,4 +1,4 @@
-"""Fetch databases from their publisher, and check local copies byte for byte against their manifests."""
+"""Fetch databases from their publishers, and check local copies against their manifests."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ecg_shock.files import write_text
 
 logger = logging.getLogger(__name__)
 
-PARALLEL_DOWNLOADS = 4  # quick for many small files, and still polite to the server
+PARALLEL_DOWNLOADS = 4  # a moderate load for the server
 CHUNK_BYTES = 1 << 16
-TIMEOUT_S = 30.0  # without any data, not for a complete download
+TIMEOUT_S = 30.0  # longest time without new data
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TEMPORARY_SUFFIX = ".part"
 # A file that was changed this short a time ago may change again without another time: file systems round it.
@@ -37,7 +37,7 @@ ABANDONED_S = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one file of a local copy: what the manifest says, and what is there."""
+    """A file of a local copy that does not match the manifest."""
 
     file: str
     state: str  # "missing", "wrong size" or "wrong digest"
@@ -55,8 +55,8 @@ def fetch(
 ) -> Path:
     """Fetch the files of a database that are missing or wrong.
 
-    Each file is checked before it gets its final name, so a run may be stopped at any time, even killed, and the next
-    one fetches what is still missing.
+    Each file gets its final name only after it has been checked. After an interruption, the next call fetches the files
+    that are still missing.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def fetch(
     folder : str or pathlib.Path, optional
         Folder that holds the databases; see `ecg_shock.data.manifests.data_dir` for the default.
     progress : callable, optional
-        Called with the size in bytes of each file once it has been checked.
+        Called after each file has been checked, with its size in bytes.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def fetch(
     Raises
     ------
     ValueError
-        If the database's address is neither https nor on this machine, or a fetched file does not match the manifest.
+        If the URL in the manifest is neither https nor on this machine, or a fetched file does not match the manifest.
     OSError
         If a file cannot be fetched or written.
     """
@@ -108,7 +108,7 @@ def fetch(
 
 
 def verify(database: str | Path, folder: str | Path | None = None) -> tuple[Problem, ...]:
-    """Check a local copy of a database against its manifest; parameters as for `fetch`, other files are ignored."""
+    """Return the files of a local copy that do not match the manifest; the parameters are those of `fetch`."""
     manifest = load_manifest(database)
     target = data_dir(folder) / manifest.name
     problems = (_check_file(target / name, name, entry) for name, entry in manifest.files.items())
@@ -151,8 +151,8 @@ def require_verified(database: str | Path, folder: str | Path | None = None) -> 
     if problems:
         get = f"Run `ecg-shock fetch {database}` with the same folder" if manifest.url else "Restore the files"
         raise ValueError(
-            f"{path} differs from its manifest in {len(problems)} files, the first being {problems[0]}. {get}, "
-            "or write a manifest of your own for changed files."
+            f"{path} differs from its manifest in {len(problems)} files; the first is {problems[0]}. {get}, "
+            "or write your own manifest for changed files."
         )
     settled_ns = time.time_ns() - round(UNSETTLED_S * 1e9)
     settled = {name: stamp for name, stamp in found.items() if max(stamp[1:]) < settled_ns}
@@ -199,7 +199,7 @@ def decode_212(packed: bytes) -> np.ndarray:
 
 
 def header_content(header: bytes) -> bytes:
-    r"""Return what a WFDB header says about its signals: the same for all headers that describe the same samples.
+    r"""Return the signal descriptions of a WFDB header in a standard form, so that headers can be compared.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def header_content(header: bytes) -> bytes:
     Raises
     ------
     ValueError
-        If it is not a WFDB header.
+        If `header` is not a WFDB header.
 
     Examples
     --------
@@ -283,7 +283,7 @@ def _fetch_file(url: str, path: Path, entry: FileEntry) -> None:
         except OSError as error:  # requests' own errors are OSErrors
             raise OSError(
                 f"could not fetch {path.name} ({entry.bytes} bytes) from {url}: {error}; check the connection and "
-                "run the same command again; files that are already right are kept"
+                "run the same command again, which keeps the files that are already complete"
             ) from error
         problem = _check_file(temporary, path.name, entry)
         if problem is not None:
@@ -297,7 +297,7 @@ def _fetch_file(url: str, path: Path, entry: FileEntry) -> None:
 
 
 def _guard_response(response: Any, **_: Any) -> None:
-    # The downloader does not close the connection of a response that it refuses; garbage collection would.
+    # pooch does not close the connection if the response raises an error.
     try:
         if response.is_redirect:
             _require_safe(urljoin(response.url, response.headers["location"]))

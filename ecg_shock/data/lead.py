@@ -1,4 +1,4 @@
-"""One lead of a long recording, piece by piece, so that a day of ECG need not be in memory at once."""
+"""Read one lead of a long recording in pieces, to save memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecg_shock.data.readers import check_arguments, check_text_options, find_rec
 from ecg_shock.data.recordings import Recording, strip_samples
 from ecg_shock.data.signal_files import SignalFile, check_agreement, choose_channel
 
-PIECE_S = 3600.0  # a lead of an hour at 250 Hz has 3.6 MB, and five times that while it is read
+PIECE_S = 3600.0  # one hour at 250 Hz takes 3.6 MB, and five times as much while it is read
 
 
 class Lead:
@@ -24,6 +24,8 @@ class Lead:
         The recording.
     lead : str
         Name of the lead.
+    source : str, optional
+        Value of the attribute `source`.
 
     Attributes
     ----------
@@ -63,12 +65,12 @@ class Lead:
         return self._signal[first:last]
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Yield the lead in order of time, in pieces of an hour.
+        """Yield the whole lead in pieces of one hour, in order of time.
 
         Raises
         ------
         ValueError
-            If the file turns out to be damaged.
+            If the file is damaged.
         """
         step = self._piece_samples()
         for first in range(0, self.n_samples, step):
@@ -129,7 +131,7 @@ def open_lead(
     fs, units
         As for `read_record`.
     lead : str, optional
-        Name of the lead; if not given, the first that is an ECG by its name, or the only one.
+        Name of the lead. By default, the first lead whose name says that it is an ECG, or the only lead.
     delimiter, decimal
         As for `read_record`.
 
@@ -141,7 +143,7 @@ def open_lead(
     Raises
     ------
     OSError, TypeError, ValueError
-        As `read_record` does, or if the lead does not exist, or no name says which of several leads is the ECG.
+        As for `read_record`; also if the lead does not exist, or if no name says which of several leads is the ECG.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Names of leads: which of them are an ECG, which one to classify, and how a message lists them."""
+"""Recognise ECG leads by their names, choose the lead to classify, and list names in messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 # Words of a label, in lower case, that name an ECG lead: standard, modified (MLII, MCL1, ML5), bipolar chest leads
-# (CM5, CC5), and leads as French and Spanish recorders number them (D2). So does a word that holds "ecg" or "ekg".
+# (CM5, CC5), and the numbered leads of French and Spanish recorders (D2). `ECG` finds names with "ecg" or "ekg".
 ECG_WORD = re.compile(
     r"i|ii|iii|d(i|ii|iii|[1-4])|av[rlf]|v[1-9xyz]?|v[1-9][rl]|ml(i|ii|iii|[1-6])|mv[1-6]|mcl[1-6]|c[bcmrs][1-7]"
 )
-# Beginnings of words, in lower case, that name another signal: "Airflow" is not an ECG, and neither is "EOG V".
+# Beginnings of words, in lower case, that name another signal, such as "Airflow" or "EOG V".
 OTHER_SIGNAL_WORD = re.compile(
     "eeg|eog|emg|erg|eda|gsr|egm|meg|resp|imp|flow|airflow|nasal|thor|abd|chest|effort|snor|mic|pleth|ppg|spo|sao|pulse"
     "|abp|art|bp|nibp|cvp|pap|icp|lap|rap|press|temp|co2|etco|acc|gyr|pos|leg|chin|event|marker|trig|sync|batt|noise"
@@ -27,7 +27,7 @@ MAX_LISTED = 20  # names in a message
 
 
 def is_ecg(name: str) -> bool | None:
-    """Say whether a lead is an ECG, by its name.
+    """Return whether the name of a lead says that it is an ECG.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def is_ecg(name: str) -> bool | None:
     Returns
     -------
     bool or None
-        False if the name says that it is another signal; None if it says neither.
+        True for an ECG, False for another signal, None if the name does not tell.
 
     Examples
     --------
@@ -58,9 +58,10 @@ def is_ecg(name: str) -> bool | None:
 
 
 def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
-    """Return the column of the lead to classify: as named, else the first that is an ECG by its name, or the only one.
+    """Return the index in `names` of the lead to classify.
 
-    Raise ValueError, with a message that begins with `where`, if the lead does not exist or no name says ECG.
+    This is `lead` if it is given, else the first lead whose name says that it is an ECG. If there is only one lead, its
+    name need not say so. Otherwise raise ValueError, with a message that begins with `where`.
     """
     if lead is not None:
         if lead not in names:
@@ -75,7 +76,7 @@ def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
 
 
 def listed(names: Sequence[object], total: int | None = None) -> str:
-    """List names for a message, of bounded length; `total` is their number if `names` holds only the first."""
+    """Return names as a list for a message, at most 20; `total` is the number of all names if `names` lacks some."""
     total = len(names) if total is None else total
     shown = [quoted(name) for name in names[:MAX_LISTED]]
     more = f", … and {total - MAX_LISTED} more" if total > MAX_LISTED else ""
@@ -83,6 +84,6 @@ def listed(names: Sequence[object], total: int | None = None) -> str:
 
 
 def quoted(value: object, limit: int = 60) -> str:
-    """Quote a value from a file, of bounded length."""
+    """Return the repr of a value from a file, cut after `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}…"

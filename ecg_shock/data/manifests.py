@@ -1,7 +1,7 @@
-"""Manifests: what a database holds, byte for byte, and how its labels are read.
+"""Read manifests, which list the files of a database with their digests, and say how to read its labels.
 
-A manifest is a TOML file. Those of the public databases are in `data_manifests/`; the path of your own works wherever
-the name of a database does.
+A manifest is a TOML file. Those of the public databases are in `data_manifests/`. Wherever a function takes the name of
+a database, it also takes the path of your own manifest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Size and digest that a file must have.
+    """The size and digest that a file must have.
 
     Parameters
     ----------
@@ -34,11 +34,11 @@ class FileEntry:
     sha256 : str, optional
         SHA-256 of the file, 64 lower-case hexadecimal digits.
     samples_sha256 : str, optional
-        SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. Given where
-        only the samples of a file are certain, not how they are packed.
+        SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. It is used if copies
+        of the file may pack the same samples differently.
     header_sha256 : str, optional
-        SHA-256 of what a WFDB header says about its signals, see ``ecg_shock.data.fetch.header_content``. Given where
-        the text of the publisher's header is not known; `bytes` is then the size of a copy, and is not checked.
+        SHA-256 of ``ecg_shock.data.fetch.header_content`` of a WFDB header. It is used if copies of the header may
+        differ in their text; `bytes` is then not checked.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -50,14 +50,14 @@ class FileEntry:
 
     def __post_init__(self) -> None:
         if self.bytes <= 0:
-            raise ValueError(f"bytes is {self.bytes!r}; a file has at least one")
+            raise ValueError(f"bytes is {self.bytes!r}; give the size of the file, 1 or more")
         digests = [d for d in (self.sha256, self.samples_sha256, self.header_sha256) if d is not None]
         if not digests:
             raise ValueError(
                 "neither sha256 nor samples_sha256 nor header_sha256 is given; give one to check the file against"
             )
         if self.samples_sha256 is not None and self.bytes % 3:
-            raise ValueError(f"bytes is {self.bytes!r}; a file of format 212 has three bytes for each two samples")
+            raise ValueError(f"bytes is {self.bytes!r}; the size of a format 212 file must be a multiple of 3")
         for digest in digests:
             if not _SHA256.fullmatch(digest):
                 raise ValueError(f"{digest!r} is not a SHA-256; write 64 lower-case hexadecimal digits")
@@ -72,24 +72,24 @@ class Manifest:
     name : str
         Name of the database, and of the folder that holds its files, such as ``"vfdb"``.
     title, version, licence, citation : str
-        As the publisher gives them; `citation` has one publication a line.
+        As the publisher gives them; `citation` has one publication per line.
     doi, url : str
-        Empty where the database is not published. `url` is the folder that the files are fetched from; ``{name[:3]}``
-        in it stands for the first three characters of a file's name.
+        Empty if the database is not published. The files are fetched from the folder `url`, in which ``{name[:3]}``
+        stands for the first three characters of a file's name.
     annotator : str
         Suffix of the annotation files.
     guard_s : float
         Uncertainty of the onsets of the labels, in seconds.
     rhythm_codes : mapping of str to str
-        The database's rhythm codes, each with the name from `ecg_shock.rhythms` that it is read as.
+        The rhythm, a name in `ecg_shock.rhythms`, that each rhythm code of the database stands for.
     record_labels : mapping of str to str or to tuple of (float, str)
-        Labels of records that have no annotation file: one code for a record, or several codes, each with the second
-        from which it holds; the first is 0. `rhythm_codes` says how a code is read.
+        Labels of records without an annotation file: one rhythm code for the whole record, or several pairs of start
+        time in s and rhythm code, the first of which starts at 0.
     patients : mapping of str to str
-        For each further record of a patient, the patient's first record: its name in this database, or
-        ``"database/record"`` in another.
+        If a patient has several records: for each record but the first, the patient's first record. It is given by its
+        name in this database, or as ``"database/record"`` in another one.
     files : mapping of str to FileEntry
-        Each file, by name.
+        Size and digest of each file, by file name.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -128,7 +128,7 @@ class Manifest:
             self._check_record_label(record)
         for record, patient in self.patients.items():
             if f"{record}.hea" not in self.files:
-                raise ValueError(f"patients names {record!r}, which has no header (.hea) among the files")
+                raise ValueError(f"patients has {record!r}, but files has no {record}.hea; add it, or correct the name")
             if len(patient.split("/")) > 2 or not all(map(_PLAIN_NAME.fullmatch, patient.split("/"))):
                 raise ValueError(
                     f"patients gives {record!r} the patient {patient!r}; write 'record' or 'database/record'"
@@ -142,13 +142,16 @@ class Manifest:
 
     def _check_record_label(self, record: str) -> None:
         if f"{record}.hea" not in self.files:
-            raise ValueError(f"record_labels names {record!r}, which has no header (.hea) among the files")
+            raise ValueError(
+                f"record_labels has {record!r}, but files has no {record}.hea; add it, or correct the name"
+            )
         labels = self.labels_of(record)
         starts_s = [start_s for start_s, _ in labels]
         rises = all(a < b < float("inf") for a, b in zip(starts_s, starts_s[1:], strict=False))
         if not (labels and starts_s[0] == 0 and rises):
             raise ValueError(
-                f"record_labels has {record!r} change at {starts_s} s; give seconds that begin with 0 and rise"
+                f"record_labels gives {record!r} the start times {starts_s} s; the first must be 0, and they must "
+                "increase"
             )
         unknown = [code for _, code in labels if code not in self.rhythm_codes]
         if unknown:
@@ -156,7 +159,7 @@ class Manifest:
 
     @property
     def records(self) -> tuple[str, ...]:
-        """Names of the WFDB records, in the order of the files."""
+        """Names of the WFDB records, in the order of `files`."""
         return tuple(PurePosixPath(name).stem for name in self.files if name.endswith(".hea"))
 
     @property
@@ -166,7 +169,7 @@ class Manifest:
 
     @property
     def files_sha256(self) -> str:
-        """SHA-256 of the list of files: one line per file with name, size and digest, sorted by name."""
+        """SHA-256 of a text with one line per file, sorted by name: name, size and digest."""
         lines = (
             f"{name} {entry.bytes} {entry.sha256 or entry.samples_sha256 or entry.header_sha256}\n"
             for name, entry in sorted(self.files.items())
@@ -174,12 +177,12 @@ class Manifest:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def labels_of(self, record: str) -> tuple[tuple[float, str], ...]:
-        """Return the labels that `record_labels` gives a record: the second from which each holds, and its code."""
+        """Return the labels of a record in `record_labels`, as pairs of start time in s and rhythm code."""
         labels = self.record_labels[record]
         return ((0.0, labels),) if isinstance(labels, str) else labels
 
     def patient_of(self, record: str) -> str:
-        """Return the patient of a record: the patient's first record, as ``"database/record"``.
+        """Return the name of a record's patient, which is the patient's first record as ``"database/record"``.
 
         Raises
         ------
@@ -198,16 +201,19 @@ class Manifest:
 
 
 def check_plain_name(name: str) -> None:
-    """Raise ValueError if a name of a file or folder could lie outside the folder that it is looked for in."""
+    """Raise ValueError if a name of a file or database could refer to a place outside its folder."""
     if not _PLAIN_NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is not a plain name and could lie outside the folder; allowed are letters, digits, '_' and '-', "
-            "with single dots between them"
+            f"{name!r} is not allowed as a name of a file or database; allowed are letters, digits, '_' and '-', with "
+            "single dots between them"
         )
 
 
 def resource_dir(name: str) -> Path:
-    """Find a folder that comes with the package, such as ``"data_manifests"``: in a wheel inside it, else beside it."""
+    """Return the path of a folder that comes with the package, such as ``"data_manifests"``.
+
+    An installed wheel has the folder inside the package; a checkout has it next to the package.
+    """
     package = Path(__file__).resolve().parents[1]
     candidates = (package / "_resources" / name, package.parent / name)
     for candidate in candidates:
@@ -236,18 +242,18 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     Parameters
     ----------
     name_or_path : str or pathlib.Path
-        The name of a database whose manifest comes with the package, or the path of a manifest of your own, ending
-        in ``.toml``.
+        The name of a database whose manifest comes with the package, or the path of your own manifest, ending in
+        ``.toml``.
 
     Returns
     -------
     Manifest
-        Every name in it is safe to use as a file name.
+        The manifest.
 
     Raises
     ------
     ValueError
-        If the database is unknown, or the file is not a manifest; the message names the file and the key.
+        If the database is unknown, or the file is not a valid manifest.
 
     Examples
     --------
@@ -261,8 +267,8 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     path = packaged.get(str(name_or_path), Path(name_or_path).expanduser())
     if path.suffix != ".toml":
         raise ValueError(
-            f"unknown database {str(name_or_path)!r}; known are {', '.join(packaged)}, "
-            "and the path of a manifest of your own that ends in .toml"
+            f"unknown database {str(name_or_path)!r}; known are {', '.join(packaged)}. To use your own database, give "
+            "the path of its manifest, ending in .toml"
         )
     if not path.is_file():
         raise FileNotFoundError(f"there is no manifest {path}; give its path, or write it: `ecg-shock manifest FOLDER`")
@@ -278,10 +284,10 @@ def _first(faults: list[str]) -> str:
 
 
 def data_dir(override: str | Path | None = None) -> Path:
-    """Return the folder that holds the databases, each in a folder of its name.
+    """Return the data folder, in which each database has a folder of the same name.
 
-    It is `override`, such as a command's ``--data``, else the environment variable ``ECG_SHOCK_DATA``, else the
-    user's cache folder for this package.
+    This is `override` if given (the commands pass ``--data``), else the environment variable ``ECG_SHOCK_DATA``, else
+    the user's cache folder for this package.
     """
     chosen = override or os.environ.get("ECG_SHOCK_DATA")
     if chosen:

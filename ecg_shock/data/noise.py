@@ -1,21 +1,19 @@
-"""Noise and artefacts to add to an ECG: recorded, or modelled where there is no recording.
+"""Add recorded or simulated noise and artefacts to an ECG.
 
-Recorded noise is that of the MIT-BIH Noise Stress Test Database [1]_: baseline wander `bw`, electrode motion `em` and
-muscle noise `ma`. Its amplitude is not calibrated, so only its shape is used, scaled to a signal-to-noise ratio. As in
-`nst`, the program that made the database, the signal power is that of a sine of peak-to-peak amplitude *a*, a² / 8, and
-the noise power is the mean square about the mean of each second. Deviations from `nst`:
+Recorded noise comes from the MIT-BIH Noise Stress Test Database [1]_: baseline wander `bw`, electrode motion `em` and
+muscle noise `ma`. Its amplitude is not calibrated, so it is scaled to a signal-to-noise ratio. As in `nst`, the program
+that made the database, the signal power is a² / 8, the power of a sine of peak-to-peak amplitude *a*, and the noise
+power is the variance within each second, averaged over the seconds. Deviations from `nst`:
 
-- *a* is not the amplitude of QRS complexes, which ventricular fibrillation does not have. It is the median over the
-  strip's seconds of the peak-to-peak amplitude after the filter, `ecg_shock.data.windows.amplitude_mv`.
-- A strip below `NO_SIGNAL_MV`, such as asystole, has no signal to compare noise with. It gets the noise of an ECG of
-  `REFERENCE_MV`: electrodes move as much whatever the heart does.
-- The noise is scaled strip by strip, so that each strip has the requested ratio. `nst` uses one scale for a record,
-  from the noise's first five minutes without the 5 % of seconds at either extreme, and later noise may be louder: the
-  record 118e_6, at -6 dB by `nst`, is at -12 dB by this definition on its first lead, and at -7 dB on its second.
+- *a* is not the amplitude of QRS complexes, because ventricular fibrillation has none. It is the peak-to-peak amplitude
+  of the filtered strip as `ecg_shock.data.windows.amplitude_mv` measures it.
+- If *a* is below `NO_SIGNAL_MV`, as in asystole, `REFERENCE_MV` is used instead.
+- The noise is scaled for each strip, so that each strip has the requested ratio. `nst` uses one scale for a whole
+  record, so that parts of it have another ratio: on its first lead, record 118e_6, made by `nst` at -6 dB, is at -12 dB
+  by the definition used here.
 
-Chest compressions are a *model*, not a recording: a sum of harmonics whose phase follows the compressions, an idea from
-[2]_, with our own amplitudes and variations. Only an ECG recorded during compressions, as in [3]_, shows what real ones
-do to an algorithm.
+The artefact of chest compressions is *simulated* as a sum of harmonics of the compression rate, as in [2]_, but with
+our own amplitudes and variations. It does not replace a test with an ECG recorded during compressions, as in [3]_.
 
 References
 ----------
@@ -40,12 +38,12 @@ from ecg_shock.preprocessing import hold_invalid, preprocess_strips
 NOISE_DATABASE = "nstdb"
 NO_SIGNAL_MV = 0.1  # asystole, Krasteva et al., Sensors 23:4500, 2023
 REFERENCE_MV = 1.0
-MAX_RATIO_TERM = 1000  # of two sampling rates; exact for whole numbers up to 1000 Hz
+MAX_RATIO_TERM = 1000  # limits the ratio of two sampling rates, which is exact for integers up to 1000 Hz
 
 COMPRESSION_RATE = (100.0, 120.0)  # per minute, by resuscitation guidelines
-# Our choice: artefacts from those of a steady machine to those of a tired rescuer.
+# The following values are our choice.
 COMPRESSION_HARMONICS = 5
-HARMONIC_FALL = 0.5  # amplitude of each harmonic over that of the one below
+HARMONIC_FALL = 0.5  # amplitude of each harmonic over that of the previous one
 HARMONIC_SPREAD = 0.3  # standard deviation over mean of that amplitude, from strip to strip
 PERIOD_JITTER = 0.05  # standard deviation over mean, from compression to compression
 AMPLITUDE_JITTER = 0.15
@@ -72,19 +70,20 @@ def read_noise(record: str, fs: float, folder: Path | None = None) -> np.ndarray
     Raises
     ------
     FileNotFoundError
-        If the record is not there.
+        If the record is missing.
     """
     recording = read_record(database_path(NOISE_DATABASE, folder, f"{record}.hea"))
     return resample(recording.signal[None, :, 0], recording.fs, fs)[0]
 
 
 def resample(strips: np.ndarray, fs: float, to_fs: float) -> np.ndarray:
-    """Resample strips, as a device with another sampling rate would have recorded them.
+    """Resample strips to another sampling rate.
 
     Parameters
     ----------
     strips : numpy.ndarray
-        Shape (n_strips, n), NaN where invalid. If `fs` and `to_fs` differ, invalid samples hold the last valid one.
+        Shape (n_strips, n), NaN where invalid. If `fs` and `to_fs` differ, an invalid sample is replaced by the last
+        valid one.
     fs, to_fs : float
         Sampling rates in Hz.
 
@@ -105,31 +104,31 @@ def resample(strips: np.ndarray, fs: float, to_fs: float) -> np.ndarray:
         return strips
     ratio = Fraction(to_fs / fs).limit_denominator(MAX_RATIO_TERM)
     held = hold_invalid(strips)
-    # An electrode's offset would cause a ripple, because the filter's phases differ in gain at 0 Hz, and steps at both
-    # ends, where the filter has no samples.
+    # Without the offset, because an offset would cause ripple (the filter's phases differ in gain at 0 Hz) and steps at
+    # both ends.
     offset = held.mean(axis=1, keepdims=True)
     resampled = resample_poly(held - offset, ratio.numerator, ratio.denominator, axis=1, padtype="line")
     return resampled[:, : round(strips.shape[1] * to_fs / fs)] + offset
 
 
 def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw strips from a longer noise, with random starts.
+    """Draw strips from a noise recording, with random starts.
 
-    Noise that is too short continues backwards from its end, and so on, so that it never jumps.
+    Noise that is shorter than a strip is extended by reflection at its ends, so that it has no steps.
 
     Parameters
     ----------
     noise : numpy.ndarray
         Shape (m,).
     n_strips, n : int
-        Number of strips, and of samples in each: the shape of the result.
+        Number of strips and of samples in each strip; the result has shape (n_strips, n).
     rng : numpy.random.Generator
-        Generator of the starts.
+        Draws the starts.
 
     Raises
     ------
     ValueError
-        If the noise is empty, of another shape, or holds NaN or infinite values.
+        If the noise is empty, is not one-dimensional, or has NaN or infinite values.
 
     Examples
     --------
@@ -139,7 +138,7 @@ def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generato
     if noise.ndim != 1 or not len(noise):
         raise ValueError(f"noise has shape {noise.shape}; give one dimension, with at least one sample.")
     if not np.isfinite(noise).all():
-        raise ValueError("noise holds NaN or infinite values; cut them out first.")
+        raise ValueError("noise has NaN or infinite values; remove them first.")
     m = len(noise)
     starts = rng.integers(0, m - n + 1 if m >= n else 2 * m, n_strips)
     index = (starts[:, None] + np.arange(n)) % (2 * m)
@@ -147,18 +146,23 @@ def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generato
 
 
 def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> np.ndarray:
-    """Add noise at a signal-to-noise ratio, as defined by this module.
+    """Add noise to strips at a signal-to-noise ratio, as the docstring of this module defines it.
 
     Parameters
     ----------
     ecg : numpy.ndarray
-        Shape (n_strips, n), mV, as recorded, at least 2 s; NaN where invalid, and in the result.
+        Unfiltered strips of at least 2 s, shape (n_strips, n), in mV, NaN where invalid.
     noise : numpy.ndarray
         The same shape, in any unit.
     snr_db : float
         Signal-to-noise ratio in dB.
     fs : float
-        Sampling rate of both in Hz.
+        Sampling rate of `ecg` and `noise` in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_strips, n), in mV, NaN where `ecg` is NaN.
 
     Raises
     ------
@@ -177,29 +181,29 @@ def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> n
 
 
 def _signal_power(ecg: np.ndarray, fs: float) -> np.ndarray:
-    """Return the signal power of each strip in mV²: that of a sine of the ECG's amplitude."""
+    """Return the signal power of each strip in mV²: the power of a sine with the ECG's peak-to-peak amplitude."""
     amplitude = amplitude_mv(preprocess_strips(ecg, fs))
     return np.where(amplitude < NO_SIGNAL_MV, REFERENCE_MV, amplitude) ** 2 / 8
 
 
 def _noise_power(noise: np.ndarray, fs: float) -> np.ndarray:
-    """Return the mean square of each strip of noise about the mean of each second."""
+    """Return the variance within each second of noise, averaged over the seconds, for each strip."""
     second = round(fs)
     seconds = noise.shape[1] // second
     return noise[:, : seconds * second].reshape(len(noise), seconds, second).var(axis=2).mean(axis=1)
 
 
 def compressions(n_strips: int, n: int, fs: float, rng: np.random.Generator) -> np.ndarray:
-    """Model the artefact of chest compressions.
+    """Simulate the artefact of chest compressions.
 
     Parameters
     ----------
     n_strips, n : int
-        Number of strips, and of samples in each.
+        Number of strips, and of samples in each strip.
     fs : float
         Sampling rate in Hz.
     rng : numpy.random.Generator
-        Generator of each strip's compression rate and shape, and of their variation.
+        Draws the compression rate and the shape of each strip, and their variation.
 
     Returns
     -------
@@ -229,15 +233,15 @@ def compressions(n_strips: int, n: int, fs: float, rng: np.random.Generator) -> 
 
 
 def mains(n_strips: int, n: int, fs: float, hz: float, rng: np.random.Generator) -> np.ndarray:
-    """Make mains hum of 50 or 60 Hz: sines of random phase, 1 mV from peak to peak; see `compressions`.
+    """Simulate mains hum at `hz`: sines of random phase, 1 mV from peak to peak, shape (n_strips, n).
 
     Raises
     ------
     ValueError
-        If `fs` is too low for the frequency.
+        If `hz` is not between 0 and half the sampling rate `fs`.
     """
     if not 0 < hz < fs / 2:
-        raise ValueError(f"hz={hz!r} cannot be sampled at {fs:g} Hz; allowed is less than half of that.")
+        raise ValueError(f"hz={hz!r} is not allowed at fs={fs:g} Hz; give a frequency above 0 and below {fs / 2:g} Hz.")
     phase = rng.uniform(0, 2 * np.pi, (n_strips, 1))
     return 0.5 * np.sin(2 * np.pi * hz * np.arange(n) / fs + phase)
 

@@ -15,7 +15,7 @@ from ecg_shock.data.signal_files import WHAT_TO_DO, SignalFile, build_recording,
 from ecg_shock.data.tables import read_csv
 from ecg_shock.data.wfdb_files import find_wfdb_header, open_wfdb
 
-PIECE_SAMPLES = 2**20  # samples of each channel to read at a time, so that memory holds little besides the result
+PIECE_SAMPLES = 2**20  # samples of each channel that are read at a time, to save memory
 TEXT = (".csv", ".tsv", ".txt")
 
 
@@ -33,20 +33,21 @@ def read_record(
     ============  ========================================================================================
     Format        What is read
     ============  ========================================================================================
-    WFDB          A record with its header beside it: the path of the record without suffix, of its
-                  ``.hea``, its ``.dat`` or, as in the PhysioNet challenges, its ``.mat``. All formats but 8,
-                  FLAC included, and records of several segments, with NaN in their gaps.
-    EDF, BDF      ``.edf`` and ``.bdf``, with or without +; annotations are ignored.
-    CSV           ``.csv``, ``.tsv`` or ``.txt``: one column per lead, with or without a row of names, separated
-                  by comma, semicolon, tab, ``|`` or spaces, with decimal points or commas; an empty cell or
-                  ``nan`` is a missing sample.
+    WFDB          Give the path of the record without suffix, or of its ``.hea``, its ``.dat`` or (as in the
+                  PhysioNet challenges) its ``.mat``. The header must be in the same folder. All signal
+                  formats except 8 are read, including FLAC. Gaps between segments become NaN.
+    EDF, BDF      ``.edf`` and ``.bdf``, including EDF+ and BDF+. Annotations are ignored.
+    CSV           ``.csv``, ``.tsv`` or ``.txt``: one column per lead, with or without a row of names. Columns
+                  are separated by comma, semicolon, tab, ``|`` or spaces. Numbers have decimal points or
+                  decimal commas. An empty cell or ``nan`` is a missing sample.
     NumPy         ``.npy``: shape (n_samples,) or (n_samples, n_leads).
-    MATLAB        ``.mat`` of version 5 to 7 without a ``.hea`` beside it: one array of such a shape.
+    MATLAB        ``.mat`` of version 5 to 7 with one array of that shape. A ``.mat`` with a ``.hea`` of the
+                  same name is read as WFDB.
     ============  ========================================================================================
 
-    Of a WFDB, EDF or BDF recording the channels in V, mV or µV are kept. The sizes and checksums in its header are
-    checked against the data; a mismatch is an error, and is never repaired. A channel that cannot be read, because its
-    scale is zero or its file is missing, is excluded with a warning if there are others.
+    From WFDB, EDF and BDF files only the channels in V, mV or µV are returned. File sizes and checksums must match the
+    header. A channel that cannot be read, for example because its file is missing, is excluded with a warning if other
+    channels can be read.
 
     Parameters
     ----------
@@ -54,22 +55,23 @@ def read_record(
         The file or WFDB record. A relative path that does not exist, such as ``"vfdb/426"``, is looked up in the data
         folder: ``ECG_SHOCK_DATA``, else the cache that ``ecg-shock fetch`` fills.
     fs : float, optional
-        Sampling rate in Hz. Needed for CSV, NumPy and MATLAB; must match the header of other formats.
+        Sampling rate in Hz. Required for CSV, NumPy and MATLAB files. For other formats it may be omitted, or must
+        match the header.
     units : {"mV", "uV", "V"}, optional
-        Unit of the samples. Needed for CSV, NumPy and MATLAB, and for channels of other formats whose header gives no
-        unit or an unknown one such as "mcV"; must match the header otherwise.
+        Unit of the samples. Required for CSV, NumPy and MATLAB files, and for channels whose header has no unit or an
+        unknown one such as "mcV". Otherwise it may be omitted, or must match the header.
     leads : sequence of str, optional
-        Names of the leads to keep, in this order; all by default. Leads without a name are called ``"1"``,
-        ``"2"`` … by their column; of leads that share a name, the second is called ``"ECG-2"``.
+        Names of the leads to return, in this order; all by default. A lead without a name is named after its column
+        number: ``"1"``, ``"2"`` … If two leads are named ``"ECG"``, the second is renamed to ``"ECG-2"``.
     delimiter : str, optional
-        Delimiter of the columns of a CSV file; detected if not given.
+        Delimiter between the columns of a CSV file; detected if not given.
     decimal : {".", ","}, optional
         Decimal sign of a CSV file; detected if not given.
 
     Returns
     -------
     Recording
-        Signal as float32 in mV, NaN for missing samples; without episodes and beats.
+        The signal as float32 in mV, NaN where a sample is missing. It has no episodes and no beats.
 
     Raises
     ------
@@ -78,21 +80,21 @@ def read_record(
     TypeError
         If an argument or the data has a wrong type.
     ValueError
-        If the file is damaged, disagrees with its header or the arguments, has no voltage channel, or an
-        argument is missing. The message names the file and what to do.
+        If the file is damaged, does not match its header or the arguments, or has no voltage channel, or if a required
+        argument is missing.
 
     Notes
     -----
     - A WFDB gain of 0 means that the record is not calibrated. As in the WFDB library, 200 units/mV are assumed, and
       a warning is logged.
-    - A WFDB checksum of 0 is ignored, because some writers always write 0; any other must match.
-    - The size of the file gives the length where a WFDB header gives no number of samples, or 0, or an EDF header
-      gives -1 data records.
-    - WFDB signals that are skewed or in format 8, and EDF+ files with gaps in time, are refused.
-    - A column of a table that never falls, or that wraps like a counter, is not a lead, whatever its name. If no name
-      in the table says ECG and such a column is not called time, the error asks for `leads`.
-    - If names of columns in a table say ECG, only those columns are leads.
-    - A table's own sampling rate, from a column of times or a comment, and its units must match the arguments.
+    - A WFDB checksum of 0 is not checked, because some programs always write 0.
+    - If a WFDB header gives no number of samples or 0, or an EDF header gives -1 data records, the length is computed
+      from the size of the file.
+    - WFDB signals with skew or in format 8, and EDF+ files with gaps in time, raise ValueError.
+    - If some column names of a table are ECG leads, such as "ECG" or "II", only those columns are read.
+    - A table column whose values never fall, or that wraps like a counter, is not read as a lead. If no column name is
+      an ECG lead and the name of such a column does not mean time, a ValueError asks for `leads`.
+    - The sampling rate in a table, from a time column or a comment, and its units must match the arguments.
 
     Examples
     --------
@@ -115,7 +117,7 @@ def read_record(
         channels = [file.channels[i] for i in chosen]
         try:
             signal = np.empty((channels[0].n_samples, len(chosen)), np.float32)
-        except MemoryError:  # gaps between segments take no space in the files
+        except MemoryError:
             raise ValueError(
                 f"{path} does not fit into memory ({channels[0].n_samples:,} samples per lead); choose fewer leads "
                 "with leads=, or use ecg_shock.scan, which reads it in pieces"
@@ -128,8 +130,8 @@ def read_record(
     suffix = path.suffix.lower()
     if suffix not in (*TEXT, ".npy", ".mat"):
         raise ValueError(
-            f"{path} has an unknown format {suffix!r}; allowed are a WFDB record with its .hea beside it, "
-            ".edf, .bdf, .csv, .tsv, .txt, .npy and .mat"
+            f"{path} has the unknown suffix {suffix!r}; allowed are .edf, .bdf, .csv, .tsv, .txt, .npy, .mat, and a "
+            "WFDB record with its .hea in the same folder"
         )
     if fs is None or units is None:
         raise ValueError(
@@ -143,7 +145,7 @@ def read_record(
 def open_file(path: Path, units: str | None) -> SignalFile | None:
     """Open a WFDB, EDF or BDF file that `find_recording` returned; return None for other formats.
 
-    Raise OSError or ValueError if it cannot be read.
+    Raise OSError or ValueError if the file cannot be read.
     """
     if path.suffix == ".hea":
         return open_wfdb(path, units)
@@ -155,7 +157,7 @@ def open_file(path: Path, units: str | None) -> SignalFile | None:
 def check_text_options(path: Path, delimiter: str | None, decimal: str | None) -> None:
     """Raise ValueError if a delimiter or decimal sign is given for a file that is not a text table."""
     if path.suffix.lower() not in TEXT and (delimiter is not None or decimal is not None):
-        raise ValueError(f"{path} is not a text table; leave delimiter= and decimal= out")
+        raise ValueError(f"{path} is not a text table; do not give delimiter= or decimal=")
 
 
 def check_arguments(fs: float | None, units: str | None) -> None:
@@ -167,7 +169,7 @@ def check_arguments(fs: float | None, units: str | None) -> None:
 
 
 def find_recording(path: str | Path) -> Path:
-    """Return the file that a path or the name of a record refers to.
+    """Return the file of a recording, given its path or its record name.
 
     A path that exists is used as it is. Otherwise a relative path without ``..`` is looked up in the data folder.
 
@@ -179,19 +181,19 @@ def find_recording(path: str | Path) -> Path:
     Returns
     -------
     pathlib.Path
-        The ``.hea`` of a WFDB record, or the file.
+        The ``.hea`` of a WFDB record; for other formats the file itself.
 
     Raises
     ------
     IsADirectoryError
-        If it is a folder.
+        If the path is a folder.
     FileNotFoundError
-        If it is in neither place; the message names both.
+        If the file is neither at the path nor in the data folder.
     """
     path = Path(path)
     if found := find_wfdb_header(path) or (path if path.is_file() else None):
         return found
-    missing, here = f"{path} is missing, and there is no {path}.hea either; check the path", path.is_dir()
+    missing, is_folder = f"{path} is missing, and there is no {path}.hea either; check the path", path.is_dir()
     if not path.anchor and ".." not in path.parts:
         folder = data_dir()
         named = folder / path
@@ -200,10 +202,10 @@ def find_recording(path: str | Path) -> Path:
         public = [manifest.stem for manifest in resource_dir("data_manifests").glob("*.toml")]
         database = path.parts[0] if path.parts and path.parts[0] in public else "vfdb"
         missing = (
-            f"{path} is missing, both here in {Path.cwd()} and in the data folder {folder}, and so is {path}.hea; "
-            f"check the path, or fetch a public database, such as with: ecg-shock fetch {database}"
+            f"neither {path} nor {path}.hea is in {Path.cwd()} or in the data folder {folder}; "
+            f"check the path, or fetch a public database, for example with: ecg-shock fetch {database}"
         )
-        here = here or named.is_dir()
-    if here:
+        is_folder = is_folder or named.is_dir()
+    if is_folder:
         raise IsADirectoryError(f"{path} is a folder; give the path of one recording in it")
     raise FileNotFoundError(missing)

@@ -1,4 +1,4 @@
-"""Labels of records without an annotation file: their manifest gives each record's rhythms and their starts."""
+"""Label records that have no annotation file: their manifest gives the rhythms and start times."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from ecg_shock.data.recordings import Episode, Recording
 
 
 def label_record(recording: Recording, record: str, manifest: Manifest) -> Recording:
-    """Label a recording by `record_labels` of its manifest.
+    """Return a recording with the labels that `record_labels` of its manifest gives.
 
     Parameters
     ----------
     recording : Recording
         The record as it was read.
     record : str
-        Its name, one of `manifest.record_labels`.
+        Name of the record, a key of `manifest.record_labels`.
     manifest : Manifest
         The record's database.
 
     Returns
     -------
     Recording
-        Its episodes cover it from 0 s to its end, in order, without overlap. It has no beats, because none are
-        annotated: `ecg_shock.data.windows` measures the heart rate where a rhythm is not named.
+        The recording with episodes that cover it from 0 s to its end, in order, without overlap. It has no beats.
 
     Raises
     ------
@@ -35,8 +34,8 @@ def label_record(recording: Recording, record: str, manifest: Manifest) -> Recor
     starts_s = [start_s for start_s, _ in labels]
     if starts_s[-1] >= recording.duration_s:
         raise ValueError(
-            f"record_labels of {manifest.name} has {record!r} change at {starts_s[-1]:g} s, but the recording ends at "
-            f"{recording.duration_s:g} s; correct the manifest."
+            f"record_labels of {manifest.name} gives {record!r} a label at {starts_s[-1]:g} s, but the recording ends "
+            f"at {recording.duration_s:g} s; correct the manifest."
         )
     episodes = tuple(
         Episode(start_s, end_s, manifest.rhythm_codes[code], code)

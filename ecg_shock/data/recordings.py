@@ -1,4 +1,4 @@
-"""Recordings: what was recorded, in mV, with its labelled episodes."""
+"""Recordings in mV, with labelled episodes and beats."""
 
 from __future__ import annotations
 
@@ -47,10 +47,9 @@ class Recording:
     leads : tuple of str
         One name for each column of `signal`.
     name, database, patient : str
-        The WFDB record name (or file name), the database it belongs to, and the patient that splits keep
-        apart.
+        Name of the WFDB record or file, name of its database, and name of its patient.
     episodes : tuple of Episode
-        Labelled segments in order of time; empty where nothing is labelled.
+        Labelled segments in order of time.
     beats_s : numpy.ndarray
         Times of the annotated beats in seconds, shape (n_beats,).
     beat_codes : tuple of str
@@ -89,10 +88,14 @@ class Recording:
         check_fs(self.fs)
         if len(self.leads) != self.signal.shape[1]:
             raise ValueError(
-                f"leads {self.leads!r} name {len(self.leads)} of {self.signal.shape[1]} columns; name each"
+                f"signal has {self.signal.shape[1]} columns, but leads {self.leads!r} has {len(self.leads)} names; "
+                "give one name per column"
             )
         if len(self.beats_s) != len(self.beat_codes):
-            raise ValueError(f"{len(self.beats_s)} beats_s but {len(self.beat_codes)} beat_codes; give one each")
+            raise ValueError(
+                f"beats_s has {len(self.beats_s)} beats, but beat_codes has {len(self.beat_codes)}; give one code "
+                "per beat"
+            )
         for episode, following in zip(self.episodes, self.episodes[1:], strict=False):
             if episode.end_s > following.start_s:
                 raise ValueError(f"{episode!r} overlaps {following!r}; give episodes in order, without overlap")
@@ -108,9 +111,9 @@ class Recording:
         Parameters
         ----------
         start_s, length_s : float
-            Where the strip begins and how long it is, in seconds.
+            Start and length of the strip in seconds.
         lead : str, optional
-            Name of the lead; if not given, the first that is an ECG by its name, or the only one.
+            Name of the lead. By default, the first lead whose name says that it is an ECG, or the only lead.
 
         Returns
         -------
@@ -142,19 +145,22 @@ class Recording:
 
 
 def strip_samples(start_s: float, length_s: float, fs: float, n_samples: int) -> tuple[int, int]:
-    """Return where a strip begins and ends in samples; raise ValueError if it is not within the recording."""
-    outside = f"a strip from {start_s:g} s of {length_s:g} s is not within the recording, of {n_samples / fs:g} s"
+    """Return a strip's first sample and the one after its last; raise ValueError if it exceeds the recording."""
+    outside = (
+        f"a strip of {length_s:g} s that starts at {start_s:g} s is not within the recording, which lasts "
+        f"{n_samples / fs:g} s; choose another start or length"
+    )
     if not (math.isfinite(start_s) and math.isfinite(length_s)):
         raise ValueError(outside)
     first, samples = round(start_s * fs), round(length_s * fs)
     if first < 0 or samples < 1 or round((start_s + length_s) * fs) > n_samples:
         raise ValueError(outside)
-    first = max(min(first, n_samples - samples), 0)  # rounding both up may end after the recording
+    first = max(min(first, n_samples - samples), 0)  # both may have been rounded up
     return first, first + samples
 
 
 def is_finite(number: Any) -> bool:
-    """Say whether a number is finite as a float; an integer may be too large for one."""
+    """Return whether a number is finite as a float; an integer that is too large for a float is not."""
     try:
         return math.isfinite(number)
     except OverflowError:
@@ -162,7 +168,7 @@ def is_finite(number: Any) -> bool:
 
 
 def check_fs(fs: object, where: str = "") -> None:
-    """Raise TypeError or ValueError if a sampling rate is not a number of Hz above 0; `where` begins the message."""
+    """Raise TypeError or ValueError if a sampling rate is not a number above 0; the message begins with `where`."""
     if not isinstance(fs, (int, float, np.integer, np.floating)) or isinstance(fs, bool):
         raise TypeError(f"{where}fs is {fs!r}; give the sampling rate as a number of Hz")
     if not (is_finite(fs) and fs > 0):

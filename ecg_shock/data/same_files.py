@@ -1,4 +1,4 @@
-"""The same recording under two names: signal files are compared by their sums, not by the names of their patients."""
+"""One recording under two names: signal files are compared by their digests, not by the names of their patients."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ecg_shock.data.fetch import decode_212
 from ecg_shock.data.manifests import Manifest, data_dir, is_packaged, load_manifest
 from ecg_shock.rhythms import UNUSABLE
 
-SUM_DIGITS = 16  # of a SHA-256: enough to tell files apart, and short enough for a card
+KEPT_DIGITS = 16  # of a SHA-256: enough to tell files apart, and short enough for a card
 SIGNALS = (".dat", ".mat")  # also where no record has the file's name, because a header may name any file
 NO_SIGNALS = (".hea", ".atr")  # two records may well have the same labels
 
 
-def signal_sums(databases: Iterable[str], folder: str | Path | None = None) -> dict[str, str]:
+def signal_digests(databases: Iterable[str], folder: str | Path | None = None) -> dict[str, str]:
     """Return the patient of each signal file in the manifests of some databases.
 
     Parameters
@@ -25,7 +25,7 @@ def signal_sums(databases: Iterable[str], folder: str | Path | None = None) -> d
         Names or manifest paths.
     folder : str or pathlib.Path, optional
         Folder that holds the databases. It is read only for files that could be of WFDB format 212, in databases of the
-        user's own: the public manifests have the sum of the samples of some files, and not of their bytes.
+        user's own: the public manifests have the digest of the samples of some files, and not of their bytes.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def signal_sums(databases: Iterable[str], folder: str | Path | None = None) -> d
                 patient = f"{manifest.name}/{name}"
             else:
                 continue
-            for key in _sums(manifest, name, data_dir(folder) / manifest.name / name if own else None):
+            for key in _digests(manifest, name, data_dir(folder) / manifest.name / name if own else None):
                 other = found.setdefault(key, patient)
                 if other != patient:
                     raise ValueError(
@@ -71,17 +71,17 @@ def _is_unusable(manifest: Manifest, record: str) -> bool:
     return bool(labels) and all(manifest.rhythm_codes[code] in UNUSABLE for _, code in labels)
 
 
-def _sums(manifest: Manifest, name: str, path: Path | None) -> list[str]:
+def _digests(manifest: Manifest, name: str, path: Path | None) -> list[str]:
     entry = manifest.files[name]
-    sums = [f"sha256:{entry.sha256[:SUM_DIGITS]}"] if entry.sha256 else []
+    digests = [f"sha256:{entry.sha256[:KEPT_DIGITS]}"] if entry.sha256 else []
     if entry.samples_sha256:
-        return [*sums, f"samples:{entry.samples_sha256[:SUM_DIGITS]}"]
+        return [*digests, f"samples:{entry.samples_sha256[:KEPT_DIGITS]}"]
     if path is not None and entry.bytes % 3 == 0 and path.is_file():
-        return [*sums, f"samples:{_samples_sum(path, path.stat().st_mtime_ns)[:SUM_DIGITS]}"]
-    return sums
+        return [*digests, f"samples:{_samples_digest(path, path.stat().st_mtime_ns)[:KEPT_DIGITS]}"]
+    return digests
 
 
 @cache
-def _samples_sum(path: Path, mtime_ns: int) -> str:
+def _samples_digest(path: Path, mtime_ns: int) -> str:
     content = path.read_bytes()
     return hashlib.sha256(decode_212(content[: len(content) // 3 * 3]).tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Files of signals, whatever their format: their channels, the choice of leads, and the errors of reading."""
+"""Code that all readers share: channels, the choice of leads, and errors."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from ecg_shock.data.recordings import MV_PER_UNIT, Recording, check_fs
 
 logger = logging.getLogger(__name__)
 
-WHAT_TO_DO = "Compare it with its source, and copy or download it again."
+WHAT_TO_DO = "Compare the file with its source, and copy or download it again."
 
-# Spellings of voltages, in lower case and with u for the micro signs. The caller has to give "mcV", and also "MV",
-# which would be a megavolt.
-SPELLING = re.compile(r"(milli|micro|nano|[mun])?[ -]?v(?:olts?)?")
+# Voltage units in lower case, with "u" for both micro signs. For "mcV" and "MV" the caller has to give the unit.
+VOLTAGE_UNIT = re.compile(r"(milli|micro|nano|[mun])?[ -]?v(?:olts?)?")
 MV_PER_PREFIX = {"": 1e3, "m": 1.0, "milli": 1.0, "u": 1e-3, "micro": 1e-3, "n": 1e-6, "nano": 1e-6}
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One signal of a file, as its header describes it.
+    """The header's description of one signal.
 
     Parameters
     ----------
@@ -43,7 +42,7 @@ class Channel:
     n_samples : int
         Length of the signal.
     problem : Exception, optional
-        Why the channel cannot be read. It is raised only if the channel is asked for; the others can still be read.
+        If the channel cannot be read, the exception to raise when it is requested.
     """
 
     name: str
@@ -55,14 +54,14 @@ class Channel:
 
 
 class SignalFile(ABC):
-    """A recording that stays on disk: only its header has been read.
+    """An open WFDB, EDF or BDF recording. Its samples stay on disk until they are read.
 
     Attributes
     ----------
     path : pathlib.Path
         The file, or the header of the record.
     channels : tuple of Channel
-        All signals, voltages or not.
+        All signals of the file, including those that are not voltages.
     """
 
     path: Path
@@ -70,13 +69,19 @@ class SignalFile(ABC):
 
     @abstractmethod
     def read(self, channels: Sequence[int], first: int, last: int) -> np.ndarray:
-        """Read samples `first` to `last` (exclusive) of channels of one `fs`: shape (n, n_channels), float32, mV."""
+        """Return the samples from `first` to `last` (exclusive) in mV, float32, shape (last - first, n_channels).
+
+        `channels` are indices in `self.channels`; these channels must have the same sampling rate.
+        """
 
     def warn(self, channels: Sequence[int]) -> None:  # noqa: B027, most formats have no warnings
         """Log warnings about these channels."""
 
     def pieces(self, channels: Sequence[int], samples: int) -> Iterator[np.ndarray]:
-        """Yield channels of one `fs` from beginning to end, some `samples` at a time, and check the file at the end."""
+        """Yield the channels from beginning to end, at most `samples` samples at a time, as `read` returns them.
+
+        Raise ValueError at the end if the samples do not match a checksum in the header.
+        """
         length = self.channels[channels[0]].n_samples
         for first in range(0, length, samples):
             yield self.read(channels, first, min(first + samples, length))
@@ -84,10 +89,7 @@ class SignalFile(ABC):
 
 @contextmanager
 def explain_damage(path: Path, kind: str) -> Iterator[None]:
-    """Turn the exceptions that a library raises for a damaged file into a ValueError that names the file.
-
-    wfdb and NumPy raise IndexError, KeyError, struct.error, UserWarning and more.
-    """
+    """Convert the exceptions that a library raises for a damaged file to a ValueError that names the file."""
     try:
         yield
     except OSError:
@@ -99,27 +101,27 @@ def explain_damage(path: Path, kind: str) -> Iterator[None]:
 
 
 def mv_per_unit(unit: str, units: str | None = None) -> float | None:
-    """Return the factor that converts a unit, spelled as in the file, to mV; None if it is not a voltage.
+    """Return the factor that converts values in the file's `unit` to mV, or None if `unit` is not a voltage.
 
-    `units`, from the caller, is used where the file gives no unit, or an unknown one that may be a voltage, such as
-    "mcV".
+    If the file gives no unit, or an unknown one that may be a voltage, such as "mcV", the caller's `units` are used.
     """
-    spelling = SPELLING.fullmatch(unit.lower().replace("\u00b5", "u").replace("\u03bc", "u"))
-    if spelling and not (spelling[1] == "m" and unit[0] == "M"):
-        return MV_PER_PREFIX[spelling[1] or ""]
+    known = VOLTAGE_UNIT.fullmatch(unit.lower().replace("\u00b5", "u").replace("\u03bc", "u"))
+    if known and not (known[1] == "m" and unit[0] == "M"):
+        return MV_PER_PREFIX[known[1] or ""]
     return MV_PER_UNIT[units] if units is not None and may_be_voltage(unit) else None
 
 
 def may_be_voltage(unit: str) -> bool:
-    """Say whether a unit is missing, or may be an unknown spelling of a voltage."""
+    """Return whether a unit is missing, or may be a voltage in an unknown spelling."""
     return unit == "" or re.fullmatch(r"[^\W\d_]{0,5}\.?v(olts?)?", unit.lower()) is not None
 
 
 def choose_channels(file: SignalFile, leads: Sequence[str] | None) -> list[int]:
-    """Return the columns of these leads in this order, or of all voltages that can be read if `leads` is None.
+    """Return the channel indices of these leads in this order, or of all readable voltages if `leads` is None.
 
-    Raise the problem of a lead that cannot be read, and ValueError if a lead is unknown or not a voltage, or there is
-    none. If a lead that is an ECG by its name cannot be read, leads with other names do not replace it.
+    Raise ValueError if a lead is unknown or not a voltage, or if there is no voltage. Raise the `problem` of a
+    requested channel that cannot be read. If `leads` is None, and the only channels that are named as an ECG cannot be
+    read, raise their `problem`, because a channel with another name must not replace them.
     """
     names = [channel.name for channel in file.channels]
     if leads is not None:
@@ -144,7 +146,7 @@ def choose_channels(file: SignalFile, leads: Sequence[str] | None) -> list[int]:
 
 
 def choose_channel(file: SignalFile, lead: str | None) -> int:
-    """Return the column of the lead to classify, by the rule of `ecg_shock.data.lead_labels.choose_lead`."""
+    """Return the channel index of the lead to classify; see `ecg_shock.data.lead_labels.choose_lead`."""
     if lead is not None:
         return choose_channels(file, [lead])[0]
     chosen = choose_channels(file, None)
@@ -152,12 +154,12 @@ def choose_channel(file: SignalFile, lead: str | None) -> int:
 
 
 def _is_voltage(channel: Channel) -> bool:
-    """Say whether a channel is a voltage, or may be one."""
+    """Return whether a channel is a voltage or may be a voltage."""
     return channel.mv_per_unit is not None or may_be_voltage(channel.unit)
 
 
 def _find_problem(file: SignalFile, i: int) -> Exception | None:
-    """Return why a channel cannot be read in mV, or None if it can."""
+    """Return the exception to raise if a channel cannot be read in mV, or None if it can be read."""
     channel = file.channels[i]
     if channel.problem is not None:
         return channel.problem
@@ -166,15 +168,15 @@ def _find_problem(file: SignalFile, i: int) -> Exception | None:
     if may_be_voltage(channel.unit):
         what = f"the unknown unit {quoted(channel.unit)}" if channel.unit else "no unit"
         return ValueError(
-            f"{file.path} gives {quoted(channel.name)} {what}; give the unit with units= (--units), such as 'uV'"
+            f"{file.path}: channel {quoted(channel.name)} has {what}; give the unit with units= (--units), such as 'uV'"
         )
     first = [f"{c.name} in {c.unit or 'no unit'}" for c in file.channels[:MAX_LISTED]]
     channels = listed(first, len(file.channels))
-    return ValueError(f"{file.path} has the channels {channels}; ECG leads have to be in {tuple(MV_PER_UNIT)}")
+    return ValueError(f"{file.path} has the channels {channels}; the unit of an ECG must be in {tuple(MV_PER_UNIT)}")
 
 
 def check_agreement(file: SignalFile, chosen: Sequence[int], fs: float | None, units: str | None) -> None:
-    """Raise ValueError if chosen channels differ in sampling rate or length, or from the caller's `fs` or `units`."""
+    """Raise ValueError if the chosen channels differ in sampling rate or length, or do not match `fs` or `units`."""
     channels = [file.channels[i] for i in chosen]
     rates = [channel.fs for channel in channels]
     if len(set(rates)) > 1:
@@ -186,14 +188,18 @@ def check_agreement(file: SignalFile, chosen: Sequence[int], fs: float | None, u
         raise ValueError(f"{file.path} has leads of different lengths. {WHAT_TO_DO}")
     check_fs(rates[0], f"{file.path}: ")
     if fs is not None and fs != rates[0]:
-        raise ValueError(f"{file.path} is sampled at {rates[0]} Hz by its header, not at {fs!r} Hz; leave fs out")
+        raise ValueError(
+            f"{file.path} has a sampling rate of {rates[0]} Hz, but fs= (--fs) is {fs!r}; do not give fs for this file"
+        )
     if units is not None and any(channel.mv_per_unit != MV_PER_UNIT[units] for channel in channels):
         found = sorted({channel.unit for channel in channels})
-        raise ValueError(f"{file.path} is in {found} by its header, not in {units!r}; leave units out")
+        raise ValueError(
+            f"{file.path} is in {found}, but units= (--units) is {units!r}; do not give units for this file"
+        )
 
 
 def lead_names(names: Sequence[str | None]) -> list[str]:
-    """Name unnamed leads by their column, and number leads that share a name."""
+    """Return unique names: an empty name becomes the column number, and a repeated "ECG" becomes "ECG-2"."""
     filled = [(name or "").strip() or str(column) for column, name in enumerate(names, 1)]
     seen: Counter[str] = Counter()
     unique: dict[str, None] = {}
@@ -208,7 +214,7 @@ def lead_names(names: Sequence[str | None]) -> list[str]:
 
 
 def find_columns(path: Path, names: Sequence[str], leads: Sequence[str]) -> list[int]:
-    """Return the columns of these leads in this order; raise ValueError for an unknown name."""
+    """Return the positions of these leads in `names`, in this order; raise ValueError for an unknown lead."""
     unknown = [lead for lead in leads if lead not in names]
     if unknown or not leads:
         raise ValueError(f"{path} has no leads {listed(unknown)}; choose from {listed(names)}")

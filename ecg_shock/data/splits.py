@@ -14,7 +14,7 @@ from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import read_toml
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
-MIN_GROUPS = 3  # one to test, one to validate, the others to train
+MIN_GROUPS = 3  # one for test, one for validation, the others for training
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Fold:
     Parameters
     ----------
     train, validation, test : frozenset of str
-        Patients as ``"database/record"``: weights are fitted on `train`; epoch, hyperparameters and threshold are
-        chosen on `validation`; `test` is looked at once and reported.
+        Names of patients, as ``"database/record"``. Weights are fitted on `train`. Epoch, hyperparameters and threshold
+        are chosen on `validation`. Results are reported for `test`.
     """
 
     train: frozenset[str]
@@ -36,21 +36,23 @@ class Fold:
         for a, b in (("train", "validation"), ("train", "test"), ("validation", "test")):
             shared = getattr(self, a) & getattr(self, b)
             if shared:
-                raise ValueError(f"patients {sorted(shared)!r} are in {a} and in {b}; every patient is in one subset.")
+                raise ValueError(
+                    f"patients {sorted(shared)!r} are in {a} and in {b}; each patient must be in one subset only."
+                )
 
 
 def load_split(name: str) -> tuple[Fold, ...]:
-    """Read one of the fixed splits in `data_manifests/splits/`, or one of your own.
+    """Read a split from `data_manifests/splits/`, or your own split from a file.
 
     Parameters
     ----------
     name : str
-        Such as ``"public-v1"``, or the path of a file of your own, ending in ``.toml``.
+        Name of the split, such as ``"public-v1"``, or the path of your own file, ending in ``.toml``.
 
     Returns
     -------
     tuple of Fold
-        One for each outer fold. Test subsets cover every patient exactly once.
+        The outer folds. Each patient is in the test subset of exactly one fold.
 
     Raises
     ------
@@ -73,11 +75,11 @@ def load_split(name: str) -> tuple[Fold, ...]:
     path = folder / f"{name}.toml" if name in names else Path(name).expanduser()
     groups: Any = read_toml(path).get("folds")
     if not _are_groups(groups):
-        raise ValueError(f"{path}: folds={groups!r} has to be a list of {MIN_GROUPS} or more lists of patients.")
+        raise ValueError(f"{path}: folds={groups!r} must be a list of {MIN_GROUPS} or more lists of patients.")
     everyone = [patient for group in groups for patient in group]
     repeated = sorted({patient for patient in everyone if everyone.count(patient) > 1})
     if repeated:
-        raise ValueError(f"{path}: patients {repeated!r} are listed twice; every patient has one fold.")
+        raise ValueError(f"{path}: patients {repeated!r} are listed twice; list each patient in one fold only.")
     tests = [frozenset(group) for group in groups]
     validations = [*tests[1:], tests[0]]
     return tuple(

@@ -1,16 +1,16 @@
-"""Synthetic ECG recordings, which let the pipeline run without any download.
+"""Simulate ECG recordings, so that the package can be tried without a download.
 
-Results on them say nothing about patients. Beats are sums of Gaussians, an idea taken from McSharry et al. 2003 [1]_,
-with these deviations:
+Results on synthetic recordings say nothing about patients. Beats are sums of Gaussians, as in McSharry et al. 2003
+[1]_, with these deviations:
 
 - The Gaussians are summed in time, not integrated as a dynamical system along a limit cycle.
 - The delay and width of T waves scale with the square root of the RR interval; other waves do not move.
 - RR intervals are a mean plus a respiratory sine, a 0.1 Hz sine and jitter, and are not drawn from a spectrum.
-- Morphology, amplitude, polarity and noise are drawn for each patient, much wider than in health.
+- Morphology, amplitude, polarity and noise are drawn for each patient, from much wider ranges than in healthy people.
 
-Ventricular fibrillation has no beats: it is a carrier with wandering frequency whose complex amplitude is a
-slow random process. Heart rates and amplitudes were chosen by looking at strips of the MIT-BIH and Creighton databases,
-so these are not an independent test of a network trained on synthetic recordings.
+Ventricular fibrillation is a carrier of varying frequency, multiplied by a slow random complex amplitude. Heart rates
+and amplitudes were chosen by looking at strips of the MIT-BIH and Creighton databases, so these databases are not an
+independent test of a network trained on synthetic recordings.
 
 References
 ----------
@@ -29,16 +29,16 @@ from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.rhythms import RHYTHMS
 
 DATABASE = "synthetic"
-FS_RANGE_HZ = (125.0, 2000.0)  # 60 Hz mains is below half the sampling rate
+FS_RANGE_HZ = (125.0, 2000.0)  # mains hum of 60 Hz must be below half the sampling rate
 MIN_RHYTHM_S = 5.0
 
-# Heart rates in beats per minute. Rapid and slow VT stay clear of the 150 bpm that separates them.
+# Heart rates in beats per minute. Rapid and slow VT are at least 5 bpm from the limit between them, 150 bpm.
 SINUS_BPM = (55.0, 120.0)  # databases label sinus tachycardia as normal sinus too
 BRADYCARDIA_BPM = (28.0, 50.0)
 AF_BPM = (60.0, 160.0)
 SVT_BPM = (150.0, 220.0)
 PACED_BPM = (60.0, 90.0)
-ATRIAL_BPM = (65.0, 110.0)  # of P waves that are blocked
+ATRIAL_BPM = (65.0, 110.0)  # rate of P waves in heart block and asystole
 ESCAPE_BPM = (28.0, 48.0)
 IDIOVENTRICULAR_BPM = (20.0, 100.0)  # from agonal to accelerated
 SLOW_VT_BPM = (115.0, 145.0)
@@ -46,13 +46,13 @@ RAPID_VT_BPM = (160.0, 250.0)
 POLYMORPHIC_VT_BPM = (180.0, 260.0)
 FLUTTER_BPM = (200.0, 350.0)
 
-# Amplitudes in mV, peak to peak unless said otherwise. Fine VF stays clear of the 0.2 mV limit of coarse VF.
+# Amplitudes in mV, peak to peak unless a comment says otherwise. Fine VF is below the limit of coarse VF, 0.2 mV.
 QRS_MV = (0.3, 3.0)
 VT_MV = (0.5, 4.5)
 COARSE_VF_MV = (0.6, 4.5)
 FINE_VF_MV = (0.13, 0.17)
 FIBRILLATORY_WAVE_MV = (0.02, 0.12)  # root mean square
-BLOCKED_P_WAVE_MV = 0.03  # of asystole
+BLOCKED_P_WAVE_MV = 0.03  # in asystole
 PACING_SPIKE_MV = (0.3, 2.0)
 
 # Variation of RR intervals: standard deviation or amplitude over mean.
@@ -62,57 +62,57 @@ PACED_RR_VARIATION = 0.001
 VT_RR_VARIATION = (0.003, 0.02)
 POLYMORPHIC_RR_VARIATION = 0.06
 AF_RR_VARIATION = (0.15, 0.3)
-RR_JITTER = 0.3  # of the variation
+RR_JITTER = 0.3  # jitter over variation
 MAYER_HZ = 0.1  # blood pressure waves
 BREATHING_HZ = (0.15, 0.35)
-BREATHING_DEPTH = 0.08  # of a beat's height
+BREATHING_DEPTH = 0.08  # amplitude of the variation of a beat's height, over its mean
 MIN_RR_S = 0.24
 AF_WAVE_HZ = (4.0, 8.0)
 VF_HZ = (3.0, 9.0)
 VF_WANDER = (0.03, 0.15)  # standard deviation over mean of the carrier's frequency
-VF_BANDWIDTH_HZ = (0.3, 3.0)  # of its complex amplitude
-VF_REGULARITY = (0.0, 2.5)  # constant part of that amplitude, over the standard deviation of the rest
-VF_OVERTONE = (0.0, 0.45)
-VF_REST = (0.05, 0.8)  # broadband part, over the standard deviation of the amplitude
+VF_BANDWIDTH_HZ = (0.3, 3.0)  # bandwidth of the complex amplitude
+VF_REGULARITY = (0.0, 2.5)  # constant part of the complex amplitude, over the standard deviation of its random part
+VF_OVERTONE = (0.0, 0.45)  # amplitude of the overtone over that of the carrier
+VF_BROADBAND = (0.05, 0.8)  # standard deviation of broadband noise, over that of the complex amplitude
 VT_SWING = (0.0, 0.15)  # standard deviation over mean of the complexes' height
 TORSADE_HZ = (0.08, 0.3)
-TORSADE_SECOND_FORM = (0.3, 0.8)  # its height over that of the first
-PREMATURITY = (0.5, 0.75)  # of a premature beat: its RR interval over the usual one
-PREMATURE_HEIGHT = (0.6, 1.8)  # over that of the patient's usual QRS
+TORSADE_SECOND_FORM = (0.3, 0.8)  # height of the second form of beat over that of the first
+PREMATURITY = (0.5, 0.75)  # RR interval before a premature beat, over the usual one
+PREMATURE_HEIGHT = (0.6, 1.8)  # height of a premature beat over that of the patient's usual QRS
 
-# Waves: time from the R peak and standard deviation of the Gaussian in s.
+# Waves: peak in mV, time before or after the R peak in s, and width (standard deviation of the Gaussian) in s.
 P_MV, P_BEFORE_S, P_WIDTH_S = (0.03, 0.25), (0.13, 0.2), (0.015, 0.03)
-NARROW_WIDTH_S, WIDE_WIDTH_S = (0.008, 0.014), (0.018, 0.032)  # of each of Q, R and S
-QRS_FORMS = (0.45, 0.15, 0.2, 0.2)  # shares of patients: upright, down, biphasic, notched (always wide)
-WIDE_QRS = 0.2  # share of the others
+NARROW_WIDTH_S, WIDE_WIDTH_S = (0.008, 0.014), (0.018, 0.032)  # Q, R and S waves
+QRS_FORMS = (0.45, 0.15, 0.2, 0.2)  # proportion of patients: upright, down, biphasic, notched (always wide)
+WIDE_QRS = 0.2  # proportion of patients with a wide QRS among the first three forms
 T_HEIGHT = (0.02, 0.4)  # over the height of the QRS
 T_CENTRE_S, T_WIDTH_S = (0.26, 0.34), (0.03, 0.05)
-T_FOOT, T_FOOT_BEFORE_S, T_FOOT_WIDTH_S = 0.6, 0.06, 0.06  # T waves rise slowly and fall fast
-INVERTED_T = 0.25  # share of patients
+T_FOOT, T_FOOT_BEFORE_S, T_FOOT_WIDTH_S = 0.6, 0.06, 0.06  # makes T waves rise slowly and fall fast
+INVERTED_T = 0.25  # proportion of patients
 ECTOPIC_WIDTH_S, ECTOPIC_T_WIDTH_S = (0.028, 0.06), (0.05, 0.09)
 ECTOPIC_T_HEIGHT = (0.2, 0.9)
 SQRT_RR = 0.5  # Bazett's exponent of the QT interval
-WAVE_BEFORE_S, WAVE_AFTER_S = 0.6, 1.0  # its R peak: a beat's waves are zero outside
+WAVE_BEFORE_S, WAVE_AFTER_S = 0.6, 1.0  # a beat is zero outside this interval around its R peak
 
-# Measurement: root mean square in mV, drawn on a logarithmic scale for each patient.
+# Noise: root mean square in mV, drawn on a logarithmic scale for each patient.
 WANDER_MV = (0.02, 0.5)
 MUSCLE_MV = (0.002, 0.03)
 MAINS_MV = (0.0005, 0.015)
 MOTION_MV = (0.01, 0.12)
-QUIET = 0.06  # factor on all of these in asystole and fine VF, which they would otherwise hide
+QUIET = 0.06  # factor for all of this noise in asystole and fine VF, which it would otherwise hide
 GAIN_ERROR = 0.05
-INVERTED_LEADS = 0.3  # share of patients
+INVERTED_LEADS = 0.3  # proportion of patients
 OFFSET_MV = 1.0
-QUANTUM_MV = 0.005  # 12 bits over ±10.24 mV, as vfdb's recorder
+QUANTUM_MV = 0.005  # 12 bits over ±10.24 mV, as in vfdb
 FULL_SCALE_MV = 10.24
 
 
 @dataclass(frozen=True)
 class _Patient:
-    """A patient's waves, which are the same in all rhythms, the samples of one rhythm, and the sampling rate in Hz.
+    """A synthetic patient: random generator, samples per rhythm `n`, sampling rate `fs` in Hz, and waves of the beats.
 
-    A beat is a sum of Gaussians, shape (4, n_waves): peaks in mV, centres and widths in s, and the power of the RR
-    interval in seconds by which centres and widths are multiplied.
+    A beat is a sum of Gaussians, an array of shape (4, n_waves). Its rows are the peaks in mV, the centres in s from
+    the R peak, the widths in s, and exponents: centres and widths are multiplied by (RR interval in s) ** exponent.
     """
 
     rng: np.random.Generator
@@ -125,7 +125,7 @@ class _Patient:
     sinus_rr_s: float
 
 
-# One rhythm without noise: signal in mV, times of its beats in s, and their code or codes.
+# One rhythm without noise: signal in mV, times of the beats in s, and one code for all beats or a code for each.
 _Segment = tuple[np.ndarray, np.ndarray, str | np.ndarray]
 NO_BEATS = np.empty(0)
 
@@ -133,11 +133,11 @@ NO_BEATS = np.empty(0)
 def synthetic_recordings(
     patients: int = 60, seed: int = 0, seconds_per_rhythm: float = 15.0, fs: float = 250.0
 ) -> Iterator[Recording]:
-    """Simulate recordings of patients, one after another.
+    """Yield one simulated recording per patient.
 
-    Each patient has normal sinus rhythm, asystole, coarse VF or flutter, rapid VT, fine VF or slow VT, two of
-    seven other rhythms, and noise, in random order. Any four patients in a row have all rhythms between them.
-    Patient k does not depend on the number of patients.
+    Each recording has normal sinus rhythm, asystole, coarse VF or flutter, rapid VT, fine VF or slow VT, two of
+    seven other rhythms, and noise, in random order. Any four consecutive patients together have all rhythms.
+    The recording of a patient does not depend on the number of patients.
 
     Parameters
     ----------
@@ -153,9 +153,8 @@ def synthetic_recordings(
     Returns
     -------
     iterator of Recording
-        One recording a patient, with one lead of shape (8 · seconds_per_rhythm · fs, 1) in mV, database
-        ``"synthetic"``. An episode's `code` names its kind, such as ``"fine_vf"``. VF, asystole and noise
-        have no beats.
+        Recordings of the database ``"synthetic"`` with one lead, shape (8 · seconds_per_rhythm · fs, 1), in mV. The
+        `code` of an episode is its kind, such as ``"fine_vf"``. VF, asystole and noise have no beats.
 
     Raises
     ------
@@ -215,7 +214,7 @@ def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
 
 
 def _codes_of_patient(k: int) -> list[str]:
-    """Assign the rhythms in turn, so that a few patients have them all."""
+    """Return the kinds of the eight episodes of patient k; the last five differ from patient to patient."""
     return [
         "normal_sinus",
         "asystole",
@@ -229,7 +228,7 @@ def _codes_of_patient(k: int) -> list[str]:
 
 
 def _draw_qrs_t(rng: np.random.Generator) -> np.ndarray:
-    """Return Q, R, S and R' in one of four forms, and a T wave that may be flat, inverted or tall."""
+    """Draw the waves of a beat: Q, R, S and R' in one of four forms, and a T wave (two Gaussians)."""
     upright = (-rng.uniform(0, 0.2), 1.0, -rng.uniform(0, 0.4), 0.0)
     down = (rng.uniform(0, 0.1), rng.uniform(0.05, 0.3), -1.0, 0.0)
     biphasic = (0.0, 1.0, -rng.uniform(0.5, 1.2), 0.0)
@@ -252,7 +251,7 @@ def _draw_qrs_t(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_ectopic(rng: np.random.Generator) -> np.ndarray:
-    """Return a wide beat of the ventricles: main deflection of 1 mV, a shoulder, and a discordant T wave."""
+    """Draw the waves of a wide ventricular beat: main deflection of 1 mV, a shoulder, and a discordant T wave."""
     width = rng.uniform(*ECTOPIC_WIDTH_S)
     shoulder_s = rng.choice([-1.0, 1.0]) * rng.uniform(1.5, 2.2) * width
     return np.array(
@@ -266,13 +265,13 @@ def _draw_ectopic(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_sinus(p: _Patient, bpm: tuple[float, float] | None = None) -> _Segment:
-    """Draw sinus rhythm at the patient's own heart rate, or at one from a range."""
+    """Draw sinus rhythm at the patient's own heart rate, or at a random one in the range `bpm`."""
     beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*bpm) if bpm else p.sinus_rr_s)
     return _draw_beats(p, np.hstack([p.p_wave, p.qrs_t]), beats_s, rr_s), beats_s, "N"
 
 
 def _draw_svt(p: _Patient) -> _Segment:
-    """Draw no P waves: the T waves hide them."""
+    """Draw supraventricular tachycardia. It has no P waves, because the T waves would hide them."""
     beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*SVT_BPM), SVT_RR_VARIATION)
     return _draw_beats(p, p.qrs_t, beats_s, rr_s), beats_s, "A"
 
@@ -298,7 +297,7 @@ def _draw_ventricular_ectopy(p: _Patient) -> _Segment:
 
 
 def _draw_heart_block(p: _Patient) -> _Segment:
-    """Block every second to fourth P wave, or all of them, with an escape rhythm."""
+    """Draw heart block: every second, third or fourth P wave is blocked, or all are, with an escape rhythm."""
     p_s, p_rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*ATRIAL_BPM))
     if p.rng.random() < 0.5:
         beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*ESCAPE_BPM))
@@ -323,7 +322,7 @@ def _draw_idioventricular(p: _Patient) -> _Segment:
 
 
 def _draw_flutter(p: _Patient) -> _Segment:
-    """Draw tachycardia so fast that it looks like a sine; databases count it as VF and annotate no beats."""
+    """Draw ventricular flutter. It has no beats, because the databases annotate none in flutter."""
     return _draw_tachycardia(p, FLUTTER_BPM)[0], NO_BEATS, ""
 
 
@@ -335,7 +334,7 @@ def _draw_tachycardia(p: _Patient, bpm: tuple[float, float]) -> _Segment:
 
 
 def _draw_polymorphic_vt(p: _Patient) -> _Segment:
-    """Turn the axis, as in torsade de pointes: two forms of beat come and go, and change sign."""
+    """Draw torsade de pointes: the weights of two forms of beat vary as a slow cosine and sine."""
     beats_s, rr_s = _draw_irregular_times(p, 60 / p.rng.uniform(*POLYMORPHIC_VT_BPM), POLYMORPHIC_RR_VARIATION)
     turn = 2 * np.pi * (p.rng.uniform(*TORSADE_HZ) * np.arange(p.n) / p.fs + p.rng.random())
     signal = np.cos(turn) * _draw_beats(p, p.ectopic, beats_s, rr_s)
@@ -352,26 +351,26 @@ def _draw_fine_vf(p: _Patient) -> _Segment:
 
 
 def _draw_fibrillation(p: _Patient, peak_to_peak_mv: float) -> np.ndarray:
-    """Return a carrier of wandering frequency and slow complex amplitude, sharpened by an overtone."""
+    """Draw ventricular fibrillation in mV: a carrier of varying frequency and amplitude, an overtone, and noise."""
     hz = p.rng.uniform(*VF_HZ) * (1 + p.rng.uniform(*VF_WANDER) * _draw_band_noise(p, 0.05, 0.8))
     carrier = np.exp(2j * np.pi * np.cumsum(hz) / p.fs)
     bandwidth_hz = _draw_log_uniform(p.rng, VF_BANDWIDTH_HZ)
     amplitude = _draw_band_noise(p, 0, bandwidth_hz) + 1j * _draw_band_noise(p, 0, bandwidth_hz)
     amplitude += p.rng.uniform(*VF_REGULARITY)
     overtone = p.rng.uniform(*VF_OVERTONE) * np.exp(2j * np.pi * p.rng.random()) * carrier
-    rest = _draw_log_uniform(p.rng, VF_REST) * _draw_band_noise(p, 1.0, 12.0)
-    return _scale((amplitude * carrier * (1 + overtone)).real + rest, peak_to_peak_mv)
+    broadband = _draw_log_uniform(p.rng, VF_BROADBAND) * _draw_band_noise(p, 1.0, 12.0)
+    return _scale((amplitude * carrier * (1 + overtone)).real + broadband, peak_to_peak_mv)
 
 
 def _draw_asystole(p: _Patient) -> _Segment:
-    """Draw nothing, or P waves without beats."""
+    """Draw asystole: a flat line, or P waves without beats."""
     p_s, p_rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*ATRIAL_BPM))
     p_wave = np.array([[p.rng.choice([0.0, BLOCKED_P_WAVE_MV])], [0.0], [0.03], [0.0]])
     return _draw_beats(p, p_wave, p_s, p_rr_s), NO_BEATS, ""
 
 
 def _draw_noise(p: _Patient) -> _Segment:
-    """Draw broadband noise, motion, or steps between two levels, on top of sinus rhythm."""
+    """Draw sinus rhythm with strong broadband noise, motion artefacts, or steps between two levels."""
     broadband = _draw_band_noise(p, 1.0, 100.0)
     motion = _draw_band_noise(p, 0.3, 8.0) * np.exp(_draw_band_noise(p, 0.05, 0.5))
     steps = np.sign(_draw_band_noise(p, 0.2, 3.0))
@@ -403,7 +402,10 @@ OTHER_NONSHOCKABLE = [kind for kind, (rhythm, _) in KINDS.items() if RHYTHMS.get
 
 
 def _measure(p: _Patient, signal: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-    """Return the signal of all rhythms as electrode, amplifier and converter record it."""
+    """Return the recorded signal in mV: with noise, gain error and offset, quantised and clipped.
+
+    `quiet` marks samples with little noise.
+    """
     p = replace(p, n=len(signal))
     motion_bursts = np.clip(_draw_band_noise(p, 0.02, 0.3) - 1, 0, None)
     mains_hz = p.rng.choice([50.0, 60.0])
@@ -423,7 +425,10 @@ def _measure(p: _Patient, signal: np.ndarray, quiet: np.ndarray) -> np.ndarray:
 def _draw_regular_times(
     p: _Patient, rr_s: float, variation: float = SINUS_RR_VARIATION
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return times and RR intervals in s of beats with respiratory and 0.1 Hz variation, each of this size."""
+    """Draw times and RR intervals of beats in s; RR intervals vary with respiration and at 0.1 Hz, and jitter.
+
+    `variation` is the amplitude of the respiratory and of the 0.1 Hz variation over the mean RR interval.
+    """
     at_s = rr_s * np.arange(int(p.n / p.fs / rr_s * 1.3) + 3)
     respiratory = np.sin(2 * np.pi * (p.rng.uniform(*BREATHING_HZ) * at_s + p.rng.random()))
     slow = np.sin(2 * np.pi * (MAYER_HZ * at_s + p.rng.random()))
@@ -432,7 +437,7 @@ def _draw_regular_times(
 
 
 def _draw_irregular_times(p: _Patient, rr_s: float, variation: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return times and RR intervals in s of beats whose intervals are independent."""
+    """Draw times and RR intervals of beats in s, with independent RR intervals."""
     intervals = rr_s * np.exp(variation * p.rng.standard_normal(int(p.n / p.fs / rr_s * 2) + 8))
     return _beats_from_intervals(p, np.maximum(intervals, MIN_RR_S))
 
@@ -444,7 +449,7 @@ def _beats_from_intervals(p: _Patient, rr_s: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _draw_beats(p: _Patient, beat: np.ndarray, beats_s: np.ndarray, rr_s: np.ndarray) -> np.ndarray:
-    """Sum the Gaussians of every beat; breathing varies their height."""
+    """Return the sum of all beats in mV, shape (n,). The height of the beats varies with breathing."""
     before, after = round(WAVE_BEFORE_S * p.fs), round(WAVE_AFTER_S * p.fs)
     samples = np.round(beats_s * p.fs).astype(int)[:, None] + np.arange(-before, after)
     peak_mv, centre_s, width_s, power = beat
@@ -458,7 +463,7 @@ def _draw_beats(p: _Patient, beat: np.ndarray, beats_s: np.ndarray, rr_s: np.nda
 
 
 def _draw_band_noise(p: _Patient, low_hz: float, high_hz: float) -> np.ndarray:
-    """Return Gaussian noise of unit power whose spectrum is flat in a band and zero elsewhere."""
+    """Draw Gaussian noise of unit power whose spectrum is flat in a band and zero elsewhere."""
     hz = np.fft.rfftfreq(p.n, 1 / p.fs)
     band = (hz >= low_hz) & (hz <= high_hz) & (hz > 0)
     spectrum = np.zeros(len(hz), dtype=complex)

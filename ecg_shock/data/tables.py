@@ -1,4 +1,4 @@
-"""Text tables: CSV, TSV and TXT files with any common delimiter, decimal sign, encoding and header."""
+"""Read text tables: CSV, TSV and TXT files with any common delimiter, decimal sign, encoding and header."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ from ecg_shock.data.lead_labels import is_ecg, listed, quoted
 from ecg_shock.data.recordings import MV_PER_UNIT, Recording
 from ecg_shock.data.signal_files import WHAT_TO_DO, build_recording, find_columns, lead_names
 
-# ", " separates numbers with decimal commas. " " stands for any number of spaces, and for a table of one column.
+# ", " can separate numbers that have decimal commas. " " means any number of spaces, and is used for a single column.
 DELIMITERS = (" ", "\t", ";", "|", ",", ", ")
-NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}  # easier to type in a shell
+NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}  # for the command line
 DECIMALS = (".", ",")
 
-HEAD_LINES, MAX_LINE = 500, 2**17  # lines that the layout is detected from, and characters of a line
-CHUNK = 100_000  # cells read at a time: 10 MB of Python objects
+HEAD_LINES = 500  # lines from which the layout is detected
+MAX_LINE_CHARACTERS = 2**17
+CHUNK_CELLS = 100_000  # cells read at a time, which take 10 MB
 MISSING = frozenset({"na", "n/a", "null", "none", "nil", "missing", "nan", "value!", "div/0!"})
 SAMPLE_ROWS = 100
 MAX_REASON = 80  # characters of a library's message
@@ -46,8 +47,8 @@ DAY_S = 86400.0
 COMMENTS = ("#", "%", "//", ";")
 
 _NUMBERS = {sign: re.compile(rf"[+-]?(\d+[{sign}]?\d*|[{sign}]\d+)(e[+-]?\d+)?", re.IGNORECASE) for sign in DECIMALS}
-_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)  # float() accepts them; a name may be one too
-# 1.234 as one thousand two hundred and thirty-four: decimal fractions begin with "0." now and then.
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)  # accepted by float(); may also be a column name
+# Numbers that may have a thousands separator, such as 1.234. A number such as 0.123 shows that the sign is decimal.
 _THOUSANDS = {sign: re.compile(rf"[+-]?[1-9]\d{{0,2}}[{sign}]\d{{3}}") for sign in DECIMALS}
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2})(?:[.,:](\d+))?")
 _DATE = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}[- ]?[A-Za-z]{3}[- ]?\d{2,4}|\d{8}(?=T)"
@@ -60,15 +61,15 @@ _RATE = re.compile(
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the lines of a table are read."""
+    """The layout of a table, as it was detected or given."""
 
     delimiter: str
     decimal: str
-    kinds: tuple[str, ...]  # of the columns: "number", "time", "words" or "empty"
-    first_line: int  # of the first row, from 0
-    n_rows: int  # lines of the head that have this layout
-    fits_all: bool  # whether all lines from the first row on have it
-    sample: tuple[tuple[float, ...], ...]  # numbers of the first rows
+    kinds: tuple[str, ...]  # kind of each column: "number", "time", "words" or "empty"
+    first_line: int  # line of the first row of numbers, counted from 0
+    n_rows: int  # number of lines, among the first `HEAD_LINES`, that have this layout
+    fits_all: bool  # whether all of these lines have this layout, from `first_line` on
+    sample: tuple[tuple[float, ...], ...]  # numbers in the first rows
 
 
 def read_csv(
@@ -87,14 +88,15 @@ def read_csv(
         raise ValueError(f"decimal is {decimal!r}; allowed are {DECIMALS}")
     encoding = _detect_encoding(path)
     with _open(path, encoding) as file:
-        head = list(islice(iter(lambda: file.readline(MAX_LINE), ""), HEAD_LINES)) or [""]
+        head = list(islice(iter(lambda: file.readline(MAX_LINE_CHARACTERS), ""), HEAD_LINES)) or [""]
     for line, text in enumerate(head, 1):
-        if len(text) == MAX_LINE:
-            raise ValueError(f"{path} line {line} has more than {MAX_LINE} characters; write a line for each sample")
+        if len(text) == MAX_LINE_CHARACTERS:
+            raise ValueError(
+                f"{path} line {line} has more than {MAX_LINE_CHARACTERS} characters; write one line per sample"
+            )
         if "\0" in text:
             raise ValueError(
-                f"{path} line {line} holds NUL bytes: the file was not saved to its end, or is not UTF-8; save it as "
-                "UTF-8"
+                f"{path} line {line} has NUL bytes: the file is incomplete, or not UTF-8; save it again as UTF-8"
             )
     if delimiter is None and (match := re.fullmatch(r"sep=(.)\s*", head[0], re.IGNORECASE)) and match[1] in DELIMITERS:
         delimiter, head[0] = match[1], "\n"  # Excel reads and writes this line
@@ -121,7 +123,7 @@ def read_csv(
             check_clock(path, filled[i], values, found_units[i], fs, layout.first_line + 1)
     for i, values in stamps.items():
         check_clock(path, filled[i], values, "s", fs, layout.first_line + 1)
-    with np.errstate(over="ignore"):  # infinity is refused below
+    with np.errstate(over="ignore"):  # build_recording refuses infinite values
         signal = np.empty((n, len(chosen)), dtype=np.float32)
         for j, i in enumerate(chosen):
             signal[:, j] = columns[i] * MV_PER_UNIT[units]
@@ -129,7 +131,7 @@ def read_csv(
 
 
 def _detect_encoding(path: Path) -> str:
-    """Return UTF-16 if the file begins with its byte order mark, Latin-1 if it does not begin as UTF-8, else UTF-8."""
+    """Return the encoding of a file, detected from its first 64 KiB: UTF-16 (if it has a BOM), UTF-8 or Latin-1."""
     with path.open("rb") as file:
         head = file.read(2**16)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -143,14 +145,16 @@ def _detect_encoding(path: Path) -> str:
 
 @contextmanager
 def _open(path: Path, encoding: str) -> Iterator[TextIO]:
-    """Open a table whose lines end with LF, with CR and LF, or, if there is no LF, with CR."""
+    """Open a table whose lines end with LF, CR LF or CR."""
     try:
         with path.open(encoding=encoding, newline="") as file:
             newline = "\n" if "\n" in file.read(2**16) else "\r"
         with path.open(encoding=encoding, newline=newline) as file:
             yield file
     except UnicodeError as error:
-        raise ValueError(f"{path} is not {encoding.removesuffix('-sig')} text throughout; save it as UTF-8") from error
+        raise ValueError(
+            f"{path} has characters that are not {encoding.removesuffix('-sig')}; save it as UTF-8"
+        ) from error
 
 
 def _split_lines(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
@@ -163,7 +167,7 @@ def _split_lines(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
 
 
 def _split_line(line: str, delimiter: str) -> list[str]:
-    """Split one line of the head into cells; a line with unbalanced quotes has none."""
+    """Split a line into cells; return an empty list if its quotes are unbalanced."""
     try:
         return next(_split_lines(iter([line]), delimiter), [])
     except csv.Error:
@@ -171,6 +175,7 @@ def _split_line(line: str, delimiter: str) -> list[str]:
 
 
 def _classify_cell(cell: str, decimal: str) -> str:
+    """Return the kind of a cell: "number", "nan", "time", "words", "empty" or "other"."""
     cell = cell.strip()
     if not cell:
         return "empty"
@@ -185,14 +190,14 @@ def _classify_cell(cell: str, decimal: str) -> str:
 
 def _is_comment(line: str, delimiter: str) -> bool:
     text = line.lstrip()
-    error = text[1:4] in ("N/A", "VAL", "DIV", "REF", "NAM", "NUM")  # of Excel, "#N/A"
-    return text.startswith(COMMENTS) and not error and not (delimiter == ";" and text.startswith(";"))
+    is_excel_error = text[1:4] in ("N/A", "VAL", "DIV", "REF", "NAM", "NUM")  # such as "#N/A"
+    return text.startswith(COMMENTS) and not is_excel_error and not (delimiter == ";" and text.startswith(";"))
 
 
-def _try_layout(head: Sequence[str], delimiter: str, decimal: str, *, commas: bool) -> _Layout | None:
-    """Return the layout of lines with this delimiter and decimal sign, or None if they cannot be read so.
+def _try_layout(head: Sequence[str], delimiter: str, decimal: str, *, decimal_given: bool) -> _Layout | None:
+    """Return the layout of lines with this delimiter and decimal sign, or None if they do not fit.
 
-    There must be decimal commas, unless the caller says that `commas` are the decimal sign.
+    With decimal commas, at least one number must have a comma, unless the user has given the decimal sign.
     """
     rows: list[list[str]] = []
     if delimiter == " " and any("\t" in line.strip() for line in head if not _is_comment(line, delimiter)):
@@ -209,8 +214,8 @@ def _try_layout(head: Sequence[str], delimiter: str, decimal: str, *, commas: bo
     for cells in zip(*(row for row in kinds if len(row) == width and "number" in row), strict=True):
         count = Counter(cells)
         for missing in ("empty", "nan"):
-            count.pop(missing, None)  # a lead that is not connected yet, or a delimiter that ends each row
-        # If numbers and something else are equally frequent, numbers are meant, and the others are errors.
+            count.pop(missing, None)  # occurs in any column
+        # If numbers and another kind are equally frequent, the column is of numbers; other cells are reported later.
         columns.append(max(count, key=lambda kind: (count[kind], kind == "number")) if count else "number")
     if "other" in columns or "number" not in columns:
         return None
@@ -227,12 +232,12 @@ def _try_layout(head: Sequence[str], delimiter: str, decimal: str, *, commas: bo
 
     row_lines = [i for i, row in enumerate(kinds) if is_row(row)]
     if row_lines and rows[row_lines[0]] == ["", *map(str, range(width - 1))]:
-        row_lines.pop(0)  # pandas writes column numbers where columns have no name
+        row_lines.pop(0)  # column numbers, which pandas writes if the columns have no names
     if not row_lines:
         return None
     if (
         decimal == ","
-        and not (commas and delimiter != ",")
+        and not (decimal_given and delimiter != ",")
         and not any("," in cell for i in row_lines for cell in rows[i])
     ):
         return None
@@ -260,14 +265,14 @@ def _find_layout(path: Path, head: Sequence[str], delimiter: str | None, decimal
     layouts: dict[str, _Layout] = {}
     for sign in DECIMALS if decimal is None else (decimal,):
         for between in DELIMITERS if delimiter is None else (delimiter,):
-            if layout := _try_layout(head, between, sign, commas=decimal is not None):
+            if layout := _try_layout(head, between, sign, decimal_given=decimal is not None):
                 layouts.setdefault(repr((layout.kinds, layout.sample)), layout)
     if not layouts:
-        if sum(1 for line in head if line.strip()) == 1:  # names, at most
+        if sum(1 for line in head if line.strip()) == 1:  # only a line of names
             raise ValueError(f"{path} holds no samples. {WHAT_TO_DO}")
         raise ValueError(
-            f"{path} cannot be read as CSV: no delimiter of {DELIMITERS} splits its lines into numbers, with decimal "
-            "points or commas. Write one line per sample, and numbers without thousands separators"
+            f"{path} cannot be read as CSV: none of the delimiters {DELIMITERS} splits its lines into numbers with "
+            "decimal points or commas. Write one line per sample, and numbers without thousands separators"
         )
     most = max(layout.n_rows for layout in layouts.values())
     likely = [layout for layout in layouts.values() if 2 * layout.n_rows >= most]
@@ -288,7 +293,7 @@ def _find_layout(path: Path, head: Sequence[str], delimiter: str | None, decimal
 
 
 def _may_be_decimal_commas(head: Sequence[str], layout: _Layout) -> bool:
-    """Say whether commas that separate columns of whole numbers may be decimal commas instead."""
+    """Return whether commas that separate columns of whole numbers may be decimal commas instead."""
     if layout.delimiter not in (",", ", ") or layout.decimal != "." or len(layout.kinds) < 2:
         return False
     rows = [_split_line(line, layout.delimiter) for line in head[layout.first_line :]]
@@ -300,7 +305,7 @@ def _may_be_decimal_commas(head: Sequence[str], layout: _Layout) -> bool:
 
 
 def _names_confirm(head: Sequence[str], layout: _Layout) -> bool:
-    """Say whether the names above the columns confirm how commas between whole numbers are read."""
+    """Return whether the names above the columns confirm this layout."""
     lines = [line for line in head[: layout.first_line] if line.strip() and not _is_comment(line, layout.delimiter)]
     if not lines:
         return False
@@ -314,7 +319,7 @@ def _names_confirm(head: Sequence[str], layout: _Layout) -> bool:
 
 
 def _has_parts_of_fractions(head: Sequence[str], layout: _Layout) -> bool:
-    """Say whether cells between commas are like 012 or -0: parts of decimal fractions, but not whole numbers."""
+    """Return whether a cell between commas, such as 012 or -0, looks like part of a number with a decimal comma."""
     if layout.delimiter not in (",", ", ") or layout.decimal != ".":
         return False
     cells = [cell for line in head[layout.first_line :] for cell in _split_line(line, layout.delimiter)]
@@ -322,7 +327,10 @@ def _has_parts_of_fractions(head: Sequence[str], layout: _Layout) -> bool:
 
 
 def _read_header(path: Path, head: Sequence[str], layout: _Layout, fs: float) -> tuple[list[str], list[str]]:
-    """Return names and units of the columns, empty where not given; raise ValueError for other lines."""
+    """Return the names and units of the columns, "" if not given.
+
+    Raise ValueError if a line above the numbers cannot be read, or contradicts `fs`.
+    """
     width = len(layout.kinds)
     above = [(i, line.strip("\r\n")) for i, line in enumerate(head[: layout.first_line]) if line.strip()]
     for i, line in above:
@@ -330,13 +338,13 @@ def _read_header(path: Path, head: Sequence[str], layout: _Layout, fs: float) ->
             said = float(match[1].replace(",", ".")) * (1000 if match[2] else 1)
             if said > 0 and abs(said / fs - 1) > 1e-6:
                 raise ValueError(
-                    f"{path} line {i + 1} says {said:g} Hz, not the {fs:g} Hz of fs= (--fs); give the right "
+                    f"{path} line {i + 1} says {said:g} Hz, but fs= (--fs) is {fs:g} Hz; give the right "
                     "sampling rate, or remove the line if it is wrong"
                 )
     lines = [(i, line) for i, line in above if not _is_comment(line, layout.delimiter)]
     if not lines and above and above[-1][1].lstrip().startswith(("#", "%")):
-        cells = _split_names(above[-1][1].lstrip().lstrip("#% "), layout)  # numpy.savetxt writes names so
-        named = width > 1 or is_ecg(cells[0])  # a single column usually has remarks above it
+        cells = _split_names(above[-1][1].lstrip().lstrip("#% "), layout)  # as numpy.savetxt writes names
+        named = width > 1 or is_ecg(cells[0])  # above a single column, such a line is usually a remark
         if named and len(cells) == width and all(_is_name(cell, layout.decimal) for cell in cells):
             lines = [(above[-1][0], above[-1][1].lstrip().lstrip("#% "))]
     if not lines:
@@ -346,14 +354,14 @@ def _read_header(path: Path, head: Sequence[str], layout: _Layout, fs: float) ->
             width > 1 or (cells == ["0"] and fractions)
         ):
             raise ValueError(
-                f"{path} line {layout.first_line + 1}, {listed(cells)}, may be samples or column numbers; write names "
-                "in this line or above it"
+                f"{path} line {layout.first_line + 1}, {listed(cells)}, may be samples or column numbers; replace it "
+                "by column names, or write names above it"
             )
         return [""] * width, [""] * width
     above_rows = [_split_names(line, layout) for _, line in lines]
     for row in above_rows:
         if width > 1 and len(row) == width - 1 and layout.kinds[-1] == "empty":
-            row.append("")  # each row of numbers ends with a delimiter
+            row.append("")  # rows of numbers end with a delimiter, but the row of names does not
     units = [""] * width
     if (
         len(above_rows) > 1
@@ -369,12 +377,12 @@ def _read_header(path: Path, head: Sequence[str], layout: _Layout, fs: float) ->
         wrong = wrong[:-1] if named else wrong
         what = f"line {wrong[0]}" if len(wrong) == 1 else f"lines {wrong[0]} to {wrong[-1]}"
         raise ValueError(
-            f"{path}: {what} above the numbers cannot be read: from line {layout.first_line + 1} on there are {width} "
-            f"columns. Remove {what}, or begin each with #"
+            f"{path}: {what} above the numbers cannot be read as names of the {width} columns, which begin in line "
+            f"{layout.first_line + 1}. Remove {what}, or write # at the start"
         )
     row = above_rows[0]
     numbers = [cell for cell in row if not _is_name(cell, layout.decimal)]
-    if numbers and not (row[0] == "" and row[1:] == [str(k) for k in range(width - 1)]):  # not numbered by pandas
+    if numbers and not (row[0] == "" and row[1:] == [str(k) for k in range(width - 1)]):  # not column numbers of pandas
         words = [cell for cell in row if _classify_cell(cell, layout.decimal) == "words"]
         raise ValueError(f"{path} line {lines[0][0] + 1}: {_explain_not_number((words or numbers)[0], layout.decimal)}")
     names = [cell.strip("'\" ") for cell in above_rows[0]]
@@ -390,7 +398,7 @@ def _split_names(line: str, layout: _Layout) -> list[str]:
 
 
 def _is_name(cell: str, decimal: str) -> bool:
-    """Say whether a cell above numbers is a name or empty, rather than a sample or a missing one."""
+    """Return whether a cell above the numbers is a name or empty, and not a sample or a missing sample."""
     text = cell.strip("'\" ")
     letters = sum(character.isalpha() for character in text)
     missing = text.casefold().strip("#-/") in MISSING or _classify_cell(text, decimal) in ("number", "nan", "time")
@@ -398,7 +406,7 @@ def _is_name(cell: str, decimal: str) -> bool:
 
 
 def _is_unit(cell: str) -> bool:
-    """Say whether a cell below a name is empty or a unit: a known word, or one in brackets."""
+    """Return whether a cell below a column name is empty or a unit: a known one, or a word in brackets."""
     text = cell.strip("'\" ")
     known = text.strip("()[] ").casefold() in VOLTAGE_UNITS.keys() | TIME_UNITS.keys()
     return not text or known or bool(re.fullmatch(r"[(\[].*[)\]]|[hdms:.]+|-+", text))
@@ -407,9 +415,9 @@ def _is_unit(cell: str) -> bool:
 def _read_columns(
     path: Path, encoding: str, layout: _Layout, names: Sequence[str], units: Sequence[str], leads: Sequence[str] | None
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-    """Read the columns of numbers, and the columns of times in s, by position.
+    """Return the columns of numbers, and the columns of times in s, both by column index.
 
-    Of the columns that were not asked for, only times are kept, so that they can be compared with the sampling rate.
+    If `leads` is given, only those leads and columns that may be a time are read; times are compared with `fs` later.
     """
     filled = lead_names(names)
     numbers = [i for i, kind in enumerate(layout.kinds) if kind == "number"]
@@ -429,7 +437,7 @@ def _read_columns(
             for at, row in enumerate(rows, line):
                 if row[i].strip():
                     raise ValueError(
-                        f"{path} line {at}: column {quoted(filled[i])} is empty before this line. {WHAT_TO_DO}"
+                        f"{path} line {at} is the first with a value in column {quoted(filled[i])}. {WHAT_TO_DO}"
                     )
     clocks = {i: np.frombuffer(seconds) for i, seconds in stamps.items()}
     past_midnight = {i: np.cumsum(np.diff(clock, prepend=clock[:1]) < -DAY_S / 2) for i, clock in clocks.items()}
@@ -440,14 +448,14 @@ def _read_columns(
 
 
 def _read_chunks(path: Path, encoding: str, layout: _Layout) -> Iterator[tuple[int, list[list[str]]]]:
-    """Yield the line of the next row, and a chunk of rows; raise ValueError for a row of another width."""
+    """Yield chunks of rows, each with the line number of its first row; raise ValueError if a row cannot be read."""
     width, line, blank = len(layout.kinds), layout.first_line + 1, 0
     with _open(path, encoding) as file:
         rows = _split_lines(islice(file, layout.first_line, None), layout.delimiter)
         while True:
             chunk: list[list[str]] = []
             try:
-                chunk.extend(islice(rows, max(1, CHUNK // width)))
+                chunk.extend(islice(rows, max(1, CHUNK_CELLS // width)))
             except csv.Error as error:
                 reason = str(error)[:MAX_REASON]
                 raise ValueError(
@@ -461,27 +469,27 @@ def _read_chunks(path: Path, encoding: str, layout: _Layout) -> Iterator[tuple[i
                         blank = blank or at
                     elif blank:
                         raise ValueError(
-                            f"{path} line {blank} is empty, which may be a missing sample or none; write nan for a "
-                            "missing sample, or remove the empty lines"
+                            f"{path} line {blank} is empty; write nan if a sample is missing there, or remove the "
+                            "empty line"
                         )
                     elif len(row) != width:
                         raise ValueError(f"{path} line {at} has {len(row)} cells instead of {width}. {WHAT_TO_DO}")
-                yield line, chunk[: max(blank - line, 0) if blank else None]  # drops empty lines at the end
+                yield line, chunk[: max(blank - line, 0) if blank else None]  # without empty lines at the end
             else:
                 yield line, chunk
             line += len(chunk)
 
 
 class _NumberColumn:
-    """A column of numbers, read piece by piece."""
+    """A column of numbers that is read in pieces."""
 
     def __init__(self, path: Path, name: str, decimal: str) -> None:
         self._path, self._name, self._decimal = path, name, decimal
         self._values = array("d")
-        self._whole = self._thousands = self._fractions = False  # kinds of numbers that were read
+        self._whole = self._thousands = self._fractions = False  # kinds of numbers read so far
 
     def add(self, cells: Sequence[str], line: int) -> None:
-        """Add cells, the first of which is in this line."""
+        """Add the cells of consecutive lines, beginning with `line`; raise ValueError if one is not a number."""
         try:
             text = "".join(cells)
             if "_" in text or (self._decimal == "," and "." in text):  # float() would accept it
@@ -505,8 +513,9 @@ class _NumberColumn:
         """Return the numbers; raise ValueError if they may have thousands separators."""
         if self._whole and self._thousands:
             raise ValueError(
-                f"{self._path}: column {quoted(self._name)} has whole numbers, and others in which {self._decimal!r} "
-                "may be a thousands separator; write numbers without such separators, or all numbers with decimals"
+                f"{self._path}: column {quoted(self._name)} has whole numbers and numbers like 1{self._decimal}234, in "
+                f"which {self._decimal!r} may be a thousands separator; write numbers without thousands separators, or "
+                "all numbers with decimals"
             )
         return np.frombuffer(self._values)
 
@@ -514,14 +523,14 @@ class _NumberColumn:
 def _explain_not_number(cell: str, decimal: str) -> str:
     sign = "point" if decimal == "." else "comma"
     if "\0" in cell:
-        return "there are NUL bytes: the file was not saved to its end, or is not UTF-8; save it as UTF-8"
+        return "there are NUL bytes: the file is incomplete, or not UTF-8; save it again as UTF-8"
     what = f"{quoted(cell)} is not a number"
     return f"{what}; write numbers with a decimal {sign}, and leave the cells of missing samples empty"
 
 
 def _parse_seconds(cell: str) -> float:
-    """Return the time of day in seconds; NaN without seconds."""
+    """Return a time of day in seconds; NaN if the cell gives only hours and minutes."""
     match = _CLOCK.search(cell)
-    if not match or (match[1] is None and match[4] is None):  # hours and minutes alone
+    if not match or (match[1] is None and match[4] is None):  # only hours and minutes
         return math.nan
     return int(match[1] or 0) * 3600 + int(match[2]) * 60 + int(match[3]) + float(f"0.{match[4] or 0}")

@@ -1,11 +1,11 @@
-"""Samples as the signal files of WFDB, EDF and BDF pack them."""
+"""Unpack the samples of WFDB and BDF signal files."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Formats by https://wfdb.io/spec/signal-files.html: samples and bytes of a block, and the value that means invalid.
-# In blocks, so that a header's claim can be compared with the size of the file before anything is allocated.
+# For each format: samples per block, bytes per block, and the value that marks an invalid sample, see
+# https://wfdb.io/spec/signal-files.html
 BLOCKS = {
     "16": (1, 2, -(2**15)),
     "24": (1, 3, -(2**23)),
@@ -17,11 +17,11 @@ BLOCKS = {
     "310": (3, 4, -(2**9)),
     "311": (3, 4, -(2**9)),
 }
-PARTIAL_BLOCKS = {"212": (2,), "310": (2, 4), "311": (2, 3)}  # bytes of a last block of 1 or 2 samples
+PARTIAL_BLOCKS = {"212": (2,), "310": (2, 4), "311": (2, 3)}  # bytes of an incomplete last block of 1 or 2 samples
 
 
 def unpack(fmt: str, content: bytes) -> np.ndarray:
-    """Return the samples of whole blocks of a format of `BLOCKS`, as signed integers."""
+    """Return the samples of complete blocks as signed integers; `fmt` is a key of `BLOCKS`."""
     if fmt in ("16", "61", "32"):
         return np.frombuffer(content, {"16": "<i2", "61": ">i2", "32": "<i4"}[fmt])
     if fmt == "80":
@@ -35,7 +35,7 @@ def unpack(fmt: str, content: bytes) -> np.ndarray:
         samples, bits = np.stack([low | (middle & 0x0F) << 8, high | (middle >> 4) << 8], axis=1), 12
     else:
         word = np.frombuffer(content, "<u4").astype(np.int64)
-        if fmt == "310":  # two samples in bits 1 to 10 of either half, and one in the bits 11 to 15 of both
+        if fmt == "310":  # bits 1 to 10 of each half are a sample; bits 11 to 15 of both halves are the third
             third = (word >> 11 & 0x1F) | (word >> 27 & 0x1F) << 5
             samples = np.stack([word >> 1 & 0x3FF, word >> 17 & 0x3FF, third], axis=1)
         else:

@@ -1,7 +1,7 @@
-"""WFDB records: signal files as their headers describe them, read in part or in full.
+"""Read WFDB records, in part or in full.
 
-The samples are unpacked here rather than by the WFDB library. Its reader accepts only a header that it parsed itself,
-and so also headers that `ecg_shock.data.wfdb_header` refuses. The tests compare both, format by format.
+The WFDB library is not used to read samples, because it also accepts headers that `ecg_shock.data.wfdb_header` refuses.
+The tests compare this reader with that of the library for each signal format.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from ecg_shock.data.wfdb_header import DEFAULT_FS, DEFAULT_GAIN, Header, SignalL
 
 logger = logging.getLogger(__name__)
 
-FLAC_BITS = {"508": 8, "516": 16, "524": 24}  # the lowest value means invalid
-MAX_DAYS = 366  # no file confirms the length of a gap between segments
+FLAC_BITS = {"508": 8, "516": 16, "524": 24}  # bits per sample; the lowest value marks an invalid sample
+MAX_DAYS = 366  # limits the gaps between segments, whose length no file confirms
 NO_SAMPLES = "0"  # format of a signal without samples
 CHECKSUM_MODULUS = 2**16  # the header stores the sum of all samples in 16 bits
 FLAC_SUBTYPES = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
@@ -43,7 +43,7 @@ FLAC_SAMPLES_AT_ONCE = 2**20
 
 
 def find_wfdb_header(path: Path) -> Path | None:
-    """Return the header of the WFDB record that a path refers to, or None if there is none."""
+    """Return the path of a WFDB record's header, or None if there is no header; see `read_record` for `path`."""
     if path.suffix == ".hea":
         candidates = [path]
     elif path.suffix in (".dat", ".mat", ".flac"):
@@ -54,19 +54,19 @@ def find_wfdb_header(path: Path) -> Path | None:
 
 
 def open_wfdb(path: Path, units: str | None = None) -> WfdbFile:
-    """Open a WFDB record by its header, and check the header against the files that it names.
+    """Open a WFDB record, and compare its header with the signal files.
 
     Parameters
     ----------
     path : pathlib.Path
-        The ``.hea`` file, of one segment or several.
+        The ``.hea`` file.
     units : str, optional
-        Unit of the signals to which the header gives an unknown unit that may be a voltage.
+        Unit of the signals whose header has an unknown unit that may be a voltage, such as "mcV".
 
     Returns
     -------
     WfdbFile
-        Why a signal cannot be read, such as a missing file, is the `problem` of its channel.
+        The open record. If a signal cannot be read, the `problem` of its channel says why.
 
     Raises
     ------
@@ -124,7 +124,7 @@ class _Record(WfdbFile):
         return self._to_mv(channels, self._read_digital(channels, first, last))
 
     def pieces(self, channels: Sequence[int], samples: int) -> Iterator[np.ndarray]:
-        """Read from beginning to end, and check the sums of the samples against the header; see `SignalFile.pieces`."""
+        """Yield the channels in pieces, then check their checksums; see `SignalFile.pieces`."""
         totals = np.zeros(len(channels), np.int64)
         length = self.channels[channels[0]].n_samples
         for first in range(0, length, samples):
@@ -200,7 +200,8 @@ class _SegmentedRecord(WfdbFile):
     """A record of several segments, one after the other; signals that a segment does not have are NaN.
 
     In a *fixed* layout all segments have the same signals. In a *variable* layout the first segment, of length 0,
-    lists all signals, and each other segment has some of them, identified by their descriptions. ``~`` is a gap.
+    lists all signals, and each other segment has some of them, identified by their descriptions. A segment named ``~``
+    is a gap.
     """
 
     def __init__(self, path: Path, header: Header, units: str | None) -> None:
@@ -209,10 +210,10 @@ class _SegmentedRecord(WfdbFile):
         variable = header.segments[0][1] == 0
         layout = records.pop(header.segments[0][0], None) if variable else next(iter(records.values()), None)
         if layout is None or len(layout.channels) != header.n_signals:
-            raise ValueError(f"{path} promises {header.n_signals} signals, but its segments have others. {WHAT_TO_DO}")
+            raise ValueError(f"{path} has {header.n_signals} signals, but its segments have other ones. {WHAT_TO_DO}")
         described = [signal.description for signal in layout.header.signals]
         times_described = Counter(described)
-        # For each segment, its column of each signal; None where it does not have the signal.
+        # For each segment: the column of each of the record's signals, or None if the segment does not have it.
         self._columns: dict[str, list[int | None]] = {}
         for name, record in records.items():
             found = record.header.signals
@@ -222,7 +223,9 @@ class _SegmentedRecord(WfdbFile):
             elif len(found) == len(described):
                 self._columns[name] = list(range(len(described)))
             else:
-                raise ValueError(f"{path}: its segment {quoted(name)} has other signals than the first. {WHAT_TO_DO}")
+                raise ValueError(
+                    f"{path}: segment {quoted(name)} has other signals than the first segment. {WHAT_TO_DO}"
+                )
         self._records = records
         self._parts: list[tuple[str, int, int]] = []  # name, first and last frame
         length = 0
@@ -230,10 +233,11 @@ class _SegmentedRecord(WfdbFile):
             self._parts.append((name, length, length + frames))
             length += frames
         if length > MAX_DAYS * 24 * 3600 * header.fs:
-            raise ValueError(f"{path} claims to last more than {MAX_DAYS} days, gaps included. {WHAT_TO_DO}")
+            raise ValueError(f"{path} lasts more than {MAX_DAYS} days according to its segments. {WHAT_TO_DO}")
         if header.n_frames not in (0, length):
             raise ValueError(
-                f"{path} promises {header.n_frames} samples, and its segments have {length} together. {WHAT_TO_DO}"
+                f"{path} says that it has {header.n_frames} samples, but its segments have {length} in total. "
+                f"{WHAT_TO_DO}"
             )
         self._spans = [signal.samples_per_frame for signal in layout.header.signals]
         self.channels = tuple(
@@ -242,7 +246,10 @@ class _SegmentedRecord(WfdbFile):
                 n_samples=length * self._spans[i],
                 problem=self._find_problem(i, channel)
                 if not variable or times_described[described[i]] == 1
-                else ValueError(f"{path} has several signals {quoted(described[i])}; its segments mix them up"),
+                else ValueError(
+                    f"{path} has several signals named {quoted(described[i])}, which cannot be told apart in its "
+                    "segments; choose another lead, or rename them in the headers"
+                ),
             )
             for i, channel in enumerate(layout.channels)
         )
@@ -251,11 +258,15 @@ class _SegmentedRecord(WfdbFile):
         path = self.path.parent / f"{name}.hea"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing, although it is a segment of {self.path.name}; copy it there with its files"
+                f"{path} is missing, although {self.path.name} lists it as a segment; copy it there with its "
+                "signal files"
             )
         segment = read_header(path)
         if segment.segments:
-            raise ValueError(f"{self.path} names {path.name}, which has segments too; give the path of one of them")
+            raise ValueError(
+                f"segment {path.name} of {self.path} has segments itself, which is not supported; give the path of one "
+                "segment"
+            )
         if segment.fs != header.fs:
             raise ValueError(
                 f"{self.path} has {header.fs} Hz, but its segment {path.name} has {segment.fs} Hz. {WHAT_TO_DO}"
@@ -273,11 +284,12 @@ class _SegmentedRecord(WfdbFile):
                 return found.problem
             if found.fs != channel.fs or found.mv_per_unit is None:
                 return ValueError(
-                    f"{self.path}: {quoted(channel.name)} has another sampling rate or unit in {quoted(name)}"
+                    f"{self.path}: {quoted(channel.name)} has another sampling rate or unit in segment {quoted(name)}. "
+                    f"{WHAT_TO_DO}"
                 )
             if found.n_samples != (last - first) * self._spans[i]:
                 return ValueError(
-                    f"{self.path} promises {last - first} samples of its segment {quoted(name)}, which has "
+                    f"{self.path} says that segment {quoted(name)} has {last - first} samples, but it has "
                     f"{found.n_samples // self._spans[i]}. {WHAT_TO_DO}"
                 )
         return None
@@ -298,7 +310,7 @@ class _SegmentedRecord(WfdbFile):
         return mv
 
     def pieces(self, channels: Sequence[int], samples: int) -> Iterator[np.ndarray]:
-        """Read segment by segment, so that each is checked against its own checksums; see `SignalFile.pieces`."""
+        """Yield the channels in pieces, and check the checksums of each segment; see `SignalFile.pieces`."""
         span = self._spans[channels[0]]
         for name, first_frame, last_frame in self._parts:
             into, columns = self._find_columns(name, channels)
@@ -313,7 +325,7 @@ class _SegmentedRecord(WfdbFile):
                 yield np.full((length, len(channels)), np.nan, np.float32)
 
     def _find_columns(self, name: str, channels: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return which of these channels a segment has, as positions in `channels` and as the segment's columns."""
+        """Return which of `channels` a segment has: their positions in `channels`, and their columns in the segment."""
         if name == "~":
             return [], []
         found = [(place, self._columns[name][i]) for place, i in enumerate(channels)]
@@ -321,29 +333,32 @@ class _SegmentedRecord(WfdbFile):
 
 
 def _find_problem(path: Path, signal: SignalLine) -> Exception | None:
-    """Return why a signal cannot be read according to its header, or None if it can."""
+    """Check the header of a signal; return an exception if the signal cannot be read, else None."""
     if signal.skew:
         return ValueError(f"{path} has skewed signals, which are not supported; rewrite it with wfdb's xform")
     if not math.isfinite(signal.gain):
-        return ValueError(f"{path} gives {quoted(signal.description)} a gain of {signal.gain}; gains have to be finite")
+        return ValueError(f"{path} gives {quoted(signal.description)} a gain of {signal.gain}; a gain must be finite")
     return None
 
 
 def _count_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
-    """Return how many frames the file of these signals has; raise ValueError or OSError if it does not match."""
+    """Return the number of frames in a signal file; raise ValueError or OSError if it does not match the header."""
     name = signals[0].file
     (fmt, offset), *others = dict.fromkeys((signal.fmt, signal.byte_offset) for signal in signals)
     per_frame = sum(signal.samples_per_frame for signal in signals)
     if fmt == NO_SAMPLES:
-        raise ValueError(f"{path} describes signals without samples (format 0), as a layout of other records does")
+        raise ValueError(
+            f"{path} describes signals without samples (format 0), like the layout segment of a record; give the path "
+            "of that record"
+        )
     if others or fmt not in (*BLOCKS, *FLAC_BITS):
         formats = sorted({signal.fmt for signal in signals})
         raise ValueError(
-            f"{path} gives {quoted(name)} the formats {formats}; allowed is one of {(*BLOCKS, *FLAC_BITS)}. Rewrite it "
-            "with wfdb's xform in format 16."
+            f"{path} says that {quoted(name)} has the formats {formats}; allowed is one of {(*BLOCKS, *FLAC_BITS)}. "
+            "Convert it to format 16 with wfdb's xform."
         )
     if any(signal.samples_per_frame == 0 for signal in signals):
-        raise ValueError(f"{path} claims 0 samples per frame. {WHAT_TO_DO}")
+        raise ValueError(f"{path} describes a signal with 0 samples per frame. {WHAT_TO_DO}")
     file = path.parent / name
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing, although {path.name} names it; copy it there")
@@ -356,7 +371,7 @@ def _count_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
     least = offset + blocks * block_bytes + (PARTIAL_BLOCKS[fmt][partial - 1] if partial else 0)
     if not least <= size <= offset + (blocks + bool(partial)) * block_bytes:
         raise ValueError(
-            f"{file} has {size} bytes, but its header promises {frames} samples in {least} bytes. {WHAT_TO_DO}"
+            f"{file} has {size} bytes, but its header says {frames} samples in {least} bytes. {WHAT_TO_DO}"
         )
     if not frames:
         raise ValueError(f"{file} holds no samples. {WHAT_TO_DO}")
@@ -364,7 +379,7 @@ def _count_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
 
 
 def _count_flac_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
-    """Return how many frames a FLAC file has; raise ValueError if the header does not match."""
+    """Return the number of frames in a FLAC file; raise ValueError if the file does not match the header."""
     signal = signals[0]
     file = path.parent / signal.file
     with _open_flac(file) as flac:
@@ -372,26 +387,27 @@ def _count_flac_frames(path: Path, header: Header, signals: list[SignalLine]) ->
     allowed = FLAC_BITS[signal.fmt]
     if channels != len(signals) or bits > allowed:
         raise ValueError(
-            f"{file} has {channels} channels of {bits} bits, but its header promises {len(signals)} of at most "
-            f"{allowed}. {WHAT_TO_DO}"
+            f"{file} has {channels} channels of {bits} bits, but its header says {len(signals)} channels of at most "
+            f"{allowed} bits. {WHAT_TO_DO}"
         )
     if len({each.samples_per_frame for each in signals}) > 1:
         raise ValueError(
-            f"{path} gives the signals of {quoted(signal.file)}, a FLAC file, different sampling rates. {WHAT_TO_DO}"
+            f"{path} says that the signals of {quoted(signal.file)} have different sampling rates, which is not "
+            f"possible in a FLAC file. {WHAT_TO_DO}"
         )
     frames = header.n_frames or max(0, samples - signal.byte_offset) // signal.samples_per_frame
     if samples != signal.byte_offset + frames * signal.samples_per_frame or not frames:
-        raise ValueError(f"{file} has {samples} samples, but its header promises {frames} frames. {WHAT_TO_DO}")
+        raise ValueError(f"{file} has {samples} samples, but its header says {frames} frames. {WHAT_TO_DO}")
     return frames
 
 
 def _read_flac(file: Path, first: int, n: int) -> np.ndarray:
-    """Read samples of all channels, shape (n, n_channels), int32."""
+    """Return n samples of all channels of a FLAC file, from sample `first` on, shape (n, n_channels), int32."""
     with _open_flac(file) as flac:
         shift = 32 - FLAC_SUBTYPES[flac.subtype]
         flac.seek(first)
         parts = []
-        missing = n  # read little by little, so that a wrong length allocates nothing
+        missing = n  # read in pieces, so that a wrong length in the header allocates no memory
         while missing > 0:
             part = flac.read(min(missing, FLAC_SAMPLES_AT_ONCE), dtype="int32", always_2d=True)
             parts.append(part >> shift)

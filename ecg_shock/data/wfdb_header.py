@@ -1,7 +1,7 @@
-"""WFDB headers, parsed by the grammar of header(5) without ignoring any field.
+"""Parse WFDB headers strictly by their specification, header(5) [1]_.
 
-The WFDB libraries take what they understand of a line, and drop the rest or shift it into the next field: "200
-(1024)/mV" loses its baseline, and "1 /uV" its unit. Here such a line is an error.
+The WFDB libraries ignore parts of a line that they cannot parse, or read them as the next field: the baseline in
+"200 (1024)/mV", and the unit in "1 /uV". Here such a line raises ValueError.
 
 References
 ----------
@@ -32,7 +32,7 @@ _GAIN = re.compile(rf"({_NUMBER}|[-+]?(?:nan|inf|infinity))(?:\(({_WHOLE})\))?(?
 
 @dataclass(frozen=True)
 class SignalLine:
-    """What a header says about one signal.
+    """The description of one signal in a header.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class SignalLine:
     fmt : str
         Format of the signal file.
     samples_per_frame, skew, byte_offset : int
-        As in header(5).
+        Samples of this signal per frame, its skew in samples, and the position of its first sample in the file.
     gain : float
         In ADC units per physical unit; 0 if the signal is not calibrated.
     baseline : int
@@ -68,7 +68,7 @@ class SignalLine:
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a record says.
+    """The content of a record's header.
 
     Parameters
     ----------
@@ -95,12 +95,12 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Parse a WFDB header; raise ValueError, which quotes the line, if a field cannot be parsed."""
+    """Parse a WFDB header; raise ValueError, with the line in the message, if a field cannot be parsed."""
     lines = _read_lines(path)
     record = lines[0].split()
     try:
         if len(record) < 2 or not re.fullmatch(r"\d{1,18}", record[1]):
-            raise ValueError("it has to begin with the name of the record, without spaces, and the number of signals")
+            raise ValueError("it must begin with the name of the record, without spaces, and the number of signals")
         fs: float = DEFAULT_FS
         if len(record) > 2:
             rate = _RATE.fullmatch(record[2])
@@ -111,21 +111,20 @@ def read_header(path: Path) -> Header:
             fs = int(rate[1]) if re.fullmatch(r"\d{1,15}", rate[1]) else float(rate[1])
         if len(record) > 3 and not re.fullmatch(r"\d{1,18}(?:\.0*)?", record[3]):
             raise ValueError(
-                f"{quoted(record[3])} is not a number of samples; write a whole number, 0 if it is not known, before "
-                "time and date"
+                f"{quoted(record[3])} is not a number of samples; write a whole number, or 0 if it is unknown"
             )
     except ValueError as error:
         raise _line_error(path, lines[0], error) from None
-    # Time and date follow. They are not needed, and databases write them in many ways.
+    # The time and date that may follow are ignored.
     n_signals, n_frames = int(record[1]), int(record[3].partition(".")[0]) if len(record) > 3 else 0
     name = _NAME.fullmatch(record[0])
     if name and name[1] is not None:
         segments = tuple(_parse_segment(path, line) for line in lines[1:])
         if not segments or len(segments) != int(name[1]):
-            raise ValueError(f"{path} promises {int(name[1])} segments and lists {len(segments)}. {WHAT_TO_DO}")
+            raise ValueError(f"{path} says {int(name[1])} segments, but lists {len(segments)}. {WHAT_TO_DO}")
         return Header(n_signals, fs, len(record) > 2, n_frames, segments=segments)
     if n_signals == 0 or n_signals != len(lines) - 1:
-        raise ValueError(f"{path} promises {n_signals} signals and describes {len(lines) - 1}. {WHAT_TO_DO}")
+        raise ValueError(f"{path} says {n_signals} signals, but describes {len(lines) - 1}. {WHAT_TO_DO}")
     signals = tuple(_parse_signal(path, line) for line in lines[1:])
     return Header(n_signals, fs, len(record) > 2, n_frames, signals=signals)
 
@@ -151,25 +150,28 @@ def _decode(line: bytes) -> str:
 
 
 def _line_error(path: Path, line: str, cause: Exception) -> ValueError:
-    return ValueError(f"{path} cannot be read as a WFDB header: in the line {quoted(line, 100)}, {cause}")
+    return ValueError(f"{path} cannot be read as a WFDB header because of the line {quoted(line, 100)}: {cause}")
 
 
 def _check_name(path: Path, name: str) -> str:
     """Return the name of a file or segment; raise ValueError if it lies outside the folder of the header."""
     if "/" in name or "\\" in name:
         raise ValueError(
-            f"{path} points to {quoted(name)}, outside its folder; move the file beside the header, and name it there "
-            "without a folder"
+            f"{path} names a file in another folder, {quoted(name)}; move it into the folder of the header, and write "
+            "its name without a folder"
         )
     if len(name) > MAX_NAME:
-        raise ValueError(f"{path} points to {quoted(name)}, a name of {len(name)} characters. {WHAT_TO_DO}")
+        raise ValueError(
+            f"{path} names a file {quoted(name)}, whose name has {len(name)} characters; allowed are {MAX_NAME}. "
+            f"{WHAT_TO_DO}"
+        )
     return name
 
 
 def _parse_segment(path: Path, line: str) -> tuple[str, int]:
     fields = line.split()
     if len(fields) != 2 or not re.fullmatch(r"\d{1,18}", fields[1]):
-        raise _line_error(path, line, ValueError("it has to be the name of a segment and its number of samples"))
+        raise _line_error(path, line, ValueError("it must be the name of a segment and its number of samples"))
     return _check_name(path, fields[0]), int(fields[1])
 
 

@@ -1,9 +1,10 @@
-"""From labelled recordings to labelled windows: the label policy, and what it excludes.
+"""Cut labelled recordings into labelled windows.
 
-A window has one rhythm over its whole length and stays `guard_s` (the uncertainty of the database's labels, from its
-manifest) away from any change of rhythm. It holds no annotated noise and no invalid sample. What a database does not
-give is measured in the window: the amplitude of ventricular fibrillation and asystole, and the heart rate of
-ventricular tachycardia. Every second of a recording is in a window, or is counted by the reason why it is not.
+A window has one rhythm over its whole length, and is at least `guard_s` away from any change of rhythm; a database's
+manifest gives `guard_s`, the uncertainty of its labels. A window has no annotated noise and no invalid samples.
+
+Databases do not give the amplitude of ventricular fibrillation and asystole, or the heart rate of ventricular
+tachycardia, so these are measured in the window. The seconds that are in no window are counted, by reason.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.preprocessing import FS, MAX_WINDOW_S, MIN_WINDOW_S, Preprocessing, preprocess
 from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 
-ROUNDING = 1e-6  # of a sample or second
+ROUNDING = 1e-6  # tolerance for rounding errors, in samples or seconds
 
 SETTLING_S = 1.0  # an invalid sample disturbs the 1 Hz high-pass for about this long after it
 MAX_BEAT_GAP_S = 3.0  # longest time between annotated beats in a window of organised rhythm
 
 VT_RATE_RANGE_BPM = (40.0, 400.0)
 MIN_PERIODICITY = 0.25  # autocorrelation below which no heart rate is measured
-# The shortest period counts, unless a longer one fits much better: 0.75 keeps T waves and notches from counting as
-# beats. In 99.3 % of the 8555 regular 5-s windows of mitdb, the heart rate is within 10 % of that of annotated beats.
+# The heart rate is that of the shortest period whose autocorrelation is at least this proportion of the highest peak. A
+# lower value would count T waves and notches as beats. In 99.3 % of the 8555 regular 5-s windows of mitdb, the heart
+# rate is within 10 % of that of annotated beats.
 PERIOD_PREFERENCE = 0.75
 
 VENTRICULAR_BEATS = frozenset("VEFr")
@@ -36,22 +38,21 @@ ATRIAL_BEATS = frozenset("AaJSejn")
 
 @dataclass(frozen=True)
 class LabelPolicy:
-    """The limits between AHA classes that the databases do not give.
+    """Limits of heart rate and amplitude between AHA classes.
 
     Parameters
     ----------
     rapid_vt_bpm : float
-        Ventricular tachycardia at this heart rate (beats per minute) and above is rapid, and below it *other VT*.
+        Heart rate in beats per minute from which ventricular tachycardia is *rapid VT*; below it is *other VT*.
     coarse_vf_mv : float
-        Ventricular fibrillation above this peak-to-peak amplitude (mV) is coarse, and below it fine.
+        Peak-to-peak amplitude in mV above which ventricular fibrillation is *coarse*; otherwise it is *fine*.
     asystole_mv : float
-        Asystole is below this peak-to-peak amplitude (mV).
+        Asystole must have a peak-to-peak amplitude below this, in mV.
 
     Notes
     -----
-    Peak-to-peak amplitude is the median over the window's seconds, so that one artefact or one agonal beat does
-    not decide. A larger window with the label asystole is excluded: vfdb labels coarse VF of 0.8 mV (424) and fine VF
-    of 0.2 mV (607) so.
+    The peak-to-peak amplitude is the median over the seconds of a window, see `amplitude_mv`. A window with the label
+    asystole and a larger amplitude is excluded, because vfdb gives this label to VF in the records 424 and 607.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -64,7 +65,7 @@ class LabelPolicy:
         if not 0 < self.asystole_mv <= self.coarse_vf_mv:
             raise ValueError(
                 f"asystole_mv={self.asystole_mv!r} and coarse_vf_mv={self.coarse_vf_mv!r}: "
-                "0 < asystole_mv <= coarse_vf_mv is needed."
+                "choose 0 < asystole_mv <= coarse_vf_mv."
             )
         low, high = VT_RATE_RANGE_BPM
         if not low <= self.rapid_vt_bpm <= high:
@@ -73,7 +74,7 @@ class LabelPolicy:
 
 @dataclass(frozen=True)
 class Excluded:
-    """Seconds of a recording that are in no window, and why."""
+    """The seconds of a recording that are in no window for one reason."""
 
     database: str
     record: str
@@ -96,7 +97,7 @@ class WindowSet:
     window_s : float
         Length of every window in seconds.
     excluded : tuple of Excluded
-        What is in none of the windows, on the first lead of the same recordings.
+        The seconds of these recordings that are in no window of the first lead.
     """
 
     ecg: np.ndarray
@@ -114,7 +115,7 @@ class WindowSet:
         return len(self.ecg)
 
     def select(self, mask: np.ndarray) -> WindowSet:
-        """Return the windows of a mask or an index array, without `excluded`, which is for complete recordings."""
+        """Return the windows that a mask or an index array selects, without `excluded`."""
         return WindowSet(**{name: getattr(self, name)[mask] for name in ARRAY_FIELDS}, window_s=self.window_s)
 
 
@@ -122,11 +123,11 @@ ARRAY_FIELDS = tuple(f.name for f in fields(WindowSet) if f.name not in ("window
 
 
 def concatenate(sets: Iterable[WindowSet]) -> WindowSet:
-    """Join window sets, and raise ValueError if there is none, or their lengths differ."""
+    """Join window sets; raise ValueError if there is none, or if their windows differ in length."""
     sets = list(sets)
     lengths = sorted({s.window_s for s in sets})
     if len(lengths) != 1:
-        raise ValueError(f"give one or more window sets of one length; got lengths {lengths!r} s.")
+        raise ValueError(f"the window sets have the lengths {lengths!r} s; give one or more sets of the same length.")
     arrays = {name: np.concatenate([getattr(s, name) for s in sets]) for name in ARRAY_FIELDS}
     return WindowSet(**arrays, window_s=lengths[0], excluded=tuple(entry for s in sets for entry in s.excluded))
 
@@ -149,23 +150,23 @@ def cut_windows(
     window_s : float
         Length of a window in seconds, 2 to 10.
     guard_s : float
-        Distance from any change of rhythm, in seconds.
+        Smallest distance of a window from any change of rhythm, in seconds.
     leads : {"first", "all"}
-        Which leads to cut. Leads of one recording show the same seconds of the same patient.
+        Which leads to cut.
     preprocessing : Preprocessing, optional
-        The filter; the defaults if not given.
+        Parameters of the preprocessing; the defaults if not given.
     policy : LabelPolicy, optional
         The limits between classes; the defaults if not given.
 
     Returns
     -------
     WindowSet
-        In order of lead, then time.
+        The windows, ordered by lead, then by time.
 
     Raises
     ------
     ValueError
-        If the length or `leads` is not allowed, or an episode has an unknown rhythm.
+        If `window_s` or `leads` is not allowed, or an episode has an unknown rhythm.
     """
     if not MIN_WINDOW_S <= window_s <= MAX_WINDOW_S:
         raise ValueError(f"window_s={window_s!r} is out of range; allowed are {MIN_WINDOW_S:g} to {MAX_WINDOW_S:g} s.")
@@ -242,7 +243,7 @@ def _cut_lead(
 
 
 def _join_by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
-    """Join neighbouring episodes of one rhythm, which may differ in their codes."""
+    """Join neighbouring episodes of the same rhythm, even if their codes differ."""
     joined: list[Episode] = []
     for episode in episodes:
         if joined and (joined[-1].rhythm, joined[-1].end_s) == (episode.rhythm, episode.start_s):
@@ -253,7 +254,7 @@ def _join_by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
 
 
 def _window_starts(episode: Episode, duration_s: float, window_s: float, guard_s: float) -> Iterator[float]:
-    """Yield the starts of an episode's windows in s, at whole output samples, so that windows never overlap."""
+    """Yield the start of each window of an episode in s, a multiple of 1/125 s."""
     # No guard at the ends of a recording, where the rhythm does not change.
     first = episode.start_s + (guard_s if episode.start_s > 0 else 0.0)
     last = min(episode.end_s - (guard_s if episode.end_s < duration_s else 0.0), duration_s) - window_s
@@ -263,7 +264,7 @@ def _window_starts(episode: Episode, duration_s: float, window_s: float, guard_s
 
 
 def _refine_rhythm(recording: Recording, rhythm: str, start_s: float, end_s: float) -> str:
-    """Return the rhythm, refined by annotated beats: sinus rhythm with ectopic beats is another rhythm."""
+    """Return the rhythm of a window; sinus rhythm with annotated ectopic beats becomes ventricular or atrial ectopy."""
     if rhythm != "normal_sinus" or not len(recording.beats_s):
         return rhythm
     first, last = np.searchsorted(recording.beats_s, (start_s, end_s))
@@ -278,7 +279,7 @@ def _refine_rhythm(recording: Recording, rhythm: str, start_s: float, end_s: flo
 def _label_window(
     window: np.ndarray, rhythm: str, recording: Recording, start_s: float, policy: LabelPolicy
 ) -> tuple[str, str]:
-    """Return a window's AHA class, or the reason to exclude it."""
+    """Return a window's AHA class and "", or "" and the reason to exclude the window."""
     if rhythm == "vf":
         return ("coarse_vf" if amplitude_mv(window) > policy.coarse_vf_mv else "fine_vf"), ""
     if rhythm == "vt":
@@ -297,8 +298,8 @@ def _label_window(
 
 
 def _label_by_beats(recording: Recording, start_s: float, end_s: float, policy: LabelPolicy) -> tuple[str, str]:
-    """Label a window whose rhythm the database does not name, by its annotated beats."""
-    # Beats just outside show whether the window's edges belong to the same rhythm.
+    """Label a window of unnamed rhythm from its annotated beats; see `_label_window` for the result."""
+    # Beats just outside the window show whether the rhythm at its edges is the same.
     first, last = np.searchsorted(recording.beats_s, (start_s - MAX_BEAT_GAP_S, end_s + MAX_BEAT_GAP_S))
     beats = recording.beats_s[first:last]
     edges = np.concatenate([[start_s - MAX_BEAT_GAP_S], beats, [end_s + MAX_BEAT_GAP_S]])
@@ -310,7 +311,7 @@ def _label_by_beats(recording: Recording, start_s: float, end_s: float, policy: 
 
 
 def _label_by_rate(window: np.ndarray, policy: LabelPolicy) -> tuple[str, str]:
-    """Label a window whose rhythm the database does not name, in a recording without annotated beats."""
+    """Label a window of unnamed rhythm, without annotated beats, from its heart rate; see `_label_window`."""
     bpm = rate_bpm(window)
     if np.isnan(bpm):
         return "", "rhythm not named, and no measurable heart rate"
@@ -320,7 +321,7 @@ def _label_by_rate(window: np.ndarray, policy: LabelPolicy) -> tuple[str, str]:
 
 
 def amplitude_mv(ecg: np.ndarray) -> np.ndarray:
-    """Measure peak-to-peak amplitude: the median over each window's full seconds.
+    """Return the peak-to-peak amplitude of each window: the median over its complete seconds.
 
     Parameters
     ----------
@@ -344,7 +345,7 @@ def amplitude_mv(ecg: np.ndarray) -> np.ndarray:
 
 
 def rate_bpm(window: np.ndarray) -> float:
-    """Measure the heart rate of a fast regular rhythm by autocorrelation.
+    """Return the heart rate of a fast regular rhythm, measured by autocorrelation.
 
     Parameters
     ----------
@@ -354,8 +355,8 @@ def rate_bpm(window: np.ndarray) -> float:
     Returns
     -------
     float
-        Beats per minute, 40 to 400; NaN if the window has no period. If beats
-        alternate, half the heart rate may be measured.
+        Beats per minute, 40 to 400; NaN if the window is not periodic. If every second beat differs in shape, half the
+        heart rate may be returned.
 
     Examples
     --------

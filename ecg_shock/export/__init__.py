@@ -1,1 +1,1 @@
-"""Export a model to LiteRT, ONNX or C, after checking that it agrees with its bundle."""
+"""Export a model to LiteRT, ONNX or C, and check that the export agrees with its bundle."""

@@ -1,6 +1,6 @@
 """Write a bundle as C99 code for a device without an operating system, from raw samples to advice.
 
-The algorithm is fixed C code, ``c/ecg_shock.h`` and ``c/ecg_shock.c``, which is copied. Only ``ecg_shock_model.h``,
+The files ``c/ecg_shock.h`` and ``c/ecg_shock.c`` are the same for all models and are copied. ``ecg_shock_model.h``,
 with the sizes and tables of the model, is generated.
 """
 
@@ -21,35 +21,49 @@ from ecg_shock.preprocessing import FS, GAP_S, GRID_MV, Preprocessing, rate_rati
 SOURCES = Path(__file__).resolve().parent / "c"
 HEADER_NAME, CODE_NAME, MODEL_NAME = "ecg_shock.h", "ecg_shock.c", "ecg_shock_model.h"
 
-MAX_TAPS = 25_000  # of the resampler, 100 kB: enough for every integer sampling rate
-TILE, LANES = 4, 4  # samples and filters that convolve_tile computes at once
+MAX_TAPS = 25_000  # maximum length of the resampler, 100 kB: enough for every integer sampling rate
+TILE, LANES = 4, 4  # numbers of samples and filters that convolve_tile computes at once
 DEFAULT_STEP = 125  # ECG_SHOCK_STEP in ecg_shock.h
-WORD_BYTES = 4  # of every member of the struct
+WORD_BYTES = 4  # size of every member of the struct
 NUMBERS_PER_LINE = 8
 
 _BlockRow = tuple[int, int, int, int, int, int, str, str, str]  # the members of struct `block` in ecg_shock.c
 
 
 def write_c(folder: Path, bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, int8: bool) -> list[Path]:
-    """Write C99 code without dependencies, from raw samples to advice, and return the paths of its files.
+    """Write C99 code that computes advice from raw samples.
 
-    `weights` come from `get_weights` of the Keras model; `fs` is the sampling rate of the device in Hz, 100 to 2000.
-    With `int8` the weights of the convolutions are symmetric int8 with a float scale for each filter; all other numbers
-    are float.
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Folder for the files, created if missing.
+    bundle : Bundle
+        The model.
+    weights : sequence of numpy.ndarray
+        The result of `get_weights` of the Keras model.
+    fs : float
+        Sampling rate of the device in Hz, 100 to 2000.
+    int8 : bool
+        Whether the weights of the convolutions are int8, with a float scale for each filter; otherwise they are float.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files; the last one is the generated header.
 
     Raises
     ------
     TypeError, ValueError
-        If the sampling rate is not allowed or needs too long a resampler, or if the weights are not those of the
-        network.
+        If the sampling rate is not allowed or needs too many filter coefficients, or if the weights are not those of
+        the network.
 
     Notes
     -----
     Differences from the Python package:
 
-    - The C code computes in single precision. So that an electrode's offset costs no precision, the resampler uses
-      differences from the newest sample, and differencing replaces one zero of the band-pass.
-    - It has only the quality rules for missing, out-of-range and flat signals.
+    - The C code computes in single precision. It filters differences between samples, so that an electrode's offset
+      does not reduce the precision.
+    - The C code has only the quality rules for missing, out-of-range and flat signals.
     """
     _check_weights(bundle.spec, weights)
     model = _model_header(bundle, weights, fs=fs, int8=int8)
@@ -65,7 +79,7 @@ def write_c(folder: Path, bundle: Bundle, weights: Sequence[np.ndarray], *, fs: 
 
 
 def quantize_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Round a kernel, shape (k, c_in, c_out), to int8; return it, and a float32 scale for each filter."""
+    """Return a kernel of shape (k, c_in, c_out) rounded to int8, and the float32 scale of each filter."""
     scales = (np.abs(kernel).max(axis=(0, 1)) / INT8_MAX).astype(np.float32)
     scales[scales == 0] = 1.0
     return np.clip(np.rint(kernel / scales), -INT8_MAX, INT8_MAX).astype(np.int8), scales
@@ -77,10 +91,12 @@ def _check_weights(spec: CnnSpec, weights: Sequence[np.ndarray]) -> None:
     expected = [shape for kernel in kernels for shape in (kernel, kernel[-1:])]
     found = [np.shape(array) for array in weights]
     if found != expected:
-        raise ValueError(f"the weights have shapes {found!r}, but the network needs {expected!r}")
+        raise ValueError(
+            f"the weights have shapes {found!r}, but the network needs {expected!r}; give the weights of the bundle"
+        )
     largest = np.finfo(np.float32).max
     if not all((np.abs(array) <= largest).all() for array in weights):  # False for NaN
-        raise ValueError("the weights have NaN, or values beyond single precision; train the network again")
+        raise ValueError("the weights have NaN, or values too large for single precision; train the network again")
 
 
 def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, int8: bool) -> str:
@@ -170,8 +186,8 @@ def _polyphase(fs: float) -> np.ndarray:
     taps = resampler_taps(up, down)
     if len(taps) > MAX_TAPS:
         raise ValueError(
-            f"fs={fs!r} Hz needs {len(taps)} filter coefficients to become {FS:g} Hz, more than {MAX_TAPS}; "
-            "give the nominal sampling rate, usually an integer"
+            f"to resample fs={fs!r} Hz to {FS:g} Hz, {len(taps)} filter coefficients are needed, but at most "
+            f"{MAX_TAPS} are allowed; give the nominal sampling rate, usually an integer"
         )
     padded = np.zeros((-(-len(taps) // up), up))
     padded.ravel()[: len(taps)] = taps
@@ -179,10 +195,9 @@ def _polyphase(fs: float) -> np.ndarray:
 
 
 def _difference_sections(preprocessing: Preprocessing) -> np.ndarray:
-    """Return b0 b1 b2 a1 a2 of each section, for an input of differences.
+    """Return b0 b1 b2 a1 a2 of each section of the band-pass, for an input of differences between samples.
 
-    One zero at 0 Hz is divided out of a section that has one. This section comes first, so that no other one receives
-    an offset.
+    Taking differences replaces one zero at 0 Hz, so this zero is removed from one section. This section comes first.
     """
     sections = preprocessing.sos
     sums = np.abs(sections[:, :3].sum(axis=1)) / np.abs(sections[:, :3]).sum(axis=1)
@@ -196,7 +211,7 @@ def _difference_sections(preprocessing: Preprocessing) -> np.ndarray:
 def _blocks(
     spec: CnnSpec, weights: Sequence[np.ndarray], *, int8: bool
 ) -> tuple[dict[str, np.ndarray], list[_BlockRow]]:
-    """Return the tables of the convolutions, and a struct `block` for each of them and one for their output."""
+    """Return the tables of the convolutions, and the rows of `ecg_shock_blocks`: convolutions, then their output."""
     arrays: dict[str, np.ndarray] = {}
     rows: list[_BlockRow] = []
     samples, inputs = spec.input_samples, 1
@@ -206,7 +221,7 @@ def _blocks(
         before = (length - 1) // 2 if same else 0
         padded = samples + length - 1 if same else samples
         pooled = (padded - length + 1) // spec.pool
-        last_tile = -(-pooled * spec.pool // TILE) * TILE  # it may read beyond the last pooled sample
+        last_tile = -(-pooled * spec.pool // TILE) * TILE  # tiles may extend beyond the last pooled sample
         memory = max(padded, last_tile + length - 1) * inputs
         values, scales = quantize_int8(kernel) if int8 else (kernel.astype(np.float32), None)
         arrays |= {f"weights_{i}": _by_lanes(values), f"biases_{i}": bias}
@@ -219,7 +234,7 @@ def _blocks(
 
 
 def _by_lanes(kernel: np.ndarray) -> np.ndarray:
-    """Sort weights in the order in which C reads them: by groups of LANES filters, the last padded with zeros."""
+    """Return weights in the order in which the C code reads them: in groups of LANES filters, padded with zeros."""
     length, inputs, filters = kernel.shape
     groups = -(-filters // LANES)
     padded = np.zeros((length * inputs, groups * LANES), dtype=kernel.dtype)
@@ -228,7 +243,7 @@ def _by_lanes(kernel: np.ndarray) -> np.ndarray:
 
 
 def _comment(text: object) -> str:
-    """Return a text that is safe inside a C comment."""
+    """Return a text for a C comment, which it can neither end nor continue on the next line."""
     plain = " ".join(str(text).split()).encode("ascii", "replace").decode()
     return plain.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
 

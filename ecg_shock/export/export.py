@@ -1,19 +1,19 @@
 """Export a bundle to LiteRT, LiteRT int8, ONNX or C, and compare the export with the bundle on validation windows.
 
-An export has two files: the network, from one window to logit and probability, and a JSON sidecar, see
+An export consists of the network, which computes the logit and the probability of one window, and a JSON sidecar, see
 `ecg_shock.export.sidecar`.
 
 Notes
 -----
-For C the code from raw samples to advice is written, see `ecg_shock.export.c_code`; ``"c-int8"`` has int8 weights and
-float activations. To compare it, it is compiled for this machine.
+An export to C includes code from raw samples to advice, see `ecg_shock.export.c_code`; ``"c-int8"`` has int8 weights
+and float activations. The code is compiled on this machine, to compare its results with those of the bundle.
 
-For LiteRT and ONNX the network is built differently from the bundle's, but it differs in rounding only:
+For LiteRT and ONNX, the network has other layers than that of the bundle. The results differ only by rounding errors:
 
-- It has two-dimensional layers, because LiteRT would surround each Conv1D with two reshape operators.
-- The last layer is a convolution of one sample. TFLite Micro and LiteRT round a fully connected layer differently, but
-  give the same bits for convolutions.
-- The logit is exported too, and decides, because an int8 sigmoid has steps of 1/256.
+- The convolutions are two-dimensional, because LiteRT would surround each Conv1D with two reshape operators.
+- The last layer is a convolution with kernel length 1. TFLite Micro and LiteRT round a fully connected layer
+  differently, but give the same bits for convolutions.
+- The logit is an output too. It is compared with the threshold, because an int8 probability has steps of 1/256.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ MODEL_NAMES = {
 }
 C_KINDS = ("c", "c-int8")
 DEFAULT_FS = 250.0
-ONNX_OPSET = 17  # of 2022, for older runtimes
+ONNX_OPSET = 17  # from 2022, so that older runtimes support it
 
-INT8_ACTIVATIONS = ("relu", "tanh")  # the reference kernels lack elu, and LiteRT composes selu of other operators
+INT8_ACTIVATIONS = ("relu", "tanh")  # LiteRT's reference kernels for int8 do not support elu and selu
 REPRESENTATIVE_PER_CLASS = 100
 REPRESENTATIVE_SEED = 0
 
@@ -71,7 +71,7 @@ class ExportResult:
     bundle : Bundle
         The exported bundle.
     files : tuple of pathlib.Path
-        The network first, its sidecar last.
+        The network is the first file, its sidecar the last.
     rescoring : Rescoring
         Comparison with the bundle on the validation subset.
     """
@@ -94,7 +94,7 @@ def export(
     data: Path | None = None,
     on_stage: OnStage = _silent,
 ) -> ExportResult:
-    """Export a bundle, and compare the export with it on its validation subset.
+    """Export a bundle, and compare the export with the bundle on its validation subset.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def export(
     folder : pathlib.Path
         Folder for the files. It is not changed if the export fails.
     fs : float
-        For C, the sampling rate of the device in Hz, 100 to 2000. The other formats take windows at 125 Hz.
+        For C only: the sampling rate of the device in Hz, 100 to 2000.
     data : pathlib.Path, optional
         Folder of the databases, see `ecg_shock.data.manifests.data_dir`.
     on_stage : callable, optional
@@ -171,7 +171,7 @@ def export(
             check_export(path)
             written = (path, *code, sidecar)
             files = tuple(folder / file.name for file in written)
-            files[-1].unlink(missing_ok=True)  # a new network never has an old sidecar
+            files[-1].unlink(missing_ok=True)  # so that a new network never has an old sidecar
             for file, final in zip(written, files, strict=True):
                 file.replace(final)
     finally:
@@ -182,10 +182,10 @@ def export(
 
 
 def representative_windows(train: WindowSet) -> np.ndarray:
-    """Choose the training windows for the calibration of int8, shape (n_windows, n_samples), float32, in mV.
+    """Return training windows for the calibration of int8, shape (n_windows, n_samples), float32, in mV.
 
-    Up to 100 windows of each AHA class are chosen and clipped to the range of the input. Two more windows reach its
-    ends, so that the converter uses exactly this range.
+    Up to 100 random windows of each AHA class are clipped to the range of the input. Two more windows are scaled to the
+    limits of this range, so that the converter uses exactly this range.
     """
     rng = np.random.default_rng(REPRESENTATIVE_SEED)
     chosen = []
@@ -201,7 +201,7 @@ def representative_windows(train: WindowSet) -> np.ndarray:
 
 def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]:
     """Load the train and validation windows of the bundle, in its own window length, without `DataConfig.extra`."""
-    # Patients of the split are enough here, and an export needs no databases that only trained.
+    # The extra databases are excluded, so that an export does not need their files.
     own = {"window_s": bundle.spec.input_samples / FS, "preprocessing": bundle.preprocessing, "extra": ()}
     config = bundle.card.data.model_copy(update=own)
     subsets = load_subsets(config, folder)
@@ -217,9 +217,9 @@ def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]
 
 
 def _one_window(original: keras.Model, bundle: Bundle) -> keras.Model:
-    """Build the network for one window, with two-dimensional layers and with logit and probability as outputs.
+    """Return the network for one window, with two-dimensional layers, and with logit and probability as outputs.
 
-    The fixed names make equal weights give equal bytes.
+    Its tensors have fixed names, so that equal weights give equal bytes.
     """
     keras = import_keras()
     layers, spec = keras.layers, bundle.spec
@@ -239,12 +239,12 @@ def _one_window(original: keras.Model, bundle: Bundle) -> keras.Model:
 
 
 def _signature(network: keras.Model) -> list[Any]:
-    """Return the signature of the input, whose batch size Keras would otherwise leave open."""
+    """Return the signature of the input with a batch size of 1, which Keras would otherwise leave undefined."""
     return [import_keras().InputSpec(shape=network.input.shape, dtype="float32", name="ecg")]
 
 
 def _litert(network: keras.Model, representative: np.ndarray | None) -> bytes:
-    """Convert to LiteRT, or to LiteRT int8 if there are representative windows."""
+    """Return the network as a LiteRT model, with int8 weights and activations if `representative` is given."""
     import tensorflow as tf
 
     # format="litert" needs Keras 3.13, and so Python 3.11.
@@ -276,5 +276,6 @@ def _check_input(ecg: Tensor) -> None:
     if ecg.dtype != "int8" or ecg.zero_point != 0 or not math.isclose(ecg.scale or 0.0, INT8_STEP_MV, rel_tol=1e-6):
         raise ValueError(
             f"the converter made the input {ecg.dtype} with scale {ecg.scale!r} and zero point {ecg.zero_point!r}, "
-            f"instead of int8 with {INT8_STEP_MV:g} mV and 0; install the tensorflow version of pyproject.toml."
+            f"instead of int8 with {INT8_STEP_MV:g} mV and 0; install the tensorflow version that "
+            "pyproject.toml requires."
         )

@@ -1,4 +1,4 @@
-"""Compare an exported model with its bundle on the validation subset, and limit the difference."""
+"""Compare an exported model with its bundle on the validation subset, and check the difference against limits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ecg_shock.models.cnn import import_keras
 if TYPE_CHECKING:
     import keras
 
-# For the package's own model and its 5,423 validation windows, int8 changes 2 decisions, and neither Se nor Sp; float
-# changes no decision, and probabilities by up to 4e-7.
+# For the model of the package and its 5,423 validation windows, int8 changes 2 decisions; float changes no decision,
+# and changes probabilities by at most 4e-7.
 INT8_LIMITS = {"flipped": 0.005, "sensitivity_change": 0.005, "specificity_change": 0.005}
 FLOAT_LIMITS = {"flipped": 0.0, "probability_difference": 1e-5}
-BATCH = 256  # windows that the bundle's network predicts at once
+BATCH = 256  # windows that the bundle's network predicts in one call
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Flip:
     start_s : float
         Start of the window, in seconds.
     aha_class : str
-        Its AHA class.
+        AHA class of the window.
     probability, exported : float
         Probability of *shockable* from the bundle, and from the exported model.
     """
@@ -87,8 +87,9 @@ def rescore(
 ) -> Rescoring:
     """Compare an exported model with the bundle's network, `original`.
 
-    `windows` have clear AHA classes. The network advises a shock if its probability is at least `threshold`; the
-    exported model decides by its logit. `on_window` is called after each window.
+    `windows` must have no intermediate AHA classes. The network advises a shock if its probability is at least
+    `threshold`. The exported model advises a shock if its logit is at least the logit of `threshold`. `on_window` is
+    called after each window.
 
     Raises
     ------
@@ -141,7 +142,7 @@ def rescore(
 
 
 def limits_of(to: str) -> dict[str, float]:
-    """Return the limits for an export to a format, as proportions or as a difference of probability."""
+    """Return the largest allowed differences for an export to the format `to`; see `check_tolerance`."""
     return INT8_LIMITS if to.endswith("-int8") else FLOAT_LIMITS
 
 
@@ -162,9 +163,9 @@ def check_tolerance(rescoring: Rescoring, to: str) -> None:
         value, text = found[name]
         if not value <= limit:  # true for NaN
             allowed = f"{limit:g}" if name == "probability_difference" else f"{100 * limit:g} %"
-            exceeded.append(f"{text}, allowed are {allowed}")
+            exceeded.append(f"{text}, but at most {allowed} is allowed")
     if exceeded:
-        remedy = "Install the versions of pyproject.toml, or train the model again"
+        remedy = "Install the package versions that pyproject.toml requires, or train the model again"
         if to.endswith("-int8"):
             remedy = (
                 f"Export to {to.removesuffix('-int8')}, or train with more patients or another network: too many "

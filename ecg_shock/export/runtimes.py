@@ -1,4 +1,4 @@
-"""Load exported networks from their files, and run them like a device, one window at a time."""
+"""Load exported networks from their files, and run them one window at a time, as a device does."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Tensor:
     Parameters
     ----------
     name : str
-        Name in the signature.
+        Name in the model's signature.
     index : int
-        Index among the inputs or outputs.
+        Index among the inputs or among the outputs.
     shape : tuple of int
         Fixed shape, with a batch of 1.
     dtype : str
@@ -51,20 +51,20 @@ class Tensor:
     zero_point: int | None = None
 
     def store(self, values: np.ndarray) -> np.ndarray:
-        """Convert values to the tensor's type, clipped to its range."""
+        """Return values as the tensor stores them; for int8 they are scaled, rounded and clipped."""
         if self.scale is None or self.zero_point is None:
             return np.asarray(values, dtype=self.dtype)
         steps = np.round(np.asarray(values, dtype=np.float64) / self.scale) + self.zero_point
         return np.clip(steps, INT8_MIN, INT8_MAX).astype(np.int8)
 
     def read(self, stored: np.ndarray) -> np.ndarray:
-        """Convert stored values to float64."""
+        """Return the values that stored numbers represent, as float64."""
         stored = np.asarray(stored, dtype=np.float64)
         return stored if self.scale is None or self.zero_point is None else self.scale * (stored - self.zero_point)
 
 
 class Runtime(ABC):
-    """An exported network, loaded from its file; ValueError if it cannot be run."""
+    """An exported network, loaded from its file. Raises ValueError if the file cannot be run."""
 
     input: Tensor
     logit: Tensor
@@ -75,7 +75,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def _invoke(self, window: np.ndarray) -> tuple[Any, Any]:
-        """Return the logit and probability of one window, both in the type in which the model stores them."""
+        """Return the logit and probability of one window, as the model stores them."""
 
     def run(self, ecg: np.ndarray, on_window: Callable[[], Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits and probabilities of windows, as the model stores them.
@@ -147,7 +147,7 @@ class Onnx(Runtime):
             session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         except FileNotFoundError:
             raise
-        except Exception as error:  # its errors have no other common class
+        except Exception as error:  # ONNX Runtime's errors have no other common base class
             raise ValueError(f"{path} is not an ONNX model that can be run: {error}") from error
 
         def find_tensor(name: str, tensors: list[Any]) -> Tensor:
@@ -165,9 +165,9 @@ class Onnx(Runtime):
 
 
 class CCode(Runtime):
-    """The generated ``.h`` with the C code in its folder, compiled for this machine and loaded.
+    """A generated ``ecg_shock_model.h`` with the C code in the same folder, compiled for this machine and loaded.
 
-    Loading runs the code: do not load code that you do not trust.
+    The code is run on this machine, so only load code that you trust.
     """
 
     def __init__(self, path: Path) -> None:
@@ -201,7 +201,7 @@ class CCode(Runtime):
         return logit, 1 / (1 + np.exp(-np.float64(logit)))
 
     def stream(self, raw_mv: np.ndarray) -> float:
-        """Push raw samples, in mV, NaN where invalid, after an init; return the last logit, or NaN if there is none."""
+        """Run the C code on raw samples, in mV, NaN where invalid; return its last logit, or NaN without advice."""
         logit, advice = float("nan"), _CAdvice()
         self._code.ecg_shock_init(self._lead)
         for mv in raw_mv.tolist():
@@ -249,7 +249,7 @@ def need_c_compiler() -> str:
     found = next((path for name in C_COMPILERS if (path := shutil.which(name))), None)
     if found is None:
         raise ValueError(
-            f"an export to C needs a C compiler to check it, but none of {', '.join(C_COMPILERS)} is installed; "
+            f"checking an export to C needs a C compiler, but none of {', '.join(C_COMPILERS)} is installed; "
             "install one, for example with: apt-get install gcc libc6-dev"
         )
     return found

@@ -1,7 +1,8 @@
-"""Write and check the sidecar of an exported network, a JSON file with all that a device needs to know.
+"""Write and check the sidecar of an exported network, a JSON file with the information that a device needs.
 
-Its name is that of the network with ``.json`` appended. It describes the preprocessing and the decision, the origin of
-the network and its results on the validation subset, and contains golden vectors: samples with the expected results.
+The name of the sidecar is the name of the network's file with ``.json`` appended. It describes the preprocessing, the
+decision, the origin of the network and its results on the validation subset. Its golden vectors are samples with the
+expected results, for tests of an implementation.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from ecg_shock.preprocessing import (
     resampler_taps,
 )
 
-# Larger amplitudes are clipped; a wider range would have coarser steps. `rescore` shows whether it suits a model.
+# Range of the int8 input. Larger amplitudes are clipped; a wider range would have coarser steps.
 INT8_RANGE_MV = 3.0
 INT8_STEP_MV = INT8_RANGE_MV / -INT8_MIN
 INT8_ENDS_MV = (INT8_MIN * INT8_STEP_MV, INT8_MAX * INT8_STEP_MV)
 
 DEVICE_RATES_HZ = (125, 250, 360, 500, 1000)
-GOLDEN_SEED = 1  # differs from the seed of training windows, 0
+GOLDEN_SEED = 1  # the seed of synthetic training windows is 0
 GOLDEN_KINDS = ("normal_sinus", "atrial_fibrillation", "asystole", "coarse_vf", "rapid_vt")
 GOLDEN_MISSING_S = ((0.0, 0.02), (3.0, 3.2))
 GOLDEN_MV_DIGITS, GOLDEN_FILTERED_DIGITS = 3, 6  # raw samples in steps of 1 µV, filtered ones in steps of 1 nV
@@ -62,20 +63,20 @@ STEPS = (
     "5. If grid_mv is a number, round to its multiples.",
     "6. The window consists of the last samples. For an int8 input divide by scale, round to nearest, add zero_point, "
     "and clip to -128 to 127.",
-    "Not included: the rules by which a strip is unusable (flat, saturated, noisy, out of range, mostly missing, or "
-    "ringing of the filter after a fault), so that no shock is advised whatever the network's output is; see "
+    "Not included: the quality rules. If a strip is unusable (flat, saturated, noisy, out of range, mostly missing, or "
+    "ringing of the filter after a fault), no shock may be advised, whatever the network's output is; see "
     "ecg_shock.inference.quality.",
 )
 
 
 class _Table(BaseModel):
-    """A table of the sidecar, written in the order of its fields. Fields with a default are optional."""
+    """Base class of the tables of the sidecar. Fields with a default are optional."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class CFiles(_Table):
-    """The C code for the generated header, and the sampling rate of the device in Hz."""
+    """The C code: sampling rate of the device in Hz, type of the weights, and digests of the files."""
 
     fs: float
     weights: Literal["float", "int8"]
@@ -83,7 +84,7 @@ class CFiles(_Table):
 
 
 class Decision(_Table):
-    """The smallest logit that advises a shock; for int8 also as a stored value."""
+    """The smallest probability and the smallest logit at which a shock is advised; for int8 also the stored logit."""
 
     rule: str
     threshold: float
@@ -92,7 +93,7 @@ class Decision(_Table):
 
 
 class Input(_Table):
-    """The network's input: a `Tensor` with its sampling rate in Hz, its units, and for int8 its range in mV."""
+    """The network's input: the fields of `Tensor`, the sampling rate in Hz, the units, and for int8 the range in mV."""
 
     name: str
     index: int
@@ -112,7 +113,7 @@ class Filter(_Table):
     parameters: dict[str, Any]
     sos: list[list[float]]
     grid_mv: float | None
-    resampler: dict[str, Any]  # its delay in seconds, and its taps for usual sampling rates in Hz
+    resampler: dict[str, Any]  # delay in seconds, and taps for common sampling rates in Hz
 
 
 class Golden(_Table):
@@ -276,7 +277,7 @@ def _check_golden(path: Path, exported: Runtime, preprocessing: Preprocessing, v
     wanted = [vector.logit, vector.probability]
     outputs = [exported.logit.read(stored[0]).item(), exported.probability.read(stored[1]).item()]
     streamed = exported.stream(raw) if isinstance(exported, CCode) else vector.logit
-    # The steps of int8 are far above the tolerance, so its outputs must be equal.
+    # For int8, the outputs must be equal, because the tolerance is far below one step.
     if (
         not np.allclose(filtered, vector.preprocessed_mv, rtol=0, atol=GOLDEN_TOLERANCE)
         or not np.allclose(outputs, wanted, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE)
@@ -293,7 +294,7 @@ def _decision(threshold: float, exported: Runtime) -> Decision:
     logit, rule = logit_of(threshold), "a shock is advised if logit >= threshold_logit"
     if exported.logit.dtype != "int8":
         return Decision(rule=rule, threshold=threshold, threshold_logit=logit)
-    # If all logits are below the threshold, the stored threshold is 128, which no logit reaches.
+    # If all possible logits are below the threshold, the stored threshold is 128, above every stored logit.
     below = np.sum(exported.logit.read(np.arange(INT8_MIN, INT8_MAX + 1)) < logit)
     rule += ", that is if the stored logit >= threshold_stored"
     return Decision(rule=rule, threshold=threshold, threshold_logit=logit, threshold_stored=INT8_MIN + int(below))
@@ -305,7 +306,7 @@ def _resampler_for(fs: float) -> dict[str, Any]:
 
 
 def _golden_vectors(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golden, ...]:
-    """Simulate strips, and compute their filtered samples, outputs and decisions."""
+    """Return simulated strips with their filtered samples, outputs and decisions."""
     n = bundle.spec.input_samples
     samples = _golden_samples(n, fs)
     every = 1 if fs >= FS else 2  # synthetic recordings need at least 125 Hz
@@ -346,7 +347,7 @@ def _golden_vectors(bundle: Bundle, exported: Runtime, fs: float) -> tuple[Golde
 
 
 def _golden_samples(n: int, fs: float) -> int:
-    """Return a number of raw samples, for a warm-up and a window of n, at whose end the C code gives advice."""
+    """Return the number of raw samples of a golden vector: a warm-up and a window, up to an advice of the C code."""
     up, down = rate_ratio(fs)
     for filtered in count(n + round(WARM_UP_S * FS), DEFAULT_STEP):
         samples = filtered * down // up

@@ -1,4 +1,4 @@
-"""Networks: their specification in pure Python, the Keras model built from it, and bundles."""
+"""Specify networks, build their Keras models, and save and load bundles."""
 
 from ecg_shock.models.cnn import CnnSpec, build_model
 

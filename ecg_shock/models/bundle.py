@@ -1,20 +1,19 @@
-"""Bundles: a saved model with everything that its decisions depend on.
+"""Write and read bundles. A bundle is a model as it is saved, with its threshold and preprocessing.
 
-A bundle is a folder:
+A bundle is a folder with these files:
 
 ``bundle.toml``
     Format, threshold, network, preprocessing, the digests of both model files, and the card.
 ``model.tflite``
-    The network for LiteRT, which `predict` runs on one window of any length from 2 to 10 s.
+    The network for LiteRT, used by `predict`. It takes one window of any length from 2 to 10 s.
 ``model.keras``
-    The same network for Keras, to train further or to export.
+    The same network for Keras, for further training and for exports.
 ``CARD.md``
-    What the model was trained, selected and tested on, for readers.
+    The card as text: what the model was trained, selected and tested on.
 
-Reading a bundle runs no code from it. From the Keras file only the weights are read, into a network that is built as
-`bundle.toml` describes it; therefore files of newer Keras versions can be read too. The digests detect damage, but not
-an attacker, who can change them with the model. Because a manipulated flatbuffer can make LiteRT write out of bounds,
-it is compared with the network in `bundle.toml` before LiteRT loads it.
+Reading a bundle runs no code from it. The network is built from `bundle.toml`; the Keras file only provides the
+weights. The digests detect damage, but no manipulation. Therefore the LiteRT model, which could crash LiteRT if it was
+manipulated, is also compared with the network in `bundle.toml` before it is loaded.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BUNDLE_NAME = "bundle"  # the bundle's folder inside that of its training
-SUMS_KEY = ("patients", "files")  # of the card: for programs, not for readers
+DIGESTS_KEY = ("patients", "files")  # of the card: for programs, not for readers
 TOML_NAME, LITERT_NAME, KERAS_NAME, CARD_NAME = "bundle.toml", "model.tflite", "model.keras", "CARD.md"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """The description of a saved model, whose weights stay in `folder`.
+    """The description of a saved model. The weights are read from `folder` when they are needed.
 
     Parameters
     ----------
@@ -54,14 +53,13 @@ class Bundle:
     spec : CnnSpec
         The network.
     preprocessing : Preprocessing
-        The preprocessing of its windows.
+        Parameters of the preprocessing.
     threshold : float
-        Smallest probability of *shockable* that advises a shock.
+        Smallest probability of *shockable* at which a shock is advised.
     digests : dict of str to str
         SHA-256 of each model file.
     raw_card : dict
-        The table [card] of `bundle.toml`. Only `card` checks it, so that a model with another card, or none, still
-        predicts.
+        The table [card] of `bundle.toml`. It is not validated before `card` is used.
     """
 
     folder: Path
@@ -73,7 +71,7 @@ class Bundle:
 
     @cached_property
     def card(self) -> Card:
-        """What the model was trained, selected and tested on; a ValueError if the card is incomplete."""
+        """What the model was trained, selected and tested on. Raises ValueError if the card is incomplete."""
         from ecg_shock.models.card import read_card  # imports pydantic, which predict does not need
 
         return read_card(self.raw_card, self.folder / TOML_NAME)
@@ -89,12 +87,12 @@ class Bundle:
         return bool(self.raw_card.get("synthetic", False))
 
     def read_litert(self) -> bytes:
-        """Return the LiteRT model, after checking it against its digest and against `spec`.
+        """Return the bytes of the LiteRT model, after checking them against the digest and against `spec`.
 
         Raises
         ------
         ValueError
-            If the file was changed, or is not this network.
+            If the file was changed, or is not the network of `spec`.
         """
         content = self._read(LITERT_NAME)
         try:
@@ -109,7 +107,7 @@ class Bundle:
         Raises
         ------
         ValueError
-            If the file was changed, or does not hold the weights of this network.
+            If the file was changed, or does not have the weights of the network of `spec`.
         """
         self._read(KERAS_NAME)
         path = self.folder / KERAS_NAME
@@ -117,7 +115,7 @@ class Bundle:
         try:
             model.load_weights(path)
         except Exception as error:  # damaged files raise BadZipFile, KeyError and others
-            cause = " ".join(str(error).split())[:200]  # some quote all weights
+            cause = " ".join(str(error).split())[:200]  # some messages list all weights
             raise ValueError(f"{path} cannot be read as a Keras model: {cause} ({type(error).__name__})") from error
         return model
 
@@ -152,21 +150,20 @@ def write_bundle(
     Parameters
     ----------
     folder : pathlib.Path
-        The bundle's folder, which is created if it is missing. An older bundle in it is replaced.
+        The bundle's folder, which is created if it is missing. If it has a bundle, this is replaced.
     model : keras.Model
         The trained network, built by `ecg_shock.models.build_model` from `spec`.
     spec, preprocessing, threshold
         As in `Bundle`.
     card : dict
-        The card, usually from `ecg_shock.models.card.Card.to_toml`. It may hold anything that TOML can hold; its
-        entries are written in the given order.
+        The card, usually from `ecg_shock.models.card.Card.to_toml`. It may have any entries that TOML can represent.
 
     Raises
     ------
     ValueError
         If the threshold is not between 0 and 1.
     TypeError
-        If the card holds a value that TOML cannot hold, such as None.
+        If the card has a value that TOML cannot represent, such as None.
     """
     import tomli_w
 
@@ -187,7 +184,7 @@ def add_to_card(bundle: Bundle, entries: dict[str, Any]) -> Bundle:
 
 
 def _write_description(bundle: Bundle) -> Bundle:
-    """Write `CARD.md` and then `bundle.toml`, and return the bundle as it is read back."""
+    """Write `CARD.md` and then `bundle.toml`; read the bundle again and return it."""
     import tomli_w
 
     content = {
@@ -205,7 +202,7 @@ def _write_description(bundle: Bundle) -> Bundle:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle's description. Its weights are read when they are needed.
+    """Read a bundle's description. Its weights are read later, when they are needed.
 
     Raises
     ------
@@ -239,7 +236,7 @@ def load_bundle(folder: str | Path) -> Bundle:
 
 
 def logit_of(probability: float) -> float:
-    """Return the logit of a probability, for networks that decide by their logit.
+    """Return the logit of a probability p: log(p / (1 - p)).
 
     Examples
     --------
@@ -255,9 +252,9 @@ def _check_threshold(threshold: float) -> None:
 
 
 def _export_litert(model: keras.Model, path: Path) -> None:
-    """Export a network that takes one window of any length, which is faster than a batch of any size.
+    """Write the network as a LiteRT model that takes one window of any length.
 
-    The fixed name of the input makes equal weights give equal bytes.
+    The input has a fixed name, so that equal weights give equal bytes.
     """
     keras = import_keras()
     import tensorflow as tf
@@ -288,7 +285,7 @@ def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str
     for key, table in card.items():
         if isinstance(table, dict):
             lines += ["", f"## {_one_line(key)}", ""]
-            lines += [f"- {_one_line(k)}: {_one_line(v)}" for k, v in table.items() if (key, k) != SUMS_KEY]
+            lines += [f"- {_one_line(k)}: {_one_line(v)}" for k, v in table.items() if (key, k) != DIGESTS_KEY]
     return "\n".join(lines) + "\n"
 
 

@@ -13,21 +13,21 @@ from pydantic import TypeAdapter, ValidationError
 from ecg_shock.data.datasets import DataConfig, ExtraPatients
 from ecg_shock.files import explain, path_beside, path_for
 
-REQUIRED_TABLES = ("data", "training", "patients")  # to evaluate a model, or to train it again
+REQUIRED_TABLES = ("data", "training", "patients")  # needed to evaluate a model, or to train it again
 
 
 @dataclass(frozen=True)
 class ExtraDatabase:
-    """The patients of a database of `DataConfig.extra`, too many to be named.
+    """The patients of one database of `DataConfig.extra`, given by their numbers and a digest of their names.
 
     Parameters
     ----------
     version : str
         Version of the database.
     train, check : int
-        How many trained the model, and how many checked its specificity on other hospitals.
+        Number of patients in the training subset, and number of patients used to measure the specificity.
     sha256 : str
-        SHA-256 of the names of those who trained, sorted, a line each.
+        SHA-256 of the sorted names of the patients in the training subset, one per line.
     """
 
     version: str
@@ -37,7 +37,7 @@ class ExtraDatabase:
 
     @classmethod
     def of(cls, patients: ExtraPatients) -> ExtraDatabase:
-        """Count the patients of such a database."""
+        """Return the numbers and the digest of these patients."""
         names = "".join(f"{name}\n" for name in sorted(patients.train))
         return cls(
             patients.version, len(patients.train), len(patients.check), hashlib.sha256(names.encode()).hexdigest()
@@ -51,14 +51,15 @@ class Patients:
     Parameters
     ----------
     train, validation, test : tuple of str
-        Their names, sorted; of `DataConfig.extra` only those that have the name of another database's patient.
+        Sorted names of the patients. Patients of `DataConfig.extra` are not named, except those whose names begin with
+        the name of another database.
     extra : dict of str to ExtraDatabase
-        Those of `DataConfig.extra`, by the name of the database.
+        The patients of `DataConfig.extra`, by database name.
     files : tuple of str
-        Sums of the signal files of all but the test patients, and of those that an earlier model has seen; see
-        `ecg_shock.data.same_files.signal_sums`.
+        Digests of the signal files of all patients except the test patients, and of those that an earlier model has
+        seen; see `ecg_shock.data.same_files.signal_digests`.
     earlier : tuple of str
-        Patients whom an earlier model has seen, from whose weights this one started.
+        Patients on which the model was trained or selected whose weights this one started from.
     """
 
     train: tuple[str, ...]
@@ -69,9 +70,9 @@ class Patients:
     earlier: tuple[str, ...] = ()
 
     def seen(self, patients: Iterable[str]) -> frozenset[str]:
-        """Return those of `patients` that the model was trained or selected on, and so cannot be tested on.
+        """Return those of `patients` on which the model was trained or selected, and must not be tested.
 
-        All patients of an extra database are among them, also those who only checked the specificity.
+        All patients of the extra databases are included.
         """
         known = frozenset(self.train) | frozenset(self.validation) | frozenset(self.earlier)
         return frozenset(name for name in patients if name in known or name.partition("/")[0] in self.extra)
@@ -108,17 +109,19 @@ class Card:
     name : str
         Name of the model.
     synthetic : bool
-        Whether all its recordings are synthetic, so that its results say nothing about patients.
-    protocol, selection : str
-        How the weights and the epoch were chosen; how the network and its settings were chosen.
+        Whether all recordings are synthetic, so that the results say nothing about patients.
+    protocol : str
+        How the weights and the epoch were chosen.
+    selection : str
+        How the network and its settings were chosen.
     commit : str
         Git commit of the code that trained the model.
     synthetic_windows : int
-        Number of synthetic windows in the train subset.
+        Number of synthetic windows in the training subset.
     data : DataConfig
         Databases, split, fold, windows and preprocessing.
     training : dict of str
-        Training settings, to be read by `ecg_shock.training.trainer.TrainingConfig`.
+        Training settings, the fields of `ecg_shock.training.trainer.TrainingConfig`.
     validation : ValidationScore or None
         Result on the validation patients.
     patients : Patients
@@ -126,7 +129,7 @@ class Card:
     versions : dict of str to str
         Versions of Python and of the packages that trained the model.
     test : dict of str to str or None
-        Results on the test patients, a line for each window length, once the model has been tested.
+        Results on the test patients, one line per window length; None if the model has not been tested.
     """
 
     name: str = ""
@@ -168,7 +171,7 @@ def read_card(content: Mapping[str, Any], path: Path) -> Card:
     missing = [f"[card.{table}]" for table in REQUIRED_TABLES if table not in content]
     if missing:
         raise ValueError(
-            f"{path} has no {', '.join(missing)}, so it does not say what the model has seen. "
+            f"{path} has no {', '.join(missing)}, so it does not say what the model was trained on. "
             "Give a bundle that `tune` or `train` wrote."
         )
     try:

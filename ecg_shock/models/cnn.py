@@ -32,9 +32,10 @@ ACTIVATIONS = ("relu", "elu", "selu", "tanh")
 
 @dataclass(frozen=True)
 class CnnSpec:
-    """Specify a network of convolution blocks.
+    """The specification of a network of convolution blocks.
 
-    A block is Conv1D, max-pooling and dropout. Global max-pooling and one sigmoid unit follow the last block.
+    Each block consists of Conv1D, max-pooling and dropout. The last block is followed by global max-pooling and a
+    sigmoid unit.
 
     Parameters
     ----------
@@ -47,11 +48,11 @@ class CnnSpec:
     dropout : float
         Proportion of the activations dropped after each pooling while training, in [0, 1).
     padding : {"same", "valid"}
-        Padding of the convolutions. The poolings are not padded, and drop an incomplete last pool.
+        Padding of the convolutions. Max-pooling has no padding, and ignores an incomplete last pool.
     activation : {"relu", "elu", "selu", "tanh"}
         Activation of the convolutions.
     input_samples : int
-        Samples of a window at 125 Hz, 250 to 1250 (2 to 10 s).
+        Number of samples in a window at 125 Hz, 250 to 1250 (2 to 10 s).
 
     Raises
     ------
@@ -64,9 +65,9 @@ class CnnSpec:
     -----
     Deviations from the paper, Krasteva et al. 2020:
 
-    - The paper does not state padding, activation, loss and optimiser. We infer "same": with "valid" the published
-      network needs 311 samples, but it was validated on 2 s, which are 250.
-    - The sigmoid is the probability of *shockable*.
+    - The paper does not state padding, activation, loss and optimiser. The padding is probably "same": with "valid",
+      the published network needs at least 311 samples, but the paper also validates windows of 2 s, or 250 samples.
+    - The output of the sigmoid is the probability of *shockable*.
 
     Examples
     --------
@@ -84,7 +85,7 @@ class CnnSpec:
     input_samples: int = 625
 
     def __post_init__(self) -> None:
-        # JSON and TOML give lists; as tuples, equal networks compare equal and can be hashed.
+        # Lists, such as those from JSON and TOML, become tuples, so that the specification can be hashed.
         object.__setattr__(self, "filters", _as_positive_integers("filters", self.filters))
         object.__setattr__(self, "kernels", _as_positive_integers("kernels", self.kernels))
         object.__setattr__(self, "pool", _as_integer("pool", self.pool))
@@ -173,9 +174,9 @@ def import_keras() -> ModuleType:
     ValueError
         If Keras is set to a backend other than TensorFlow.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # TF_CPP_MIN_LOG_LEVEL does not suppress the first messages.
+    # These messages appear in spite of TF_CPP_MIN_LOG_LEVEL.
     with without_lines("WARNING: All log messages before", "I0000"):
         import keras
 
@@ -200,8 +201,8 @@ def build_model(spec: CnnSpec, *, seed: int = 0) -> keras.Model:
     Returns
     -------
     keras.Model
-        Functional model from windows in mV, shape (batch, input_samples, 1), to the probability of shockable, shape
-        (batch, 1). Models that differ only in `input_samples` can share their weights.
+        The model. Its input is windows in mV, shape (batch, input_samples, 1); its output is the probability of
+        shockable, shape (batch, 1).
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Check a bundle's LiteRT model before LiteRT loads it.
 
-LiteRT does not validate a model: if one changed number makes an operator access a tensor that does not exist, LiteRT
-writes out of bounds and crashes. A digest is no protection, because it can be changed together with the model. The
-graph is therefore compared with the network that the bundle describes.
+LiteRT does not validate a model: a manipulated model can make it write out of bounds. The digest in the bundle does not
+protect against this, because it can be changed together with the model. Therefore the graph is compared with the
+network that the bundle describes.
 """
 
 from __future__ import annotations
@@ -41,9 +41,14 @@ NO_TENSOR = -1
 
 
 def check_graph(content: bytes, spec: CnnSpec) -> None:
-    """Check that the bytes of a LiteRT model, a flatbuffer, are the network of a specification.
+    """Check that a LiteRT model is the network of a specification.
 
-    LiteRT itself infers and checks the shapes of all computed tensors.
+    Parameters
+    ----------
+    content : bytes
+        The model, a flatbuffer.
+    spec : CnnSpec
+        The network.
 
     Raises
     ------
@@ -87,8 +92,8 @@ def _check(content: bytes, spec: CnnSpec) -> None:
         elif name in ("EXPAND_DIMS", "REDUCE_MAX"):
             _require(constants[inputs[1]].dtype.kind == "i", f"operator {number}, {name}, has no axis")
         expected = _has_expected_options(name, operator, spec, schema)
-        _require(expected, f"operator {number}, {name}, has the options of another network")
-    _require((name, outputs[0]) == ("LOGISTIC", last), "its output is not that of the sigmoid")
+        _require(expected, f"operator {number}, {name}, has options that this network does not have")
+    _require((name, outputs[0]) == ("LOGISTIC", last), "its output is not the output of the sigmoid")
     channels = (1, *spec.filters[:-1])
     wanted = [[(f, 1, k, c), (f,)] for f, k, c in zip(spec.filters, spec.kernels, channels, strict=True)]
     _require(convolutions == wanted, f"its convolutions are {convolutions}, not {wanted}")
@@ -107,14 +112,15 @@ def _read_constants(model: Any, graph: Any, schema: Any) -> dict[int, np.ndarray
         allowed &= len(shape) <= MAX_RANK and all(size > 0 for size in shape)
         allowed &= tensor.ShapeSignatureLength() in (0, len(shape)) and tensor.Type() in types
         _require(
-            allowed and tensor.Buffer() < model.BuffersLength(), f"tensor {index} is of a kind that this network lacks"
+            allowed and tensor.Buffer() < model.BuffersLength(),
+            f"tensor {index} has a type or shape that this network lacks",
         )
         (tensor.Name() or b"").decode("utf-8")  # the Python API of LiteRT decodes it too
         buffer = model.Buffers(tensor.Buffer())
         _require(buffer.Offset() == buffer.Size() == 0, f"the values of tensor {index} are stored outside the graph")
         if buffer.DataLength():
             constant = buffer.DataAsNumpy().view(types[tensor.Type()]).reshape(shape)
-            # Integers are axes. NaN fails both comparisons.
+            # Integers are numbers of axes. Both comparisons are False for NaN.
             limit = MAX_RANK if constant.dtype.kind == "i" else MAX_WEIGHT
             _require((constant < limit).all() and (constant > -limit).all(), f"tensor {index} has values out of range")
             constants[index] = constant
@@ -152,7 +158,7 @@ def _has_expected_options(name: str, operator: Any, spec: CnnSpec, schema: Any) 
 
 
 def _indices(array: Any) -> list[int]:
-    """Return a vector of a flatbuffer as a list; its reader returns 0 for a missing vector."""
+    """Return a vector of a flatbuffer as a list, which is empty if the vector is missing."""
     return np.ravel(array).tolist() if isinstance(array, np.ndarray) else []
 
 

@@ -6,23 +6,23 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ecg_shock.data.datasets import SYNTHETIC
-from ecg_shock.data.same_files import signal_sums
+from ecg_shock.data.same_files import signal_digests
 from ecg_shock.models.bundle import Bundle
 
 SHOWN_PATIENTS = 10
 
 
-def seen_sums(bundle: Bundle, folder: str | Path | None = None) -> frozenset[str]:
-    """Return the sums of the signal files that a model has seen.
+def seen_digests(bundle: Bundle, folder: str | Path | None = None) -> frozenset[str]:
+    """Return the digests of the signal files that a model has seen.
 
     They are those on its card, else those of its patients in the manifests of its databases; `folder` holds these.
     """
     card = bundle.card
     if card.patients.files:
         return frozenset(card.patients.files)
-    sums = signal_sums([name for name in (*card.data.databases, *card.data.extra) if name != SYNTHETIC], folder)
-    known = card.patients.seen(sums.values())
-    return frozenset(key for key, patient in sums.items() if patient in known)
+    digests = signal_digests([name for name in (*card.data.databases, *card.data.extra) if name != SYNTHETIC], folder)
+    known = card.patients.seen(digests.values())
+    return frozenset(key for key, patient in digests.items() if patient in known)
 
 
 def check_unseen_files(
@@ -46,8 +46,8 @@ def check_unseen_files(
     patients : collection of str, optional
         The tested patients; all if not given.
     """
-    seen = seen_sums(bundle, folder)
-    tested = signal_sums([name for name in databases if name != SYNTHETIC], folder)
+    seen = seen_digests(bundle, folder)
+    tested = signal_digests([name for name in databases if name != SYNTHETIC], folder)
     of_seen = {patient for key, patient in tested.items() if key in seen and (patients is None or patient in patients)}
     copies = sorted(of_seen - bundle.card.patients.seen(of_seen))
     if copies:

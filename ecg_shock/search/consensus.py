@@ -1,4 +1,7 @@
-"""Combine the trials of a search into one network: the median of the best of each depth, then the best depth.
+"""Combine the trials of a search into one network.
+
+For each depth, this takes the median of the best networks. The median networks are retrained, and the best one is
+chosen.
 
 References
 ----------
@@ -8,9 +11,9 @@ Deviations from the paper
     - The paper takes the median of the hyperparameters of a few top-ranked models. Here the trials of each depth are
       ranked by validation balanced accuracy (ties: lower loss, then fewer parameters), and the filters and kernel of
       each block are the median of the best trials, rounded to the grid of the search.
-    - A median half-way between two points of the grid is rounded down, to the smaller network.
-    - The paper retrains each depth once for every learning rate. Here each is trained with several seeds and their mean
-      decides, because the seed changes balanced accuracy by more than the depth does.
+    - A median half-way between two points of the grid is rounded down.
+    - The paper retrains each depth once for every learning rate. Here each network is trained with several seeds, and
+      the mean balanced accuracy is compared, because the seed has more influence than the depth.
 """
 
 from __future__ import annotations
@@ -26,26 +29,26 @@ from ecg_shock.search.trials import Trial, rank
 
 
 class ConsensusConfig(BaseModel):
-    """How the trials are combined into one network.
+    """Settings for combining the trials into one network.
 
     Parameters
     ----------
     top : int
-        Number of best trials of each depth for the median.
+        Number of trials of each depth, the best ones, from which the median is computed.
     within : float or None
-        If set, it replaces `top`: all trials count whose balanced accuracy is at most this much below the best of their
-        depth (0.001 is 0.1 %).
+        If given, it replaces `top`: the median is computed from all trials whose balanced accuracy is at most this much
+        below that of the best trial of their depth (0.001 is 0.1 %).
     learning_rates : tuple of float
         Learning rates with which the median network of each depth is retrained.
     seeds : int
-        Number of seeds with which each of these is retrained.
+        Number of seeds with which each network is retrained at each learning rate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     top: PositiveInt = 10
     within: float | None = Field(default=None, ge=0, le=1)
-    # Half-decade steps around Adam's usual 1e-3, inside the paper's 1e-5 to 1e-2.
+    # Adam's usual 1e-3, and half a decade below and above it; the paper uses 1e-5 to 1e-2.
     learning_rates: tuple[PositiveFloat, ...] = Field(default=(3.16e-4, 1e-3, 3.16e-3), min_length=1)
     seeds: PositiveInt = 5
 
@@ -61,7 +64,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Setting:
-    """A candidate with one learning rate: its successful runs, best first, and the number of failed ones."""
+    """A candidate with one learning rate, its successful runs (best first), and the number of its failed runs."""
 
     filters: tuple[int, ...]
     kernels: tuple[int, ...]
@@ -90,7 +93,7 @@ def find_candidates(trials: Sequence[Trial], config: ConsensusConfig, *, step: i
     config : ConsensusConfig
         Which trials are the best.
     step : int
-        Grid of filters and kernels.
+        Step between the numbers of filters, and between the kernel lengths.
 
     Returns
     -------
@@ -110,7 +113,7 @@ def find_candidates(trials: Sequence[Trial], config: ConsensusConfig, *, step: i
 
 
 def _best_trials(trials: Iterable[Trial], config: ConsensusConfig) -> tuple[Trial, ...]:
-    """Return the trials of one depth that count for its median, best first."""
+    """Return the trials of one depth from which the median is computed, best first."""
     ranked = rank(trials)
     if config.within is None or not ranked:
         return tuple(ranked[: config.top])
@@ -143,8 +146,8 @@ def group_by_setting(retrained: Iterable[Trial]) -> tuple[Setting, ...]:
 def choose(compared: Sequence[Setting]) -> Setting:
     """Choose the setting with the highest mean balanced accuracy.
 
-    Ties go to fewer parameters, then to the smaller learning rate. A setting with failed runs is chosen only if all
-    settings have failed runs, because the mean of the successful runs alone is too high.
+    Among equals, the setting with fewer parameters is chosen, then the one with the smaller learning rate. A setting
+    with failed runs is chosen only if all settings have failed runs.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Run a study: draw and train networks, find the median network of each depth, retrain these, and choose one.
+"""Run a study: draw and train networks, retrain the median network of each depth, and write the choice.
 
-A run folder contains `study.toml` (all values resolved), `run.json` (versions, patients, digest of the windows),
+A run folder contains `study.toml` (including default values), `run.json` (versions, patients, digest of the windows),
 `search/` and `retrain/` with a folder for each trained network, `worker.log`, and the results.
 """
 
@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """A network to retrain. Equal jobs have equal folder names, so that a longer search can reuse their results."""
+    """A network to retrain. `name` is its folder, the same for the same job, so that its result can be reused."""
 
     name: str
     spec: CnnSpec
@@ -47,9 +47,10 @@ class Job(NamedTuple):
 
 
 def record_start(study: Study, subsets: Subsets, folder: Path) -> None:
-    """Write `run.json`, which makes a run reproducible, or add this start to an existing one.
+    """Write `run.json` with the seeds, patients, versions and data digest of a run.
 
-    Of the test subset only the names of the patients and the numbers of windows are written.
+    If it exists, add this start to it. From the test subset, only the names of the patients and the numbers of windows
+    are written.
 
     Raises
     ------
@@ -98,15 +99,15 @@ def record_start(study: Study, subsets: Subsets, folder: Path) -> None:
 
 
 def supplemented(subset: WindowSet, study: Study) -> np.ndarray:
-    """Return which windows, shape (n_windows,), are synthetic ones that `data.supplement` added to those of patients.
+    """Return which windows were added by `data.supplement`, as booleans of shape (n_windows,).
 
-    In a synthetic study all are False.
+    In a synthetic study, all are False.
     """
     return (subset.database == SYNTHETIC) & (not study.synthetic)
 
 
 def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, ...]:
-    """List the networks to retrain, seed by seed, so that an interrupted run has results for every setting."""
+    """Return the networks to retrain, ordered by seed, so that an interrupted run has results for every setting."""
     return tuple(
         Job(
             f"F{dashed(candidate.filters)}_K{dashed(candidate.kernels)}_lr{learning_rate:g}_seed{seed}",
@@ -122,7 +123,7 @@ def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, .
 def search(
     study: Study, folder: Path, *, data_dir: Path, on_message: Callable[[dict[str, Any]], None]
 ) -> tuple[Trial, ...]:
-    """Draw and train the networks of a study that the run folder does not have yet.
+    """Draw and train the networks of a study. Trials that are already in the run folder are kept.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def search(
     WorkerError
         If the worker process fails, or too many trials fail in a row.
     KeyboardInterrupt
-        After Ctrl-C. Another call continues.
+        After Ctrl-C. Another call resumes the search.
     """
     if len(read_trials(folder / "search")) < study.search.trials:
         _run_worker("search", study, folder, data_dir, on_message)
@@ -160,27 +161,27 @@ def retrain(
     data_dir: Path,
     on_message: Callable[[dict[str, Any]], None],
 ) -> tuple[Trial, ...]:
-    """Retrain each candidate with every learning rate and seed that the run folder does not have yet; see `search`."""
+    """Retrain each candidate with every learning rate and seed, unless the run folder has the result; see `search`."""
     if len(read_retrained(study, chosen, folder)) < len(retraining_jobs(study, chosen)):
         _run_worker("retrain", study, folder, data_dir, on_message)
     return read_retrained(study, chosen, folder)
 
 
 def read_retrained(study: Study, chosen: tuple[Candidate, ...], folder: Path) -> tuple[Trial, ...]:
-    """Read the results of retraining so far, including failed ones, in the order of `retraining_jobs`."""
+    """Read the available results of retraining, including failed ones, in the order of `retraining_jobs`."""
     found = (read_trial(folder / "retrain" / job.name) for job in retraining_jobs(study, chosen))
     return tuple(trial for trial in found if trial is not None)
 
 
 def study_candidates(study: Study, folder: Path) -> tuple[Candidate, ...]:
-    """Find the candidates, one for each depth, from the trials in a run folder."""
+    """Return the candidates, one for each depth, from the trials in a run folder."""
     return find_candidates(read_trials(folder / "search"), study.consensus, step=study.space.step)
 
 
 def write_choice(
     folder: Path, study: Study, chosen: tuple[Candidate, ...], compared: tuple[Setting, ...], choice: Setting
 ) -> None:
-    """Write `choice.json`: the candidates, the settings that were compared, and the choice."""
+    """Write `choice.json` with the candidates, the settings that were compared, and the chosen setting."""
 
     def row(setting: Setting) -> dict[str, Any]:
         return {

@@ -5,8 +5,8 @@ References
 .. [1] Krasteva et al., Sensors 20:2875, 2020, doi:10.3390/s20102875
 
 Deviations from the paper
-    - The grid of 5 for filters and kernels is inferred, because every published value is a multiple of 5.
-    - The number of blocks is drawn first and uniformly, so that each depth gets as many trials.
+    - Filters and kernel lengths are multiples of 5, because all values in the paper are multiples of 5.
+    - The number of blocks is drawn first, uniformly, so that each depth gets about the same number of trials.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ Range = tuple[PositiveInt, PositiveInt]
 
 
 class SearchSpace(BaseModel):
-    """Ranges from which the networks of a search are drawn, including their limits.
+    """The ranges from which the networks of a search are drawn. The limits are included.
 
     Parameters
     ----------
     blocks : tuple of int
         Smallest and largest number of blocks.
     filters, kernels : tuple of int
-        Smallest and largest number of filters, and kernel length in samples, of a block; multiples of `step`.
+        Smallest and largest number of filters of a block, and smallest and largest kernel length in samples. All must
+        be multiples of `step`.
     step : int
-        Grid of filters and kernels.
+        Step between the numbers of filters, and between the kernel lengths.
     dropout : float
         Proportion of the activations dropped in each block, the same in all networks.
     padding : {"same", "valid"}
@@ -88,7 +89,7 @@ class SearchSpace(BaseModel):
     def declare(self, hp: HyperParameters) -> None:
         """Declare the hyperparameters `blocks`, `filters_1`, `kernel_1`, `filters_2` … to Keras Tuner.
 
-        Those of a block are active only if the network has that block.
+        The hyperparameters of a block are active only if the network has that block.
         """
         hp.Int("blocks", *self.blocks)
         for block in range(1, self.blocks[1] + 1):
@@ -97,7 +98,9 @@ class SearchSpace(BaseModel):
                 hp.Int(f"kernel_{block}", *self.kernels, step=self.step)
 
     def spec_from(self, values: HyperParameters | Mapping[str, int], *, input_samples: int) -> CnnSpec:
-        """Return the network of hyperparameters as `declare` names them, for windows of `input_samples`.
+        """Return the network with the hyperparameters `values`, for windows of `input_samples` samples.
+
+        `values` must have the names that `declare` uses.
 
         Raises
         ------

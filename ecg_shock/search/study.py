@@ -34,13 +34,13 @@ class SearchConfig(BaseModel):
     Parameters
     ----------
     trials : int
-        Number of networks that are drawn and trained.
+        Number of networks to draw and train.
     seed : int
-        Seed of the draw.
+        Seed of the random draw.
     epochs, patience : int or None
-        Epochs and patience of a trial; by default those of [training], which also apply to retraining.
+        Epochs and patience of a trial. By default those of [training], which always apply to retraining.
     trials_per_process : int
-        Number of trials after which a new process continues, because each trial leaks some MiB.
+        Number of trials after which a new process is started, because each trial leaks memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,9 +64,9 @@ class Study(BaseModel):
     space : SearchSpace
         Networks that can be drawn.
     search : SearchConfig
-        Number and length of the trials.
+        Settings of the trials.
     training : TrainingConfig
-        Settings of a training.
+        Settings of each training run.
     consensus : ConsensusConfig
         How the trials are combined into one network.
     """
@@ -92,16 +92,16 @@ class Study(BaseModel):
             self.spec((self.space.filters[0],) * depth, (self.space.kernels[0],) * depth)
         except ValueError as error:
             raise ValueError(
-                f"no network of [space] can be built on windows of data.window_s = {self.data.window_s:g} s "
-                f"({self.input_samples} samples): in the smallest one, {error}"
+                f"no network of [space] can be built for windows of data.window_s = {self.data.window_s:g} s "
+                f"({self.input_samples} samples); in the smallest network, {error}"
             ) from error
         return self
 
     @property
     def synthetic(self) -> bool:
-        """Whether the databases are synthetic, so that the results say nothing about patients.
+        """Whether the recordings are synthetic, so that the results say nothing about patients.
 
-        Synthetic windows that `data.supplement` adds to the train subset do not count.
+        This is False if there are recordings of patients, even if `data.supplement` adds synthetic windows.
         """
         return SYNTHETIC in self.data.databases
 
@@ -126,14 +126,14 @@ def study_names() -> tuple[str, ...]:
 
 
 def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
-    """Read a study, and check every value. Paths in it are relative to its folder.
+    """Read and validate a study. Paths in it are relative to its folder.
 
     Parameters
     ----------
     name_or_path : str or Path
         A TOML file, or the name of a study that comes with the package.
     changes : mapping of str, optional
-        Values by dotted key, such as {"search.trials": 20}, which replace those of the file.
+        Values that replace those of the file, by dotted key, such as {"search.trials": 20}.
 
     Returns
     -------
@@ -169,14 +169,15 @@ def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
 
 
 def save_study(study: Study, folder: Path) -> None:
-    """Write the resolved study into its run folder, after checking that an existing run has the same study.
+    """Write a study, including its default values, to its run folder.
 
-    `search.trials` may be raised, and `search.trials_per_process` may change.
+    If the folder already has a study, it must be the same, except that `search.trials` may be higher and
+    `search.trials_per_process` may differ.
 
     Raises
     ------
     ValueError
-        If the folder holds a run of another study, or its study is damaged.
+        If the folder has a run of another study, or if the study in the folder is damaged.
     """
     file = folder / STUDY_FILE
     data = study.data.with_paths(lambda name: path_for(name, file))

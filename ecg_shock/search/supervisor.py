@@ -1,11 +1,10 @@
-"""Supervise a worker process: start it, pass on its messages, restart it if it dies, and stop it in the end.
+"""Supervise a worker process: start it, pass on its messages, restart it if it crashes, and stop it on Ctrl-C.
 
-The two communicate over the standard streams of the worker process, which exist on all systems and close if one side
-dies:
+Supervisor and worker communicate over the standard streams of the worker process:
 
-    worker → supervisor   one JSON object a line on standard output, see `ecg_shock.search.worker`
-    supervisor → worker   any byte on standard input asks the worker to stop after its epoch; at the end of the stream,
-                          which a killed supervisor causes too, the worker exits at once
+    worker → supervisor   one JSON object per line on standard output, see `ecg_shock.search.worker`
+    supervisor → worker   any byte on standard input asks the worker to stop after the current epoch; when the stream is
+                          closed, for example because the supervisor was killed, the worker exits at once
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 class WorkerError(ChildProcessError):
-    """The worker process crashed repeatedly, or cannot work."""
+    """Raised if the worker process crashed repeatedly, or reported an error that stops the search."""
 
 
 def supervise(
@@ -42,9 +41,9 @@ def supervise(
     on_message: Callable[[dict[str, Any]], None],
     on_give_up: Callable[[str, str], None],
 ) -> None:
-    """Run a command repeatedly until it has nothing left to do.
+    """Run a command repeatedly until its exit code is `DONE`.
 
-    Ctrl-C asks the process to stop after its epoch; a second one kills it.
+    Ctrl-C asks the process to stop after the current epoch; a second Ctrl-C kills it.
 
     Parameters
     ----------
@@ -80,10 +79,10 @@ def supervise(
         if code == RECYCLE:
             crashes = 0
             continue
-        # Beginning a trial is no progress; ending an epoch or a trial is.
+        # The beginning of a trial is not progress, but the end of an epoch or of a trial is.
         progressed = any(message["kind"] != "begin" for message in messages)
         crashes = 1 if progressed else crashes + 1
-        _logger.warning("the worker process crashed (exit code %d), %d of at most %d times", code, crashes, MAX_CRASHES)
+        _logger.warning("the worker process crashed (exit code %d): crash %d of at most %d", code, crashes, MAX_CRASHES)
         if crashes < MAX_CRASHES:
             continue
         if not messages:

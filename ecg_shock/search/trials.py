@@ -28,11 +28,11 @@ class Trial(BaseModel):
     seed : int
         Seed of the training.
     parameters, macs : int
-        Number of trainable parameters, and of multiply-adds for one window.
+        Number of trainable parameters, and number of multiply-adds for one window.
     seconds : float
-        Duration of all epochs; 0 if the trial failed.
+        Duration of all epochs in s; 0 if the trial failed.
     balanced_accuracy, sensitivity, specificity, loss : float
-        At the best epoch, on the validation patients; NaN if the trial failed.
+        Results of the best epoch on the validation patients; NaN if the trial failed.
     best_epoch : int
         Counted from 1; 0 if the trial failed.
     error : str or None
@@ -63,12 +63,12 @@ class Trial(BaseModel):
 
 
 def write_trial(folder: Path, trial: Trial) -> None:
-    """Write the result of a trial into its folder, atomically."""
+    """Write the result of a trial to its folder, atomically."""
     write_text(folder / RESULT_FILE, trial.model_dump_json(indent=2))
 
 
 def read_trial(folder: Path) -> Trial | None:
-    """Read the result in the folder of a trial; None if the trial has not ended.
+    """Return the result in the folder of a trial, or None if the trial has not ended.
 
     Raises
     ------
@@ -83,12 +83,12 @@ def read_trial(folder: Path) -> Trial | None:
     except ValidationError as error:
         raise ValueError(
             f"{file} is damaged ({'; '.join(explain(error))}); delete it and run the same command again, "
-            "which repeats that trial"
+            "which repeats the trial"
         ) from error
 
 
 def read_trials(folder: Path) -> tuple[Trial, ...]:
-    """Read the trials that have ended, including failed ones, from their folders in `folder`; sorted by name."""
+    """Return the trials in the subfolders of `folder` that have ended, including failed ones, sorted by name."""
     found = (read_trial(file.parent) for file in folder.glob(f"*/{RESULT_FILE}"))
     return tuple(sorted((trial for trial in found if trial is not None), key=lambda trial: trial.name))
 
@@ -96,8 +96,7 @@ def read_trials(folder: Path) -> tuple[Trial, ...]:
 def rank(trials: Iterable[Trial]) -> list[Trial]:
     """Sort the successful trials by balanced accuracy, best first.
 
-    Ties go to the lower loss, then to fewer parameters, then to the name, so that the result does not depend on the
-    original order.
+    Trials of equal balanced accuracy are sorted by loss, then by number of parameters, then by name.
     """
     succeeded = (trial for trial in trials if trial.error is None)
     return sorted(succeeded, key=lambda t: (-t.balanced_accuracy, t.loss, t.parameters, t.name))

@@ -1,12 +1,13 @@
 """The worker process of a search: `python -m ecg_shock.search.worker FOLDER PHASE --data DIR`, run by a supervisor.
 
-It writes messages to standard output, one JSON object a line, each with a "kind" and the "trial" that it concerns:
+The worker writes messages to standard output, one JSON object per line, each with a "kind" and the name of a "trial".
+These are the kinds, with their further keys:
 
     begin       a training begins or is resumed: "pid" of the process
     epoch       an epoch has been saved: "epoch", "epochs", "balanced_accuracy"
     end         a training has ended: "balanced_accuracy", "error" (null, or why it failed)
     exhausted   no new network can be drawn: "drawn", the number of networks
-    broken      a file cannot be read or written, or memory is short, independently of the trial: "error"
+    broken      a file cannot be read or written, or there is not enough memory: "error"
 
 Keras Tuner draws the networks and stores the state of the search; `ecg_shock.training` trains them. The training loop
 of the tuner is not used, because it needs tensorboard, copies its callbacks, and cannot resume within a trial.
@@ -36,35 +37,35 @@ from ecg_shock.training.fold import TrainingFold
 from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig
 
 OBJECTIVE = "val_balanced_accuracy"
-# Keras Tuner gives up after 20 known networks in a row. We repeat that this many times.
+# Keras Tuner gives up if 20 networks in a row have been drawn before. The worker repeats this so many times.
 MAX_DRAWS = 200
 MAX_ERROR_LENGTH = 300
 
 
 class Stopped(BaseException):
-    """The supervisor asked the worker to stop. An Exception would count as a failed trial."""
+    """Raised if the supervisor asked the worker to stop. Keras Tuner would count an Exception as a failed trial."""
 
 
 class Recycled(BaseException):
-    """The process has trained its number of networks, and a new process has to continue."""
+    """Raised if the process has trained `trials_per_process` networks, so that a new process has to continue."""
 
 
 class MachineError(BaseException):
-    """The machine failed, not the network. Keras Tuner would record an Exception as a failed trial."""
+    """Raised for errors of files or memory. Keras Tuner would count an Exception as a failed trial."""
 
 
 class SupervisorConnection:
     """The connection to the supervisor over the standard streams."""
 
     def __init__(self) -> None:
-        # Only messages go to the supervisor; what libraries print goes to the log.
+        # Libraries may print to standard output, so it is redirected to the log (standard error).
         self._messages = os.dup(1)
         os.dup2(2, 1)
         self._stop_requested = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def send(self, kind: str, trial: str, **more: Any) -> None:
-        """Send a message."""
+        """Send a message of this kind; `more` are its further keys."""
         os.write(self._messages, json.dumps({"kind": kind, "trial": trial, **more}).encode() + b"\n")
 
     def stop_if_asked(self) -> None:
@@ -73,14 +74,14 @@ class SupervisorConnection:
             raise Stopped
 
     def _listen(self) -> None:
-        # sys.stdin would hold its lock when the interpreter exits.
+        # os.read, because sys.stdin would hold a lock when the interpreter exits.
         while os.read(0, 1):
             self._stop_requested.set()
         os._exit(1)  # the supervisor has died; all complete epochs are saved
 
 
 class Trainer:
-    """Train networks on the windows of a study, each in its own folder, up to the number for one process.
+    """Train networks on the windows of a study, at most `trials_per_process` of them, each in its own folder.
 
     Parameters
     ----------
@@ -98,23 +99,25 @@ class Trainer:
         self._left = study.search.trials_per_process
 
     def recycle_if_due(self) -> None:
-        """Raise Recycled if this process has trained its number of networks."""
+        """Raise Recycled if this process has trained `trials_per_process` networks."""
         if self._left <= 0:
             raise Recycled
 
     def run(self, name: str, folder: Path, spec: CnnSpec, config: TrainingConfig) -> Trial:
-        """Train a network, or return the result in its folder. A failure is a result too.
+        """Train a network and return the result. If its folder already has a result, return that.
+
+        If the training fails, the result says why.
 
         Parameters
         ----------
         name : str
             Name of the trial.
         folder : Path
-            Its folder; an interrupted training in it is resumed.
+            Folder of the trial; an interrupted training in it is resumed.
         spec : CnnSpec
             The network.
         config : TrainingConfig
-            Its settings.
+            The training settings.
 
         Returns
         -------
@@ -134,7 +137,7 @@ class Trainer:
             parameters=spec.parameter_count(),
             macs=spec.macs(),
         )
-        # If this process crashes repeatedly, the supervisor turns this into a failed trial.
+        # If this process crashes repeatedly, the supervisor writes a failed trial with this content.
         write_text(folder / "begun.json", begun.model_dump_json())
         self._supervisor.send("begin", folder.name, pid=os.getpid())
 
@@ -171,12 +174,12 @@ class Trainer:
 
 
 class Oracle(keras_tuner.oracles.RandomSearchOracle):
-    """Keras Tuner's random search, with atomic writes and only with networks that can be built.
+    """Keras Tuner's random search, but with atomic writes, and without networks that cannot be built.
 
     Parameters
     ----------
     study : Study
-        Its space, seed and number of trials are used.
+        The study, which gives the search space, the seed and the number of trials.
     folder : Path
         Folder of the tuner's state and of the trials.
     """
@@ -211,7 +214,7 @@ class Oracle(keras_tuner.oracles.RandomSearchOracle):
         return {"status": keras_tuner.engine.trial.TrialStatus.STOPPED, "values": None}
 
     def save(self) -> None:
-        """Write the state of the oracle, atomically."""
+        """Write the state of the oracle atomically."""
         write_text(self._folder / "oracle.json", json.dumps(self.get_state()))
 
     def _save_trial(self, trial: Any) -> None:
@@ -220,7 +223,7 @@ class Oracle(keras_tuner.oracles.RandomSearchOracle):
         write_text(trial_folder / "trial.json", json.dumps(trial.get_state()))
 
     def reload(self) -> None:
-        """Read the state, and delete trials that it does not list yet, so that they are drawn again."""
+        """Read the state, and delete trials that are not in it, so that they are drawn again."""
         listed = json.loads((self._folder / "oracle.json").read_text(encoding="utf-8"))["start_order"]
         for file in self._folder.glob("trial_*/trial.json"):
             if file.parent.name.removeprefix("trial_") not in listed:
@@ -229,7 +232,7 @@ class Oracle(keras_tuner.oracles.RandomSearchOracle):
 
 
 class Tuner(keras_tuner.Tuner):
-    """Keras Tuner's search with our own training.
+    """Keras Tuner's search, with `Trainer` for training.
 
     Parameters
     ----------
@@ -247,11 +250,11 @@ class Tuner(keras_tuner.Tuner):
         super().__init__(Oracle(study, folder / "search"), directory=folder, project_name="search")
 
     def on_search_begin(self) -> None:
-        """Save before the first trial; otherwise Keras Tuner does not reload an interrupted search."""
+        """Save the state before the first trial, because Keras Tuner needs it to resume an interrupted search."""
         self.save()
 
     def pre_create_trial(self) -> None:
-        """Let a new process continue if this one has trained its number of networks and trials remain."""
+        """Raise Recycled if this process has trained `trials_per_process` networks and trials remain."""
         if self.remaining_trials:
             self._trainer.recycle_if_due()
 
@@ -274,7 +277,7 @@ class Tuner(keras_tuner.Tuner):
         return {OBJECTIVE: ended.balanced_accuracy}
 
     def reload(self) -> None:
-        """Reload the oracle only: the tuner has no state of its own, and a crash can leave its file empty."""
+        """Reload the oracle only. The tuner itself has no state, and its file can be empty after a crash."""
         self.oracle.reload()
 
 
@@ -284,7 +287,7 @@ def search(study: Study, folder: Path, trainer: Trainer, supervisor: SupervisorC
     try:
         tuner.search()
         for trial in tuner.oracle.trials.values():
-            # For Keras Tuner this trial has ended, but its result was deleted.
+            # Keras Tuner has recorded the end of this trial, but its result was deleted.
             if read_trial(Path(tuner.get_trial_dir(trial.trial_id))) is None:
                 trainer.recycle_if_due()
                 with contextlib.suppress(keras_tuner.errors.FailedTrialError):

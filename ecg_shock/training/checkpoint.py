@@ -21,9 +21,9 @@ class Checkpoint:
     Parameters
     ----------
     run : dict
-        What identifies the run: network, configuration and digests of the data. It must be serialisable as JSON.
+        Network, configuration and digests of the data, which identify the run. It must be serialisable as JSON.
     history : list of dict
-        The epochs so far, serialisable as JSON.
+        The logs of all epochs so far, serialisable as JSON.
     model : list of numpy.ndarray
         All variables of the model, including the states of its dropout seeds.
     best : list of numpy.ndarray
@@ -43,7 +43,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint as an ``.npz`` of arrays and JSON without pickles, in place of an older one."""
+    """Write a checkpoint to an ``.npz`` file without pickles, replacing an older one."""
     arrays: dict[str, Any] = {
         "run": np.array(json.dumps(checkpoint.run)),
         "history": np.array(json.dumps(checkpoint.history)),
@@ -56,7 +56,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, bit for bit as `save_checkpoint` wrote it.
+    """Read a checkpoint that `save_checkpoint` wrote.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ROUNDING = 1e-9  # of the second moment; a smaller variance is a rounding error
+ROUNDING = 1e-9  # a variance below this proportion of the second moment is a rounding error
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class DrawSummary:
 
 
 class Draws:
-    """Accumulate the draws of an epoch. `rhythm` gives the rhythm of every window that can be drawn."""
+    """Collect the draws of an epoch. `rhythm` has the rhythm of every window that can be drawn, shape (N,)."""
 
     def __init__(self, rhythm: np.ndarray) -> None:
         self._names, self._codes = np.unique(rhythm, return_inverse=True)
@@ -82,7 +82,7 @@ class Draws:
             self._second_moment += float(np.sum(np.mean(weights * squares, axis=1)))
 
     def summary(self) -> DrawSummary:
-        """Summarise all batches so far, of which there must be at least one."""
+        """Return the summary of all batches that were added; there must be at least one."""
         kish = np.concatenate(self._kish)
         moments = (self._first_moment, self._second_moment, self._uniform_variance, self._variance)
         finite = bool(np.isfinite(moments).all())

@@ -25,7 +25,7 @@ from ecg_shock.files import explain
 from ecg_shock.models.bundle import KERAS_NAME, TOML_NAME, Bundle, write_bundle
 from ecg_shock.models.card import Card, ExtraDatabase, Patients, ValidationScore
 from ecg_shock.models.cnn import CnnSpec
-from ecg_shock.models.seen_files import check_unseen_files, seen_sums
+from ecg_shock.models.seen_files import check_unseen_files, seen_digests
 from ecg_shock.training.trainer import (
     ORIGIN_NAME,
     THRESHOLD,
@@ -46,9 +46,9 @@ class TrainingFold:
     Parameters
     ----------
     data : DataConfig
-        The configuration that the windows were loaded with.
+        The settings with which the windows were loaded.
     subsets : Subsets
-        The windows of the fold. Of the test subset only the patients' names are used.
+        The windows of the fold. From the test subset, only the names of the patients are used.
     """
 
     data: DataConfig
@@ -68,7 +68,7 @@ class TrainingFold:
         start: Start | None = None,
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
-        """Train a network on the train patients, and choose the epoch on the validation patients; see `train`."""
+        """Train a network on the training subset, and choose the epoch on the validation subset; see `train`."""
         training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
         validation = examples(self.subsets.validation)
         return train(spec, training, validation, config, folder, start=start, on_epoch=on_epoch)
@@ -121,7 +121,7 @@ class TrainingFold:
         frozen_blocks: int = 0,
         data_folder: Path | None = None,
     ) -> Bundle:
-        """Write the best epoch of a training on this fold as a bundle, with a card.
+        """Write the best epoch of a training run on this fold as a bundle with a card.
 
         Parameters
         ----------
@@ -130,9 +130,9 @@ class TrainingFold:
         name : str
             Name of the model on its card.
         result : TrainingResult
-            The training.
+            The result of the training run.
         selection : str
-            How the network and its settings were chosen, and with which patients.
+            How the network and its settings were chosen, and on which patients.
         earlier : Bundle, optional
             The model whose weights the training started from: what it has seen, this one has seen, too.
         frozen_blocks : int
@@ -144,7 +144,7 @@ class TrainingFold:
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
         extra = extra_patients(self.data)
         own = self.subsets.train.select(~of_extra(self.subsets.train, self.data))
-        # An extra database may give its records the names of another's patients, which then have to be told.
+        # Patients of an extra database whose names begin with the name of another database are listed by name.
         elsewhere = {name for known in extra.values() for name in known.train | known.check}
         elsewhere = {name for name in elsewhere if name.partition("/")[0] not in extra}
         known = Patients(
@@ -200,18 +200,18 @@ def _with_earlier(known: Patients, earlier: Bundle, folder: Path | None) -> Pati
     return replace(
         known,
         earlier=tuple(sorted({*before.train, *before.validation, *before.earlier})),
-        files=tuple(sorted({*known.files, *seen_sums(earlier, folder)})),
+        files=tuple(sorted({*known.files, *seen_digests(earlier, folder)})),
         extra=before.extra | known.extra,
     )
 
 
 def training_of(bundle: Bundle) -> TrainingConfig:
-    """Return the settings that a bundle was trained with.
+    """Return the training settings of a bundle.
 
     Raises
     ------
     ValueError
-        If the card has no settings, or one of them was removed.
+        If the card has no settings, or if this version does not support one of them.
     """
     try:
         return TrainingConfig.model_validate(bundle.card.training)
@@ -222,10 +222,10 @@ def training_of(bundle: Bundle) -> TrainingConfig:
 
 
 def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
-    """Return a line for the card: how network and settings were chosen, and whether test patients had a part in it.
+    """Return a line for the card: how network and settings were chosen, and whether test patients affected the choice.
 
-    `base` is the bundle whose network and settings the new model takes, if any; `tested` are the patients on which the
-    new model will be tested.
+    `base` is the bundle whose network and settings the new model uses, if any. `tested` are the test patients of the
+    new model.
     """
     if base is None:
         return "network and training were given, not searched"
@@ -239,7 +239,7 @@ def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
 
 
 def examples(windows: WindowSet, groups: Groups = "rhythm", weights: np.ndarray | None = None) -> Examples:
-    """Convert windows to examples; `groups` says which windows form a group for the sampler."""
+    """Return windows as `Examples` for training. `TrainingConfig` describes `groups`; `weights` are 1 by default."""
     names = windows.aha_class
     if groups == "rhythm-patient":
         names = np.array(["\t".join(pair) for pair in zip(windows.aha_class, windows.patient, strict=True)])
@@ -254,6 +254,6 @@ def examples(windows: WindowSet, groups: Groups = "rhythm", weights: np.ndarray 
 
 
 def patients(windows: WindowSet) -> list[str]:
-    """Return the sorted names of the patients. Synthetic patients are listed only if there are no others."""
+    """Return the sorted names of the patients, without synthetic ones unless all are synthetic."""
     real = windows.database != SYNTHETIC
     return sorted(set(windows.patient[real if real.any() else ~real].tolist()))

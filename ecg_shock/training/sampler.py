@@ -1,4 +1,4 @@
-"""Choose the windows of the next batches, with NumPy only.
+"""Choose the windows of the next batches.
 
 Window i is drawn with probability p_i, and its loss has the weight w_i = 1/(N p_i). For any p > 0 that is fixed before
 the draw, the weighted mean of the gradients is an unbiased estimate of the mean gradient. Its variance is smallest if
@@ -24,14 +24,14 @@ from collections.abc import Mapping
 import numpy as np
 
 SAMPLERS = ("uniform", "class", "ras", "obs")
-BIASED = ("obs",)  # minimises another objective than the mean loss, which weights do not correct
+BIASED = ("obs",)  # samplers without importance weights, which therefore do not minimise the mean loss
 DEFAULT_FLOOR = 0.1  # limits the weights to 1 / DEFAULT_FLOOR
 MIN_FLOOR = 1e-6  # smaller probabilities would be lost in the resolution of random numbers
 # The papers give no values for the next two. Dropout makes scores noisy, so a new score is averaged with the old one.
 # The score of a window that is not drawn becomes outdated, so the mean of its group gradually replaces it.
 NEW_SCORE_WEIGHT = 0.5
 SCORE_HALF_LIFE_EPOCHS = 5.0
-DEFAULT_GATE = 1.2  # below this gain importance sampling is not worth its noise; between the values of [3]
+DEFAULT_GATE = 1.2  # smallest gain for importance sampling; between the values of [3]
 GAIN_HALF_LIFE_EPOCHS = 0.1  # of the moving average of the gain
 # "obs" draws the window of the largest score this many times as often as that of the smallest. In [4] it decreases
 # during the training; here it is constant.
@@ -74,16 +74,16 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
     Parameters
     ----------
     name : {"uniform", "class", "ras", "obs"}
-        - "uniform": 1/N.
-        - "class": first a group, with probability proportional to its number of windows times the root mean square of
-          its scores; then a window of the group, uniformly. For uniform draws inside groups this is the optimum
-          (Gopal 2016).
-        - "ras": first a group, with probability proportional to its number of windows times its *mean* score; then a
-          window of the group, with probability proportional to its score.
-        - "obs": decreases exponentially with the rank of the score, by a factor of 100 from the largest to the smallest
-          score (Loshchilov 2016). Equal scores have the same rank.
+        - "uniform": the probability is 1/N.
+        - "class": first a group is drawn, with probability proportional to its number of windows times the root mean
+          square of its scores; then a window of the group is drawn uniformly. If windows are drawn uniformly inside
+          groups, this is the optimum (Gopal 2016).
+        - "ras": first a group is drawn, with probability proportional to its number of windows times its *mean* score;
+          then a window of the group is drawn with probability proportional to its score.
+        - "obs": the probability decreases exponentially with the rank of the score, by a factor of 100 from the largest
+          to the smallest score (Loshchilov 2016). Equal scores have the same rank.
 
-        Each is mixed with the uniform distribution.
+        Each distribution is mixed with the uniform distribution.
     scores : numpy.ndarray
         Estimated norm of each window's gradient, shape (N,), not negative.
     groups : numpy.ndarray
@@ -95,16 +95,16 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
     Returns
     -------
     numpy.ndarray
-        Probabilities that sum to 1, shape (N,). Uniform if all scores are zero or any score is not finite.
+        Probabilities that sum to 1, shape (N,). They are uniform if all scores are zero or any score is not finite.
 
     Notes
     -----
-    Deviations from RAS (Rojas-Domínguez 2023), whose regularisation is described in its abstract only:
+    Deviations of "ras" from RAS (Rojas-Domínguez 2023):
 
-    - The regularisation is the mixture with the uniform distribution.
-    - The probability of a group uses the mean score. Gopal's root mean square is the optimum only for uniform
-      draws inside a group; with the mean, the two levels multiply to p ∝ score, which has the smallest variance.
-      Groups then matter only for the estimated scores of windows that a `Sampler` has not drawn for a long time.
+    - The regularisation is the mixture with the uniform distribution. We know that of RAS only from the abstract.
+    - The probability of a group uses the mean score, not the root mean square. A window's probability is then
+      proportional to its score, which gives the smallest variance. Groups only matter for the estimated scores of
+      windows that a `Sampler` has not drawn for a long time.
 
     Examples
     --------
@@ -129,11 +129,15 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 
 
 def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
-    """Return the gain τ, where τ² is the gradient's second moment with uniform sampling over that with this sampler.
+    """Return the gain τ; τ² is the gradient's second moment with uniform sampling, divided by that with this sampler.
 
-    The windows are drawn from `sampling_distribution` without a floor. The gain τ ≥ 1 is √(mean s²) / mean s for "ras",
-    as in [1]_; √(mean s²) divided by the mean of the groups' root mean squares for "class"; and 1 for "uniform", or if
-    all scores are zero or any score is not finite.
+    The windows are drawn from `sampling_distribution` without a floor. For scores s, the gain is at least 1:
+
+    - "ras": √(mean s²) / mean s, as in [1]_.
+    - "class": √(mean s²) divided by the mean of the groups' root mean squares.
+    - "uniform": 1.
+
+    The gain is also 1 if all scores are zero or any score is not finite.
 
     Examples
     --------
@@ -150,16 +154,16 @@ def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
 
 
 class Sampler:
-    """Draw windows for the next batches, and learn from their scores.
+    """Draw windows for the next batches, and update their scores.
 
     "uniform" draws all N windows in random order, then shuffles them again, so that a batch may contain the end of one
-    round and the start of the next; all weights are 1. Every other sampler draws with replacement from
-    `sampling_distribution`, but only while its *gate* is open, that is while the moving average of the gain (`gain`) is
-    at least 1.2. Otherwise it draws like "uniform", because all windows have similar scores. "obs" has no gate.
+    round and the start of the next; all weights are 1. "ras" and "class" draw with replacement from
+    `sampling_distribution` if the moving average of the gain (see `gain`) is at least `gate`. Otherwise all windows
+    have similar scores, and the draw is like that of "uniform". "obs" always draws from `sampling_distribution`.
 
-    The sampler stores the moving root mean square of each window's scores: dropout makes the gradient random, and the
-    best p is proportional to √E‖g‖². As a score ages, the mean of its group replaces it, half of it after five epochs,
-    and a new score counts more.
+    The sampler stores the moving root mean square of each window's scores, because dropout makes the gradient random,
+    and the best p is proportional to √E‖g‖². If a window is not drawn, its score is gradually replaced by the mean of
+    its group: by half in five epochs. The window's next score then has a larger weight.
 
     Parameters
     ----------
@@ -170,7 +174,7 @@ class Sampler:
     floor : float
         Proportion of the uniform distribution, from 1e-6 to 1; weights are at most 1/floor.
     gate : float
-        Smallest gain for which scores are used; with 1 they are always used.
+        Smallest gain at which the scores are used; 1 to use them always.
     seed : int
         Seed of the random numbers.
 
@@ -199,13 +203,13 @@ class Sampler:
         self._sizes = np.bincount(self._groups)
         self._rng = np.random.default_rng(seed)
         self._scores = np.zeros(self._groups.size)
-        self._ages = np.full(self._groups.size, np.inf)  # since the last score, in draws divided by N (epochs)
+        self._ages = np.full(self._groups.size, np.inf)  # epochs since the last score (number of draws / N)
         self.gain = 1.0  # moving average of τ; stays 1 for samplers without a gate
         self._round: np.ndarray = np.empty(0, dtype=np.int64)  # rest of the current shuffled round
 
     @property
     def learns(self) -> bool:
-        """Whether the sampler uses scores at all."""
+        """Whether this kind of sampler uses scores."""
         return self.name != "uniform"
 
     @property
@@ -243,10 +247,10 @@ class Sampler:
         return indices, (1.0 / self._p.size) / self._p[indices]
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Learn the new scores of drawn windows, which may occur more than once.
+        """Average the stored scores of drawn windows with new scores; a window may occur more than once.
 
-        The square of a window's score moves half-way to the mean square of its new scores, or further if the score is
-        old. The scores of all other windows age by this number of draws. Scores that are not finite are ignored.
+        The square of a stored score moves half-way to the mean square of the new scores, or further if the stored score
+        is old. The age of all other scores increases. Scores that are not finite are ignored.
         """
         indices, scores = np.ravel(indices), np.ravel(scores)
         known = np.isfinite(scores)
@@ -254,13 +258,13 @@ class Sampler:
         self._set_distribution(1.0 - 0.5 ** (indices.size / self._scores.size / GAIN_HALF_LIFE_EPOCHS))
 
     def rescore(self, scores: np.ndarray) -> None:
-        """Learn a new score of every window, as `update` does, and set the gain without averaging."""
+        """Average the stored scores of all windows with new scores, as `update` does, and set the gain from them."""
         known = np.flatnonzero(np.isfinite(scores))
         self._average_scores(known, scores[known], 0)
         self._set_distribution(1.0)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return the state from which `restore` continues with the same draws, as NumPy arrays."""
+        """Return the state of the sampler as NumPy arrays, for `restore`."""
         return {
             "scores": self._scores.copy(),
             "ages": self._ages.copy(),
@@ -270,9 +274,12 @@ class Sampler:
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from the state of a sampler with the same name, groups and parameters."""
+        """Restore the state of a sampler with the same name, groups and parameters, so that the draws continue."""
         if state["scores"].shape != self._scores.shape or state["ages"].shape != self._scores.shape:
-            raise ValueError(f"the state is for {state['scores'].size} windows; this sampler has {self._scores.size}")
+            raise ValueError(
+                f"the state has {state['scores'].size} windows, but this sampler has {self._scores.size}; restore the "
+                "state of a sampler with the same windows"
+            )
         self._scores, self._ages = state["scores"].copy(), state["ages"].copy()
         self._round = state["round"].copy()
         self._rng.bit_generator.state = json.loads(str(state["rng"]))
@@ -292,7 +299,7 @@ class Sampler:
         self._ages = np.where(visited, 0.0, self._ages + draws / size)
 
     def _score_weights(self) -> np.ndarray:
-        """Return the weight of each window's own score: 1 for a new score, 0 if it has none."""
+        """Return the weight of each window's own score: 1 for a new score, 0 if the window has no score."""
         return 0.5 ** (self._ages / SCORE_HALF_LIFE_EPOCHS)
 
     def _estimated_scores(self) -> np.ndarray:
@@ -303,7 +310,7 @@ class Sampler:
         return largest * (group_mean + self._score_weights() * (own - group_mean))
 
     def _set_distribution(self, gain_weight: float) -> None:
-        """Set p to the distribution of the scores, and average the gain, with that weight of its new value."""
+        """Compute p from the scores, and update the moving average of the gain, with weight `gain_weight`."""
         estimate = self._estimated_scores()
         self._p = sampling_distribution(self.name, estimate, self._groups, self.floor)
         if self.learns and self.name not in BIASED:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-# Windows in one forward pass without gradients. Larger chunks do not fit into the processor's cache.
+# Number of windows in one forward pass without gradients. Larger chunks do not fit into the processor's cache.
 INFERENCE_CHUNK = 256
 
 
@@ -68,7 +68,10 @@ def compile_train_steps(
 def compile_inference(
     model: keras.Model, *, dropout: bool = False
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return a function from windows, shape (N, n), to logits and squared norms of the pooled features, both (N,)."""
+    """Return a function that computes the logits and the squared norms of the pooled features, both of shape (N,).
+
+    The function takes windows of shape (N, n). Dropout is active if `dropout` is True.
+    """
     import tensorflow as tf
 
     last_layer = last_layer_of(model)
@@ -93,7 +96,10 @@ def compile_inference(
 
 
 def last_layer_of(model: keras.Model) -> Callable[..., tuple[Any, Any]]:
-    """Return a function from windows, (batch, n, 1), to logits, (batch,), and pooled features, (batch, filters)."""
+    """Return a function that computes logits, shape (batch,), and pooled features, shape (batch, filters).
+
+    The function takes windows of shape (batch, n, 1).
+    """
     import tensorflow as tf
 
     pooled = import_keras().Model(model.input, model.get_layer("global_pool").output)

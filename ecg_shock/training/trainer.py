@@ -31,43 +31,41 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_NAME = "checkpoint.npz"
 HISTORY_NAME = "history.json"
 ORIGIN_NAME = "origin.json"
-CHECKPOINT_FORMAT = 4  # increase it with every change that would resume an old run differently
+CHECKPOINT_FORMAT = 4  # must be increased if an old run would be resumed differently
 THRESHOLD = 0.5  # probability for the balanced accuracy during training
-# Steps in one call of TensorFlow. Fewer steps cost time for calls; with more, an adaptive sampler's scores are older.
+# Steps in one call of TensorFlow. Fewer steps are slower; with more, the sampler uses older scores.
 STEPS_PER_CALL = 8
-# Windows that form a group for the sampler: those of one AHA class, or of one AHA class in one patient.
 Groups = Literal["rhythm", "rhythm-patient"]
-# A longer run begins like a shorter one, so these settings may be raised when a run is resumed.
+# Settings that may be raised when a run is resumed.
 RAISABLE = ("epochs", "patience")
-# Settings of older versions that were removed because they improved nothing. A card or study may still have them with
-# the value that is equivalent to the current behaviour; any other value is an error.
+# Settings of older versions. A card or study may still have them if their value is the current behaviour, given here.
 REMOVED_SETTINGS = {"score": "gradient", "stratified": False, "scale_learning_rate": False}
 REMOVED_VALUES = {"sampler": "instance", "groups": "rhythm-database"}
 
 
 class TrainingConfig(BaseModel):
-    """Settings of a training.
+    """Settings of a training run.
 
     Parameters
     ----------
     epochs : int
-        Largest number of epochs; the paper uses 400.
+        Maximum number of epochs. The paper uses 400.
     batch_size : int
-        Windows in a step, at least 2.
+        Number of windows in a step, at least 2.
     learning_rate : float
         Learning rate of Adam.
     averaged_epochs : float
-        Time constant in epochs of an exponential moving average of the weights. The average is evaluated and saved,
-        because it varies less between epochs; training continues with the weights themselves. 0 does not average.
+        Time constant, in epochs, of an exponential moving average of the weights. The averaged weights are evaluated
+        and saved; training continues with the weights themselves. 0 for no averaging.
     sampler : {"uniform", "class", "ras", "obs"}
         How windows are drawn, see `ecg_shock.training.sampler`.
     groups : {"rhythm", "rhythm-patient"}
         Windows that form a group for the sampler: those of one AHA class, or of one AHA class in one patient.
     balanced : bool
-        Whether both classes have the same total weight in the loss, N/(2 N_class) for each window, as they have in
-        balanced accuracy. Otherwise all windows have the same weight.
+        Whether both classes have the same total weight in the loss; a window then has the weight N/(2 N_class).
+        Otherwise all windows have the same weight.
     patience : int or None
-        Stop after this many epochs without a better one; None never stops early.
+        Number of epochs without improvement after which training stops; None to train all epochs.
     floor : float
         Proportion of uniform sampling in every sampler; importance weights are at most 1/floor.
     rescore_every : int
@@ -82,7 +80,9 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(default=128, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     averaged_epochs: float = Field(default=0.25, ge=0)
-    sampler: Literal["uniform", "class", "ras", "obs"] = "uniform"  # no other was better: tuning/results/sampling
+    sampler: Literal["uniform", "class", "ras", "obs"] = (
+        "uniform"  # the others are not better, see tuning/results/sampling
+    )
     groups: Groups = "rhythm"
     balanced: bool = True
     patience: int | None = Field(default=None, ge=1)
@@ -97,10 +97,12 @@ class TrainingConfig(BaseModel):
             return settings
         for name, default in REMOVED_SETTINGS.items():
             if settings.get(name, default) != default:
-                raise ValueError(f"{name} = {settings[name]!r} was removed; only its default, {default!r}, is accepted")
+                raise ValueError(
+                    f"{name} = {settings[name]!r} is not supported any more; the only allowed value is {default!r}"
+                )
         for name, removed in REMOVED_VALUES.items():
             if settings.get(name) == removed:
-                raise ValueError(f"{name} = {removed!r} was removed; choose another value")
+                raise ValueError(f"{name} = {removed!r} is not supported any more; choose another value")
         return {name: value for name, value in settings.items() if name not in REMOVED_SETTINGS}
 
 
@@ -115,11 +117,11 @@ class Examples:
     shockable : numpy.ndarray of bool
         Labels, shape (N,).
     rhythm : numpy.ndarray of str
-        Name of each window's rhythm, such as its AHA class, shape (N,), for the proportions in the history.
+        Rhythm of each window, such as its AHA class, shape (N,). The history has the proportion of each rhythm.
     groups : numpy.ndarray of int, optional
         Group of each window for the sampler, shape (N,); by default its rhythm.
     weights : numpy.ndarray of float, optional
-        Weight of each window in the objective beside that of its class, shape (N,), above 0; 1 by default.
+        Factor for each window's loss, in addition to the class weight, shape (N,), above 0; 1 by default.
     """
 
     ecg: np.ndarray
@@ -181,14 +183,14 @@ class EpochLog:
     loss : float
         Mean weighted loss of the epoch's batches, with dropout.
     validation_loss : float
-        The same objective on the validation windows, without dropout: if `balanced`, the mean of both classes' means.
+        Mean loss of the validation windows, without dropout; if `balanced`, the mean of the means of both classes.
     sensitivity, specificity, balanced_accuracy : float
         On the validation windows at probability 0.5, from 0 to 1.
     drawn, kish, largest_weight, gain, effective_batch
-        As in `DrawSummary`, for the gradient of the last layer; `gain` and `effective_batch` are None for a biased
-        sampler.
+        See `DrawSummary`; the gradient is that of the last layer. `gain` and `effective_batch` are None for the sampler
+        "obs".
     seconds : float
-        Wall-clock time, which comparisons of logs ignore.
+        Wall-clock time of the epoch; it is ignored when two logs are compared.
     """
 
     epoch: int
@@ -216,9 +218,9 @@ class TrainingResult:
     spec : CnnSpec
         The network.
     config : TrainingConfig
-        Its settings.
+        The settings.
     history : tuple of EpochLog
-        All epochs in order.
+        The logs of all epochs, in order.
     """
 
     folder: Path
@@ -228,16 +230,17 @@ class TrainingResult:
 
     @property
     def best(self) -> EpochLog:
-        """The epoch with the highest balanced accuracy; among equals, the one with the lowest validation loss."""
+        """The log of the best epoch, see `best_of`."""
         return best_of(self.history)
 
     def load_model(self) -> keras.Model:
-        """Build the network with the weights of the best epoch.
+        """Return the network with the weights of the best epoch.
 
         Returns
         -------
         keras.Model
-            From windows in mV, shape (batch, samples, 1), to the probability of shockable, shape (batch, 1).
+            Its input is windows in mV, shape (batch, samples, 1). Its output is the probability of shockable, shape
+            (batch, 1).
         """
         model = build_model(self.spec)
         _assign(model.variables, load_checkpoint(self.folder / CHECKPOINT_NAME).best)
@@ -245,7 +248,7 @@ class TrainingResult:
 
 
 class DivergedError(ValueError):
-    """A loss is not finite, and training cannot continue."""
+    """Raised if a loss is not finite, so that training cannot continue."""
 
 
 def train(
@@ -269,7 +272,7 @@ def train(
     spec : CnnSpec
         The network.
     training, validation : Examples
-        Windows to train on, and windows of other patients to choose the epoch by. Each set needs both classes.
+        Windows for training, and windows of other patients on which the epoch is chosen. Each set needs both classes.
     config : TrainingConfig
         The settings.
     folder : pathlib.Path
@@ -308,7 +311,7 @@ def train(
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, history = _resume(folder, run)
-    if checkpoint is None:  # the bundle may be written later, with other versions
+    if checkpoint is None:  # written now, because the versions may change before the bundle is written
         write_text(folder / ORIGIN_NAME, json.dumps({"commit": commit(), "versions": versions()}, indent=1))
     if _is_finished(history, config):
         return TrainingResult(folder, spec, config, tuple(history))
@@ -389,7 +392,7 @@ def train(
 
 
 def read_result(folder: Path) -> TrainingResult:
-    """Read the result of a training, finished or not, from its folder.
+    """Read the result of a training run from its folder. The run need not be finished.
 
     Raises
     ------
@@ -417,7 +420,7 @@ def read_result(folder: Path) -> TrainingResult:
 
 
 def best_of(history: Sequence[EpochLog]) -> EpochLog:
-    """Return the epoch with the highest balanced accuracy; among equals, the one with the lowest validation loss."""
+    """Return the epoch with the highest balanced accuracy and, among equals, the lowest validation loss."""
     return max(history, key=lambda e: (e.balanced_accuracy, -e.validation_loss))
 
 
@@ -504,7 +507,7 @@ def _divergence_error(
 
 
 def _describe_run(spec: CnnSpec, training: Examples, validation: Examples, config: TrainingConfig) -> dict[str, Any]:
-    """Return what identifies a run, converted to JSON types."""
+    """Return network, settings and digests of the data, which identify a run, as JSON types."""
     data = {
         name: {
             "windows": len(subset.ecg),
@@ -544,7 +547,7 @@ def _check_same_run(stored: dict[str, Any], current: dict[str, Any], folder: Pat
 
 
 def _is_raised(name: str, before: int | None, now: int | None) -> bool:
-    """Return whether this setting may be raised and was. None is no limit, and above every number."""
+    """Return whether a setting is higher than before and may be raised; None, which means no limit, is the highest."""
     if name.removeprefix("config.") not in RAISABLE:
         return False
     return now is None or (before is not None and now > before)

@@ -124,7 +124,10 @@ def test_unusable_strip_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--lead", "1", "--start", "17"), "a strip from 17 s of 5 s is not within the recording, of 20 s"),
+        (
+            ("--lead", "1", "--start", "17"),
+            "a strip of 5 s that starts at 17 s is not within the recording, which lasts 20 s",
+        ),
         (("--lead", "1", "--start", "inf"), "is not within the recording"),
         (("--lead", "V5"), "has no leads ['V5']; choose from ['1', '2']"),
         ((), "no name says which lead is the ECG; choose with leads= (--lead) from ['1', '2']"),

@@ -180,12 +180,15 @@ def test_beats(labels) -> None:
 @pytest.mark.parametrize(
     ("marks", "message"),
     [
-        ([(12.5, "+", "(XYZ", 0)], r"r at 12\.500 s: unknown rhythm code '\(XYZ'; cudb has .*\(VF, .*\(VT"),
+        (
+            [(12.5, "+", "(XYZ", 0)],
+            r"r at 12\.500 s: unknown rhythm code '\(XYZ'; the manifest of cudb has .*\(VF, .*\(VT",
+        ),
         ([(1, "+", "", 0)], "unknown rhythm code ''"),
         ([(1, "]", "", 0)], "']' without its counterpart"),
         ([(1, "[", "", 0), (2, "[", "", 0)], r"2\.000 s: '\[' without its counterpart"),
         ([(1, "[", "", 0), (2, "+", "(N", 0)], r"'\(N' is inside '\['"),
-        ([(60, "N", "", 0)], r"outside the record's 60\.000 s"),
+        ([(60, "N", "", 0)], r"outside the record of 60\.000 s"),
     ],
 )
 def test_contradictions_are_refused(marks: list[tuple[float, str, str, int]], message: str, labels) -> None:

@@ -48,7 +48,7 @@ def test_labels_cover_the_record() -> None:
     }
     labelled = label_record(beats(60), "b", MANIFEST)
     assert (labelled.database, labelled.patient, labelled.beat_codes) == ("mine", "mine/a", ())
-    with pytest.raises(ValueError, match=r"mine has 'b' change at 6\.5 s, but the recording ends at 6 s"):
+    with pytest.raises(ValueError, match=r"mine gives 'b' a label at 6\.5 s, but the recording ends at 6 s"):
         label_record(beats(60, 6.0), "b", MANIFEST)
 
 

@@ -70,7 +70,7 @@ def test_csv(delimiter: str, names: tuple[str, ...], tmp_path: Path, digital: np
         ("0.1,II\n0.1,0.2\n", "line 1: 'II' is not a number"),
         ("0.1,0.2\n0.1\n", "line 2 has 1 cells instead of 2"),
         ("time,event\n0,1\n0.004,2\n0.008,3\n", "column 'event' rises evenly"),
-        ("time\n0\n0.004\n0.008\n", "column 'time' is not an ECG lead; no other column is left"),
+        ("time\n0\n0.004\n0.008\n", "column 'time' is not an ECG lead; no other column can be an ECG"),
         ("I,II\n", "no samples"),
         ("0.1\ninf\n", "infinite"),
         ("  \n", "cannot be read as CSV"),
@@ -109,7 +109,7 @@ def test_csv_time_column_without_a_name_is_refused(fs: float, tmp_path: Path, rn
 def test_csv_with_one_column_and_time_left_out(tmp_path: Path) -> None:
     """In the only column nan is a missing sample, and an empty line may be; a time column is excluded by leads=."""
     (tmp_path / "a.txt").write_text("0.5\n\n1.5\n\n")
-    with pytest.raises(ValueError, match=r"a\.txt line 2 is empty.*write nan for a missing sample"):
+    with pytest.raises(ValueError, match=r"a\.txt line 2 is empty.*write nan if a sample is missing"):
         read_record(tmp_path / "a.txt", fs=1, units="V")
     (tmp_path / "a.txt").write_text("0.5\nnan\n1.5\n\n")
     np.testing.assert_array_equal(read_record(tmp_path / "a.txt", fs=1, units="V").signal, [[500], [np.nan], [1500]])
@@ -308,7 +308,7 @@ def test_forms_in_doubt_are_asked_for(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "arguments", "message"),
     [
-        (["Device X", "Rate;250", "ECG;b", *rows(";", ECG, OTHER)], {}, "Remove lines 1 to 2, or begin each with #"),
+        (["Device X", "Rate;250", "ECG;b", *rows(";", ECG, OTHER)], {}, "Remove lines 1 to 2, or write # at the start"),
         (["0..1", *ECG], {}, r"line 1: '0\.\.1' is not a number"),
         (["NA", *ECG], {}, "line 1: 'NA' is not a number"),
         (["0,1", *rows(",", ECG, OTHER)], {}, "may be samples or column numbers"),
@@ -368,7 +368,7 @@ def test_time_has_to_agree_with_the_rate(kind: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", [f"{name};ECG"] * bool(name) + rows(";", column, ECG))
     leads = ["ECG" if name else "2"]
     np.testing.assert_allclose(read_record(path, fs=250, units="mV", leads=leads).signal[:, 0], vf(), atol=1e-6)
-    with pytest.raises(ValueError, match=r"says 25\d(\.\d+)? Hz, not the 500 Hz of fs= \(--fs\)"):
+    with pytest.raises(ValueError, match=r"says 25\d(\.\d+)? Hz, but fs= \(--fs\) is 500 Hz"):
         read_record(path, fs=500, units="mV", leads=leads)
 
 
@@ -385,7 +385,7 @@ def test_comments_have_to_agree_with_the_rate(comment: str, tmp_path: Path) -> N
     """A comment may say the sampling rate."""
     path = write(tmp_path / "a.csv", [comment, "ECG", *ECG])
     assert read_record(path, fs=500, units="mV").fs == 500
-    with pytest.raises(ValueError, match="line 1 says 500 Hz, not the 250 Hz"):
+    with pytest.raises(ValueError, match="line 1 says 500 Hz, but fs= .--fs. is 250 Hz"):
         read_record(path, fs=250, units="mV")
 
 
@@ -395,7 +395,7 @@ def test_units_have_to_agree(head: list[str], tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", head + ECG)
     np.testing.assert_allclose(read_record(path, fs=FS, units="mV").signal[:, 0], vf(), atol=1e-6)
     for units in ("uV", "V"):
-        with pytest.raises(ValueError, match="is in mV by its header, not in"):
+        with pytest.raises(ValueError, match="is in mV according to its header, but units= .--units. is"):
             read_record(path, fs=FS, units=units)
 
 
@@ -429,13 +429,13 @@ def test_matlab_files(tmp_path: Path) -> None:
     [
         (
             {"ecg": vf(), "resp": vf()},
-            r"holds \['ecg: double \(1, 1250\)', 'resp: double \(1, 1250\)'\]; save a single array",
+            r"holds the variables \['ecg: double \(1, 1250\)', 'resp: double \(1, 1250\)'\]; save exactly one array",
         ),
-        ({"ecg": vf(), "fs": 500}, "'fs' is 500 Hz, not the 250 Hz"),
+        ({"ecg": vf(), "fs": 500}, "'fs' is 500 Hz, but fs= .--fs. is 250 Hz"),
         ({"ecg": np.ones((2, 500))}, "transpose"),
-        ({"ecg": {"a": 1}}, "save a single array"),
-        ({"ecg": "text"}, "save a single array"),
-        ({}, "save a single array"),
+        ({"ecg": {"a": 1}}, "save exactly one array"),
+        ({"ecg": "text"}, "save exactly one array"),
+        ({}, "save exactly one array"),
         ({"t": TIME_S}, "column '1' rises evenly.*no other column"),
     ],
 )
@@ -467,5 +467,5 @@ def test_complex_matlab_file(tmp_path: Path) -> None:
 def test_delimiters_are_of_tables_alone(tmp_path: Path) -> None:
     """Delimiter and decimal sign are refused for other formats."""
     np.save(tmp_path / "a.npy", vf())
-    with pytest.raises(ValueError, match="leave delimiter= and decimal= out"):
+    with pytest.raises(ValueError, match="do not give delimiter= or decimal="):
         read_record(tmp_path / "a.npy", fs=FS, units="mV", decimal=",")

@@ -68,7 +68,7 @@ def test_formats_that_wfdb_only_reads(fmt: str, n: int, n_leads: int, tmp_path: 
     signal_file = record.with_suffix(".dat")
     for content in (signal_file.read_bytes()[:-4], signal_file.read_bytes() + bytes(4)):
         signal_file.write_bytes(content)
-        with pytest.raises(ValueError, match="bytes, but its header promises"):
+        with pytest.raises(ValueError, match="bytes, but its header says"):
             read_record(record)
 
 
@@ -86,7 +86,7 @@ def test_flac(fmt: str, subtype: str, tmp_path: Path, rng: np.random.Generator) 
         np.testing.assert_allclose(read_record(tmp_path / "r").signal, expected, rtol=1e-6)
     np.testing.assert_allclose(open_lead(tmp_path / "r", lead="V5").read(3, 77), expected[3:77, 1], rtol=1e-6)
     (tmp_path / "r.hea").write_text(f"r 2 250 901\n{lines}")
-    with pytest.raises(ValueError, match="900 samples, but its header promises 901"):
+    with pytest.raises(ValueError, match="900 samples, but its header says 901"):
         read_record(tmp_path / "r")
     (tmp_path / "r.hea").write_text(f"r 2 250 900\n{lines}")
     (tmp_path / "r.flac").write_bytes((tmp_path / "r.flac").read_bytes()[:1500])
@@ -145,15 +145,15 @@ def test_segments_of_a_variable_layout(tmp_path: Path, rng: np.random.Generator)
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("s/2 2 250 800\na 400\nnowhere 400\n", r"nowhere\.hea is missing, although it is a segment of s\.hea"),
-        ("s/2 2 250 801\na 400\na 400\n", "promises 801 samples, and its segments have 800"),
-        ("s/3 2 250 800\na 400\na 400\n", "promises 3 segments and lists 2"),
+        ("s/2 2 250 800\na 400\nnowhere 400\n", r"nowhere\.hea is missing, although s\.hea lists it as a segment"),
+        ("s/2 2 250 801\na 400\na 400\n", "says that it has 801 samples, but its segments have 800"),
+        ("s/3 2 250 800\na 400\na 400\n", "says 3 segments, but lists 2"),
         ("s/2 2 360 800\na 400\na 400\n", "has 360 Hz"),
-        ("s/2 2 250\na 400\na 399\n", "promises 399 samples of its segment 'a'"),
-        ("s/2 2 250 800\na 400\n../a 400\n", "outside its folder"),
-        ("s/2 2 250 800\na 400\ns 400\n", "has segments too"),
-        ("s/2 3 250 800\na 400\na 400\n", "promises 3 signals"),
-        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x', it has to be the name of a segment"),
+        ("s/2 2 250\na 400\na 399\n", "says that segment 'a' has 399 samples"),
+        ("s/2 2 250 800\na 400\n../a 400\n", "in another folder"),
+        ("s/2 2 250 800\na 400\ns 400\n", "has segments itself"),
+        ("s/2 3 250 800\na 400\na 400\n", "has 3 signals"),
+        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x': it must be the name of a segment"),
         ("s/2 2 250\na 400\n~ 999999999999999\n", "more than 366 days"),
     ],
 )
@@ -183,7 +183,7 @@ def one_lead(folder: Path, line: str, record: str = "h 1 250 500") -> Path:
 )
 def test_signal_line_is_accounted_for(gain: str, tmp_path: Path) -> None:
     """A line outside the grammar is refused and quoted; nothing shifts into the next field."""
-    with pytest.raises(ValueError, match=r"in the line 'h\.dat 16 ") as refusal:
+    with pytest.raises(ValueError, match=r"because of the line 'h\.dat 16 ") as refusal:
         read_record(one_lead(tmp_path, f"{{f}} 16 {gain} 16 0 0 0 0 ECG"))
     assert len(str(refusal.value)) < 500 + len(str(tmp_path))
 

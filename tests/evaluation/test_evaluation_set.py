@@ -13,7 +13,7 @@ import pytest
 import tomli_w
 
 from ecg_shock.data.datasets import DataConfig, load_windows
-from ecg_shock.data.same_files import signal_sums
+from ecg_shock.data.same_files import signal_digests
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import LabelPolicy, WindowSet
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure_rate_and_amplitude
@@ -206,7 +206,7 @@ def test_training_patients_under_another_name_are_refused(
     """A copy of a file that a model was trained on cannot test it, whether its card or its manifest has the sum."""
     patients = {"train": ["mine/r0", "mine/r1"], "validation": ["mine/r4"], "test": ["mine/r6"]}
     if known:
-        sums = signal_sums([str(own_manifest)])
+        sums = signal_digests([str(own_manifest)])
         own_manifest.unlink()
         patients["files"] = sorted(key for key, patient in sums.items() if patient in ("mine/r0", "mine/r1", "mine/r4"))
     write(tmp_path / "bundle", 0, data={"databases": [str(own_manifest)]}, card={"patients": patients})

@@ -102,7 +102,9 @@ def test_bytes_and_types(
     assert {np.dtype(tensor["dtype"]).kind for tensor in details} == kinds
 
 
-@pytest.mark.parametrize(("to", "limit"), [("litert", "allowed are 1e-05"), ("litert-int8", "allowed are 0.5 %")])
+@pytest.mark.parametrize(
+    ("to", "limit"), [("litert", "at most 1e-05 is allowed"), ("litert-int8", "at most 0.5 % is allowed")]
+)
 def test_wrong_export_is_refused_and_the_older_one_is_kept(
     to: str,
     limit: str,

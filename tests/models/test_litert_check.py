@@ -109,11 +109,11 @@ def test_another_network_is_refused(content: bytes, spec: CnnSpec) -> None:
         (replace(spec, filters=spec.filters[1:], kernels=spec.kernels[1:]), "convolutions are"),
         (
             replace(spec, padding="valid", input_samples=1250, kernels=(2,) * 7),
-            "CONV_2D, has the options of",
+            "CONV_2D, has options that this",
         ),
         (
             replace(spec, pool=3, filters=spec.filters[2:], kernels=spec.kernels[2:]),
-            "MAX_POOL_2D, has the options of",
+            "MAX_POOL_2D, has options that this",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -65,7 +65,10 @@ def test_trials_train_as_the_study_says(small: Path):
         (SMALL.replace("[search]", "[serach]"), ["serach is unknown", "name, data, space, search"]),
         (SMALL.replace('"small"', '"../small"'), ["name", "'../small'"]),
         (SMALL + "\nsampler = 'best'", ["training.sampler", "'best'", "ras"]),
-        (SMALL + "\nstratified = true", ["training: stratified = True was removed", "only its default, False"]),
+        (
+            SMALL + "\nstratified = true",
+            ["training: stratified = True is not supported any more", "the only allowed value is False"],
+        ),
         (SMALL + "\n[space]\nfilters = [5, 52]", ["space", "[5, 52]", "multiples of step = 5"]),
         (SMALL + "\n[space]\nblocks = [1, 1]\nfilters = [5, 5]\nkernels = [5, 10]", ["search.trials = 3", "only 2"]),
         (SMALL + "\n[data", ["not valid TOML"]),

@@ -152,5 +152,5 @@ def test_model_that_comes_with_the_package_can_be_trained_again():
     old = {**bundle.raw_card["training"], "score": "gradient", "stratified": False}
     assert training_of(replace(bundle, raw_card={**bundle.raw_card, "training": old})) == training_of(bundle)
     old["stratified"] = True
-    with pytest.raises(ValueError, match="cannot be trained again: stratified = True was removed"):
+    with pytest.raises(ValueError, match="cannot be trained again: stratified = True is not supported any more"):
         training_of(replace(bundle, raw_card={**bundle.raw_card, "training": old}))

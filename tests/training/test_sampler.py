@@ -626,7 +626,7 @@ def test_seed_determines_the_draws(name):
 
 def test_state_of_other_windows_is_refused():
     """The state of another number of windows is an error that gives both numbers."""
-    with pytest.raises(ValueError, match="for 3 windows; this sampler has 2"):
+    with pytest.raises(ValueError, match="has 3 windows, but this sampler has 2"):
         Sampler("ras", [0, 1]).restore(Sampler("ras", [0, 1, 1]).state())
 
 

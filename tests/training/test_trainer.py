@@ -510,7 +510,7 @@ def test_removed_settings_are_accepted_with_their_default_only():
     assert TrainingConfig.model_validate(old) == TrainingConfig(sampler="ras", epochs=7)
     changes = {"stratified": True, "score": "error", "scale_learning_rate": True, "sampler": "instance"}
     for name, value in (changes | {"groups": "rhythm-database"}).items():
-        with pytest.raises(ValidationError, match=f"{name} = {value!r} was removed"):
+        with pytest.raises(ValidationError, match=f"{name} = {value!r} is not supported any more"):
             TrainingConfig.model_validate(old | {name: value})
 
 

@@ -41,7 +41,7 @@ typedef union {
     uint32_t bits;
 } float_bits;
 
-/* Without the sign, the bits of finite floats have the same order as the numbers; those of inf and NaN are larger. */
+/* Compares the bits without the sign. Those of finite floats have the order of the numbers; inf and NaN are larger. */
 static int is_within(float value, float limit)
 {
     float_bits v, max;
@@ -100,12 +100,12 @@ static float activation(float x)
 /*
  * Compute the dot products of TILE overlapping patches of the input with LANES filters.
  *
- * The patches begin `stride` numbers apart and have `length` numbers.
+ * Each patch has `length` numbers, and begins `stride` numbers after the previous one.
  */
 static void convolve_tile(const float *input, int stride, const weight *weights, int length,
                           float sums[TILE][LANES])
 {
-    /* Compilers would keep an array of sums in memory instead of registers. */
+    /* Separate variables, because compilers would keep an array in memory instead of registers. */
     float s00 = 0.0f, s01 = 0.0f, s02 = 0.0f, s03 = 0.0f;
     float s10 = 0.0f, s11 = 0.0f, s12 = 0.0f, s13 = 0.0f;
     float s20 = 0.0f, s21 = 0.0f, s22 = 0.0f, s23 = 0.0f;
@@ -191,7 +191,7 @@ static float *set_zero(float *from, int count)
     return from + count;
 }
 
-/* Return the input of a block. Inputs alternate between both ends of the scratch memory, so no neighbours overlap. */
+/* Return the memory for the input of a block, alternately at the start and at the end of the scratch memory. */
 static float *input_of(int index, float *scratch)
 {
     return index % 2 == 0 ? scratch : scratch + ECG_SHOCK_SCRATCH - ecg_shock_blocks[index].memory;
@@ -238,15 +238,15 @@ float ecg_shock_network(const float window_mv[ECG_SHOCK_WINDOW], float scratch[E
 /* Update the state of the quality rules with a raw sample; `held` is the last valid sample if `mv` is invalid. */
 static void update_quality(ecg_shock *s, float mv, float held, int valid)
 {
-    uint32_t *word = &s->invalid[s->flag / 32];
-    const uint32_t bit = (uint32_t)1 << (s->flag % 32);
+    uint32_t *word = &s->invalid[s->next_flag / 32];
+    const uint32_t bit = (uint32_t)1 << (s->next_flag % 32);
     const int last = ECG_SHOCK_STEPS - 1;
 
     s->invalid_count += (valid ? 0 : 1) - ((*word & bit) != 0u ? 1 : 0);
     *word = valid ? *word & ~bit : *word | bit;
-    s->flag = s->flag + 1 < ECG_SHOCK_WINDOW_RAW ? s->flag + 1 : 0;
+    s->next_flag = s->next_flag + 1 < ECG_SHOCK_WINDOW_RAW ? s->next_flag + 1 : 0;
 
-    /* A finite sample above ECG_SHOCK_MAX_MV counts for the range, although it is not filtered. */
+    /* A finite sample beyond ECG_SHOCK_MAX_MV is invalid, but still counts for the range. */
     if (is_finite(mv)) {
         if (mv < s->low[last]) {
             s->low[last] = mv;
@@ -269,9 +269,9 @@ static void update_quality(ecg_shock *s, float mv, float held, int valid)
 }
 
 /*
- * Add a raw sample to the history of the resampler, or the last valid one if it is invalid.
+ * Add a raw sample to the history of the resampler. If it is invalid, add the last valid sample instead.
  *
- * The first valid sample at the start and after a long gap fills the history, so that the filters receive no step.
+ * At the start and after a long gap, the first valid sample fills the history, so that the filters receive no step.
  */
 static void take_sample(ecg_shock *s, float mv)
 {
@@ -300,8 +300,8 @@ static void take_sample(ecg_shock *s, float mv)
 /*
  * Return the difference between the next sample at 125 Hz and the previous one.
  *
- * The coefficients of each phase sum to 1, so that the resampled value is the newest raw sample plus a weighted sum of
- * differences from it. These numbers are small for any offset of the electrode.
+ * The coefficients of each phase sum to 1. The resampled value is therefore the newest raw sample plus a weighted sum
+ * of differences from it, which are small for any offset of the electrode.
  */
 static float resample(ecg_shock *s)
 {
@@ -320,7 +320,11 @@ static float resample(ecg_shock *s)
     return difference;
 }
 
-/* Second-order sections in transposed direct form II. The input is differenced, which replaces one zero at 0 Hz. */
+/*
+ * Filter with second-order sections in transposed direct form II.
+ *
+ * The input is the difference between samples, which replaces one zero of the filter at 0 Hz.
+ */
 static float band_pass(ecg_shock *s, float x)
 {
     int i;
@@ -374,7 +378,7 @@ static void advise(ecg_shock *s, ecg_shock_advice *advice)
     advice->shock = advice->quality == ECG_SHOCK_USABLE && logit >= ECG_SHOCK_THRESHOLD_LOGIT;
 }
 
-/* Set the range of a step to the empty range. */
+/* Set the range of a step to an empty range. */
 static void clear_range(ecg_shock *s, int i)
 {
     s->low[i] = FLT_MAX;
@@ -413,13 +417,13 @@ void ecg_shock_init(ecg_shock *s)
     s->last_rest = 0.0f;
     set_zero(&s->sections[0][0], 2 * ECG_SHOCK_SECTIONS);
 
-    s->invalid_run = ECG_SHOCK_GAP_RAW; /* as after a gap: there is no valid sample yet */
+    s->invalid_run = ECG_SHOCK_GAP_RAW; /* as after a gap, because there is no valid sample yet */
     s->constant_run = -1;               /* the first sample has no previous one */
     s->since_constant = ECG_SHOCK_WINDOW_RAW;
     for (i = 0; i < ECG_SHOCK_FLAG_WORDS; i++) {
         s->invalid[i] = 0u;
     }
-    s->flag = 0;
+    s->next_flag = 0;
     s->invalid_count = 0;
     for (i = 0; i < ECG_SHOCK_STEPS; i++) {
         clear_range(s, i);

@@ -12,13 +12,13 @@
  *
  * - No heap, no variables outside the struct, and no library functions, not even of libm. A compiler may insert calls
  *   of memcpy, memset and memmove, as in any freestanding program.
- * - Single precision only. The bits of a sample tell whether it is valid, so that -ffast-math has no effect on this.
+ * - Single precision only. Invalid samples are recognised by their bits, so this code also works with -ffast-math.
  * - Reentrant: use one struct for each lead, and one caller at a time for each struct. No recursion.
  *
- * Quality: a shock is never advised if more than 10 % of the window's samples are invalid, if they span more than 50 mV
- * or less than 10 uV, or if one value repeats for 1 s. This code does NOT have the Python package's rules for
- * saturation, ringing of the filter after a fault before the window, broadband noise and mains hum. The device must
- * detect saturation, artefacts and detached leads itself, and pass NAN for invalid samples.
+ * Quality: a shock is never advised if more than 10 % of the window's samples are invalid, if the samples span more
+ * than 50 mV or less than 10 uV, or if one value repeats for 1 s. This code does NOT have the Python package's rules
+ * for saturation, ringing of the filter after a fault before the window, broadband noise and mains hum. The device
+ * must detect saturation, artefacts and detached leads itself, and pass NAN for invalid samples.
  */
 #ifndef ECG_SHOCK_H
 #define ECG_SHOCK_H
@@ -42,7 +42,7 @@ extern "C" {
 /* Larger samples, in mV, are invalid: no electrode gives 10 V. With this limit no later value can overflow. */
 #define ECG_SHOCK_MAX_MV 10000.0f
 
-/* Steps in one window. The oldest step may begin before the window; its samples all count for the window's range. */
+/* Steps in one window. If the oldest step begins before the window, all its samples count for the window's range. */
 #define ECG_SHOCK_STEPS ((ECG_SHOCK_WINDOW + ECG_SHOCK_STEP - 1) / ECG_SHOCK_STEP)
 #define ECG_SHOCK_FLAG_WORDS ((ECG_SHOCK_WINDOW_RAW + 31) / 32)
 
@@ -62,8 +62,8 @@ enum {
 typedef struct {
     int32_t shock;       /* 1 if a shock is advised, which needs a usable window; otherwise 0 */
     int32_t quality;     /* ECG_SHOCK_USABLE, or the reason why the window is not usable */
-    float logit;         /* of shockable; a shock needs at least ECG_SHOCK_THRESHOLD_LOGIT */
-    float probability;   /* of shockable, 0 to 1; like the logit, it is meaningless if the window is not usable */
+    float logit;         /* of shockable; a shock is advised from ECG_SHOCK_THRESHOLD_LOGIT on */
+    float probability;   /* of shockable, 0 to 1; meaningless, like the logit, if the window is not usable */
     float invalid_share; /* proportion of invalid samples in the window, 0 to 1 */
 } ecg_shock_advice;
 
@@ -75,15 +75,15 @@ typedef struct {
     float last_newest, last_rest;     /* two numbers whose sum is the last output of the resampler, mV */
     float sections[ECG_SHOCK_SECTIONS][2]; /* state of the band-pass */
 
-    int32_t invalid_run;    /* invalid samples in a row so far */
-    int32_t constant_run;   /* samples in a row so far that equal the previous one */
-    int32_t since_constant; /* samples since the last second of constant values */
+    int32_t invalid_run;    /* number of consecutive invalid samples so far */
+    int32_t constant_run;   /* number of consecutive samples so far that equal the previous one */
+    int32_t since_constant; /* number of samples since the last full second of equal values */
     uint32_t invalid[ECG_SHOCK_FLAG_WORDS]; /* ring buffer with a bit for each raw sample of the window */
-    int32_t flag;                           /* index of the next bit */
-    int32_t invalid_count;
+    int32_t next_flag;                      /* index of the next bit */
+    int32_t invalid_count;                  /* number of invalid samples in the window */
     float low[ECG_SHOCK_STEPS], high[ECG_SHOCK_STEPS]; /* range of the raw samples in each step, newest last, mV */
 
-    int32_t filled;
+    int32_t filled;                 /* number of samples in `window` */
     float window[ECG_SHOCK_WINDOW]; /* preprocessed, 125 Hz, mV */
     float scratch[ECG_SHOCK_SCRATCH];
 } ecg_shock;
@@ -96,8 +96,8 @@ void ecg_shock_init(ecg_shock *s);
 /*
  * Process the next sample, in mV at ECG_SHOCK_FS, NaN if it is invalid.
  *
- * Returns 1 if it has written new advice to *advice, and 0 otherwise. The first advice comes after one full window, and
- * the next ones after every ECG_SHOCK_STEP samples at 125 Hz. Only calls with advice run the network.
+ * Returns 1 if new advice was written to *advice, otherwise 0. The first advice comes after one full window, and
+ * further advice after every ECG_SHOCK_STEP samples at 125 Hz. The network is run only if there is advice.
  */
 int ecg_shock_push(ecg_shock *s, float mv, ecg_shock_advice *advice);
 
