@@ -1,6 +1,6 @@
-"""Train, evaluate and run a classifier that advises a shock from an ECG.
+"""Train, evaluate and use classifiers that advise a shock from an ECG.
 
-Only training loads TensorFlow; `import ecg_shock` and `predict` do not.
+TensorFlow is loaded only for training, search and export, not by `import ecg_shock` or `predict`.
 """
 
 from ecg_shock.data.readers import read_record

@@ -1,4 +1,4 @@
-"""Run `python -m ecg_shock COMMAND`, the same as `ecg-shock COMMAND`."""
+"""Run the command-line program with `python -m ecg_shock COMMAND`."""
 
 from ecg_shock.commands.app import main
 

@@ -1,4 +1,4 @@
-"""Write files atomically, hash and lock them, read TOML, and name the versions of the software."""
+"""Write files atomically, compute their digests, lock folders, read TOML, and list versions of the software."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ GIT_TIMEOUT_S = 10
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` at the end of the `with` block, once it is on disk.
+    """Open a temporary file, which replaces `path` at the end of the `with` block.
 
-    After an error `path` is unchanged.
+    After an error, `path` is unchanged.
     """
-    # The process ID keeps apart two processes that write the same file.
+    # The process ID is in the name, because two processes may write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -46,16 +46,16 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text atomically: if the process is killed, the file holds the old text or the new one.
+    """Write a text file atomically: if the process is killed, the file contains either the old or the new text.
 
-    The encoding is UTF-8, and line ends are kept.
+    The encoding is UTF-8, and line endings are kept.
     """
     with atomic_writer(path) as file:
         file.write(text.encode())
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file of any size, as 64 hexadecimal digits."""
+    """Return the SHA-256 digest of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -69,7 +69,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the file is not UTF-8 text or not TOML; the message names it.
+        If the file is not UTF-8 text or not TOML.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -81,7 +81,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from error
+        raise ValueError(f"{path} is not valid TOML: {error}; correct the file") from error
 
 
 def path_beside(name: str, file: Path) -> str:
@@ -100,7 +100,7 @@ def path_for(name: str, file: Path) -> str:
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings, in their order: a dotted key, after `prefix`, names each value.
+    """Return the values of nested mappings in a flat dictionary with dotted keys, which begin with `prefix`.
 
     Examples
     --------
@@ -117,9 +117,9 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
-    """Describe each error that pydantic found in a line: the key, its value, and what is allowed.
+    """Return one line for each error that pydantic found: the key, its value, and what is allowed.
 
-    With `model`, the class that was validated, the line of an unknown key lists the allowed keys.
+    If `model`, the validated class, is given, the line of an unknown key lists the allowed keys.
     """
     lines = []
     for fault in error.errors():
@@ -141,7 +141,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> lis
 
 
 def with_values(model: Model, **values: Any) -> Model:
-    """Return a validated copy of a pydantic model with these values; None keeps the old value."""
+    """Return a validated copy of a pydantic model with new values; None keeps the old value."""
     given = {name: value for name, value in values.items() if value is not None}
     return type(model).model_validate({**model.model_dump(), **given})
 
@@ -159,7 +159,7 @@ def _fields_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> l
 def locked(folder: Path) -> Iterator[None]:
     """Lock an existing folder against other processes that lock it.
 
-    The operating system releases the lock when the process ends, even if it is killed. The empty file ``.lock`` stays.
+    The lock is released when the process ends, even if it is killed. The empty file ``.lock`` is not removed.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def commit() -> str | None:
     Return None if the package does not run from a checkout, or if git is missing.
     """
     checkout = Path(__file__).resolve().parents[1]
-    # An installed package may lie inside another project's repository.
+    # An installed package may be inside the repository of another project.
     if not (checkout / ".git").exists():
         return None
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -1,7 +1,6 @@
-"""Draw the figures that commands write: the history of a training, the trials of a search, windows, and a scan.
+"""Draw the figures that commands save: the history of a training, the trials of a search, windows, and a scan.
 
-Each function returns a matplotlib figure. pyplot is not used, so that its global state and the caller's own figures
-are left alone.
+Each function returns a matplotlib figure. pyplot is not used, so that the caller's own figures do not change.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from ecg_shock.data.windows import WindowSet
 
-# ECG paper: the usual speed and gain, and the sides of its small and large boxes.
+# ECG paper: usual speed and gain, and side lengths of the small and large boxes.
 PAPER_MM_PER_S, PAPER_MM_PER_MV = 25.0, 10.0
 SMALL_MM, LARGE_MM = 1, 5
 PAPER_COLOUR, SMALL_BOX_COLOUR, LARGE_BOX_COLOUR = "#fffaf8", "#fbe0dc", "#f0b4ac"
@@ -35,23 +34,28 @@ KIND_COLOURS = {"shockable": "#b3261e", "nonshockable": "#1b6e3c", "intermediate
 SHEET_COLUMNS = 4
 INCHES_PER_S = 0.75
 MARGIN_IN, GAP_IN, HEADING_IN, TITLE_IN = 0.25, 0.16, 0.24, 0.2
-MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV = 0.5, 3.0  # of a row; larger complexes, which are rare, are cut off
+MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV = 0.5, 3.0  # half the height of a row; larger complexes are cut off
 
-SCAN_COLUMNS = 3000  # columns of a recording's overview; each shows the range of its samples
-MAX_SHORT_S = 90.0  # a recording up to this length needs no enlarged onsets
+SCAN_COLUMNS = 3000  # columns of the overview of a recording; each shows the range of its samples
+MAX_SHORT_S = 90.0  # for longer recordings, onsets are also drawn enlarged
 MAX_MINUTES_S = 7200.0  # above this length the time axis is in hours
-MAX_ONSETS = 5  # that are drawn enlarged
+MAX_ONSETS = 5  # number of onsets that are drawn enlarged
 BEFORE_ONSET_S, AFTER_ONSET_S = 10.0, 20.0
 ECG_COLOUR, EPISODE_COLOUR, UNUSABLE_COLOUR = "#202124", "#b3261e", "#9aa0a6"
-RARE_PERCENT = 0.5  # of the columns; peaks that only these reach may take up to half of the height
+RARE_PERCENT = 0.5  # highest and lowest columns whose peaks are rare: they get at most half of the height
 
 
 def draw_history(history: Sequence[EpochLog]) -> Figure:
-    """Draw the results and the sampling of each epoch, and mark the best epoch.
+    """Draw the history of a training, and mark the best epoch.
 
-    From top to bottom: the losses; sensitivity, specificity and balanced accuracy; the batch size that uniform sampling
-    would need for the same variance, and Kish's effective batch size; the largest importance weight, and the most that
-    importance sampling could gain; the proportion of each rhythm among the windows drawn.
+    The charts show, from top to bottom:
+
+    - The training and validation loss.
+    - Sensitivity, specificity and balanced accuracy on the validation patients.
+    - The batch size with which uniform sampling would have the same variance of the gradient, and Kish's effective
+      batch size.
+    - The largest importance weight, and an upper limit of the gain of importance sampling.
+    - The proportion of each rhythm among the windows drawn.
 
     Raises
     ------
@@ -62,7 +66,7 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
     from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
     if not history:
-        raise ValueError("history is empty; train at least one epoch")
+        raise ValueError("history has no epoch; give at least one")
     best = best_of(history)
     epochs = [e.epoch for e in history]
 
@@ -70,7 +74,7 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
     losses, accuracies, sizes, weights, proportions = figure.subplots(5, 1, sharex=True)
 
     def draw(axes: Axes, values: Iterable[float | None], label: str, **style: Any) -> None:
-        # A single epoch needs a marker to be visible. None becomes NaN, a gap in the line.
+        # A single epoch is visible only with a marker. None becomes NaN, a gap in the line.
         axes.plot(
             epochs, np.array([*values], dtype=float), marker="o" if len(history) == 1 else None, label=label, **style
         )
@@ -117,7 +121,7 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
 
 
 def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
-    """Draw balanced accuracy against the number of parameters, in one colour for each depth.
+    """Draw the balanced accuracy of trials against their number of parameters, with a colour for each depth.
 
     Failed trials are excluded.
     """
@@ -147,16 +151,16 @@ def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
 
 
 def draw_sheet(found: WindowSet, seed: int) -> Figure:
-    """Draw random windows of each AHA class on ECG paper, one class a row, all on one scale.
+    """Draw random windows of each AHA class on ECG paper, in a row for each class, all with the same scale.
 
-    Windows of different patients are preferred.
+    Windows of different patients are chosen if possible.
 
     Parameters
     ----------
     found : WindowSet
         The windows to choose from.
     seed : int
-        Seed of the choice.
+        Seed of the random choice.
 
     Raises
     ------
@@ -170,7 +174,6 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
     rng = np.random.default_rng(seed)
     chosen = {name: _choose(found, name, rng) for name in AHA_CLASSES if name in found.aha_class}
     ranges = {name: _half_range_mv(found.ecg[indices]) for name, indices in chosen.items()}
-    # Large boxes are square on every row; only the height of the rows differs.
     inches_per_mv = INCHES_PER_S * LARGE_BOX_S / LARGE_BOX_MV
     heights = {name: 2 * half * inches_per_mv for name, half in ranges.items()}
     window_width = found.window_s * INCHES_PER_S
@@ -204,14 +207,14 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
 
 
 def _choose(found: WindowSet, aha_class: str, rng: np.random.Generator) -> np.ndarray:
-    """Choose random windows, one of each patient first."""
+    """Choose random windows; a second window of a patient only if there are not enough patients."""
     order = rng.permutation(np.flatnonzero(found.aha_class == aha_class))
     first_of_patient = np.sort(np.unique(found.patient[order], return_index=True)[1])
     return np.concatenate([order[first_of_patient], np.delete(order, first_of_patient)])[:SHEET_COLUMNS]
 
 
 def _half_range_mv(ecg: np.ndarray) -> float:
-    """Return half the height of a row in mV, in whole large boxes."""
+    """Return half the height of a row in mV, a whole number of large boxes."""
     largest = np.ceil(np.abs(ecg).max() / LARGE_BOX_MV) * LARGE_BOX_MV
     return float(np.clip(largest, MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV))
 
@@ -226,7 +229,7 @@ def _draw_window(axes: Axes, found: WindowSet, index: int, half_range_mv: float)
 
 
 def _draw_paper(axes: Axes, length_s: float, half_range_mv: float) -> None:
-    """Draw the boxes of ECG paper over `length_s` seconds and ±`half_range_mv` mV, and set these limits."""
+    """Draw ECG paper for `length_s` seconds and ±`half_range_mv` mV, and set these limits of the axes."""
     axes.set(xlim=(0, length_s), ylim=(-half_range_mv, half_range_mv), xticks=[], yticks=[], facecolor=PAPER_COLOUR)
     for step_mm, colour, width in ((SMALL_MM, SMALL_BOX_COLOUR, 0.3), (LARGE_MM, LARGE_BOX_COLOUR, 0.6)):
         at_s = np.arange(0, length_s, step_mm / PAPER_MM_PER_S)
@@ -242,7 +245,7 @@ def _kind(aha_class: str) -> str:
 
 
 def draw_scan(scan: Scan, lead: Lead) -> Figure:
-    """Draw a recording with its probability and episodes, and enlarge the first onsets."""
+    """Draw a scanned recording with probability and episodes, and its first onsets enlarged."""
     from matplotlib.figure import Figure
 
     enlarged = () if scan.duration_s <= MAX_SHORT_S else scan.episodes[:MAX_ONSETS]
@@ -285,7 +288,7 @@ def draw_scan(scan: Scan, lead: Lead) -> Figure:
 
 
 def _envelope(lead: Lead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each column's time in s, and its lowest and highest sample in mV, NaN without a valid sample."""
+    """Return the time in s of each column, and its lowest and highest sample in mV; NaN if all are invalid."""
     columns = min(SCAN_COLUMNS, lead.n_samples)
     edges = np.arange(columns + 1) * lead.n_samples // columns
     low, high = np.full(columns, np.nan), np.full(columns, np.nan)
@@ -300,7 +303,7 @@ def _envelope(lead: Lead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
-    """Return the limits in mV: all samples fit in, except for rare peaks that would leave less than half to the ECG."""
+    """Return the limits of the axis in mV; rare high peaks are cut off if they would need more than half of it."""
     bottom = float(np.nanpercentile(low, RARE_PERCENT))
     top = float(np.nanpercentile(high, 100 - RARE_PERCENT))
     span = top - bottom
@@ -310,7 +313,7 @@ def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
 
 
 def _draw_probability(ax: Axes, scan: Scan, unit_s: float) -> None:
-    """Draw each window's probability around its middle, the threshold, and a dot for each unusable window."""
+    """Draw the probability of each window around its middle, the threshold, and a dot for each unusable window."""
     middle = (scan.start_s + scan.window_s / 2) / unit_s
     half_step = scan.step_s / 2 / unit_s
     edges = np.stack([middle - half_step, middle + half_step], axis=1).ravel()

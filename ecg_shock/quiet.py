@@ -1,4 +1,4 @@
-"""Keep known messages of native libraries off the terminal."""
+"""Hide known messages of native libraries."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_lines(*prefixes: str) -> Iterator[None]:
-    """Capture standard error, including that of native libraries, and print it afterwards without known lines.
+    """Capture standard error, also of native libraries, and print it at the end without some lines.
 
     Parameters
     ----------
     *prefixes : str
-        Beginnings of the lines to drop.
+        Beginnings of the lines that are not printed.
     """
     sys.stderr.flush()
     terminal = os.dup(2)

@@ -1,9 +1,9 @@
-"""Rhythms, and the AHA classes that they belong to.
+"""Name the rhythms, and the AHA class of each.
 
-The classes are those of the AHA recommendation for AED algorithms [1]_. A *rhythm* is a database's annotation of
-a segment of ECG; an *AHA class* is the label of a window. For ventricular fibrillation, ventricular tachycardia and
-asystole the class also depends on the window's amplitude or heart rate (see `ecg_shock.data.windows`). Each
-database's manifest, `data_manifests/*.toml`, maps its annotation codes to these rhythms.
+A *rhythm* is the annotation of a segment of ECG in a database. An *AHA class* is the label of a window, according to
+the AHA recommendation for AED algorithms [1]_. For ventricular fibrillation (VF), ventricular tachycardia (VT) and
+asystole, the class also depends on the amplitude or heart rate of the window (see `ecg_shock.data.windows`). The
+manifest of each database, `data_manifests/*.toml`, maps its annotation codes to these rhythms.
 
 References
 ----------
@@ -27,10 +27,10 @@ AHA_LABELS = {
     "other_vt": "Other VT",
 }
 
-# The class of each rhythm. Each window of VF or VT is classified further, by its amplitude or heart rate.
-# As other nonshockable rhythms, the AHA text lists AF, sinus bradycardia, SVT, heart block, idioventricular rhythm and
-# PVCs. We add every other organised rhythm: flutter, junctional, paced, pre-excited, and `organised`, a segment with
-# annotated beats but no named rhythm (cudb outside its VF).
+# The AHA class of each rhythm. Windows of VF or VT are classified further, by amplitude or heart rate. The AHA lists
+# AF, sinus bradycardia, SVT, heart block, idioventricular rhythm and PVCs as other nonshockable rhythms. Here, all
+# other organised rhythms are included: flutter, junctional, paced, pre-excited, and `organised`, a segment with beats
+# but without a named rhythm (cudb outside VF).
 RHYTHMS = {
     "vf": "coarse_vf",
     "vt": "rapid_vt",
@@ -50,5 +50,5 @@ RHYTHMS = {
     "organised": "other_nonshockable",
 }
 
-# Segments that carry a label but cannot be classified.
+# Labels of segments that are not classified.
 UNUSABLE = ("noise", "unlabelled")

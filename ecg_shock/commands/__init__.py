@@ -1,4 +1,4 @@
-"""The commands, one module each, and the options that several commands share."""
+"""The commands of the program, one module for each, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ import typer
 
 Lead = Annotated[
     str | None,
-    typer.Option(help="Name of the lead.", show_default="the only lead, or the first that is named as an ECG"),
+    typer.Option(help="Name of the lead.", show_default="the only lead, or the first with the name of an ECG lead"),
 ]
 Fs = Annotated[
-    float | None, typer.Option(help="Sampling rate in Hz, for CSV, NumPy and MATLAB files.", show_default=False)
+    float | None, typer.Option(help="Sampling rate in Hz; only for CSV, NumPy and MATLAB files.", show_default=False)
 ]
 Units = Annotated[
     str | None,
-    typer.Option(help="Unit of the samples, mV, uV or V, for CSV, NumPy and MATLAB files.", show_default=False),
+    typer.Option(help="Unit of the samples, mV, uV or V; only for CSV, NumPy and MATLAB files.", show_default=False),
 ]
 Delimiter = Annotated[
     str | None,
     typer.Option(
-        help="Delimiter of the columns of a CSV file: ',', ';', '|', tab or space.", show_default="taken from the file"
+        help="Delimiter of the columns of a CSV file: ',', ';', '|', tab or space.", show_default="found in the file"
     ),
 ]
 Decimal = Annotated[
-    str | None, typer.Option(help="Decimal sign of a CSV file, '.' or ','.", show_default="taken from the file")
+    str | None, typer.Option(help="Decimal sign of a CSV file, '.' or ','.", show_default="found in the file")
 ]
-Model = Annotated[Path | None, typer.Option(help="Folder of a bundle.", show_default="the model in the package")]
+Model = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a model that was saved as a bundle.", show_default="the pretrained model"),
+]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``"1 epoch"`` or ``"2 epochs"``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The command line: `ecg-shock COMMAND`, the same as `python -m ecg_shock COMMAND`."""
+"""The command-line program, `ecg-shock COMMAND` or `python -m ecg_shock COMMAND`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ecg_shock.commands.export import export
 from ecg_shock.commands.fetch import fetch
@@ -23,14 +23,34 @@ from ecg_shock.commands.windows import windows
 from ecg_shock.files import explain
 
 FAILED_EXIT_CODE = 1
-STOPPED_EXIT_CODE = 130  # what shells give a command that Ctrl-C ended
+STOPPED_EXIT_CODE = 130  # as in shells, after Ctrl-C
+
+
+def _without_types_of_flags(params: list[Any]) -> list[Any]:
+    """Hide the type of flags in `--help`, which typer would show as ``<bool>``, as if they took a value."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+class Command(TyperCommand):
+    """A command whose help shows flags without a type."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters of the command."""
+        return _without_types_of_flags(super().get_params(ctx))
 
 
 class OneLineErrors(TyperGroup):
-    """Commands that print an error which a user can fix as one line on standard error, without a traceback."""
+    """A group of commands that prints an error as one line on standard error, without a traceback."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters of the group."""
+        return _without_types_of_flags(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that the user chose."""
+        """Run the chosen command, and exit with 1 after an error, or 130 after Ctrl-C."""
         console = Console(stderr=True)
         try:
             return super().invoke(ctx)
@@ -38,7 +58,7 @@ class OneLineErrors(TyperGroup):
             console.print("; ".join(["stopped", *map(str, interrupt.args)]))
             raise typer.Exit(STOPPED_EXIT_CODE) from None
         except (ValueError, TypeError, OSError) as error:
-            # A closed pipe, as after `head`, is no error: typer ends quietly.
+            # A closed pipe, such as with `| head`, is not an error; typer ends without a message.
             closed_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if closed_pipe or ctx.params["verbose"]:
                 raise
@@ -59,10 +79,10 @@ app = typer.Typer(
 @app.callback()
 def options(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log each step, and show the traceback of an error.")
+        bool, typer.Option("--verbose", "-v", help="Log each step, and print the traceback of an error.")
     ] = False,
 ) -> None:
-    """Train, evaluate and run a classifier that advises a shock from an ECG.
+    """Train, evaluate and use classifiers that advise a shock from an ECG.
 
     Not a medical device. Run ecg-shock COMMAND --help for help on a command.
 
@@ -76,7 +96,7 @@ def options(
 
 
 for command in (fetch, manifest, split, windows, tune, train, validate, predict, scan, export):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _in_one_line(error: Exception) -> str:
@@ -86,5 +106,5 @@ def _in_one_line(error: Exception) -> str:
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Run the command-line program."""
     app(prog_name="ecg-shock")

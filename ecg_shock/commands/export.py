@@ -1,4 +1,4 @@
-"""`ecg-shock export`: convert a model for a device, and check the result."""
+"""`ecg-shock export`: convert a model for a device, and check the converted model."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ MAX_FLIPS_SHOWN = 10
 def export(
     to: Annotated[
         str,
-        typer.Option("--to", metavar="FORMAT", help="Format: litert, litert-int8, onnx, c or c-int8."),
+        typer.Option("--to", metavar="FORMAT", help="litert, litert-int8, onnx, c or c-int8."),
     ],
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="MODEL", help="Folder of a bundle.", show_default="the model in the package"),
+        typer.Argument(
+            metavar="MODEL", help="Folder of a model that was saved as a bundle.", show_default="the pretrained model"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="runs/export/FORMAT")] = None,
     fs: Annotated[
         float,
-        typer.Option(help="Sampling rate of the device in Hz, for c and c-int8; the other formats take 125 Hz."),
+        typer.Option(help="Sampling rate of the device in Hz, for c and c-int8; other formats have 125 Hz."),
     ] = 250.0,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
     ] = None,
 ) -> None:
-    """Export a model for a device, and evaluate the result.
+    """Export a model for a device, and check the exported model.
 
-    The exported model predicts the model's validation patients again. If it
-    differs from the model by more than its format allows, nothing is written.
+    The exported model is compared with the original on the validation patients.
+    If they differ by more than the format allows, nothing is written.
 
-    A JSON file beside the network describes filter, input, threshold and rule,
-    with test samples and their results. The C code takes raw samples, and needs
-    no library.
+    A JSON file is written with the network. It describes the filter, the input
+    and the threshold, and contains test samples with their results. The C code
+    includes the filter, and needs no library.
 
     Example: ecg-shock export --to c-int8 --fs 500
     """

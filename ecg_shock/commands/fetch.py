@@ -1,4 +1,4 @@
-"""`ecg-shock fetch`: download the public databases, or check a local copy."""
+"""`ecg-shock fetch`: download public databases, or check the files of a local copy."""
 
 from __future__ import annotations
 
@@ -22,29 +22,27 @@ def fetch(
         list[str],
         typer.Argument(
             metavar="DB",
-            help="Databases to download: vfdb, cudb, mitdb, nstdb; for training and stress tests ludb, qtdb, "
-            "challenge-2011, challenge-2017, aami-ec13; or the path of a manifest (.toml).",
+            help="Databases to download: vfdb, cudb, mitdb, nstdb, ludb, qtdb, challenge-2011, challenge-2017, "
+            "aami-ec13, or the path of a manifest (.toml).",
         ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
             "--data",
-            help="Folder that holds a folder for each database.",
+            help="Folder of the recordings, with a folder for each database.",
             show_default="ECG_SHOCK_DATA, else the cache folder",
         ),
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option(
-            "--verify", help="Download nothing: check the local files, and exit with 1 if any is missing or wrong."
-        ),
+        typer.Option("--verify", help="Only check the local files; exit with 1 if a file is missing or wrong."),
     ] = False,
 ) -> None:
     """Download databases from PhysioNet, and check each file's size and SHA-256.
 
-    Files that are already there and correct are kept, so you can repeat the
-    command. It prints the licences and the publications to cite.
+    Files that are already there and correct are not downloaded again. The
+    command prints the licences and the publications to cite.
 
     Example: ecg-shock fetch vfdb cudb mitdb --data recordings
     """

@@ -1,4 +1,4 @@
-"""`ecg-shock predict`: advise on one strip of a recording."""
+"""`ecg-shock predict`: advise a shock, or no shock, for one strip of a recording."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def predict(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A WFDB record, an .edf, .bdf, .csv, .npy or .mat file, or a downloaded record, such as vfdb/426.",
+            help="A WFDB record; an .edf, .bdf, .csv, .npy or .mat file; or a downloaded record, such as vfdb/426.",
         ),
     ],
     start: Annotated[float, typer.Option(help="Start of the strip, in seconds.")] = 0.0,
-    length: Annotated[float, typer.Option(help="Length of the strip, 2 to 10 s.")] = 5.0,
+    length: Annotated[float, typer.Option(help="Length of the strip in seconds, 2 to 10.")] = 5.0,
     lead: Lead = None,
     fs: Fs = None,
     units: Units = None,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     model: Model = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Advise a shock, or no shock, from one strip of one lead.
+    """Advise a shock, or no shock, for one strip of one lead.
 
-    No shock is advised if the strip is unusable: flat, saturated, noisy, out of
-    range or mostly missing.
+    A strip is a part of the recording of 2 to 10 s. No shock is advised if it is
+    unusable: flat, saturated, noisy, out of range or mostly missing.
 
     Example: ecg-shock predict cudb/cu01 --start 225 --length 5
     """
@@ -45,7 +45,7 @@ def predict(
     from ecg_shock.inference.advisor import Advisor
 
     source = open_lead(path, fs=fs, units=units, lead=lead, delimiter=delimiter, decimal=decimal)
-    strip = source.strip(start, length)  # of a recording of a day, only the strip is read
+    strip = source.strip(start, length)
     advisor = Advisor(model)
     advice = advisor.predict(strip)
     name = advisor.bundle.name or str(advisor.bundle.folder)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ecg_shock.inference.scanning import Scan
     from ecg_shock.inference.streaming import AlarmRule
 
-MAX_SHOWN = 30  # episodes on the terminal; the files have all
+MAX_SHOWN = 30  # episodes on the terminal
 
 
 def scan(
@@ -27,14 +27,15 @@ def scan(
         Path,
         typer.Argument(
             metavar="RECORD",
-            help="A WFDB record, an .edf, .bdf, .csv, .npy or .mat file, or a downloaded record, such as vfdb/426.",
+            help="A WFDB record; an .edf, .bdf, .csv, .npy or .mat file; or a downloaded record, such as vfdb/426.",
         ),
     ],
     lead: Lead = None,
     window: Annotated[
-        float | None, typer.Option(help="Length of a window, 2 to 10 s.", show_default="the model's own, usually 5")
+        float | None,
+        typer.Option(help="Length of a window in seconds, 2 to 10.", show_default="as in training, usually 5"),
     ] = None,
-    step: Annotated[float, typer.Option(help="Step from one window to the next, 0.1 to 10 s.")] = 1.0,
+    step: Annotated[float, typer.Option(help="Step from one window to the next in seconds, 0.1 to 10.")] = 1.0,
     alarm: Annotated[
         str | None,
         typer.Option(
@@ -47,15 +48,20 @@ def scan(
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     model: Model = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and write no files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and write no files.")] = False,
 ) -> None:
     """Find episodes of shockable rhythm in a recording of any length.
 
-    Every window of the filtered recording is classified. An alarm is raised when
-    K of the last N windows advise a shock. The results are NAME.shk (WFDB
-    annotations of rhythm changes and alarms), NAME.csv (one row per window),
-    NAME.json (the episodes) and NAME.png. Results of another recording with the
-    same name are never replaced.
+    The recording is filtered and divided into windows, and each window is
+    classified. An alarm is raised when K of the last N windows advise a shock.
+
+    These files are written:
+      NAME.shk   WFDB annotations of the episodes and alarms
+      NAME.csv   one row per window
+      NAME.json  the episodes
+      NAME.png   a picture of the recording and its episodes
+
+    Files of another recording with the same name are not replaced.
 
     Example: ecg-shock scan cudb/cu01 --step 0.5 --alarm 4/6
     """
@@ -67,12 +73,12 @@ def scan(
     rule = None if alarm is None else _rule(alarm)
     opened = open_lead(path, fs=fs, units=units, lead=lead, delimiter=delimiter, decimal=decimal)
     if not as_json and out.exists() and not out.is_dir():
-        raise ValueError(f"--out is {str(out)!r}, a file; give a folder.")
+        raise ValueError(f"--out is {str(out)!r}, which is a file; give a folder.")
     if not as_json:
         paths = scan_paths(opened.name, out)
         if any(written.exists() and written.samefile(opened.source) for written in paths):
             raise ValueError(f"the results would replace the recording {path}; give another folder with --out.")
-        check_free(paths, opened.source)  # before the scan, which may take long
+        check_free(paths, opened.source)
     console = Console(markup=False, highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal or as_json) as progress:
         task = progress.add_task(opened.name, total=opened.duration_s)
@@ -99,7 +105,7 @@ def _rule(text: str) -> AlarmRule:
 
     match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
     if not match:
-        raise ValueError(f"--alarm is {text!r}; give K/N, such as 5/8.")
+        raise ValueError(f"--alarm is {text!r}; give K/N, two whole numbers, such as 5/8.")
     return AlarmRule(int(match[1]), int(match[2]))
 
 

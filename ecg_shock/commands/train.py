@@ -1,4 +1,4 @@
-"""`ecg-shock train`: train one network on one fold, or on every fold."""
+"""`ecg-shock train`: train a network on one fold, or on each fold."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ecg_shock.commands import counted
 
 if TYPE_CHECKING:
     from ecg_shock.data.windows import WindowSet
@@ -25,7 +27,7 @@ console = Console()
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run. A run that is already there is continued.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the run. If it holds a run, that run is continued.")] = Path(
         "runs/train"
     ),
     like: Annotated[
@@ -37,18 +39,27 @@ def train(
         typer.Option(
             "--from",
             metavar="BUNDLE",
-            help="Start from the weights of this bundle, or of 'default', the model in the package. It must not have "
-            "seen the test patients.",
+            help="Bundle whose weights the training starts from, or 'default' for the pretrained model. It must not "
+            "have been trained or selected on the test patients.",
             show_default=False,
         ),
     ] = None,
-    freeze: Annotated[int, typer.Option(min=0, help="Number of first blocks that keep the weights of --from.")] = 0,
+    freeze: Annotated[
+        int, typer.Option(min=0, help="With --from: number of first blocks whose weights do not change.")
+    ] = 0,
     fold: Annotated[
-        str | None, typer.Option(help="Outer fold of the split, or 'all'.", show_default="0", rich_help_panel="Data")
+        str | None,
+        typer.Option(
+            help="Number of the fold whose patients are tested, or 'all' to train a network for each fold.",
+            show_default="0",
+            rich_help_panel="Data",
+        ),
     ] = None,
     databases: Annotated[
         str | None,
-        typer.Option(help="Databases, separated by commas.", show_default="vfdb,cudb,mitdb", rich_help_panel="Data"),
+        typer.Option(
+            help="Databases of the split, separated by commas.", show_default="vfdb,cudb,mitdb", rich_help_panel="Data"
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -73,9 +84,10 @@ def train(
     extra: Annotated[
         str | None,
         typer.Option(
-            help="Databases, separated by commas, whose patients train too and are never tested on, such as ludb,qtdb; "
-            "a fifth of them checks the specificity on other hospitals instead.",
+            help="Train also on these databases, separated by commas, such as ludb,qtdb. A fifth of their patients is "
+            "not trained on; the specificity for them is printed.",
             show_default="none",
+            rich_help_panel="Data",
         ),
     ] = None,
     filters: Annotated[
@@ -100,7 +112,7 @@ def train(
     patience: Annotated[
         int | None,
         typer.Option(
-            help="Stop after this many epochs without improvement; 0 never stops early.",
+            help="Stop after this number of epochs without improvement; 0: never stop early.",
             show_default="0",
             rich_help_panel="Training",
         ),
@@ -108,8 +120,8 @@ def train(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="How training windows are drawn: uniform; or those with large gradients more often, by class (class), "
-            "by class and window (ras), or by rank (obs, biased).",
+            help="How training windows are drawn. uniform: all equally often. Others: windows with large gradients "
+            "more often, by class (class), by class and window (ras), or by rank (obs, biased).",
             show_default="uniform",
             rich_help_panel="Training",
         ),
@@ -118,7 +130,8 @@ def train(
         bool | None,
         typer.Option(
             "--balanced/--prior",
-            help="Weight shockable and nonshockable windows equally, or by their numbers in the training subset.",
+            help="Give shockable and nonshockable windows equal weight in total (--balanced), or give each window "
+            "equal weight (--prior).",
             show_default="balanced",
             rich_help_panel="Training",
         ),
@@ -146,11 +159,11 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train one network, keep its best epoch, and save it as a bundle.
+    """Train a network, and save its best epoch as a bundle.
 
-    The best epoch has the highest balanced accuracy on the validation patients;
-    the test patients are not used. Ctrl-C or a crash loses at most the current
-    epoch: run the same command to continue.
+    The best epoch has the highest balanced accuracy on the validation patients.
+    The test patients are not used. To continue after Ctrl-C or a crash, run the
+    same command again; at most one epoch is lost.
 
     Example: ecg-shock train --fold all --epochs 100 --out runs/mine
     """
@@ -206,7 +219,7 @@ def train(
         )
 
     if fold is not None and fold != "all" and not fold.isdecimal():
-        raise ValueError(f"--fold is {fold!r}; give a number, or 'all'.")
+        raise ValueError(f"--fold is {fold!r}; give a number, such as 0, or 'all'.")
     if fold == "all":
         folds = list(range(len(load_split(config.split))))
     else:
@@ -281,7 +294,7 @@ def _train_fold(
     )
     best = result.best
     console.print(
-        f"  {len(result.history)} epochs; best is {best.epoch}: validation BAC "
+        f"  {counted(len(result.history), 'epoch')}; best is {best.epoch}: validation BAC "
         f"{100 * best.balanced_accuracy:.2f} %, Se {100 * best.sensitivity:.2f} %, Sp {100 * best.specificity:.2f} %",
         highlight=False,
     )
@@ -291,7 +304,7 @@ def _train_fold(
 
 
 def _show_other_hospitals(bundle: Bundle, windows: WindowSet) -> None:
-    """Print the specificity on patients of extra databases who did not train."""
+    """Print the specificity for the patients of extra databases who were kept out of training."""
     from ecg_shock.evaluation.other_hospitals import specificity_by_database
     from ecg_shock.inference.advisor import Advisor
 
@@ -313,4 +326,6 @@ def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{text!r} is not a list of integers; separate them by commas, such as 20,15,10.") from None
+        raise ValueError(
+            f"{text!r} is not a list of whole numbers; separate them by commas, such as 20,15,10."
+        ) from None

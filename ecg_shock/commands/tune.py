@@ -1,4 +1,4 @@
-"""`ecg-shock tune`: search networks, choose one, and save it as a bundle."""
+"""`ecg-shock tune`: train many networks, choose one, and save it as a bundle."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ecg_shock.commands import counted
 
 if TYPE_CHECKING:
     from ecg_shock.data.datasets import Subsets
@@ -35,39 +37,40 @@ def tune(
         str,
         typer.Argument(
             metavar="STUDY",
-            help="A TOML file, or a study in the package: quickstart (synthetic recordings, minutes), "
-            "public (vfdb, cudb, mitdb; hours) or paper (the published search; months).",
+            help="A study file (.toml), or a built-in study: quickstart (synthetic recordings; takes minutes), public "
+            "(vfdb, cudb, mitdb; takes hours) or paper (the published search; takes months).",
         ),
     ] = "quickstart",
     trials: Annotated[
-        int | None, typer.Option(help="Number of networks to draw and train.", show_default="from STUDY")
+        int | None, typer.Option(help="Number of random networks to train.", show_default="from STUDY")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Maximum number of epochs of each training.", show_default="from STUDY")
+        int | None, typer.Option(help="Maximum number of epochs for each network.", show_default="from STUDY")
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Number of times that each candidate is trained again.", show_default="from STUDY"),
+        typer.Option(help="Number of seeds with which each candidate is trained again.", show_default="from STUDY"),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run. A run that is already there is continued.", show_default="runs/STUDY"),
+        typer.Option(help="Folder of the run. If it holds a run, that run is continued.", show_default="runs/STUDY"),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
     ] = None,
 ) -> None:
-    """Search networks, choose the best, and save it as a bundle.
+    """Train many networks, choose the best, and save it as a bundle.
 
-    1. Draw random networks, and train each of them.
-    2. For each depth, take the median of the best networks as a candidate.
+    1. Train random networks.
+    2. For each depth, make a candidate: a network whose numbers of filters and
+       kernel lengths are the medians of those of the best networks.
     3. Train the candidates again with several learning rates and seeds.
     4. Choose the candidate with the highest balanced accuracy on the
-       validation patients, and save it in the run's folder bundle/.
+       validation patients, and save it in the folder bundle/ of the run.
 
-    The test patients are not used. Ctrl-C stops after the current epoch; the
-    same command continues from there, also after a crash.
+    The test patients are not used. Ctrl-C stops after the current epoch. To
+    continue after Ctrl-C or a crash, run the same command again.
 
     Example: ecg-shock tune public --out runs/public
     """
@@ -118,7 +121,10 @@ def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> No
 
     candidates = run.study_candidates(study, folder)
     if not candidates:
-        raise ValueError(f"none of {len(trials)} trials succeeded; see error.txt in the folders of {folder / 'search'}")
+        raise ValueError(
+            f"all {len(trials)} trials failed; read error.txt in the folders of {folder / 'search'} for the reasons, "
+            "and run the command again."
+        )
     _show_candidates(candidates, study)
     jobs, done = run.retraining_jobs(study, candidates), run.read_retrained(study, candidates, folder)
     with _progress("retrain", len(jobs), done) as follow:
@@ -137,13 +143,13 @@ def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> No
 
 
 def _print_path(name: str, path: str) -> None:
-    """Print a path or command on one line, so that it can be copied."""
+    """Print a path or command on one line, so that users can copy it."""
     console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def _progress(what: str, total: int, done: tuple[Trial, ...]) -> Iterator[Any]:
-    """Yield a callback that shows messages of the search: as a progress bar on a terminal, else one line a training."""
+    """Yield a function that shows messages of the search: in a progress bar on a terminal, else line by line."""
     best = max((trial.balanced_accuracy for trial in done if trial.error is None), default=0.0)
     ended = len(done)
     bar = Progress(
@@ -199,20 +205,16 @@ def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:
     plan.add_row("search", f"{study.search.trials} networks, {_epochs(study.trial_training)}")
     plan.add_row(
         "retraining",
-        f"1 network per depth × {_count(len(study.consensus.learning_rates), 'learning rate')} × "
-        f"{_count(study.consensus.seeds, 'seed')}, {_epochs(study.training)}",
+        f"1 network per depth × {counted(len(study.consensus.learning_rates), 'learning rate')} × "
+        f"{counted(study.consensus.seeds, 'seed')}, {_epochs(study.training)}",
     )
     console.print(plan, highlight=False)
     _print_path("run folder", f"{folder}")
     _show_windows(study, subsets)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _show_windows(study: Study, subsets: Subsets) -> None:
-    """Print the numbers of windows and patients; what only trains, synthetic or extra, is counted separately."""
+    """Print the numbers of windows and patients; count synthetic and extra training windows separately."""
     from ecg_shock.data.datasets import of_extra
     from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
     from ecg_shock.search.runner import supplemented
@@ -256,7 +258,7 @@ def _counts(patients: np.ndarray, added: dict[str, np.ndarray]) -> str:
 
 def _epochs(training: TrainingConfig) -> str:
     stop = f" (stops after {training.patience} without improvement)" if training.patience else ""
-    return f"{training.epochs} epochs{stop}"
+    return f"{counted(training.epochs, 'epoch')}{stop}"
 
 
 def _show_trials(trials: tuple[Trial, ...], mark: str, rows: int = 10) -> None:
@@ -307,7 +309,7 @@ def _show_settings(compared: tuple[Setting, ...], choice: Setting, mark: str) ->
 
 
 def _narrow_table(title: str, headings: tuple[str, ...]) -> Table:
-    """Make an empty table for 80 columns, in which only filters and kernels wrap."""
+    """Make an empty table for 80 columns; only the columns filters and kernels wrap."""
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in headings:
         wraps = heading in ("filters", "kernels")
@@ -316,7 +318,7 @@ def _narrow_table(title: str, headings: tuple[str, ...]) -> Table:
 
 
 def _blocks(network: Trial | Candidate | Setting, parameters: int) -> tuple[str, ...]:
-    """Format the depth, filters, kernels and parameters of a network, the first cells of its row."""
+    """Return the first cells of a network's row: depth, filters, kernels and parameters."""
     filters, kernels = (" ".join(map(str, values)) for values in (network.filters, network.kernels))
     return str(len(network.filters)), filters, kernels, f"{parameters:,}"
 

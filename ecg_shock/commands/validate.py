@@ -1,4 +1,4 @@
-"""`ecg-shock validate`: evaluate a model on its test patients, or another algorithm by its predictions."""
+"""`ecg-shock validate`: evaluate a model on its test patients, or a file of predictions of another algorithm."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def validate(
         Path | None,
         typer.Argument(
             metavar="MODEL",
-            help="A bundle, or a folder with fold-0/bundle, fold-1/bundle …, whose predictions are pooled.",
-            show_default="the model in the package",
+            help="Folder of a bundle, or a folder with fold-0/bundle, fold-1/bundle …, whose results are pooled.",
+            show_default="the pretrained model",
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="Evaluate another algorithm by its predictions of labelled windows.",
+            help="File with another algorithm's predictions of labelled windows.",
             show_default=False,
             rich_help_panel="Another algorithm",
         ),
@@ -33,7 +33,7 @@ def validate(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="For a FILE.csv without the column shock: advise a shock at this probability or above.",
+            help="Advise a shock at this probability or above; only for a FILE.csv without the column shock.",
             show_default=False,
             rich_help_panel="Another algorithm",
         ),
@@ -45,20 +45,22 @@ def validate(
     databases: Annotated[
         str | None,
         typer.Option(
-            help="Databases, separated by commas, that the model has not seen; all of their patients are tested.",
-            show_default="the test patients of the model's split",
+            help="Test all patients of these databases, separated by commas, which were not used in training.",
+            show_default="the test patients of the model",
             rich_help_panel="A model",
         ),
     ] = None,
     record: Annotated[
         bool,
-        typer.Option("--record", help="Store the results in the model's card.", rich_help_panel="A model"),
+        typer.Option(
+            "--record", help="Add the results to the model's card, in bundle.toml.", rich_help_panel="A model"
+        ),
     ] = False,
     quick: Annotated[
         bool,
         typer.Option(
             "--quick",
-            help="Skip the classical detectors, stress tests and whole records.",
+            help="Skip the classical detectors, the stress tests and the alarms on whole records.",
             rich_help_panel="A model",
         ),
     ] = False,
@@ -71,24 +73,23 @@ def validate(
         ),
     ] = None,
 ) -> None:
-    """Evaluate a model, or the predictions of another algorithm, by the AHA goals.
+    """Evaluate a model, or predictions of another algorithm, by the AHA goals.
 
     For example:
       ecg-shock validate runs/train
       ecg-shock validate --predictions FILE.csv
 
-    A model classifies windows of 2, 3, 4, 5, 8 and 10 s of its test patients, which
-    it has never seen. The report compares it with classical detectors, adds
-    noise and artefacts, evaluates alarms on whole records (detected events,
-    false alarms per hour, delay), and shows the ECG of every error. Alarm rules
-    are chosen on the model's validation patients.
+    A model is evaluated on its test patients, who were not used in training, in
+    windows of 2, 3, 4, 5, 8 and 10 s. The report compares the model with
+    classical detectors, tests it with noise and artefacts, evaluates alarms on
+    whole records, and shows the ECG of each error.
 
-    FILE.csv has one row per window with the columns record, patient, start_s,
-    duration_s, aha_class (or rhythm, where that determines the class), and shock
-    (or probability). Optional: database, lead, fold, rate_bpm, amplitude_mv.
+    FILE.csv has one row per window. Required columns: record, patient, start_s,
+    duration_s, aha_class or rhythm, and shock or probability. Optional columns:
+    database, lead, fold, rate_bpm, amplitude_mv.
 
-    The folder gets report.html, report.md and report.json, and a model's
-    predictions.csv.
+    The report is written as report.html, report.md and report.json. For a model,
+    its predictions are written to predictions.csv.
     """
     from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
     from ecg_shock.inference.advisor import DEFAULT_BUNDLE
@@ -117,16 +118,17 @@ def validate(
             )
         if predictions.is_dir():
             raise ValueError(
-                f"{predictions} is a folder, but --predictions takes a CSV file; give a model's folder as MODEL."
+                f"--predictions is {str(predictions)!r}, a folder; give a CSV file. To evaluate the model in this "
+                "folder, remove --predictions."
             )
         content = review_file(predictions, folder, threshold=threshold, command=command)
         written = [*REPORT_NAMES]
     else:
         if threshold is not None:
-            raise ValueError("--threshold is for --predictions, since a model has its own threshold; remove it.")
+            raise ValueError("--threshold cannot be given for a model; remove it.")
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if record and (databases or len(bundles) > 1):
-            raise ValueError("--record is for one bundle and its own test patients; remove it, or give one bundle.")
+            raise ValueError("--record needs a single bundle without --databases; remove --record, or give one bundle.")
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
             def on_stage(stage: str, steps: int) -> Callable[[], None]:
@@ -143,7 +145,7 @@ def validate(
 
 
 def _command(model: Path | None, options: dict[str, object]) -> str:
-    """Return the command line, quoted so that it can be run again."""
+    """Return the command line with quotes, so that users can run it again."""
     words = ["ecg-shock", "validate", *([str(model)] if model else [])]
     for name, value in options.items():
         if value is True:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ecg_shock.data.windows import WindowSet
 
 SHEET_SUFFIXES = (".png", ".pdf", ".svg")
-NUMBER_WIDTH = 7  # of as many seconds as a database has; a longer name of a database is broken on a narrow terminal
+NUMBER_WIDTH = 7  # characters; the longest number of seconds
 
 
 def windows(
@@ -25,8 +25,8 @@ def windows(
         list[str] | None,
         typer.Argument(
             metavar="DB",
-            help="Databases to count: vfdb, cudb, mitdb, synthetic, ludb, qtdb, challenge-2017, aami-ec13, or the path "
-            "of a manifest.",
+            help="Databases: vfdb, cudb, mitdb, synthetic, ludb, qtdb, challenge-2017, aami-ec13, or the path of a "
+            "manifest (.toml).",
             show_default="vfdb cudb mitdb",
         ),
     ] = None,
@@ -34,14 +34,16 @@ def windows(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that holds a folder for each database.",
+            help="Folder of the recordings, with a folder for each database.",
             show_default="ECG_SHOCK_DATA, else the cache folder",
         ),
     ] = None,
     sheet: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Plot windows of each AHA class to this .png, .pdf or .svg.", show_default=False
+            metavar="FILE",
+            help="Plot some windows of each AHA class to this .png, .pdf or .svg file.",
+            show_default=False,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of plotted windows.")] = 0,
@@ -54,11 +56,13 @@ def windows(
     """
     from ecg_shock.data.datasets import DataConfig, load_windows
 
-    if sheet is not None:  # checked before the recordings are read, which takes long
+    if sheet is not None:
         if sheet.suffix.lower() not in SHEET_SUFFIXES:
             raise ValueError(f"--sheet is {str(sheet)!r}; give a file that ends in {', '.join(SHEET_SUFFIXES)}.")
         if not sheet.absolute().parent.is_dir():
-            raise FileNotFoundError(f"--sheet: the folder {sheet.parent} does not exist; make it, or give another.")
+            raise FileNotFoundError(
+                f"--sheet is {str(sheet)!r}, but its folder does not exist; make the folder, or give another."
+            )
     config = DataConfig(databases=tuple(databases or DataConfig().databases), window_s=window)
     console = Console(markup=False, highlight=False)
     with console.status("reading the recordings"):
@@ -95,7 +99,7 @@ def _class_table(found: WindowSet) -> Table:
 
 
 def _balance(found: WindowSet) -> Table:
-    """Make a table of seconds by database: excluded by reason, in windows, and their sum."""
+    """Make a table of the excluded seconds by reason, the seconds in windows, and their sum, by database."""
     import pandas as pd
 
     names = list(dict.fromkeys([*found.database.tolist(), *(entry.database for entry in found.excluded)]))

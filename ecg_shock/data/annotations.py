@@ -142,7 +142,7 @@ def _read_annotations(path: Path, annotator: str, fs: float, end_s: float) -> li
 
     file = Path(f"{path}.{annotator}")
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; it holds the labels of {path.name}, so copy it there")
+        raise FileNotFoundError(f"{file} is missing; it holds the labels of {path.name}, so copy it to this folder")
     _check_end(file)
     with explain_damage(file, "WFDB annotations"):
         found = wfdb.rdann(str(path.absolute()), annotator)

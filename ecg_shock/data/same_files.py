@@ -30,13 +30,13 @@ def signal_digests(databases: Iterable[str], folder: str | Path | None = None) -
     Returns
     -------
     dict of str to str
-        Patient by ``"sha256:DIGITS"`` or ``"samples:DIGITS"``, the beginning of a SHA-256. A file may have both. In
-        place of the patient of a signal file that has not the name of a record stands the file.
+        Patient by ``"sha256:DIGITS"`` or ``"samples:DIGITS"``, the beginning of a SHA-256. A file may have both. A
+        signal file without a record of its name has itself as its patient.
 
     Raises
     ------
     ValueError
-        If two patients have the same file: they would be kept apart, and are one.
+        If two patients have the same file. A split would treat one patient as two.
     """
     found: dict[str, str] = {}
     for database in databases:
@@ -66,7 +66,7 @@ def signal_digests(databases: Iterable[str], folder: str | Path | None = None) -
 
 
 def _is_unusable(manifest: Manifest, record: str) -> bool:
-    """Say whether no window can be cut from a record: two of artefact, such as a lead that is off, may be equal."""
+    """Return whether a record has no rhythm at all. Two recordings of artefact, such as a lead off, may be equal."""
     labels = manifest.labels_of(record) if record in manifest.record_labels else ()
     return bool(labels) and all(manifest.rhythm_codes[code] in UNUSABLE for _, code in labels)
 

@@ -1,1 +1,1 @@
-"""Numbers alone: predictions, proportions with their limits, events, comparisons and stress tests."""
+"""Evaluate algorithms: predictions, AHA verdicts, confidence limits, events, comparisons and stress tests."""

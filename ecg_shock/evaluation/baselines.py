@@ -1,6 +1,7 @@
-"""Baselines for the network: classical detectors, fitted on the same training patients.
+"""Fit simple classifiers on the network's training patients, to compare the network with them.
 
-They are a threshold for each feature of `ecg_shock.evaluation.detectors`, and a support vector machine on two features.
+For each feature of `ecg_shock.evaluation.detectors`, one classifier compares the feature with a threshold. Another
+classifier is a support vector machine on two features.
 """
 
 from __future__ import annotations
@@ -21,16 +22,21 @@ SVM_CITATION = "Li et al. 2014, doi:10.1109/TBME.2013.2275000"
 
 @dataclass(frozen=True)
 class Threshold:
-    """The threshold of a feature: a shock is advised at `value` or above, or only below it.
+    """A threshold on a feature.
 
-    An infinite `value` gives all windows the same advice.
+    Parameters
+    ----------
+    value : float
+        The threshold, in the unit of the feature. If it is infinite, all windows get the same advice.
+    shock_above : bool
+        True: a shock is advised at `value` or above. False: a shock is advised below `value`.
     """
 
     value: float
     shock_above: bool
 
     def shocks(self, feature: np.ndarray) -> np.ndarray:
-        """Return whether each window is advised a shock, shape (n_windows,), bool; False for NaN."""
+        """Return True for each window with a shock advised, shape (n_windows,), bool. NaN gives False."""
         return feature >= self.value if self.shock_above else feature < self.value
 
 
@@ -40,15 +46,15 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
     Parameters
     ----------
     feature : numpy.ndarray
-        Shape (n_windows,), of training patients. NaN is allowed: no shock is advised.
+        Shape (n_windows,): the feature of each training window. A window with NaN is advised no shock.
     shockable : numpy.ndarray
-        Shape (n_windows,), bool.
+        Shape (n_windows,), bool: True for a shockable window.
 
     Returns
     -------
     Threshold
-        Halfway between two adjacent values. Of equally good thresholds, one with a shock above is preferred, then the
-        lowest.
+        Its value is halfway between two adjacent values of the feature. Of equally good thresholds, one that advises
+        a shock above its value is preferred, then the lowest.
 
     Raises
     ------
@@ -62,7 +68,7 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
         raise TypeError(f"shockable has dtype {shockable.dtype}; allowed is bool.")
     if feature.ndim != 1 or feature.shape != shockable.shape:
         raise ValueError(
-            f"feature has shape {feature.shape} and shockable {shockable.shape}; allowed is (n_windows,) twice."
+            f"feature has shape {feature.shape} and shockable {shockable.shape}; allowed is (n_windows,) for both."
         )
     if np.isinf(feature).any():
         raise ValueError(f"feature {int(np.argmax(np.isinf(feature)))} is infinite; allowed are numbers and NaN.")
@@ -70,7 +76,7 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
     n_nonshockable = len(shockable) - n_shockable
     if not n_shockable or not n_nonshockable:
         raise ValueError(
-            f"there are {n_shockable} shockable and {n_nonshockable} nonshockable windows; a threshold needs both."
+            f"there are {n_shockable} shockable and {n_nonshockable} nonshockable windows; give at least one of each."
         )
     known = ~np.isnan(feature)
     order = np.argsort(feature[known], kind="stable")
@@ -89,7 +95,7 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
 
 
 def _midpoint(low: float, high: float) -> float:
-    """Return a number above `low` and up to `high`, halfway if floating point allows."""
+    """Return the midpoint of `low` and `high`; if one of them is infinite, return that one."""
     if np.isinf(low) or np.isinf(high):
         return float(low if np.isinf(low) else high)
     middle = low / 2 + high / 2
@@ -97,12 +103,12 @@ def _midpoint(low: float, high: float) -> float:
 
 
 def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[str, Predictions]:
-    """Fit every baseline on training windows, and predict test windows of other patients.
+    """Fit every simple classifier on the training windows, and predict the test windows.
 
     Parameters
     ----------
     train : WindowSet
-        Training windows; those of an intermediate class are excluded.
+        Training windows. Windows of an intermediate class (fine VF, other VT) are not used.
     test : WindowSet
         Windows of other patients, of the same length and of any class.
     fold : int
@@ -111,10 +117,12 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
     Returns
     -------
     dict of str to Predictions
-        By the names of `DETECTORS`, and `SVM_NAME`: a support vector machine on leakage and count2 [1]_.
-        ``probability`` is a score and **not calibrated**. For a detector it is the proportion of training windows that
-        look less shockable, so the threshold differs from 0.5; for the support vector machine it is the logistic
-        function of the distance from its boundary.
+        The predictions by name of the classifier: the names of `DETECTORS`, and `SVM_NAME` for the support vector
+        machine on leakage and count2 [1]_. Their ``probability`` is a score and **not calibrated**:
+
+        - For a detector: the proportion of training windows whose feature is less typical of a shockable rhythm. The
+          threshold is therefore not 0.5.
+        - For the support vector machine: the logistic function of the distance from its boundary.
 
     Raises
     ------
@@ -126,7 +134,7 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
     -----
     Deviations from [1]_:
 
-    - The kernel's width and the penalty are scikit-learn's defaults; the paper searches them.
+    - The kernel's width and the penalty are the defaults of scikit-learn; the paper optimises them.
     - The classes have equal weight.
 
     References
@@ -143,13 +151,13 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
     if train.window_s != test.window_s:
         raise ValueError(
             f"train has windows of {train.window_s:g} s and test of {test.window_s:g} s; give both the same length, "
-            "which the features depend on."
+            "because the features depend on it."
         )
     train = train.select(~np.isin(train.aha_class, INTERMEDIATE))
     if not len(train) or not len(test):
         raise ValueError(
-            f"train has {len(train)} shockable and nonshockable windows, and test has {len(test)} windows; give some "
-            "of both."
+            f"train has {len(train)} shockable or nonshockable windows, and test has {len(test)} windows; give "
+            "at least one in each."
         )
     shockable = np.isin(train.aha_class, SHOCKABLE)
     train_features = {detector.name: detector.feature(train.ecg) for detector in DETECTORS}

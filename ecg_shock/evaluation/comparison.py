@@ -19,7 +19,7 @@ WINDOW_KEY = ["database", "record", "lead", "start_s", "duration_s"]
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two algorithms in one measure.
+    """The difference between two algorithms in one measure.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ class Difference:
     first, second, difference : float
         The proportion of each algorithm, and ``second - first``.
     lower_limit, upper_limit : float or None
-        Two-sided limits of `difference` from resampled patients; None for a single patient, and if the difference is
-        the same, but not 0, for all patients.
+        Two-sided confidence limits of `difference`, from resampled patients. None if there is only one patient, or if
+        all patients have the same difference and it is not 0.
     only_first, only_second : int
         The numbers of windows that only the first or only the second algorithm gets right.
     p_value : float or None
-        See `mcnemar`; None for BAC, which is not a proportion of windows.
+        The p-value of `mcnemar`; None for BAC, which is not a proportion of windows.
     """
 
     measure: str
@@ -53,14 +53,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two algorithms on the same windows of one duration.
+    """The results of two algorithms on the same windows of one duration.
 
     Parameters
     ----------
     duration_s : float
         Length of every window in seconds.
     differences : tuple of Difference
-        Se, Sp and BAC, without those that have no windows.
+        The differences in Se, Sp and BAC. A measure without windows is omitted.
     alpha, resamples, seed : float, int, int
         Error probability of the limits, two-sided; the number of resamples of the patient bootstrap, and its seed.
     """
@@ -73,17 +73,32 @@ class Comparison:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Compute McNemar's exact two-sided p-value from the windows that only one of two algorithms gets right.
+    """Compute the two-sided p-value of McNemar's exact test [1]_.
 
-    It is 1 without such windows [1]_. It assumes independent windows, and is too small if one patient has many of them;
-    then trust the limits by patient of `compare`.
+    The test treats windows as independent. If one patient has many windows, the p-value is too small; then use the
+    limits by patient of `compare`.
+
+    Parameters
+    ----------
+    only_first, only_second : int
+        The numbers of windows that only the first and only the second algorithm gets right.
+
+    Returns
+    -------
+    float
+        The p-value, 0 to 1; it is 1 if both counts are 0.
+
+    Raises
+    ------
+    ValueError
+        If a count is negative.
 
     References
     ----------
     .. [1] McNemar, Psychometrika 12:153-157, 1947, doi:10.1007/BF02295996
     """
     if only_first < 0 or only_second < 0:
-        raise ValueError(f"the counts are {only_first!r} and {only_second!r}; allowed are 0 or more")
+        raise ValueError(f"only_first is {only_first!r} and only_second is {only_second!r}; allowed are 0 or more")
     from scipy.stats import binom  # slow to import
 
     return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)))
@@ -102,14 +117,15 @@ def compare(
     Parameters
     ----------
     first, second : Predictions
-        Of the same windows, in any order. Windows of an intermediate class are not counted.
+        The predictions of both algorithms for the same windows, in any order. Windows of an intermediate class (fine
+        VF, other VT) are not counted.
     alpha, resamples, seed : float, int, int
-        See `Comparison`; the limits are those of the percentile method.
+        See `Comparison`. The limits are computed with the percentile method.
 
     Returns
     -------
     tuple of Comparison
-        The shortest duration first.
+        One for each duration, the shortest first.
 
     Raises
     ------
@@ -119,8 +135,9 @@ def compare(
 
     Notes
     -----
-    Patients are drawn with the windows of both groups and the advice of both algorithms. Draws without a window of a
-    group are excluded. If the algorithms never differ, the limits are exactly 0.
+    Whole patients are resampled: with their shockable and nonshockable windows, and with the advice of both algorithms.
+    A resample without shockable or without nonshockable windows is excluded. If the algorithms never differ, both
+    limits are 0.
     """
     check_bootstrap(alpha, resamples)
     merged = _merge(first, second)
@@ -135,7 +152,7 @@ def compare(
 
 
 def _merge(first: Predictions, second: Predictions) -> pd.DataFrame:
-    """Join both predictions by window, one row per window of `first`; other windows or labels are a ValueError."""
+    """Join both predictions, one row per window; raise a ValueError if their windows or labels differ."""
     texts = dict.fromkeys(("database", "record", "lead", "patient", "aha_class"), object)
     frames = [
         predictions.to_frame()[[*WINDOW_KEY, "patient", "aha_class", "shock"]].astype(texts)
@@ -146,7 +163,10 @@ def _merge(first: Predictions, second: Predictions) -> pd.DataFrame:
         missing = merged[merged["found_in"] == found_in]
         if len(missing):
             example = _describe_window(missing.iloc[0])
-            raise ValueError(f"{len(missing)} windows are missing in the {name} predictions, such as {example}")
+            raise ValueError(
+                f"the {name} predictions lack {len(missing)} windows of the other, such as {example}; give both the "
+                "same windows"
+            )
     for column in ("patient", "aha_class"):
         different = merged[merged[column] != merged[f"{column}_second"]]
         if len(different):
@@ -166,10 +186,10 @@ def _describe_window(window: pd.Series) -> str:
 
 
 def _count_by_patient(windows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Count windows by measure, each of shape (n_patients, n_groups, 5).
+    """Return an array of counts for each measure, shape (n_patients, n_groups, 5).
 
-    The last axis holds the numbers of all windows of the group, and of those that the first, the second, only the
-    first and only the second algorithm gets right.
+    The five counts are all windows of the group, and the windows that the first, the second, only the first and only
+    the second algorithm gets right.
     """
     patient = encode_names(windows["patient"].to_numpy(str))
     counts = {}
@@ -194,7 +214,7 @@ def _difference(measure: str, counts: np.ndarray, alpha: float, resamples: int, 
         drawn = drawn.reshape(resamples, *counts.shape[1:])
         drawn = drawn[(drawn[:, :, 0] > 0).all(axis=1)]
         gain = ((drawn[:, :, 4] - drawn[:, :, 3]) / drawn[:, :, 0]).mean(axis=1)
-        # If every patient gains the same, the resamples do not vary; limits make sense only for a gain of 0.
+        # Resamples do not vary if all patients have the same difference. Limits then make sense only if it is 0.
         if len(gain) and (np.ptp(gain) > 0 or not gain.any()):
             lower, upper = (float(limit) for limit in np.quantile(gain, (alpha / 2, 1 - alpha / 2)))
     lost, won = int(only_first.sum()), int(only_second.sum())

@@ -1,4 +1,7 @@
-"""Proportions of windows with their confidence limits: by window, as if windows were independent, and by patient."""
+"""Compute proportions of windows, and their confidence limits: by window, by patient, and by design effect.
+
+Limits by window treat windows as independent. The other limits allow for windows of one patient resembling each other.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ class Proportion:
     Parameters
     ----------
     windows, patients : int
-        The number of all windows, and of their patients.
+        The numbers of windows and of their patients.
     count : int
-        The number of windows with the right advice. An intermediate class has no right advice: its windows that are
-        advised a shock are counted.
+        The number of windows with the right advice. For an intermediate class (fine VF, other VT), which has no right
+        advice, the number of windows with a shock advised.
     observed, macro_average : float or None
         ``count / windows``, and the mean over patients of each patient's proportion. None if there are no windows.
     lower_limit, patient_limit, cluster_limit, design_effect : float or None
-        What the functions `lower_limit`, `bootstrap_limit`, `cluster_limit` and `design_effect` return; None if there
-        are no windows or the function returns NaN. Limits are one-sided. Trust `cluster_limit` if few patients have
-        errors.
+        The results of the functions `lower_limit`, `bootstrap_limit`, `cluster_limit` and `design_effect`. None if
+        there are no windows, or if the function returns NaN. Limits are one-sided. If few patients have errors,
+        `patient_limit` is too high; then use `cluster_limit`.
     """
 
     windows: int
@@ -43,8 +46,8 @@ class Proportion:
 
     @property
     def effective_windows(self) -> float | None:
-        """The number of independent windows with the same information, at most `windows`; None if unknown."""
-        # With few patients a design effect below 1 is chance, and must not add windows.
+        """`windows` divided by the design effect, at most `windows`; None if there is no design effect."""
+        # A design effect below 1 is due to chance if there are few patients.
         return None if self.design_effect is None else self.windows / max(self.design_effect, 1.0)
 
 
@@ -57,8 +60,8 @@ class BalancedAccuracy:
     patients : int
         The number of patients with shockable or nonshockable windows.
     observed, patient_limit : float or None
-        As in `Proportion`; each patient is resampled with the windows of both groups. None if there are no shockable
-        or no nonshockable windows.
+        As in `Proportion`. Each patient is resampled with all of its shockable and nonshockable windows. None if there
+        are no shockable or no nonshockable windows.
     """
 
     patients: int
@@ -74,7 +77,7 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA) -> float:
     k, n : int
         The number of correct windows, and of all windows.
     alpha : float
-        Error probability, between 0 and 1; half of it gives one end of the usual two-sided interval.
+        Error probability, between 0 and 1. For the lower end of a two-sided 95 % interval, give 0.025.
 
     Returns
     -------
@@ -107,7 +110,10 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA) -> float:
 
 
 def upper_limit(k: int, n: int, alpha: float = ALPHA) -> float:
-    """Compute the one-sided upper Clopper-Pearson limit of a proportion; see `lower_limit`."""
+    """Compute the one-sided upper Clopper-Pearson limit of a proportion.
+
+    Parameters and errors are those of `lower_limit`.
+    """
     k, n = _check_counts(k, n)
     return 1.0 - lower_limit(n - k, n, alpha)
 
@@ -115,9 +121,9 @@ def upper_limit(k: int, n: int, alpha: float = ALPHA) -> float:
 def _check_counts(k: int, n: int) -> tuple[int, int]:
     k, n = operator.index(k), operator.index(n)
     if n < 1:
-        raise ValueError(f"n is {n!r}; a limit needs at least one window")
+        raise ValueError(f"n is {n!r}; allowed are 1 or more")
     if not 0 <= k <= n:
-        raise ValueError(f"k is {k!r}; allowed are 0 to n = {n!r}")
+        raise ValueError(f"k is {k!r} and n is {n!r}; allowed for k are 0 to n")
     return k, n
 
 
@@ -132,19 +138,19 @@ def bootstrap_limit(
     """Compute the one-sided lower limit of a proportion by resampling patients.
 
     Windows of one patient resemble each other, so `lower_limit`, which treats them as independent, is too high. This
-    function draws patients, each with all windows, with replacement. The limit is the `alpha` quantile of the resampled
-    proportions: the percentile method [1]_ on clusters.
+    function resamples patients with replacement; each patient keeps all of its windows. The limit is the `alpha`
+    quantile of the resampled proportions, which is the percentile method [1]_.
 
     Parameters
     ----------
     correct, windows : numpy.ndarray
         Shape (n_patients,), int: the numbers of correct windows and of all windows of each patient. With shape
-        (n_patients, n_proportions), the limit is that of the mean of the proportions. Balanced accuracy is the mean
-        of two; a patient may have windows for both or for one.
+        (n_patients, n_proportions), the result is the limit of the mean of the proportions, such as balanced accuracy,
+        the mean of two. A patient may lack windows for some of the proportions.
     alpha : float
         Error probability, between 0 and 1.
     resamples, seed : int
-        The number of resamples, at least 2000, and the seed of the draws. The order of the patients does not matter.
+        The number of resamples, at least 2000, and their seed. The order of the patients does not matter.
 
     Returns
     -------
@@ -154,20 +160,20 @@ def bootstrap_limit(
     Raises
     ------
     ValueError
-        If the shapes differ, a proportion has no windows, a count is impossible, or there are too few resamples.
+        If the shapes differ, a proportion has no windows, a count is negative or above the number of windows, or
+        `alpha` or `resamples` is out of range.
 
     Notes
     -----
     Deviations from the plain percentile bootstrap:
 
-    - The resamples of a proportion without errors would all be 100 %, even with three patients. They are replaced by
-      the quantiles of Beta(n_patients, 1) in random order, so the limit is Clopper-Pearson's for n_patients correct
-      windows. It allows for unseen patients whose windows are all wrong, and can be below the limit of a proportion
-      with a few errors.
-    - Draws without a window for one of the proportions are excluded.
+    - If a proportion has no errors, all of its resamples would be 100 %, even with three patients. They are replaced by
+      the quantiles of the distribution Beta(n_patients, 1) in random order. The limit is then the Clopper-Pearson limit
+      of n_patients windows that are all correct. It can be lower than the limit of a proportion with a few errors.
+    - Resamples without a window for one of the proportions are excluded.
 
-    If few patients have errors, the percentile method is too high: for 100 patients with one window each, one of them
-    wrong, it gives 98 % and Clopper-Pearson 96 %. `cluster_limit` does not have this fault.
+    If few patients have errors, the limit of the percentile method is too high. For 100 patients with one window each,
+    one of them wrong, it is 98 %; the Clopper-Pearson limit is 96 %. `cluster_limit` does not have this fault.
 
     References
     ----------
@@ -191,25 +197,25 @@ def bootstrap_limit(
 
 
 def resample_patients(counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw as many patients as there are, with replacement, and add up their counts, `resamples` times.
+    """Resample patients with replacement, and return the sums of their counts.
 
-    `counts` has the shape (n_patients, n_counts), int; the sums have (resamples, n_counts).
-    Patients with equal counts are drawn as a group from one multinomial distribution. This is faster, and the result
-    does not depend on the order of the patients.
+    `counts` has the shape (n_patients, n_counts), int; the result has the shape (resamples, n_counts). Each resample
+    has n_patients patients. Patients with equal counts are drawn as a group from one multinomial distribution. This is
+    faster, and makes the result independent of the order of the patients.
     """
     distinct, patients = np.unique(counts, axis=0, return_counts=True)
     return rng.multinomial(len(counts), patients / len(counts), size=resamples) @ distinct
 
 
 def check_bootstrap(alpha: float, resamples: int) -> None:
-    """Raise a ValueError unless `alpha` lies between 0 and 1 and `resamples` is at least `RESAMPLES`."""
+    """Raise a ValueError unless `alpha` is between 0 and 1 and `resamples` is at least `RESAMPLES`."""
     if resamples < RESAMPLES:
         raise ValueError(f"resamples is {resamples!r}; allowed are {RESAMPLES} or more")
     _check_alpha(alpha)
 
 
 def _check_counts_by_patient(correct: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both counts as integers of shape (n_patients, n_proportions); impossible counts are a ValueError."""
+    """Check both counts, and return them as integers of shape (n_patients, n_proportions)."""
     correct, windows = np.asarray(correct, dtype=np.int64), np.asarray(windows, dtype=np.int64)
     if correct.shape != windows.shape or correct.ndim not in (1, 2):
         raise ValueError(
@@ -217,9 +223,9 @@ def _check_counts_by_patient(correct: np.ndarray, windows: np.ndarray) -> tuple[
             "allowed is (n_patients,) or (n_patients, n_proportions) for both"
         )
     if (correct < 0).any() or (correct > windows).any():
-        raise ValueError("every count in correct must be between 0 and the same patient's count in windows")
+        raise ValueError("a count in correct is negative or above the count in windows; allowed are 0 to that count")
     if (windows.sum(axis=0) == 0).any():
-        raise ValueError("a proportion without windows has no limit and no design effect; exclude it")
+        raise ValueError("a proportion has no windows; give each proportion at least one window")
     return (correct, windows) if correct.ndim == 2 else (correct[:, np.newaxis], windows[:, np.newaxis])
 
 
@@ -231,26 +237,29 @@ def _check_alpha(alpha: float) -> None:
 def design_effect(correct: np.ndarray, windows: np.ndarray) -> float:
     """Compute the ratio of a proportion's variance to the variance that independent windows would give.
 
-    The number of windows divided by the design effect is the effective number of windows: that many independent
-    windows hold the same information [1]_. The design effect is about 1 if every patient has one window, and about the
+    The number of windows divided by the design effect is the effective number of windows: the number of independent
+    windows with the same variance [1]_. The design effect is about 1 if every patient has one window, and about the
     number of windows per patient if all windows of a patient are alike.
 
     Parameters
     ----------
     correct, windows : numpy.ndarray
-        Shape (n_patients,), int, as for `bootstrap_limit`. Patients without windows do not matter.
+        Shape (n_patients,), int: as for `bootstrap_limit`. Patients without windows are ignored.
 
     Returns
     -------
     float
-        It can be below 1, by chance or because every patient has the same proportion. NaN, since there is no variance
-        to compare, for a single patient and if all windows are correct or none is.
+        The ratio, which can be below 1. NaN if there is only one patient, or if all or none of the windows are
+        correct.
 
     Notes
     -----
-    Let m be the number of patients, n and c the numbers of all windows and of correct windows of each, and
-    p = sum(c) / sum(n). The variance of p between patients is m / (m - 1) sum((c - p n)^2) / sum(n)^2 [2]_; it is
-    linearised, and somewhat too small with few patients. The binomial variance is p (1 - p) / sum(n).
+    Let m be the number of patients, n and c the numbers of windows and of correct windows of each patient, and
+    p = sum(c) / sum(n).
+
+    - The variance of p is estimated as m / (m - 1) sum((c - p n)^2) / sum(n)^2 [2]_. This linear approximation is
+      somewhat too small with few patients.
+    - The variance for independent windows is the binomial p (1 - p) / sum(n).
 
     References
     ----------
@@ -269,24 +278,24 @@ def design_effect(correct: np.ndarray, windows: np.ndarray) -> float:
 def cluster_limit(correct: np.ndarray, windows: np.ndarray, *, alpha: float = ALPHA) -> float:
     """Compute the one-sided lower limit of a proportion from its effective number of windows.
 
-    This is the Clopper-Pearson limit for the effective number of windows (see `design_effect`), reduced because few
-    patients make the variance uncertain [1]_. If every patient has one window, it is about `lower_limit`, also with
-    few errors, where `bootstrap_limit` is too high.
+    This is the Clopper-Pearson limit for the effective number of windows (see `design_effect`). That number is reduced
+    further if there are few patients, whose variance is uncertain [1]_. If every patient has one window, the result is
+    about `lower_limit`. It is not too high if few patients have errors, as `bootstrap_limit` is.
 
     Parameters
     ----------
     correct, windows, alpha
-        As for `bootstrap_limit`, of one proportion.
+        As for `bootstrap_limit`, for one proportion.
 
     Returns
     -------
     float
-        The limit, from 0 to 1, never above `lower_limit` of the same windows. If all windows are correct, it is
-        ``alpha ** (1 / n_patients)``. NaN for a single patient with some wrong windows.
+        The limit, from 0 to 1, at most `lower_limit` of the same windows. It is ``alpha ** (1 / n_patients)`` if all
+        windows are correct, and NaN for a single patient with some wrong windows.
 
     Notes
     -----
-    Deviations from [1]_: it is one-sided, and the effective number is at most the number of windows.
+    Deviations from [1]_: the limit is one-sided, and the effective number is at most the number of windows.
 
     References
     ----------
@@ -315,9 +324,9 @@ def compute_proportion(
     Parameters
     ----------
     patient : numpy.ndarray
-        Shape (n_windows,), int: the number of each window's patient, from 0.
+        Shape (n_windows,), int: an index of each window's patient, from 0.
     counted : numpy.ndarray
-        Shape (n_windows,), bool: the windows in the numerator, such as those with the right advice.
+        Shape (n_windows,), bool: True for the windows in the numerator, such as those with the right advice.
     alpha, resamples, seed : float, int, int
         As for `bootstrap_limit`.
     """
@@ -370,17 +379,31 @@ def _none_if_nan(limit: float) -> float | None:
 
 
 def poisson_upper_limit(count: int, alpha: float = ALPHA) -> float:
-    """Compute the exact one-sided upper limit of a Poisson mean, of which `count` events were observed.
+    """Compute the exact one-sided upper limit of the mean of a Poisson distribution, from one observed count.
 
-    It is the mean at which `count` or fewer events have the probability `alpha` [1]_. Divided by the hours of
-    observation, it is the limit of events per hour. It assumes independent events, which those of one patient are not.
+    The limit is the mean at which `count` or fewer events have the probability `alpha` [1]_. Divide it by the hours of
+    observation for a limit of events per hour. The limit treats events as independent; events of one patient are not.
+
+    Parameters
+    ----------
+    count : int
+        The number of observed events.
+    alpha : float
+        Error probability, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If `count` is negative or `alpha` is out of range.
 
     References
     ----------
     .. [1] Garwood, Biometrika 28:437-442, 1936, doi:10.1093/biomet/28.3-4.437
     """
     if count < 0 or not 0 < alpha < 1:
-        raise ValueError(f"count is {count!r} and alpha {alpha!r}; allowed are 0 or more, and between 0 and 1")
+        raise ValueError(
+            f"count is {count!r} and alpha is {alpha!r}; allowed for count are 0 or more, for alpha 0 to 1"
+        )
     from scipy.stats import chi2  # slow to import
 
     return float(chi2.isf(alpha, 2 * (count + 1)) / 2)

@@ -1,16 +1,16 @@
-"""Classical detectors of ventricular fibrillation: one feature of a window each.
+"""Compute the features of classical detectors of ventricular fibrillation.
 
-They are baselines for the network; `ecg_shock.evaluation.baselines` fits a threshold for each on training patients.
-Deviations from all papers:
+Each detector advises a shock by one feature of a window and a threshold. `ecg_shock.evaluation.baselines` fits the
+thresholds on training patients, and compares the detectors with the network. Deviations from all papers:
 
-- Windows are filtered by `ecg_shock.preprocessing`, 1 to 30 Hz, and sampled at 125 Hz, not with the papers' filters.
-- Windows of 2 to 10 s are allowed. Some features depend on the length, so a threshold holds for one length only.
-- One feature decides. Some papers run a detector of asystole or of QRS complexes before it.
+- Windows are filtered by `ecg_shock.preprocessing`, 1 to 30 Hz, and sampled at 125 Hz; the papers use other filters.
+- Windows of 2 to 10 s are allowed. Some features depend on the length, so a threshold is valid for one length only.
+- One feature decides alone. In some papers, a detector of asystole or of QRS complexes comes first.
 - Published thresholds are not used.
 
-No feature depends on amplitude or offset: each window is first centred on its mean and divided by its largest absolute
-value. A flat window (all samples equal) gets the value that is farthest from fibrillation, given with each feature.
-Parameters and errors of all features are those of `tci`.
+Amplitude and offset do not change a feature: each window is first centred on its mean and divided by its largest
+absolute value. A flat window (all samples equal) gets the value that is least typical of fibrillation, which each
+function documents. All features have the parameters and errors of `tci`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TCSC_LEVEL = 0.2
 # gives the same resonance at 125 Hz, again with integers over a power of two.
 COUNT_NUMERATOR = (15 / 128, 0.0, -15 / 128)  # for a gain of 1 at the centre frequency
 COUNT_DENOMINATOR = (1.0, -168 / 128, 98 / 128)
-COUNT_FLOOR = 1e-6  # of the window's peak: below it are rounding errors, which the paper's integers do not have
+COUNT_FLOOR = 1e-6  # of the window's peak; smaller values are rounding errors
 
 MAV_SEGMENT_S = 2.0  # Anas et al. 2010
 
@@ -65,7 +65,7 @@ TOLERANCE_SD = 0.2  # standard deviations
 
 
 def _on_normalised_windows(feature: Feature) -> Feature:
-    """Check and normalise the windows before a feature is computed, in chunks."""
+    """Check and normalise the windows, and compute a feature of them chunk by chunk."""
 
     @wraps(feature)
     def of_windows(ecg: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ def _check_windows(ecg: np.ndarray) -> np.ndarray:
 
 
 def _normalise(windows: np.ndarray) -> np.ndarray:
-    # Scaled before as well as after, so that the mean cannot overflow.
+    # Scaled before centring as well as after, so that the mean cannot overflow.
     return _scale(_centre(_scale(windows.astype(np.float64))))
 
 
@@ -105,7 +105,7 @@ def _scale(rows: np.ndarray) -> np.ndarray:
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
-    """Divide; where the denominator is 0, return `otherwise`."""
+    """Return the quotient, or `otherwise` where the denominator is 0."""
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
     return np.divide(numerator, denominator, out=np.full(shape, otherwise), where=denominator != 0)
 
@@ -131,33 +131,33 @@ def _split_into_segments(ecg: np.ndarray, length_s: float) -> np.ndarray:
 
 @_on_normalised_windows
 def tci(ecg: np.ndarray) -> np.ndarray:
-    """Compute the threshold crossing interval: the mean time between pulses above a fifth of the peak [1]_.
+    """Compute the threshold crossing interval: the mean time between pulses that exceed 20 % of the peak [1]_.
 
     Parameters
     ----------
     ecg : numpy.ndarray
-        Shape (n_windows, n_samples), mV, preprocessed, at 125 Hz; 2 to 10 s.
+        Shape (n_windows, n_samples): preprocessed windows of 2 to 10 s in mV, at 125 Hz.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), ms: short in fibrillation. At most the window's length, which a flat window gets.
+        Shape (n_windows,), in ms: short in fibrillation, and the length of the window if flat.
 
     Raises
     ------
     TypeError
         If `ecg` does not hold real numbers.
     ValueError
-        If the shape is not allowed, or a sample is NaN or infinite; the message names the first such window.
+        If the shape is not allowed, or a sample is NaN or infinite.
 
     Notes
     -----
     Deviations from the paper:
 
-    - The result is the mean over all complete seconds; the paper looks at three at a time. The pauses before the first
-      pulse and after the last one count as half an interval, the mean for regular beats.
+    - The result is the mean over all complete seconds of the window; the paper evaluates three seconds at a time.
+    - The pauses before the first and after the last pulse count as half an interval each.
     - A second without a pulse counts as one interval of the window's length.
-    - An incomplete second at the end of a window is excluded.
+    - An incomplete second at the end of a window is ignored.
 
     References
     ----------
@@ -171,7 +171,7 @@ def tci(ecg: np.ndarray) -> np.ndarray:
     seconds = _centre(_split_into_seconds(ecg))
     above = seconds > TCI_LEVEL * seconds.max(axis=2, keepdims=True)
     pulses = above[..., 0] + (above[..., 1:] & ~above[..., :-1]).sum(axis=2)
-    # Samples from the edges of each second to its first and last pulse, and on to the nearest pulses outside it
+    # Samples from the edges of each second to its first and last pulse, and to the nearest pulses in other seconds
     first, last = np.argmax(above, axis=2), np.argmax(above[..., ::-1], axis=2)
     known = pulses > 0
     ahead, behind = _pauses(last, known), _pauses(first[:, ::-1], known[:, ::-1])[:, ::-1]
@@ -183,7 +183,7 @@ def tci(ecg: np.ndarray) -> np.ndarray:
 
 
 def _pauses(tail: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Count the samples from the last pulse before each second to its start; NaN if there is no pulse before."""
+    """Count the samples from the last pulse before each second to the start of that second; NaN if there is none."""
     pauses = np.empty(tail.shape)
     pause: np.ndarray = np.full(len(tail), np.nan)
     for second in range(tail.shape[1]):
@@ -193,13 +193,13 @@ def _pauses(tail: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _pause_fraction_inside(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Return the fraction of each pause that lies inside its second, for a pause across the second's edge."""
+    """Return the part of each pause that is inside its second, 0 to 1, for pauses across the edge of a second."""
     return np.where(np.isnan(outside) & (inside > 0), 0.5, _divide(inside, inside + np.nan_to_num(outside)))
 
 
 @_on_normalised_windows
 def tcsc(ecg: np.ndarray) -> np.ndarray:
-    """Compute the threshold crossing sample count: the proportion of samples above a fifth of the peak [1]_.
+    """Compute the threshold crossing sample count: the proportion of samples above 20 % of the peak [1]_.
 
     Returns
     -------
@@ -208,7 +208,8 @@ def tcsc(ecg: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    The result is the mean over segments of 3 s that start a second apart; their ends are tapered over 0.25 s.
+    The result is the mean over segments of 3 s that start one second apart. Both ends of a segment are tapered over
+    0.25 s.
     Deviations from the paper:
 
     - A window shorter than 3 s is one segment.
@@ -228,7 +229,7 @@ def tcsc(ecg: np.ndarray) -> np.ndarray:
 
 @_on_normalised_windows
 def leakage(ecg: np.ndarray) -> np.ndarray:
-    """Compute the VF filter leakage: what remains when a window is added to itself half a period later [1]_.
+    """Compute the VF filter leakage: the signal left after adding the window, delayed by half a period, to itself [1]_.
 
     Returns
     -------
@@ -237,9 +238,10 @@ def leakage(ecg: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    The mean period is computed from the ratio of mean amplitude to mean slope, as in [2]_. Deviations from the papers:
+    The result is relative to the sum of both amplitudes. The mean period is computed from the ratio of mean amplitude
+    to mean slope, as in [2]_. Deviations from the papers:
 
-    - The window is one segment.
+    - The whole window is one segment.
     - Half a period is at most half the window.
 
     References
@@ -261,12 +263,12 @@ def leakage(ecg: np.ndarray) -> np.ndarray:
 
 @_on_normalised_windows
 def count2(ecg: np.ndarray) -> np.ndarray:
-    """Compute Count2: the proportion of samples above their mean after a narrow band-pass around 14.6 Hz [1]_.
+    """Compute Count2: the proportion of samples whose size exceeds the mean, after a band-pass around 14.6 Hz [1]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 1: the mean over the complete seconds, large in fibrillation, 0 if flat.
+        Shape (n_windows,), 0 to 1: the mean over all complete seconds; large in fibrillation, 0 if flat.
 
     Notes
     -----
@@ -274,9 +276,9 @@ def count2(ecg: np.ndarray) -> np.ndarray:
 
     - The paper's filter has integer coefficients for 250 Hz. Here its poles are squared, which gives the same centre
       frequency and decay at 125 Hz: y[i] = (168 y[i-1] - 98 y[i-2] + 15 (x[i] - x[i-2])) / 128.
-    - Numbers are not rounded to integers; samples below a millionth of the window's peak are not counted.
-    - The filter starts from rest at the window's first sample, and rings for about 0.2 s.
-    - The result is a proportion, since a count depends on the sampling rate.
+    - Numbers are not rounded to integers. Samples below a millionth of the window's peak are not counted.
+    - The filter starts at the window's first sample, and its start-up transient lasts about 0.2 s.
+    - The result is a proportion, because a count would depend on the sampling rate.
 
     References
     ----------
@@ -296,12 +298,12 @@ def mav(ecg: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 1: the mean over segments of 2 s that start a second apart; large in fibrillation, 0
+        Shape (n_windows,), 0 to 1: the mean over segments of 2 s that start one second apart; large in fibrillation, 0
         if flat.
 
     Notes
     -----
-    Deviation from the paper: there it is the first of several tests.
+    Deviation from the paper: this feature decides alone; in the paper it is the first of several tests.
 
     References
     ----------
@@ -318,15 +320,16 @@ def spectral_m(ecg: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 20: near 1 in fibrillation, whose spectrum has little above the peak; 20 if flat.
+        Shape (n_windows,), 0 to 20: near 1 in fibrillation, 20 if flat.
 
     Notes
     -----
-    As in [2]_: a Hamming window; an amplitude is the sum of the absolute values of the real and the imaginary part; the
-    peak lies between 0.5 and 9 Hz; amplitudes below 5 % of the peak are set to 0; the spectrum ends at 20 times the
-    peak frequency. Deviation from that paper:
+    The spectrum is computed as in [2]_:
 
-    - The spectrum ends at 62.5 Hz if that is lower; in the paper, at 100 Hz.
+    - A Hamming window is applied.
+    - An amplitude is the sum of the absolute values of the real and the imaginary part.
+    - The peak is the largest amplitude from 0.5 to 9 Hz. Amplitudes below 5 % of it are set to 0.
+    - The spectrum ends at 20 times the peak frequency, at most at 62.5 Hz. Deviation: the paper's limit is 100 Hz.
 
     References
     ----------
@@ -372,20 +375,21 @@ def _spectrum(ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @_on_normalised_windows
 def psr(ecg: np.ndarray) -> np.ndarray:
-    """Compute how much of the plane a window fills when plotted against itself half a second later [1]_.
+    """Compute the area that a window covers when plotted against itself with a delay of half a second [1]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 1: the proportion of visited boxes in a grid of 40 by 40, which spans the window's
-        range; large in fibrillation, 1/1600 if flat.
+        Shape (n_windows,), 0 to 1: the proportion of the boxes of a 40 by 40 grid that hold a point; large in
+        fibrillation, 1/1600 if flat. The grid spans the range of the window.
 
     Notes
     -----
     Deviations from the paper:
 
-    - Every second sample is used (62.5 Hz; the paper has 50 Hz), and the delay is 31 of them, 0.496 s.
-    - A longer window visits more boxes; the paper's windows have 8 s.
+    - The sampling rate is 62.5 Hz (every second sample), and the delay 31 of these samples, 0.496 s; the paper samples
+      at 50 Hz.
+    - Windows have 2 to 10 s, in the paper 8 s. A longer window covers more boxes.
 
     References
     ----------
@@ -398,21 +402,21 @@ def psr(ecg: np.ndarray) -> np.ndarray:
 
 @_on_normalised_windows
 def hilb(ecg: np.ndarray) -> np.ndarray:
-    """Compute how much of the plane a window fills when plotted against its Hilbert transform [1]_.
+    """Compute the area that a window covers when plotted against its Hilbert transform [1]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), 0 to 1: the proportion of visited boxes in a grid of 40 by 40; large in fibrillation, 1/1600
-        if flat.
+        Shape (n_windows,), 0 to 1: the proportion of the boxes of a 40 by 40 grid that hold a point; large in
+        fibrillation, 1/1600 if flat.
 
     Notes
     -----
     Deviations from the paper:
 
-    - Every second sample is used (62.5 Hz; the paper has 50 Hz).
-    - Each side of the grid spans the range of its own signal.
-    - A longer window visits more boxes; the paper's windows have 8 s.
+    - The sampling rate is 62.5 Hz (every second sample); the paper samples at 50 Hz.
+    - One side of the grid spans the range of the window, the other that of its Hilbert transform.
+    - Windows have 2 to 10 s, in the paper 8 s. A longer window covers more boxes.
 
     References
     ----------
@@ -425,7 +429,7 @@ def hilb(ecg: np.ndarray) -> np.ndarray:
 
 
 def _grid_index(signal: np.ndarray) -> np.ndarray:
-    """Return the row or column of the grid that each sample lies in, 0 to 39."""
+    """Return the row or column of the grid for each sample, 0 to 39."""
     above_lowest = signal - signal.min(axis=1, keepdims=True)
     position = _divide(above_lowest, above_lowest.max(axis=1, keepdims=True))
     return np.minimum((GRID * position).astype(int), GRID - 1)
@@ -444,13 +448,17 @@ def complexity(ecg: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,): near 1 for a random sequence, larger in fibrillation than in sinus rhythm. A flat window has
-        the smallest value, that of 2 words.
+        Shape (n_windows,): near 1 for a random sequence; larger in fibrillation than in sinus rhythm, and smallest if
+        flat.
 
     Notes
     -----
-    A sample is 1 if it reaches the threshold, else 0. The threshold is 0; but if 40 % of the samples or more lie within
-    a tenth of the positive or negative peak, it is a fifth of the peak on the side with fewer of them.
+    A sample becomes 1 if it reaches the threshold, else 0. A sample is *near zero* if it is positive and below 10 % of
+    the positive peak, or negative and above 10 % of the negative peak.
+
+    - If fewer than 40 % of the samples are near zero, the threshold is 0.
+    - Otherwise the threshold is 20 % of the positive peak if fewer of the samples near zero are positive than negative,
+      else 20 % of the negative peak.
 
     References
     ----------
@@ -468,13 +476,12 @@ def complexity(ecg: np.ndarray) -> np.ndarray:
 
 
 def _count_words(text: bytes) -> int:
-    """Count the words of the exhaustive history: each is the shortest that has not occurred, overlaps allowed."""
+    """Count the words of Lempel and Ziv: each is the shortest sequence that has not occurred before."""
     words, start = 0, 0
     while start < len(text):
         words += 1
         place, end = 0, start + 1
         while end <= len(text) and (place := text.find(text[start:end], place, end - 1)) >= 0:
-            # Extend the match as far as both agree; the next sample makes a new word, unless a later match goes on.
             while end < len(text) and text[place + end - start] == text[end]:
                 end += 1
             place, end = place + 1, end + 1
@@ -484,17 +491,18 @@ def _count_words(text: bytes) -> int:
 
 @_on_normalised_windows
 def sample_entropy(ecg: np.ndarray) -> np.ndarray:
-    """Compute sample entropy: how rarely segments that agree in two samples also agree in the third [1]_.
+    """Compute sample entropy: how rarely two segments that agree in two samples also agree in the third [1]_.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_windows,), natural logarithm: larger in fibrillation than in sinus rhythm [2]_, 0 if flat.
+        Shape (n_windows,), in nats: larger in fibrillation than in sinus rhythm [2]_, 0 if flat.
 
     Notes
     -----
-    Two samples agree if they differ by at most 0.2 standard deviations. If no pair of segments agrees in three samples,
-    one pair is counted; if none agrees in two, the value is the largest possible for the length.
+    Two samples agree if they differ by at most 0.2 standard deviations of the window. If no pair of segments agrees in
+    three samples, one pair is counted. If no pair agrees in two samples, the result is the largest possible value for
+    the length.
 
     References
     ----------
@@ -517,16 +525,16 @@ def sample_entropy(ecg: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Detector:
-    """A classical detector: one feature, which a threshold turns into advice.
+    """A classical detector, which compares one feature of a window with a threshold.
 
     Parameters
     ----------
     name : str
-        Its name in the literature.
+        The name of the detector in the literature.
     feature : callable
-        Takes windows of shape (n_windows, n_samples); returns shape (n_windows,).
+        The function that computes the feature, such as `tci`.
     citation : str
-        Its publication.
+        The publication of the detector.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Models with their test patients: each model predicts the patients of its own fold, and the folds are pooled."""
+"""Predict the test patients: each model predicts the test patients of its own fold, and the folds are pooled."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ from ecg_shock.inference.advisor import Advisor
 from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, load_bundle
 from ecg_shock.models.seen_files import check_unseen_files
 
-SHOWN_PATIENTS = 10  # a database has up to 1,184
+SHOWN_PATIENTS = 10  # named in an error
 DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # of the windows that our own models are evaluated on
 
 
 class Record(NamedTuple):
-    """A record with its database and patient; `source` is the database's name or the path of its manifest, as given."""
+    """A record with its database and patient.
+
+    `source` is the database as the caller gave it: a name, or the path of a manifest.
+    """
 
     source: str
     database: str
@@ -47,29 +50,29 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Models, and the patients that they are evaluated on.
+    """The models to evaluate, and their test patients.
 
     Parameters
     ----------
     bundles : tuple of Bundle
-        One model, or one of each fold; see `find_bundles`. Each card names the split, the fold, and the patients that
-        the model was trained on and selected with.
+        One model, or one of each fold; see `find_bundles`.
     databases : tuple of str
-        For a single bundle: names or manifest paths of databases that it has not seen. All of their patients are
-        tested, instead of the test patients of its fold.
+        For a single bundle: names or manifest paths of databases that were not used to train or select the model. All
+        patients of these databases are then tested, instead of the test patients of its fold.
     folder : pathlib.Path, optional
         Folder of the databases; see `ecg_shock.data.manifests.data_dir`.
 
     Raises
     ------
     ValueError
-        If there is no bundle; if there are several, and `databases`; if a card does not name its patients; or if a
-        model has seen a tested recording under another name.
+        If there is no bundle; if there are several bundles and `databases` are given; if a card does not name its
+        patients; or if a model was trained or selected on a tested recording under another name.
 
     Notes
     -----
-    Windows and records are on the first lead. Every method that returns some raises a ValueError if a model was
-    trained on or selected with a test patient, and a FileNotFoundError if a database is missing.
+    Only the first lead of each recording is evaluated. Every method that returns windows, records or predictions raises
+    a ValueError if a model was trained on or selected with a test patient, and a FileNotFoundError if a database is
+    missing.
     """
 
     bundles: tuple[Bundle, ...]
@@ -81,7 +84,7 @@ class EvaluationSet:
             raise ValueError("there is no bundle to evaluate; give at least one.")
         if self.databases and len(self.bundles) > 1:
             raise ValueError(
-                f"there are {len(self.bundles)} bundles; give the one to evaluate on {', '.join(self.databases)}."
+                f"there are {len(self.bundles)} bundles; give only one to evaluate on {', '.join(self.databases)}."
             )
         for bundle in self.bundles:
             card = bundle.card  # raises if it is incomplete
@@ -97,11 +100,11 @@ class EvaluationSet:
 
     @cached_property
     def advisors(self) -> dict[int, Advisor]:
-        """The model of each fold."""
+        """The model of each fold, ready to predict."""
         return {fold: Advisor(one.bundles[0]) for fold, one in self.by_fold.items()}
 
     def windows(self, window_s: float) -> WindowSet:
-        """Load the test windows of all classes, fold by fold, with a length of `window_s` seconds.
+        """Load the test windows of all classes, fold by fold, each `window_s` seconds long.
 
         Each recording is filtered before it is cut into windows, as on a monitor that runs continuously. Windows with
         annotated noise or invalid samples are excluded.
@@ -115,18 +118,18 @@ class EvaluationSet:
         return found[0] if len(found) == 1 else concatenate(found)
 
     def training(self, window_s: float) -> WindowSet:
-        """Load the training windows of a single fold, with its limit per patient and its synthetic windows.
+        """Load the training windows of a single fold, each `window_s` seconds long.
 
-        The databases of `DataConfig.extra` are excluded: what is compared with the model is fitted to patients of the
-        split, and an evaluation needs no other databases.
+        The limit of windows per patient and the synthetic windows are those of the model's training. Windows of the
+        databases in `DataConfig.extra` are excluded.
 
         Raises
         ------
         ValueError
-            If there are several folds, each of which has its own training patients.
+            If there are several folds.
         """
         if len(self.bundles) > 1:
-            raise ValueError(f"there are {len(self.bundles)} folds; load the training windows of one of by_fold.")
+            raise ValueError(f"there are {len(self.bundles)} folds; choose one, such as by_fold[0].")
         config = self.bundles[0].card.data.model_copy(update={"window_s": float(window_s), "extra": ()})
         return load_subsets(config, self.folder).train
 
@@ -135,19 +138,19 @@ class EvaluationSet:
     ) -> Predictions:
         """Predict the test windows of each model.
 
-        The rule for unusable strips is not applied.
+        Unusable windows, such as flat or noisy ones, are predicted like all others.
 
         Parameters
         ----------
         durations_s : sequence of float
-            Window lengths in seconds; the same weights serve all.
+            Window lengths in seconds. The model has the same weights for all lengths.
         on_duration : callable, optional
             Called without arguments after each duration of each model.
 
         Returns
         -------
         Predictions
-            Of all durations and classes, fold by fold.
+            The predictions of all durations and classes, fold by fold.
         """
         found = []
         for fold, one in self.by_fold.items():
@@ -164,10 +167,10 @@ class EvaluationSet:
         return Predictions.concatenate(found)
 
     def baselines(self, window_s: float, *, on_fold: Callable[[], Any] | None = None) -> dict[str, Predictions]:
-        """Fit the classical detectors on the training windows of each fold, and predict its test windows.
+        """Fit the classical detectors on the training windows of each fold, and predict the test windows of that fold.
 
-        Returns the pooled predictions by name; see `ecg_shock.evaluation.baselines.baseline_predictions`. `on_fold` is
-        called after each fold.
+        The result is the pooled predictions by name of the detector; see
+        `ecg_shock.evaluation.baselines.baseline_predictions`. `on_fold` is called after each fold.
         """
         by_fold = []
         for fold, one in self.by_fold.items():
@@ -191,12 +194,12 @@ class EvaluationSet:
         Parameters
         ----------
         subset : {"test", "validation"}
-            Validation patients are those that the models were selected with, even if other `databases` are tested.
+            The validation patients are those that the models were selected with, even if `databases` are given.
 
         Returns
         -------
         tuple of Record
-            Fold by fold, each once.
+            The records, fold by fold, each only once.
         """
         if subset not in ("test", "validation"):
             raise ValueError(f'subset is {subset!r}; allowed are "test" and "validation".')
@@ -228,7 +231,7 @@ class EvaluationSet:
             yield from labelled_recordings(source, self.folder, wanted)
 
     def has_validation(self) -> bool:
-        """Check whether the databases of the validation patients are there."""
+        """Return True if the databases of the validation patients are on this computer."""
         names = {name for bundle in self.bundles for name in bundle.card.data.databases} - {SYNTHETIC}
         try:
             return all((data_dir(self.folder) / load_manifest(name).name).is_dir() for name in names)
@@ -236,7 +239,7 @@ class EvaluationSet:
             return False
 
     def _config(self, bundle: Bundle, window_s: float) -> DataConfig:
-        """Return the configuration of the test windows."""
+        """Return the data configuration of the test windows of a bundle."""
         config = bundle.card.data
         return config.model_copy(update={"window_s": float(window_s), "databases": self.databases or config.databases})
 
@@ -257,9 +260,9 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If there is no bundle.
     ValueError
-        If two bundles have the same fold, or differ in another setting: they are then not folds of one model.
+        If two bundles have the same fold, or if they differ in any other setting.
     """
     places = [folder, folder / BUNDLE_NAME, *sorted(folder.glob(f"fold-*/{BUNDLE_NAME}"))]
     bundles = [load_bundle(place) for place in places if (place / TOML_NAME).is_file()]
@@ -269,7 +272,7 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
         )
     folds = [bundle.card.data.fold for bundle in bundles]
     if len(set(folds)) < len(folds):
-        raise ValueError(f"{folder} holds bundles of the folds {folds}; give a folder with one of each fold.")
+        raise ValueError(f"{folder} holds bundles of the folds {folds}; give a folder with one bundle for each fold.")
     first, *others = bundles
     for other in others:
         ours, theirs = _settings_except_fold(first), _settings_except_fold(other)
@@ -287,7 +290,7 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
 
 
 def describe(bundle: Bundle) -> Model:
-    """Describe a bundle for the report."""
+    """Return name, fold, digest, threshold and other facts of a bundle, for the report."""
     config = bundle.card.data
     place = bundle.folder.resolve()
     return Model(
@@ -304,25 +307,26 @@ def describe(bundle: Bundle) -> Model:
 
 
 def patients_of(bundle: Bundle, subset: str) -> frozenset[str]:
-    """Return the "train", "validation" or "test" patients on a bundle's card."""
+    """Return the patients of a subset ("train", "validation" or "test") from the card of a bundle."""
     return frozenset(getattr(bundle.card.patients, subset))
 
 
 def check_unseen(bundle: Bundle, patients: Iterable[str]) -> None:
-    """Raise a ValueError if a model was trained on or selected with any of these test patients."""
+    """Raise a ValueError if any of these test patients was used to train or select the model."""
     seen = sorted(bundle.card.patients.seen(patients))
     if seen:
         more = f" and {len(seen) - SHOWN_PATIENTS} more" if len(seen) > SHOWN_PATIENTS else ""
         raise ValueError(
-            f"{bundle.folder} was trained on or selected with the patients {seen[:SHOWN_PATIENTS]!r}{more}, and cannot "
-            "be tested on them."
+            f"{bundle.folder} was trained on or selected with the patients {seen[:SHOWN_PATIENTS]!r}{more}; "
+            "evaluate it on other patients."
         )
 
 
 def measure_rate_and_amplitude(windows: WindowSet) -> tuple[np.ndarray, np.ndarray]:
-    """Measure the rate of VT in beats per minute and the peak-to-peak amplitude of VF in mV, as the label policy does.
+    """Measure the rate of VT in beats per minute and the peak-to-peak amplitude of VF in mV.
 
-    Each result has the shape (n_windows,), with NaN for other rhythms.
+    Each result has the shape (n_windows,), with NaN for other rhythms. The measurements are those by which windows are
+    labelled as rapid VT and coarse VF.
     """
     rate, amplitude = np.full(len(windows), np.nan), np.full(len(windows), np.nan)
     for index in np.flatnonzero(windows.rhythm == "vt"):
@@ -346,7 +350,7 @@ def _synthetic_records() -> tuple[Record, ...]:
 
 
 def _settings_except_fold(bundle: Bundle) -> dict[str, Any]:
-    """List the settings that the folds of one model have in common, by their names in `bundle.toml`."""
+    """Return the settings that must be equal in all folds of a model, by their names in `bundle.toml`."""
     config = bundle.card.data
     data = {f"data.{key}": value for key, value in config.model_dump(mode="json", exclude={"fold"}).items()}
     training = {f"training.{key}": value for key, value in bundle.card.training.items()}

@@ -1,28 +1,30 @@
 """Evaluate alarms on complete records: detected events of shockable rhythm, delays and false alarms.
 
-Every window of a record is predicted, and the episodes of `ecg_shock.scan` are checked against the annotations; see
-`ecg_shock.evaluation.reference`.
+The episodes that `ecg_shock.scan` finds are checked against the annotated events of shockable rhythm (see
+`ecg_shock.evaluation.reference`).
 
 Detected event
-    Any episode of the scan overlaps with it. An episode is true if it overlaps with any event, however short.
+    An event that overlaps with an episode of the scan. An episode is true if it overlaps with an event of any length.
 False alarm
     Consider the time from an episode's onset until its alarm. The alarm is false if at least half of this time is
-    annotated as nonshockable, and no shockable or intermediate segment lies within `TOLERANCE_S` of it. It stays false
-    if its episode continues into an event, which then counts as detected. Episodes that are neither true nor false are
-    counted separately. A false alarm is *doubtful*, but still counted, where the database does not name the rhythm and
-    the annotated beats are missing or as fast as VT; such windows are excluded from the other figures.
+    annotated as nonshockable, and there is no shockable or intermediate segment within `TOLERANCE_S` of it.
+
+    - If the episode of a false alarm continues into an event, the alarm is still false, and the event is detected.
+    - Episodes that are neither true nor false are counted separately.
+    - A false alarm is *doubtful* if the database does not name the rhythm there, and the annotated beats are missing or
+      as fast as VT. Doubtful false alarms are counted.
 Delay
-    The time from the annotated onset of an event to the alarm of the first episode that overlaps with it. Only onsets
-    after a nonshockable rhythm count. Missed events and events that begin with the alarm already on have no delay; they
-    are counted.
+    The time from the annotated onset of an event to the alarm of the first episode that overlaps with the event. Only
+    events that follow a nonshockable rhythm have a known onset. Missed events, and events that begin while the alarm is
+    on, have no delay and are counted separately.
 
-This follows the statistics for VF of ANSI/AAMI EC57 and IEC 60601-2-47 from memory, without access to the standards,
-and is not a claim of conformity. Deviations:
+These definitions follow the statistics for VF of ANSI/AAMI EC57 and IEC 60601-2-47, as far as they are known without
+access to the standards. They are not a claim of conformity. Deviations:
 
-- The reference is shockable rhythm, including rapid VT; intermediate rhythm is not counted.
+- Events are shockable rhythm, which includes rapid VT. Intermediate rhythm is not counted.
 - No learning period is excluded at the beginning of a record.
-- Short events are not excluded; instead, sensitivity is given by the minimum length of the events, `MIN_LENGTHS_S`.
-- False alarms are counted when they are raised, per hour of nonshockable time.
+- Short events are not excluded. Sensitivity is given for events of each minimum length in `MIN_LENGTHS_S`.
+- False alarms are counted per hour of nonshockable time.
 - Confidence limits are added.
 """
 
@@ -59,39 +61,39 @@ from ecg_shock.evaluation.reference import (
 )
 from ecg_shock.inference.scanning import Scan, ShockableEpisode
 
-# An alarm is not false if a shockable or intermediate segment is within this time. It is the guard time of cudb, the
-# longest in our manifests, since the annotated onset of VF is this uncertain.
+# An alarm is not false if a shockable or intermediate segment is within this time: the annotated onset of VF is as
+# uncertain as that.
 TOLERANCE_S = 5.0
-# Minimum lengths of the counted events. Five windows of 5 s, in steps of 1 s, cover 9 s: the shortest event that
-# fills all windows of an alarm at 5 of 8; so the headline is for events of 10 s or longer.
+# Minimum lengths of the counted events. An alarm at 5 of 8 needs five windows of 5 s in steps of 1 s, which cover 9 s.
+# The headline is therefore for events of 10 s or longer.
 MIN_LENGTHS_S = (0.0, 5.0, 10.0, 20.0)
 HEADLINE_MIN_S = 10.0
 
 MIN_NONSHOCKABLE = 0.5  # proportion of the time before a false alarm that is annotated as nonshockable
-LATE_QUANTILE = 0.9  # of the delays, reported beside the median
+LATE_QUANTILE = 0.9  # of the delays, reported with the median
 
 _HOUR_S = 3600.0
 
 
 @dataclass(frozen=True)
 class FalseAlarm:
-    """A false alarm, as the module defines it.
+    """A false alarm, as defined at the top of this module.
 
     Parameters
     ----------
     onset_s, end_s, alarm_s : float
-        Of its episode, in seconds from the start of the recording.
+        Onset, end and alarm of its episode, in seconds from the start of the recording.
     probability : float
         The episode's mean probability of *shockable*.
     rhythm : str
-        The annotated rhythm for most of the time from the onset to the alarm.
+        The annotated rhythm during most of the time from the onset to the alarm.
     beats_bpm : float or None
-        Annotated beats per minute between the onset and the alarm; None if the record has no annotated beats.
+        Annotated beats per minute from the onset to the alarm; None if the record has no annotated beats.
     doubtful : bool
-        Whether the database does not name the rhythm, and the annotated beats around the alarm are missing or as fast
+        True if the database does not name the rhythm, and the annotated beats around the alarm are missing or as fast
         as VT.
     runs_into_event : bool
-        Whether its episode continues into a shockable event.
+        True if its episode continues into an event.
     """
 
     onset_s: float
@@ -113,21 +115,21 @@ class RecordEvents:
     database, record, patient : str
         Names of the record and its patient.
     duration_s : float
-        Length in seconds.
+        Length of the record in seconds.
     windows, unusable : int
-        The numbers of all windows and of unusable ones.
+        The numbers of windows and of unusable windows.
     shockable_s, intermediate_s, nonshockable_s, uncounted_s : float
-        Seconds of each kind of annotation.
+        Seconds that are annotated as each kind.
     found_s, wrong_s : float
-        Seconds of shockable and of nonshockable time in episodes of the scan.
+        Seconds of shockable and of nonshockable time that are inside episodes of the scan.
     true_alarms : int
-        Episodes that overlap with an event.
+        The number of episodes that overlap with an event.
     other_alarms : int
-        Episodes that are neither true nor false alarms.
+        The number of episodes that are neither true nor false alarms.
     events : tuple of ReferenceEvent
-        In order of time, of any length.
+        All events, of any length, in order of time.
     false_alarms : tuple of FalseAlarm
-        In order of time.
+        All false alarms, in order of time.
     """
 
     database: str
@@ -157,7 +159,7 @@ class LengthRow:
     least_s : float
         Minimum length in seconds.
     rate : Proportion
-        Its "windows" are events.
+        The proportion. Its `windows` is the number of events.
     """
 
     least_s: float
@@ -166,7 +168,9 @@ class LengthRow:
 
 @dataclass(frozen=True)
 class EventFigures:
-    """The figures of several records, pooled. A proportion or limit is None if it would divide by 0.
+    """The pooled results of several records.
+
+    A proportion or limit is None if its denominator is 0.
 
     Parameters
     ----------
@@ -175,34 +179,35 @@ class EventFigures:
     records, patients : int
         The numbers of records and patients.
     hours, shockable_hours, intermediate_hours, nonshockable_hours, uncounted_hours : float
-        Hours of signal, and of each kind of annotation.
+        Hours of signal, and the hours that are annotated as each kind.
     unusable : float or None
         The proportion of unusable windows.
     by_length : tuple of LengthRow
         Sensitivity for events of each minimum length in `MIN_LENGTHS_S`.
     true_alarms, false_alarms, untrue_alarms, doubtful_alarms, other_alarms : int
-        The numbers of episodes that overlap with an event; of false alarms; of false alarms whose episode does not
+        The numbers of episodes that overlap with an event; of all false alarms; of false alarms whose episode does not
         continue into an event; of doubtful false alarms; and of episodes that are neither true nor false.
     positive_predictivity : float or None
         ``true_alarms / (true_alarms + untrue_alarms)``.
     duration_sensitivity : float or None
-        The proportion of shockable time that lies in episodes.
+        The proportion of shockable time that is inside episodes.
     duration_positive_predictivity : float or None
-        The proportion of shockable time in all shockable and nonshockable time that lies in episodes.
+        Of the shockable and nonshockable time that is inside episodes, the proportion that is shockable.
     false_per_hour, false_per_hour_limit, false_per_hour_patient_limit : float or None
         False alarms per hour of nonshockable time, its exact upper Poisson limit, and its upper limit from resampled
-        patients; the last is also None for a single patient or without false alarms.
+        patients. The last is also None for a single patient, or if there are no false alarms.
     delays, early : int
-        Among detected events of `HEADLINE_MIN_S` or more with a known onset: the numbers of those with the alarm after
-        the onset, and of those with the alarm already on.
+        Of the detected events of `HEADLINE_MIN_S` or more with a known onset: the numbers of events with the alarm
+        after the onset, and of events that begin while the alarm is on.
     delay_median_s, delay_late_s : float or None
-        Median and 90th percentile of the delays, in seconds, of events with the alarm after the onset.
+        Median and 90th percentile of the delays in seconds, of events with the alarm after the onset.
     alarmed, never_alarmed : int
-        Among records with an event of `HEADLINE_MIN_S` or more: the numbers of those with and without a detected one.
+        Of the records with an event of `HEADLINE_MIN_S` or more: the numbers of records in which such an event is
+        detected, and in which none is detected.
     first_alarm_median_s, first_alarm_late_s : float or None
-        Median and 90th percentile of the time in seconds from the start of a record's first such event, whether its
-        onset is known or not, to the first alarm for any such event. It is 0 if the alarm was already on; records
-        without an alarm are excluded.
+        Median and 90th percentile of a time in seconds, over the `alarmed` records: from the start of the first event
+        of `HEADLINE_MIN_S` or more, with known or unknown onset, to the first alarm for any such event. The time is 0
+        if the alarm was already on.
     """
 
     name: str
@@ -251,11 +256,11 @@ def episode_events(
     scanned : Scan
         The scan of the recording.
     recording : Recording
-        Its database, name, patient and beats are used.
+        The recording; its database, name, patient and beats are used.
     segments : sequence of Segment
-        Of the recording; see `reference_segments`.
+        The annotated segments of the recording; see `reference_segments`.
     policy : LabelPolicy, optional
-        The rate of rapid VT, which decides which false alarms are doubtful; the defaults if not given.
+        Its rate of rapid VT decides which false alarms are doubtful. By default ``LabelPolicy()``.
     """
     policy = policy or LabelPolicy()
     events = tuple(reference_events(segments, scanned.episodes))
@@ -322,7 +327,7 @@ def episode_events(
 
 
 def _beats_are_doubtful(recording: Recording, end_s: float, episode: ShockableEpisode, policy: LabelPolicy) -> bool:
-    """Check whether beats around an alarm are missing or as fast as VT, by the rule that excludes windows."""
+    """Return True if beats around an alarm are missing or as fast as VT, by the rule that also excludes windows."""
     span = max(episode.onset_s - MAX_BEAT_GAP_S, 0.0), min(episode.alarm_s + MAX_BEAT_GAP_S, end_s)
     first, last = np.searchsorted(recording.beats_s, span)
     beats = recording.beats_s[first:last]
@@ -344,9 +349,9 @@ def event_figures(
     Parameters
     ----------
     records : sequence of RecordEvents
-        Of one alarm rule; may be empty.
+        The results of one alarm rule; may be empty.
     name : str
-        What the records have in common, such as their database.
+        Name of the group of records, such as their database.
     alpha, resamples, seed : float, int, int
         Error probability of the limits, one-sided; the number of resamples of the patient bootstrap, and its seed.
     """

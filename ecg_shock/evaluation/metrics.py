@@ -1,8 +1,8 @@
-"""Evaluate predictions: sensitivity, specificity and the verdicts by the AHA goals.
+"""Evaluate predictions: sensitivity, specificity, and verdicts by the AHA goals [1]_.
 
-The goals for each class of rhythm are the AHA's [1]_. IEC 60601-2-4 asks manufacturers to state the counts TP, FN, TN
-and FP and the positive predictive value. Windows of an intermediate class (fine VF, other VT) have no right advice;
-they are reported, but not counted.
+The counts TP, FN, TN and FP and the positive predictive value are those that IEC 60601-2-4 asks manufacturers to state.
+Windows of an intermediate class (fine VF, other VT) have no right advice. They are reported, but not part of
+sensitivity and specificity.
 
 References
 ----------
@@ -42,28 +42,27 @@ DOES_NOT_MEET = "does not meet"
 TOO_FEW_WINDOWS = "too few windows"
 REPORT_ONLY = "report only"
 
-MAX_PATIENTS_NAMED = 10  # in the list of those with the most errors
+MAX_PATIENTS_NAMED = 10  # in the list of the patients with the most errors
 
-# Other limits between the classes: manufacturers state VT rates from 140 bpm, and the AHA does not say how its 0.2 mV
-# is measured.
+# Other limits between the classes, for the table that shows how verdicts depend on them
 RAPID_VT_BPM = (140.0, 150.0, 160.0, 180.0, 200.0)
 COARSE_VF_MV = (0.1, 0.15, 0.2, 0.25, 0.3)
 
-_START_TOLERANCE_S = 1e-3  # starts rounded to milliseconds do not count as overlap
+_START_TOLERANCE_S = 1e-3  # a shorter overlap is a rounding error
 
 
 @dataclass(frozen=True)
 class AhaGoal:
-    """The AHA's goal for one class.
+    """The AHA goal for one class.
 
     Parameters
     ----------
     observed : float or None
-        The observed Se or Sp must be above this; None for a class that is only reported.
+        The observed Se or Sp must be above this value, 0 to 1. None for an intermediate class.
     limit : float or None
-        The 90 % one-sided lower limit of Se or Sp must reach this; None for a class that is only reported.
+        The 90 % one-sided lower limit of Se or Sp must be at least this value, 0 to 1. None for an intermediate class.
     min_windows : int
-        The number of windows that a verdict needs.
+        The smallest number of windows for a verdict.
     """
 
     observed: float | None
@@ -91,15 +90,17 @@ class AhaRow:
     aha_class : str
         One of `ecg_shock.rhythms.AHA_CLASSES`.
     measure : {"Se", "Sp", "shock advised"}
-        What `rate` measures.
+        The measure that `rate` gives: sensitivity, specificity, or the proportion of windows with a shock advised.
     goal : AhaGoal
-        The AHA's goal.
+        The AHA goal for the class.
     rate : Proportion
-        The result.
+        The observed proportion and its limits.
     verdict : {"meets", "does not meet", "too few windows", "report only"}
-        ``"meets"`` requires the observed proportion above its goal, the 90 % one-sided Clopper-Pearson limit at its
-        goal or above (whatever `alpha` the other limits use), and enough windows. Of windows that overlap, on any leads
-        of a record, one counts.
+        ``"meets"`` requires all of these:
+
+        - The observed proportion is above its goal.
+        - The 90 % one-sided Clopper-Pearson limit is at least its goal. It does not depend on `alpha`.
+        - There are enough windows. Of windows of a record that overlap, on the same or another lead, only one counts.
     """
 
     aha_class: str
@@ -111,12 +112,13 @@ class AhaRow:
 
 @dataclass(frozen=True)
 class LabelRow:
-    """The result of rapid VT or coarse VF with another limit between the classes.
+    """The result of rapid VT or coarse VF, if another limit divides the classes.
 
     Parameters
     ----------
     measured : {"rate_bpm", "amplitude_mv"}
-        What the limit applies to: the rate of VT in beats per minute, or the peak-to-peak amplitude of VF in mV.
+        The measurement that is compared with the limit: the rate of VT in beats per minute, or the peak-to-peak
+        amplitude of VF in mV.
     limit : float
         VT at this rate or faster is rapid; VF above this amplitude is coarse.
     row : AhaRow
@@ -130,14 +132,14 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """The windows of one database, rhythm or patient that belong to one group.
+    """The results for the windows of one group in one database, rhythm or patient.
 
     Parameters
     ----------
     name : str
         The database, rhythm or patient.
     group : {"shockable", "nonshockable", "intermediate"}
-        The group of their AHA classes.
+        The group of the windows.
     windows, patients, count : int
         As in `Proportion`.
     """
@@ -162,25 +164,27 @@ class Performance:
     aha : tuple of AhaRow
         The seven classes, in the order of `ecg_shock.rhythms.AHA_CLASSES`.
     sensitivity, specificity : Proportion
-        Pooled over the shockable and over the nonshockable classes.
+        The proportions of all shockable and of all nonshockable windows with the right advice.
     balanced_accuracy : BalancedAccuracy
         The mean of sensitivity and specificity.
     tp, fn, tn, fp : int
         The numbers of shockable windows with and without a shock advised, and of nonshockable windows without and with
-        one.
+        a shock advised.
     ppv : float or None
-        ``tp / (tp + fp)``. It depends on the proportion of shockable windows.
+        The positive predictive value, ``tp / (tp + fp)``. It depends on the proportion of shockable windows.
     false_positive_rate, false_positive_rate_upper_limit : float or None
-        ``fp / (fp + tn)``, and its upper Clopper-Pearson limit.
+        The proportion ``fp / (fp + tn)``, and its upper Clopper-Pearson limit.
     by_database, by_rhythm : tuple of GroupRow
         All windows, by database and by rhythm.
     most_errors : tuple of GroupRow
         The patients with the most wrong advice, worst first, at most `MAX_PATIENTS_NAMED` rows.
     by_label : tuple of LabelRow
-        Rapid VT with each limit of `RAPID_VT_BPM`, and coarse VF with each of `COARSE_VF_MV`. They show whether a
-        verdict depends on the labels. A rhythm has no rows if any of its windows was not measured.
+        The results of rapid VT with each limit of `RAPID_VT_BPM`, and of coarse VF with each limit of `COARSE_VF_MV`.
+        They show how far a verdict depends on the limit. There are no rows for VT, or for VF, if any of its windows was
+        not measured.
     overlapping : int
-        The number of windows that begin before the previous window of the same record ends, on any lead.
+        The number of windows that begin before the previous window of the same record ends, on the same or another
+        lead.
     """
 
     duration_s: float
@@ -211,12 +215,12 @@ class Model:
     Parameters
     ----------
     name, commit, selection : str
-        From its card: its name, the commit of the code that trained it, and how it was selected. The last two may be
+        The name of the model, the commit of the code that trained it, and how it was selected. The last two may be
         empty.
     folder : str
         Name of the bundle's folder, without its parents.
     split, fold : str, int
-        The split and fold whose test patients it has not seen.
+        The split and fold; the test patients of this fold were not used to train or select the model.
     sha256 : str
         Digest of the LiteRT file that made the predictions.
     parameters : int
@@ -245,15 +249,15 @@ class Validation:
     models : tuple of Model
         The models that made the predictions; empty if they are not ours.
     performances : tuple of Performance
-        One for each duration, the shortest first.
+        The results of each duration, the shortest first.
     synthetic : bool
-        Whether some windows are synthetic, so that the results say nothing about real ECG.
+        True if some windows are synthetic. The results then say nothing about real ECG.
     alpha : float
         Error probability of all limits, one-sided.
     resamples, seed : int
         The number of resamples of the patient bootstrap, and its seed.
     source : str
-        Where the predictions came from, if not from our models; may be empty.
+        Description of the file of predictions, if they are not by our models; may be empty.
     """
 
     models: tuple[Model, ...]
@@ -274,12 +278,12 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Validation:
-    """Evaluate an algorithm by its predictions, separately for each duration.
+    """Evaluate predictions of an algorithm, separately for each duration.
 
     Parameters
     ----------
     predictions : Predictions
-        Test predictions, pooled over folds, of one or several durations.
+        The predictions of the test windows of all folds, of one or several durations.
     models, source, alpha, resamples, seed
         See `Validation`.
 
@@ -360,9 +364,9 @@ def _evaluate_duration(predictions: Predictions, alpha: float, resamples: int, s
 
 
 def _relabel(table: pd.DataFrame) -> Iterator[tuple[str, str, float, np.ndarray]]:
-    """Yield class, measured column, limit and mask of rapid VT and coarse VF for each other limit.
+    """Yield the class, the measured column, the limit and the mask of the windows, for each other limit.
 
-    A rhythm is skipped if any of its windows was not measured.
+    VT, or VF, is skipped if any of its windows was not measured.
     """
     for rhythm, aha_class, measured, limits, compare in (
         ("vt", "rapid_vt", "rate_bpm", RAPID_VT_BPM, np.greater_equal),
@@ -386,19 +390,19 @@ def _verdict(rate: Proportion, goal: AhaGoal, n_nonoverlapping: int) -> str:
         return REPORT_ONLY
     if rate.observed is None or n_nonoverlapping < goal.min_windows:
         return TOO_FEW_WINDOWS
-    limit = lower_limit(rate.count, rate.windows, ALPHA)  # the AHA's goals are for this alpha
+    limit = lower_limit(rate.count, rate.windows, ALPHA)  # the AHA goals are for this alpha
     return MEETS if rate.observed > goal.observed and limit >= goal.limit else DOES_NOT_MEET
 
 
 def _overlaps(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> np.ndarray:
-    """Find the windows that begin before the previous one ends; they must be sorted by record and start."""
+    """Return True for each window that begins before the previous one ends; they must be sorted by record and start."""
     overlaps = np.zeros(len(record), dtype=bool)
     overlaps[1:] = (record[1:] == record[:-1]) & (start_s[1:] < start_s[:-1] + duration_s - _START_TOLERANCE_S)
     return overlaps
 
 
 def _count_nonoverlapping(record: np.ndarray, start_s: np.ndarray, duration_s: float) -> int:
-    """Count the largest set of windows without overlap; they must be sorted by record and start."""
+    """Return the size of the largest set of windows without overlap; windows must be sorted by record and start."""
     if not _overlaps(record, start_s, duration_s).any():
         return len(record)
     count, previous, free_from_s = 0, -1, 0.0

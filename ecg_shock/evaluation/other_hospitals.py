@@ -1,4 +1,4 @@
-"""Specificity on patients of other hospitals, who are neither trained on nor of the split."""
+"""Compute the specificity on patients of other hospitals, who belong to no split and are not trained on."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ ALL = "all"
 
 
 def specificity_by_database(windows: WindowSet, shock: np.ndarray) -> dict[str, Proportion]:
-    """Compute the proportion of nonshockable windows without shock advice for each database, and for all together.
+    """Compute the specificity for each database, and for all databases together.
 
-    Sensitivity has no place here: `ecg_shock.data.datasets.Subsets.other_hospitals` holds nonshockable windows only.
+    Specificity is the proportion of nonshockable windows without a shock advised.
 
     Parameters
     ----------
     windows : WindowSet
-        Nonshockable windows.
+        Nonshockable windows, such as `ecg_shock.data.datasets.Subsets.other_hospitals`.
     shock : numpy.ndarray
-        Shape (n_windows,), bool: the advice.
+        Shape (n_windows,), bool: True for each window with a shock advised.
 
     Returns
     -------
     dict of str to Proportion
-        By name of the database, in the order of the windows, then ``"all"``.
+        The specificity by name of the database, in the order of the windows; then that of ``"all"``.
 
     Raises
     ------
     ValueError
-        If there is not one advice for each window.
+        If `shock` does not have one value for each window.
     """
     if shock.shape != (len(windows),):
-        raise ValueError(f"shock has shape {shock.shape} for {len(windows)} windows; give one advice for each.")
+        raise ValueError(f"shock has shape {shock.shape} for {len(windows)} windows; give one value for each window.")
     _, patient = np.unique(windows.patient, return_inverse=True)
     found = {}
     for database in dict.fromkeys(windows.database.tolist()):

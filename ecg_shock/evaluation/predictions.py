@@ -1,4 +1,4 @@
-"""Predictions of our own models or of any other algorithm, one row per window, checked when they are made or read."""
+"""Predictions of a model of this package or of any other algorithm, one row per window."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_FAULTS = 20  # rows named in an error
-MAX_CHARACTERS = 64  # of a name: NumPy stores every name of a column at the length of the longest
-UNNAMED_DATABASE = "unnamed"  # for a file without the column database
+MAX_CHARACTERS = 64  # of a name; NumPy stores all names of a column at the length of the longest
+UNNAMED_DATABASE = "unnamed"  # used if a file has no column database
 
-_DURATION_TOLERANCE_S = 1e-3  # durations that differ by less than this are taken for a rounding error
+_DURATION_TOLERANCE_S = 1e-3  # a smaller difference of two durations is a rounding error
 
 _MAX_INTEGER = np.iinfo(np.int64).max
 _CHUNK = 50_000  # rows read at a time
@@ -105,40 +105,46 @@ _DEFAULT_RHYTHM = {
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """An algorithm's advice on labelled windows.
+    """The advice of an algorithm on labelled windows, one row per window.
 
     Parameters
     ----------
     database, record, lead, patient : numpy.ndarray
-        Shape (n_windows,), str. All windows of a `patient`, such as ``"mitdb/201"``, belong to one fold. Only `lead`
-        may be empty.
+        Shape (n_windows,), str: names. All windows of a patient, such as ``"mitdb/201"``, must be in one fold. Only
+        `lead` may be empty.
     start_s, duration_s : numpy.ndarray
-        Shape (n_windows,), float: the start of the window, in seconds from the start of the recording, and its length
-        in seconds.
+        Shape (n_windows,), float: start of the window in seconds from the start of the recording, and its length in
+        seconds.
     rhythm : numpy.ndarray
-        Shape (n_windows,), str, names of `ecg_shock.rhythms.RHYTHMS`.
+        Shape (n_windows,), str: annotated rhythm, one of `ecg_shock.rhythms.RHYTHMS`.
     aha_class : numpy.ndarray
-        Shape (n_windows,), str, names of `ecg_shock.rhythms.AHA_CLASSES` that belong to the rhythm.
+        Shape (n_windows,), str: AHA class, one of `ecg_shock.rhythms.AHA_CLASSES`; it must fit the rhythm.
     probability : numpy.ndarray
-        Shape (n_windows,), float, probability of *shockable*, 0 to 1; NaN for all windows if the algorithm gives none.
+        Shape (n_windows,), float: probability of *shockable*, 0 to 1; NaN for all windows if the algorithm gives no
+        probability.
     shock : numpy.ndarray
-        Shape (n_windows,), bool: whether a shock is advised. Only this is evaluated, since the threshold and the rule
-        for unusable windows belong to the algorithm.
+        Shape (n_windows,), bool: True if a shock is advised. Sensitivity and specificity are computed from this column,
+        not from `probability`.
     fold : numpy.ndarray
-        Shape (n_windows,), int: the fold that tests the window's patient.
+        Shape (n_windows,), int: the fold in which the patient is a test patient.
     rate_bpm, amplitude_mv : numpy.ndarray, optional
         Shape (n_windows,), float: the measured rate of VT in beats per minute, and the peak-to-peak amplitude of VF in
-        mV; NaN where not measured. They let the AHA classes be evaluated with other limits.
+        mV; NaN where not measured. With them, verdicts are also computed for other limits between the AHA classes.
 
     Raises
     ------
     TypeError
         If a column has the wrong data type.
     ValueError
-        If the columns differ in length. Naming the rows: if a number is NaN, infinite or out of range; a rhythm or
-        class is unknown, or they contradict each other; a name is empty, begins or ends with a space, or is not in
-        Unicode's form NFC; two durations differ by less than a millisecond; a window (database, record, lead, start,
-        duration) appears twice; a patient is in two folds; or a record belongs to two patients.
+        If any of these is wrong; the message names the rows:
+
+        - The columns differ in length.
+        - A number is NaN, infinite or out of range.
+        - A rhythm or class is unknown, or the class does not fit the rhythm.
+        - A name is empty, begins or ends with a space, or is not in the Unicode form NFC.
+        - Two durations differ by less than a millisecond.
+        - A window (database, record, lead, start, duration) appears twice.
+        - A patient is in two folds, or a record belongs to two patients.
     """
 
     database: np.ndarray
@@ -164,7 +170,7 @@ class Predictions:
                 raise ValueError(f"{name} has shape {values.shape}; allowed is (n_windows,)")
             if values.size and values.dtype.kind not in column.kinds:
                 raise TypeError(
-                    f"{name} has dtype {values.dtype}; it must hold {column.allowed}, in an array of dtype "
+                    f"{name} has dtype {values.dtype}; allowed are {column.allowed}, in an array of dtype "
                     f"{np.dtype(column.dtype).name}"
                 )
             object.__setattr__(self, name, values.astype(column.dtype, copy=False))
@@ -180,7 +186,7 @@ class Predictions:
 
     @property
     def has_probability(self) -> bool:
-        """Whether there are probabilities, and not only decisions."""
+        """True if there are probabilities."""
         return not np.isnan(self.probability).any()
 
     def select(self, mask: np.ndarray) -> Predictions:
@@ -194,11 +200,11 @@ class Predictions:
         Raises
         ------
         ValueError
-            If the mask is not boolean or of another length.
+            If the mask is not boolean, or its length differs from the number of windows.
         """
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (len(self),):
-            raise ValueError(f"mask has dtype {mask.dtype} and shape {mask.shape}; allowed is bool and ({len(self)},)")
+            raise ValueError(f"mask has dtype {mask.dtype} and shape {mask.shape}; allowed are bool and ({len(self)},)")
         return self._from_checked({name: getattr(self, name)[mask] for name in _COLUMNS})
 
     @classmethod
@@ -208,56 +214,57 @@ class Predictions:
         Raises
         ------
         ValueError
-            If `parts` is empty, or if a window appears twice or a patient is in two folds.
+            If `parts` is empty, a window appears twice, or a patient is in two folds.
         """
         if not parts:
             raise ValueError("there are no predictions to join; give at least one")
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the predictions as CSV, one row per window; numbers keep every digit.
+        """Write the predictions to a CSV file, one row per window, without rounding.
 
         Parameters
         ----------
         path : path-like
-            The file, replaced only once everything is written. Probability, rate and amplitude have no column if no
-            window has one.
+            The file. An existing file is replaced. The columns ``probability``, ``rate_bpm`` and ``amplitude_mv`` are
+            omitted if they are NaN for all windows.
         """
         frame = self.to_frame()
         empty = [name for name in ("probability", "rate_bpm", "amplitude_mv") if len(self) and frame[name].isna().all()]
         frame["shock"] = np.where(self.shock, "true", "false")
         with atomic_writer(Path(path)) as file:
-            # With this line ending, pandas quotes names that contain either of its characters.
+            # With this line ending, pandas quotes names that contain a carriage return or a line feed.
             frame.drop(columns=empty).to_csv(file, index=False, lineterminator="\r\n")
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str], *, threshold: float | None = None) -> Predictions:
         """Read predictions from a CSV file, written by `write_csv` or by any other program.
 
-        Nothing is guessed, corrected or dropped. The header names these columns, in any order:
+        A file with a faulty line is refused as a whole. The first line names these columns, in any order:
 
         - Required: ``record``, ``patient``, ``start_s``, ``duration_s``.
-        - ``aha_class`` or ``rhythm``, or both. The rhythms ``vf`` and ``vt`` need a class, since VF is coarse or fine
-          and VT is rapid or other. For other rhythms one of the two may be empty; a window of class
-          ``other_nonshockable`` without a rhythm is reported as ``organised``.
+        - ``aha_class`` or ``rhythm``, or both. For the rhythms ``vf`` (coarse or fine) and ``vt`` (rapid or other),
+          ``aha_class`` is required. For other rhythms, one of the two cells may be empty. A window of class
+          ``other_nonshockable`` without a rhythm gets the rhythm ``organised``.
         - ``shock`` or ``probability``, or both. Without ``shock``, give a `threshold`. Without ``probability``, there
           are no ROC and reliability curves.
-        - Optional: ``database`` (default ``unnamed``), ``lead`` (empty), ``fold`` (0).
-        - Optional: ``rate_bpm`` in windows of VT, ``amplitude_mv`` in windows of VF; empty where not measured. Without
-          them, verdicts are not shown with other limits between the classes.
+        - Optional: ``database`` (default ``unnamed``), ``lead`` (default empty), ``fold`` (default 0).
+        - Optional: ``rate_bpm`` in windows of VT, and ``amplitude_mv`` in windows of VF; empty where not measured.
+          Without them, verdicts are not computed for other limits between the classes.
 
         Parameters
         ----------
         path : path-like
-            A UTF-8 file with commas. Allowed values of `shock` are true, false, 1 and 0.
+            A UTF-8 text file with commas. Allowed values of ``shock`` are true, false, 1 and 0.
         threshold : float, optional
-            For a file without the column ``shock``: a shock is advised at this probability of *shockable* or above.
+            For a file without the column ``shock``: a shock is advised if the probability of *shockable* is at least
+            this.
 
         Raises
         ------
         ValueError
-            If the file holds anything that `Predictions` does not allow (naming the first 20 lines, and how many more
-            there are), or if a threshold is missing or not allowed.
+            If a line is not allowed by `Predictions` (the message names the first 20), or if `threshold` is missing or
+            not allowed.
         OSError
             If the file cannot be read.
         """
@@ -274,7 +281,7 @@ class Predictions:
                 )
             table["shock"] = table["probability"] >= threshold
         elif threshold is not None:
-            raise ValueError(f"{path} has a column shock, which decides; remove the threshold.")
+            raise ValueError(f"{path} has a column shock, so no threshold is allowed; remove the threshold.")
         faults |= _find_faults(table)
         if faults:
             raise ValueError(f"{path}, {_list_faults('line', faults)}")
@@ -282,7 +289,7 @@ class Predictions:
 
     @classmethod
     def _from_checked(cls, columns: Mapping[str, np.ndarray]) -> Predictions:
-        """Make predictions from columns that were already checked."""
+        """Make predictions from columns that were checked before."""
         predictions = object.__new__(cls)
         for name, values in columns.items():
             object.__setattr__(predictions, name, values)
@@ -301,7 +308,7 @@ class Predictions:
 def combine_predictions(
     windows: WindowSet, fold: int, probability: np.ndarray, shock: np.ndarray, **measured: np.ndarray
 ) -> Predictions:
-    """Combine windows with their predicted probability, advice and measurements, each of shape (n_windows,)."""
+    """Make predictions from windows and their probability, advice and measurements, each of shape (n_windows,)."""
     names = ("database", "record", "lead", "patient", "start_s", "rhythm", "aha_class")
     return Predictions(
         **{name: getattr(windows, name) for name in names},
@@ -314,21 +321,19 @@ def combine_predictions(
 
 
 def encode_names(names: np.ndarray) -> np.ndarray:
-    """Replace each name by its number in alphabetical order, from 0; shape (n,), int."""
+    """Return the position of each name in the alphabetical order of the distinct names, from 0; shape (n,), int."""
     import pandas as pd
 
     return pd.factorize(names, sort=True)[0]
 
 
 def _find_faults(frame: pd.DataFrame) -> dict[int, str]:
-    """Check a table whose text columns are categorical; return the first fault of each faulty row by its index."""
+    """Return the first fault of each faulty row, by the index of the row; text columns must be categorical."""
     faults: dict[int, str] = {}
     for name in ("database", "record", "lead", "patient"):
         # Names that look the same but differ would count one patient twice.
         plain = [text for text in frame[name].cat.categories if unicodedata.normalize("NFC", text.strip()) == text]
-        _require(
-            faults, frame[name], frame[name].isin(plain), "names without spaces around them, in Unicode's form NFC"
-        )
+        _require(faults, frame[name], frame[name].isin(plain), "names in Unicode form NFC, without spaces around them")
         if name != "lead":
             _require(faults, frame[name], frame[name] != "", "any name that is not empty")
     _require(faults, frame["rhythm"], frame["rhythm"].isin(RHYTHMS), ", ".join(RHYTHMS))
@@ -337,7 +342,7 @@ def _find_faults(frame: pd.DataFrame) -> dict[int, str]:
         _add_faults(
             faults,
             frame[(frame["rhythm"] == rhythm) & ~frame["aha_class"].isin(classes)],
-            f"aha_class is {{0.aha_class!r}}, but rhythm is {rhythm!r}; allowed: {', '.join(classes)}",
+            f"aha_class is {{0.aha_class!r}} and rhythm is {rhythm!r}; allowed for this rhythm: {', '.join(classes)}",
         )
 
     # `between` is False for NaN.
@@ -363,7 +368,7 @@ def _find_faults(frame: pd.DataFrame) -> dict[int, str]:
     _add_faults(
         faults,
         frame.assign(first=first)[frame["fold"] != first],
-        "patient {0.patient!r} is in fold {0.fold} and in fold {0.first}; give each patient one fold",
+        "patient {0.patient!r} is in fold {0.fold} and in fold {0.first}; give each patient only one fold",
     )
     patient = frame["patient"].cat.codes
     first = patient.groupby([frame["database"], frame["record"]], observed=True).transform("first")
@@ -376,13 +381,13 @@ def _find_faults(frame: pd.DataFrame) -> dict[int, str]:
 
 
 def _add_faults(faults: dict[int, str], rows: pd.DataFrame, message: str) -> None:
-    """Add a message, formatted with each row, for the rows that have no fault yet."""
+    """Add a message for each row that has no fault yet; the message is a format string for the row."""
     for row in rows.itertuples():
         faults.setdefault(row.Index, message.format(row))
 
 
 def _require(faults: dict[int, str], column: pd.Series, good: pd.Series, allowed: str) -> None:
-    """Add a fault for each value of a column that is not good, unless its row has a fault already."""
+    """Add a fault for each value that is not good, unless its row already has a fault."""
     for row, value in column[~good].items():
         shown = value[:MAX_CHARACTERS] if isinstance(value, str) else value
         faults.setdefault(row, f"{column.name} is {shown!r}; allowed: {allowed}")
@@ -406,10 +411,10 @@ def _list_faults(noun: str, faults: Mapping[int, str]) -> str:
 
 
 def _read_rows(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
-    """Read the rows, with the line that each begins on as index, and the faults of rows that cannot be read."""
+    """Read the rows, indexed by the number of their first line, and the faults of rows that cannot be read."""
     import pandas as pd
 
-    # `pandas.read_csv` pads short rows, shifts long ones, skips empty lines and cuts text at a NUL.
+    # `pandas.read_csv` would pad short rows, shift long rows, skip empty lines and cut text at a NUL.
     pieces: list[pd.DataFrame] = []
     faults: dict[int, str] = {}
     line = 1
@@ -431,7 +436,7 @@ def _read_rows(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
     except csv.Error as error:
         raise ValueError(f"{path}, line {line}: {error}; {_ALLOWED_TEXT}") from error
     except UnicodeDecodeError as error:
-        # Text is decoded in blocks, so `line` is not where the error is.
+        # Text is decoded in blocks, so `line` is not the line of the error.
         raise ValueError(f"{path}, line {_find_undecodable_line(path)}: {error.reason}; {_ALLOWED_TEXT}") from error
     table = pd.concat(pieces)
     return table.astype({name: "category" for name, column in _COLUMNS.items() if column is _TEXT}), faults
@@ -444,22 +449,22 @@ def _check_header(path: Path, header: list[str]) -> None:
     missing += [" or ".join(names) for names in _ONE_OF if not set(names) & set(header)]
     faults = [
         f"{what} {', '.join(map(repr, names[:MAX_FAULTS]))}"
-        for what, names in (("missing:", missing), ("unknown:", unknown), ("more than once:", twice))
+        for what, names in (("missing:", missing), ("unknown:", unknown), ("repeated:", twice))
         if names
     ]
     if faults:
         raise ValueError(
             f"{path}, line 1: the header must name the columns, separated by commas; {'; '.join(faults)}. "
-            f"Known columns are {', '.join(_COLUMNS)}."
+            f"Allowed columns are {', '.join(_COLUMNS)}."
         )
 
 
 def _parse(header: list[str], rows: Mapping[int, Sequence[str]], faults: dict[int, str]) -> pd.DataFrame:
-    """Parse the cells, fill in optional columns, and drop the rows that cannot be parsed, adding their faults."""
+    """Parse the cells and fill in optional columns; drop rows that cannot be parsed, and add their faults."""
     import pandas as pd
 
     faults |= {
-        line: f"there are {len(row)} values; the header names {len(header)} columns"
+        line: f"there are {len(row)} values, but the header names {len(header)} columns; give one value for each column"
         for line, row in rows.items()
         if len(row) != len(header)
     }
@@ -477,13 +482,13 @@ def _parse(header: list[str], rows: Mapping[int, Sequence[str]], faults: dict[in
     table = table.assign(**{name: default for name, default in _DEFAULTS.items() if name not in table})
     rhythm, aha_class = table["rhythm"], table["aha_class"]
     for line in table.index[(rhythm == "") & (aha_class == "")]:
-        faults.setdefault(line, "there is neither a rhythm nor an aha_class; give at least one")
+        faults.setdefault(line, "rhythm and aha_class are both empty; give at least one")
     for line, name in rhythm[(aha_class == "") & rhythm.isin(list(_SPLIT_RHYTHMS))].items():
         faults.setdefault(
             line,
-            f"rhythm {name!r} needs an aha_class as well: {' or '.join(_SPLIT_RHYTHMS[name])}",
+            f"rhythm is {name!r} and aha_class is empty; give the aha_class {' or '.join(_SPLIT_RHYTHMS[name])}",
         )
-    # The fill values after an unknown name are arbitrary: that row is refused later.
+    # After an unknown name the fill value does not matter, because the row is refused later.
     table["aha_class"] = aha_class.where(aha_class != "", rhythm.map(RHYTHMS).fillna(AHA_CLASSES[0]))
     table["rhythm"] = rhythm.where(rhythm != "", aha_class.map(_DEFAULT_RHYTHM).fillna("vf"))
     return table.drop(index=[line for line in rows if line in faults and line in complete])

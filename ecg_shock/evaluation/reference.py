@@ -1,15 +1,15 @@
-"""The annotated shockable events of a record: the reference that alarms are checked against.
+"""Find the annotated events of shockable rhythm, which alarms are checked against.
 
-The label policy makes each segment of one annotated rhythm shockable, intermediate or nonshockable, as it does with
-windows. Rate and amplitude, which the databases do not give, are measured as the median over the segment's windows:
+A recording is divided into segments of one annotated rhythm. Each segment is classified by the same rules as windows.
+Its rate and amplitude, which the databases do not give, are the medians over windows of the segment:
 
-- Coarse VF, and VT of 150 bpm and more, are shockable.
+- Coarse VF, and VT of 150 bpm or more, are shockable.
 - Fine VF, slower VT and VT without a measurable rate are intermediate.
-- Noise, unlabelled time, and "asystole" with too large an amplitude are not counted.
+- Noise, unlabelled time, and annotated asystole whose amplitude is too large, are not counted.
 
-Adjacent shockable segments form one *event*; any other segment, noise included, ends it. In cudb, all time outside VF
-counts as nonshockable although it contains unlabelled VT; `ecg_shock.evaluation.events` marks false alarms there as
-doubtful.
+Adjacent shockable segments form one *event*; any other segment, such as noise, ends the event. In cudb, all time
+outside VF counts as nonshockable, although it contains unlabelled VT. `ecg_shock.evaluation.events` marks false alarms
+in such time as doubtful.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHOCKABLE_TIME, INTERMEDIATE_TIME, NONSHOCKABLE_TIME, UNCOUNTED_TIME = (
 )
 KINDS = (SHOCKABLE_TIME, INTERMEDIATE_TIME, NONSHOCKABLE_TIME, UNCOUNTED_TIME)
 
-MIN_MEASURED_S = 1.0  # of signal for rate and amplitude, even if the segment is shorter
+MIN_MEASURED_S = 1.0  # shortest signal for measuring rate and amplitude
 ROUNDING_S = 1e-6
 
 
@@ -47,9 +47,9 @@ class Segment:
     start_s, end_s : float
         Seconds from the start of the recording.
     kind : {"shockable", "intermediate", "nonshockable", "uncounted"}
-        By the label policy.
+        The class of the segment.
     rhythm : str
-        As annotated.
+        The annotated rhythm.
     """
 
     start_s: float
@@ -67,14 +67,15 @@ class ReferenceEvent:
     start_s, end_s : float
         Seconds from the start of the recording.
     rhythm : str
-        Its rhythms, in order of their first appearance.
+        The annotated rhythms in the event, separated by commas, in order of time.
     detected : bool
-        Whether an episode of the scan overlaps with it.
+        True if an episode of the scan overlaps with the event.
     delay_s : float or None
-        Seconds from its start to the alarm, negative if the alarm was already on; None if it was missed.
+        Seconds from the start of the event to the alarm; negative if the alarm was already on, None if the event was
+        missed.
     onset_known : bool
-        Whether a nonshockable rhythm precedes it directly. The onset is unknown at the start of the record, and after
-        noise or an intermediate rhythm.
+        True if the event directly follows a nonshockable rhythm. At the start of the record, and after noise or an
+        intermediate rhythm, the onset is unknown.
     """
 
     start_s: float
@@ -86,7 +87,7 @@ class ReferenceEvent:
 
     @property
     def length_s(self) -> float:
-        """Length in seconds."""
+        """Length of the event in seconds."""
         return self.end_s - self.start_s
 
 
@@ -103,19 +104,19 @@ def reference_segments(
     Parameters
     ----------
     recording : Recording
-        Rate and amplitude are measured on its first lead.
+        The recording; rate and amplitude are measured on its first lead.
     window_s, step_s : float
-        Length of the windows for measuring, and the step between them, in seconds. A segment shorter than a window is
-        measured as one; below 1 s, the second around its middle is measured.
+        Length of the windows that are measured, and the step between their starts, in seconds. A segment shorter than
+        `window_s` is measured as one window; below 1 s, the 1 s of signal around its middle is measured.
     preprocessing : Preprocessing, optional
-        The filter; the defaults if not given.
+        The filter. By default ``Preprocessing()``.
     policy : LabelPolicy, optional
-        The limits between classes; the defaults if not given.
+        The limits between classes. By default ``LabelPolicy()``.
 
     Returns
     -------
     tuple of Segment
-        In order, without gaps; time without a label has the rhythm ``"unlabelled"``.
+        The segments in order of time, without gaps. Time without a label has the rhythm ``"unlabelled"``.
 
     Raises
     ------
@@ -154,9 +155,9 @@ def reference_segments(
 
 
 def reference_events(segments: Sequence[Segment], episodes: Sequence[ShockableEpisode]) -> Iterator[ReferenceEvent]:
-    """Join adjacent shockable segments into events of any length, and find the first episode that overlaps with each.
+    """Join adjacent shockable segments into events, and find the first episode that overlaps with each event.
 
-    Segments, episodes and events are in order of time.
+    Segments and episodes must be in order of time; so are the events.
     """
     previous_kind = ""
     for kind, adjacent in groupby(segments, key=lambda segment: segment.kind):
@@ -176,13 +177,13 @@ def reference_events(segments: Sequence[Segment], episodes: Sequence[ShockableEp
 
 
 def overlap_s(start_s: float, end_s: float, other_start_s: float, other_end_s: float) -> float:
-    """Return the overlap of two spans of time in seconds; 0 if they only touch."""
+    """Return the overlap of two intervals of time in seconds; 0 if they only touch."""
     shared_s = min(end_s, other_end_s) - max(start_s, other_start_s)
     return shared_s if shared_s > ROUNDING_S else 0.0
 
 
 def _annotated_spans(recording: Recording) -> list[tuple[float, float, str]]:
-    """List start, end and rhythm of annotated episodes and the gaps between them; equal neighbours are joined."""
+    """List start, end and rhythm of the episodes and of the gaps between them; join neighbours of the same rhythm."""
     spans: list[tuple[float, float, str]] = []
 
     def add(start_s: float, end_s: float, rhythm: str) -> None:
@@ -195,7 +196,7 @@ def _annotated_spans(recording: Recording) -> list[tuple[float, float, str]]:
     labelled_s = 0.0
     for episode in recording.episodes:
         if episode.rhythm not in RHYTHMS and episode.rhythm not in UNUSABLE:
-            raise ValueError(f"episode of unknown rhythm {episode.rhythm!r}; known are {sorted(RHYTHMS)}.")
+            raise ValueError(f"an episode has the rhythm {episode.rhythm!r}; allowed are {[*RHYTHMS, *UNUSABLE]}.")
         add(labelled_s, episode.start_s, "unlabelled")
         add(episode.start_s, episode.end_s, episode.rhythm)
         labelled_s = episode.end_s
@@ -206,7 +207,7 @@ def _annotated_spans(recording: Recording) -> list[tuple[float, float, str]]:
 def _windows(
     raw: np.ndarray, fs: float, filtered: np.ndarray, span_s: tuple[float, float], window_s: float, step_s: float
 ) -> np.ndarray:
-    """Cut a segment into windows for measuring; those with invalid samples are skipped unless all have some."""
+    """Cut a segment into windows to measure; skip windows with invalid samples, unless all have invalid samples."""
     first, last = (min(round(time_s * FS), len(filtered)) for time_s in span_s)
     shortest = min(round(MIN_MEASURED_S * FS), len(filtered))
     samples = max(min(round(window_s * FS), last - first), shortest)

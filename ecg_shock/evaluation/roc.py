@@ -1,6 +1,6 @@
-"""Evaluate probabilities beyond one threshold: the ROC curve, and reliability (calibration).
+"""Compute the ROC curve and the reliability (calibration) of predicted probabilities.
 
-Both exclude windows of the intermediate classes, which have no right advice.
+Windows of the intermediate classes (fine VF, other VT) are excluded, because they have no right advice.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ecg_shock.evaluation.predictions import Predictions, encode_names
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
 BINS = 10
-BAND_THRESHOLDS = 100  # per group: the quantiles of its probabilities at which resampled curves are computed
-# Finer below 20 %, where an AED works
+BAND_THRESHOLDS = 100  # thresholds of the resampled curves: quantiles of the probabilities of each group
+# Finer below 20 %, where AEDs work
 BAND_FALSE_POSITIVE_RATES = np.unique(np.concatenate([np.linspace(0, 0.2, 41), np.linspace(0, 1, 51)]).round(3))
 
 
@@ -26,22 +26,22 @@ class Roc:
     Parameters
     ----------
     threshold : numpy.ndarray
-        Shape (n_points,), falling from infinity: a shock is advised at this probability or above.
+        Shape (n_points,), decreasing from infinity. A shock is advised at this probability or above.
     sensitivity, false_positive_rate : numpy.ndarray
-        Shape (n_points,), rising from 0 to 1.
+        Shape (n_points,), increasing from 0 to 1.
     auc : float
-        Area under the curve: the probability that a shockable window has a higher probability than a nonshockable
-        one; ties count half.
+        Area under the curve, 0 to 1. It is the proportion of pairs of a shockable and a nonshockable window in which
+        the shockable window has the higher probability; ties count half.
     auc_limit : float
-        Its one-sided lower limit by patient; NaN if a group has one patient only, or if the probabilities separate
-        the groups completely.
+        One-sided lower limit of `auc` by patient. NaN if all shockable or all nonshockable windows are of one patient,
+        or if the probabilities separate the groups completely.
     windows, patients : int
         The numbers of windows and patients.
     band_false_positive_rate : numpy.ndarray
-        Shape (n_band,), rising from 0 to 1.
+        Shape (n_band,), increasing from 0 to 1.
     band_lower, band_upper : numpy.ndarray
         Shape (n_band,): two-sided limits by patient of the sensitivity at each false-positive rate, with alpha / 2 on
-        each side; NaN if `auc_limit` is.
+        each side. NaN if `auc_limit` is NaN.
     """
 
     threshold: np.ndarray
@@ -58,19 +58,21 @@ class Roc:
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """The observed proportion of shockable windows by predicted probability; equal if perfectly calibrated.
+    """The observed proportion of shockable windows in bins of the predicted probability.
+
+    With perfect calibration, the proportion in a bin equals the mean probability in the bin.
 
     Parameters
     ----------
     edges : numpy.ndarray
-        Shape (n_bins + 1,), from 0 to 1. A bin includes its lower edge; the last bin includes its upper edge too.
+        Shape (n_bins + 1,), from 0 to 1. A bin includes its lower edge; the last bin also includes its upper edge.
     windows, patients, shockable : numpy.ndarray
         Shape (n_bins,), int: the numbers of windows, patients and shockable windows in each bin.
     probability, share : numpy.ndarray
         Shape (n_bins,), float: the mean probability, and the proportion of shockable windows; NaN in an empty bin.
     lower, upper : numpy.ndarray
-        Shape (n_bins,), float: two-sided limits of `share` by patient; NaN in an empty bin, and in a bin of one patient
-        with both shockable and nonshockable windows.
+        Shape (n_bins,), float: two-sided limits of `share` by patient. NaN in an empty bin, and in a bin that holds
+        shockable and nonshockable windows of a single patient.
     """
 
     edges: np.ndarray
@@ -89,11 +91,11 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
     Parameters
     ----------
     predictions : Predictions
-        Of one duration, with probabilities. Those of several models are pooled as they are.
+        Predictions of one duration, with probabilities. Probabilities of several models are pooled.
     alpha : float
-        Error probability of the limit of the area, one-sided, and of the band, two-sided.
+        Error probability: one-sided for the limit of the area, two-sided for the band.
     resamples, seed : int
-        Of the patient bootstrap; the percentile method, as in `ecg_shock.evaluation.confidence.bootstrap_limit`.
+        The number of resamples of the patient bootstrap (percentile method), at least 2000, and its seed.
 
     Raises
     ------
@@ -103,9 +105,8 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
 
     Notes
     -----
-    Correctly ordered pairs of windows are counted once for each pair of patients; each resample only weights these
-    counts. The band is computed in the same way from each patient's counts at up to `BAND_THRESHOLDS` quantiles of the
-    probabilities of each group, with linear interpolation between them.
+    The band is computed at up to `BAND_THRESHOLDS` quantiles of the probabilities of each group, with linear
+    interpolation between them.
 
     References
     ----------
@@ -115,7 +116,7 @@ def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESA
     check_bootstrap(alpha, resamples)
     probability, shockable, patient, n_patients = _select_clear(predictions)
     if shockable.all() or not shockable.any():
-        raise ValueError("a ROC curve needs shockable and nonshockable windows")
+        raise ValueError("all windows are shockable, or all are nonshockable; give windows of both kinds")
     from sklearn.metrics import roc_curve  # slow to import
 
     false_positive_rate, sensitivity, threshold = roc_curve(shockable, probability)
@@ -155,8 +156,7 @@ def reliability(
     """Compare probabilities with the observed proportion of shockable windows, in `BINS` bins of equal width.
 
     The result depends on the proportion of shockable windows in the test set, which is far larger than in use.
-
-    Parameters and errors are those of `roc`, but one group of windows is enough.
+    Parameters and errors are those of `roc`, except that the windows may all be of one group.
     """
     check_bootstrap(alpha, resamples)
     probability, shockable, patient, n_patients = _select_clear(predictions)
@@ -187,15 +187,15 @@ def reliability(
 
 
 def _select_clear(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Return probability, group and patient number of each shockable or nonshockable window, and count the patients."""
+    """Return probability, group and patient index of each counted window, and the number of patients."""
     if not predictions.has_probability:
-        raise ValueError("there are no probabilities; ROC and reliability need them")
+        raise ValueError("the predictions have no probabilities; give predictions with a probability for each window")
     durations = np.unique(predictions.duration_s).tolist()
     if len(durations) > 1:
-        raise ValueError(f"there are windows of {durations} s; select one duration")
+        raise ValueError(f"there are windows of {durations} s; give windows of one duration")
     clear = predictions.select(~np.isin(predictions.aha_class, INTERMEDIATE))
     if not len(clear):
-        raise ValueError("there are no windows of a shockable or nonshockable class")
+        raise ValueError("there are no shockable or nonshockable windows; give at least one")
     patient = encode_names(clear.patient)
     return clear.probability, np.isin(clear.aha_class, SHOCKABLE), patient, int(patient.max()) + 1
 
@@ -205,7 +205,7 @@ def _count_advised(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Count each patient's shockable and nonshockable windows at or above each of the band's thresholds.
 
-    Both shapes are (n_patients, n_thresholds), float, with falling thresholds; the last is the lowest probability.
+    Both results have the shape (n_patients, n_thresholds), float. The thresholds decrease to the lowest probability.
     """
     levels = np.linspace(0, 1, BAND_THRESHOLDS)
     cuts = np.unique([np.quantile(probability[group], levels, method="lower") for group in (shockable, ~shockable)])
@@ -234,9 +234,10 @@ def _interpolate_sensitivities(positives: np.ndarray, negatives: np.ndarray) -> 
 def _count_ordered_pairs(
     probability: np.ndarray, shockable: np.ndarray, patient: np.ndarray, n_patients: int
 ) -> np.ndarray:
-    """Count pairs of windows in which the shockable one has the higher probability; ties count half.
+    """Count pairs of windows in which the shockable window has the higher probability; ties count half.
 
-    Shape (n_patients, n_patients), float: by the patient of the shockable and of the nonshockable window.
+    The result has the shape (n_patients, n_patients), float. Its first axis is the patient of the shockable window, its
+    second axis the patient of the nonshockable window.
     """
     ordered = np.zeros((n_patients, n_patients))
     high, high_patient = probability[shockable], patient[shockable]

@@ -1,8 +1,8 @@
-"""Stress tests: advice on strips with added noise, artefacts and recorder effects.
+"""Stress tests: evaluate advice on strips with added noise, artefacts and recorder effects.
 
-The raw strips are disturbed and then predicted like any user's strip. An unusable strip is advised no shock, which is
-wrong for a shockable rhythm and right for a nonshockable one. So a high specificity with many unusable strips is not a
-strength.
+A strip is the raw ECG of a window. It is disturbed, and then predicted as `ecg_shock.predict` does it. An unusable
+strip is advised no shock, which is wrong for a shockable rhythm and right for a nonshockable rhythm. So a high
+specificity may only mean that many strips are unusable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ecg_shock.inference.advisor import Advisor
 from ecg_shock.preprocessing import hold_invalid
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
-SNR_DB = (24.0, 18.0, 12.0, 6.0, 0.0, -6.0)  # those of nstdb, Moody et al. 1984
+SNR_DB = (24.0, 18.0, 12.0, 6.0, 0.0, -6.0)  # the levels of nstdb, Moody et al. 1984
 RECORDED_NOISE = {"bw": "baseline wander", "em": "electrode motion", "ma": "muscle noise"}  # by record of nstdb
 COMPRESSIONS_MV = (0.25, 0.5, 1.0, 2.0, 4.0)  # peak to peak, as MAINS_MV
 MAINS_HZ = (50.0, 60.0)
@@ -39,7 +39,7 @@ GAPS = 3  # of missing samples in a strip
 
 @dataclass(frozen=True)
 class StressPoint:
-    """The results of an algorithm on windows with one level of one disturbance.
+    """The results of a model on windows with one level of one disturbance.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ class StressPoint:
     value : float
         Its level as a number, for charts.
     sensitivity, specificity : Proportion
-        Of the shockable and the nonshockable windows. An unusable window is advised no shock.
+        The proportions of shockable and of nonshockable windows with the right advice. An unusable window is advised no
+        shock.
     unusable : int
         The number of unusable windows.
     """
@@ -72,9 +73,9 @@ class Stress:
     stress, level, value
         As in `StressPoint`.
     disturb : callable
-        Takes strips of shape (n_strips, n_samples) in mV, their sampling rate in Hz and a random generator; returns
-        the disturbed strips and their sampling rate. All levels of a disturbance get generators with the same state,
-        so they differ in level only.
+        Function of strips of shape (n_strips, n_samples) in mV, their sampling rate in Hz and a random generator. It
+        returns the disturbed strips and their sampling rate. All levels of a disturbance get generators with the same
+        state, so that they differ only in level.
     """
 
     stress: str
@@ -84,10 +85,10 @@ class Stress:
 
 
 def standard_stresses(folder: Path | None = None) -> tuple[Stress, ...]:
-    """List the disturbances that every model is tested with, level by level.
+    """Return the disturbances that the report tests, level by level.
 
     They are recorded noise, modelled chest compressions, mains hum, gain, polarity, sampling rate, clipping and missing
-    samples. `folder` holds the databases, including nstdb, which is read when its noise is added.
+    samples. `folder` is the folder of the databases. It must contain nstdb, the source of the recorded noise.
     """
     stresses = []
     for record, name in RECORDED_NOISE.items():
@@ -112,18 +113,18 @@ def standard_stresses(folder: Path | None = None) -> tuple[Stress, ...]:
 class StressTest:
     """Evaluate advice on disturbed strips, one recording at a time.
 
-    The raw strip of each window is disturbed and given to `Advisor.predict_many`, so the filter and the rule for
-    unusable strips are applied as for a user.
+    The raw strip of each window is disturbed and given to `Advisor.predict_many`, which filters it and checks whether
+    it is usable.
 
     Parameters
     ----------
     advisor : Advisor
-        The model. It must not have seen the windows' patients, which
-        `ecg_shock.evaluation.evaluation_set.EvaluationSet.windows` ensures.
+        The model. It must not have been trained on or selected with the patients of the windows;
+        `ecg_shock.evaluation.evaluation_set.EvaluationSet.windows` checks this.
     windows : WindowSet
-        Shockable and nonshockable windows, such as `draw_clear_windows` returns.
+        Shockable and nonshockable windows, such as the result of `draw_clear_windows`.
     stresses : sequence of Stress
-        Such as `standard_stresses` returns.
+        The disturbances, such as the result of `standard_stresses`.
     seed : int
         Seed of every disturbance and of the patient bootstrap.
 
@@ -135,7 +136,7 @@ class StressTest:
 
     def __init__(self, advisor: Advisor, windows: WindowSet, stresses: Sequence[Stress], *, seed: int = 0) -> None:
         if not len(windows):
-            raise ValueError("there are no shockable or nonshockable windows; give at least one.")
+            raise ValueError("there are no windows; give at least one.")
         self._advisor, self._windows, self._seed = advisor, windows, seed
         self._stresses = (Stress("none", "", 0.0, _leave_unchanged), *stresses)
         self._shock = np.zeros((len(self._stresses), len(windows)), dtype=bool)
@@ -143,7 +144,13 @@ class StressTest:
         self._missing = np.ones(len(windows), dtype=bool)
 
     def add(self, recording: Recording) -> None:
-        """Disturb and predict the windows of a recording; a ValueError if it does not contain one of them."""
+        """Disturb and predict the windows that belong to a recording.
+
+        Raises
+        ------
+        ValueError
+            If the recording is too short for one of its windows, or lacks a lead.
+        """
         windows = self._windows
         here = self._missing & (windows.database == recording.database) & (windows.record == recording.name)
         for lead in np.unique(windows.lead[here]).tolist():
@@ -158,18 +165,18 @@ class StressTest:
         self._missing &= ~here
 
     def points(self) -> tuple[StressPoint, ...]:
-        """Return the results of all stresses on the same windows, after those of the undisturbed strips, ``"none"``.
+        """Return the results of the undisturbed strips, named ``"none"``, and then those of each disturbance.
 
         Raises
         ------
         ValueError
-            If a recording was not added.
+            If the recording of a window was not added.
         """
         windows, missing = self._windows, self._missing
         if missing.any():
             first = int(np.argmax(missing))
             raise ValueError(
-                f"{missing.sum()} windows belong to recordings that were not added, the first to "
+                f"{missing.sum()} windows belong to recordings that were not added, such as "
                 f"{windows.database[first]}/{windows.record[first]}; add all recordings of the windows."
             )
         patient, shockable = encode_names(windows.patient), np.isin(windows.aha_class, SHOCKABLE)
@@ -187,7 +194,9 @@ class StressTest:
 
 
 def draw_clear_windows(windows: WindowSet, max_per_group: int, seed: int) -> WindowSet:
-    """Draw shockable and nonshockable windows, at most `max_per_group` of each patient and AHA class; keep their order.
+    """Draw shockable and nonshockable windows at random, at most `max_per_group` for each patient and AHA class.
+
+    The windows keep their order.
 
     Raises
     ------
@@ -215,7 +224,7 @@ def _strips(recording: Recording, lead: str, start_s: np.ndarray, window_s: floa
     if lead not in recording.leads or not ((firsts >= 0) & (firsts + n <= len(recording.signal) + 1)).all():
         raise ValueError(
             f"{recording.database}/{recording.name} has the leads {recording.leads!r} and {recording.duration_s:g} s, "
-            f"and does not contain all windows of lead {lead!r}; add the recordings that the windows were cut from."
+            f"so it lacks some windows of lead {lead!r}; add the recording that the windows were cut from."
         )
     firsts = np.minimum(firsts, len(recording.signal) - n)  # start and length were rounded separately
     column = recording.signal[:, recording.leads.index(lead)].astype(np.float64)
@@ -235,7 +244,7 @@ def _add_recorded_noise(
 
 @lru_cache(maxsize=8)
 def _read_noise_at(record: str, fs: float, folder: Path | None) -> np.ndarray:
-    """Read noise at a sampling rate; cached, since reading and resampling takes longer than adding it."""
+    """Read recorded noise, resampled to `fs`."""
     return read_noise(record, fs, folder)
 
 
@@ -262,7 +271,7 @@ def _resample(to_fs: float, strips: np.ndarray, fs: float, rng: np.random.Genera
 
 
 def _clip(limit_mv: float, strips: np.ndarray, fs: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Clip around the strip's median, as an amplifier does that has removed the electrodes' offset."""
+    """Clip at `limit_mv` above and below the median of each strip."""
     centre = np.median(hold_invalid(strips), axis=1, keepdims=True)
     return np.clip(strips, centre - limit_mv, centre + limit_mv), fs
 
@@ -270,7 +279,7 @@ def _clip(limit_mv: float, strips: np.ndarray, fs: float, rng: np.random.Generat
 def _drop_samples(
     proportion: float, strips: np.ndarray, fs: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """Replace a proportion of the samples by NaN, in gaps of about equal length at random places; gaps may touch."""
+    """Replace a proportion of the samples of each strip by NaN, in `GAPS` gaps of about equal length."""
     n = strips.shape[1]
     total = round(proportion * n)
     lengths = np.diff(np.round(np.linspace(0, total, GAPS + 1)).astype(int))

@@ -1,4 +1,4 @@
-"""`validate`: evaluate one of our models, or any other algorithm by its predictions."""
+"""Evaluate a model, or a file of predictions of any algorithm."""
 
 from __future__ import annotations
 
@@ -24,21 +24,25 @@ def validate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Validation:
-    """Evaluate an algorithm by the AHA goals.
+    """Evaluate a model, or predictions of any algorithm, by the AHA goals.
 
     Parameters
     ----------
     predictions : Predictions or path-like
-        Predictions of any algorithm, or a CSV file of them (see `Predictions.read_csv`). Or the folder of a model (a
-        bundle, or a folder with ``fold-0/bundle``, ``fold-1/bundle`` …), which then predicts the test patients of its
-        own split.
+        One of these:
+
+        - Predictions of any algorithm.
+        - A CSV file of predictions; see `Predictions.read_csv`.
+        - The folder of a model: a bundle, or a folder with ``fold-0/bundle``, ``fold-1/bundle`` … Each fold's model
+          then predicts the test patients of its fold.
     threshold : float, optional
-        For a file without the column ``shock``: a shock is advised at this probability of *shockable* or above.
+        For a file without the column ``shock``: a shock is advised if the probability of *shockable* is at least this.
     databases : sequence of str
-        For a model: databases that it has not seen. All of their patients are tested, instead of its test patients.
+        For a model: databases that were not used to train or select it. All of their patients are tested, instead of
+        its test patients.
     data : path-like, optional
-        For a model: folder of the recordings; by default the environment variable ``ECG_SHOCK_DATA``, else the cache
-        folder.
+        For a model: folder of the recordings. By default, the folder in the environment variable ``ECG_SHOCK_DATA``, or
+        the cache folder if it is not set.
     alpha : float
         Error probability of the confidence limits, one-sided.
     resamples, seed : int
@@ -47,13 +51,15 @@ def validate(
     Returns
     -------
     Validation
-        One `Performance` for each window length.
+        The results, with one `Performance` for each window length.
 
     Raises
     ------
     ValueError
-        If a file has lines that are not allowed, which the message names; if an option does not apply to these
-        predictions; or if the model was trained on or selected with a test patient.
+        If the file has lines that are not allowed; if an argument cannot be given for this kind of `predictions`; or if
+        the model was trained on or selected with a test patient.
+    TypeError
+        If `predictions` is neither predictions nor a path.
     OSError
         If the file or folder does not exist.
 
@@ -80,7 +86,7 @@ def validate(
             "or the folder of a model"
         )
     elif Path(predictions).is_dir():
-        _refuse_options("a model, which has its own threshold", threshold=threshold)
+        _refuse_options("the folder of a model", threshold=threshold)
         from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles
 
         bundles = find_bundles(Path(predictions))
@@ -94,7 +100,7 @@ def validate(
 
 
 def describe_file(path: Path, threshold: float | None) -> str:
-    """Describe a file of predictions in the reports: its name, the beginning of its SHA-256, and the threshold."""
+    """Return the name of a file, the beginning of its SHA-256, and how its shocks are advised, for the reports."""
     decision = "by its column shock" if threshold is None else f"at a probability of {threshold:g} or above"
     return f"{path.name}, SHA-256 {sha256(path)[:_SHOWN_DIGITS]}; shock advised {decision}"
 

@@ -1,9 +1,8 @@
-"""Evaluate alarms on complete records of the test patients, with an alarm rule that was chosen without them.
+"""Evaluate alarms on complete records of the test patients.
 
-Each fold's rule is chosen on the validation patients of its own model (see `choose_rule`), and evaluated only on its
-test patients. The results of the default `ecg_shock.AlarmRule`, the same for all folds, are given for comparison. They
-are too good for fold 1 of public-v1: the default was chosen on the validation patients of fold 0, who are the test
-patients of fold 1.
+For each fold, the alarm rule is chosen on the validation patients (see `choose_rule`), and evaluated on the test
+patients. For comparison, the default `ecg_shock.AlarmRule` is evaluated too. Its results are too good for fold 1 of
+public-v1: it was chosen on the validation patients of fold 0, who are the test patients of fold 1.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from ecg_shock.inference.scanning import scan, with_rule
 from ecg_shock.inference.streaming import AlarmRule
 from ecg_shock.preprocessing import FS
 
-# By number of windows: of equally good rules the first is chosen, which raises its alarm the soonest.
+# Of equally good rules, the first is chosen, which raises an alarm the soonest.
 RULES = (AlarmRule(1, 1), AlarmRule(2, 3), AlarmRule(3, 5), AlarmRule(5, 8), AlarmRule(8, 10))
 DEFAULT_RULE = AlarmRule()
-MAX_LOSS_PERCENT = 1  # percentage points of event sensitivity that a rule with fewer false alarms may lose
+MAX_LOSS_PERCENT = 1  # percentage points of event sensitivity that are given up for fewer false alarms
 
 
 @dataclass(frozen=True)
 class RuleChoice:
-    """The alarm rule of a fold, and the results that it was chosen from.
+    """The alarm rule that was chosen for a fold, and the results of all rules.
 
     Parameters
     ----------
@@ -44,12 +43,12 @@ class RuleChoice:
     rule : AlarmRule
         The rule for the test patients of this fold.
     decided : bool
-        Whether the rule was chosen on the validation patients. If they have no event of `HEADLINE_MIN_S` or more, or
-        their recordings were not found, `rule` is the default.
+        True if the rule was chosen on the validation patients. False if they have no event of `HEADLINE_MIN_S` or more,
+        or if their recordings were not found; then `rule` is the default.
     patients, records : int
         The numbers of validation patients and records that were scanned.
     by_rule : tuple of (AlarmRule, EventFigures)
-        The results of each of `RULES` on these records; empty if there are none.
+        The results of each of `RULES` on the validation records; empty if no record was scanned.
     """
 
     fold: int
@@ -69,23 +68,23 @@ class WholeRecords:
     choices : tuple of RuleChoice
         The alarm rule of each fold.
     fixed_rule : AlarmRule
-        The default rule; its results are in `by_rule`.
+        The default rule. Its results are in `by_rule`.
     window_s, step_s : float
         Length of the windows, and the step between them, in seconds.
     figures : EventFigures
-        Of all records, each with the rule of its fold.
+        The results of all records, with the rule chosen for each fold.
     by_database, by_patient : tuple of EventFigures
-        The same by database and by patient.
+        The same results by database and by patient.
     by_rule : tuple of (AlarmRule, EventFigures)
-        Of all records with each of `RULES`, the same for all folds.
+        The results of all records, with each of `RULES` for all folds.
     records : tuple of RecordEvents
-        Of each record, with the rule of its fold.
+        The results of each record, with the rule chosen for its fold.
     too_short : tuple of str
-        Records shorter than a window, as ``"database/record"``; they are excluded.
+        Names of records shorter than a window, which are excluded, such as ``"cudb/cu01"``.
     alpha : float
         Error probability of all limits, one-sided.
     part, tolerance_s, headline_least_s : str, float, float
-        The subset of the patients, `TOLERANCE_S` and `HEADLINE_MIN_S`, recorded for the reports.
+        The subset of the patients (``"test"``), `TOLERANCE_S` and `HEADLINE_MIN_S`.
     """
 
     choices: tuple[RuleChoice, ...]
@@ -105,16 +104,16 @@ class WholeRecords:
 
     @property
     def fixed(self) -> EventFigures:
-        """The figures of all records with `fixed_rule`."""
+        """The results of all records with `fixed_rule`."""
         return dict(self.by_rule)[self.fixed_rule]
 
     def alarm_s(self, rule: AlarmRule) -> float:
-        """Return the seconds that `rule.k` consecutive windows cover: the shortest time to an alarm."""
+        """Return the shortest time to an alarm in seconds, the time that `rule.k` consecutive windows cover."""
         return self.window_s + (rule.k - 1) * self.step_s
 
 
 def choose_rule(by_rule: Iterable[tuple[AlarmRule, EventFigures]]) -> AlarmRule | None:
-    """Choose the alarm rule with the fewest false alarms that detects almost as many events as the best rule.
+    """Choose the alarm rule with the fewest false alarms, among those that detect almost as many events as the best.
 
     Parameters
     ----------
@@ -124,12 +123,13 @@ def choose_rule(by_rule: Iterable[tuple[AlarmRule, EventFigures]]) -> AlarmRule 
     Returns
     -------
     AlarmRule or None
-        A rule whose sensitivity for events of `HEADLINE_MIN_S` or more is within `MAX_LOSS_PERCENT` percentage points
-        of the best; of equally good rules, the first. None if there is no such event.
+        The rule with the fewest false alarms, among the rules whose sensitivity for events of `HEADLINE_MIN_S` or more
+        is within `MAX_LOSS_PERCENT` percentage points of the best. Of equally good rules, the first. None if there is
+        no such event.
     """
     candidates = list(by_rule)
     most = max((figures.headline.count for _, figures in candidates), default=0)
-    # All rules have the same events and hours, so counts can be compared, without rounding.
+    # All rules have the same events and hours, so counts can be compared instead of proportions.
     allowed = [
         (rule, figures)
         for rule, figures in candidates
@@ -150,7 +150,8 @@ class RecordScans:
     Attributes
     ----------
     records : tuple of Record
-        The records to `add`: of the test patients, and of the validation patients if their databases are there.
+        The records that must be added: those of the test patients, and those of the validation patients if their
+        databases are on this computer.
     """
 
     def __init__(self, evaluation: EvaluationSet) -> None:
@@ -173,9 +174,9 @@ class RecordScans:
         self._window_s = self._step_s = 0.0
 
     def add(self, recording: Recording) -> None:
-        """Scan the first lead of a labelled recording with the model of each fold that has its patient.
+        """Scan the first lead of a labelled recording, with the model of each fold that tests or validates its patient.
 
-        Windows have the model's own length.
+        The windows have the length that the model was trained with.
         """
         for (fold, subset), patients in self._patients.items():
             if recording.patient not in patients:
@@ -195,7 +196,7 @@ class RecordScans:
                 found.append(episode_events(with_rule(scanned, rule), recording, segments, policy=config.labels))
 
     def figures(self) -> WholeRecords:
-        """Choose each fold's rule, and pool the results of the test records.
+        """Choose the rule of each fold, and pool the results of the test records.
 
         Raises
         ------
@@ -223,7 +224,7 @@ class RecordScans:
             for fixed_rule, found in tested.items():
                 fixed[fixed_rule] += found
         if not records:
-            raise ValueError("no record is as long as a window; give a database with longer records.")
+            raise ValueError("all records are shorter than a window; give a database with longer records.")
 
         def grouped(attribute: str) -> tuple[EventFigures, ...]:
             names = dict.fromkeys(getattr(record, attribute) for record in records)

@@ -1,1 +1,1 @@
-"""Advice on a strip, a recording or a stream, without TensorFlow."""
+"""Advise a shock, or no shock, for a strip, a recording or a stream, without TensorFlow."""

@@ -1,4 +1,4 @@
-"""Shock advice from a strip of ECG, on LiteRT: no TensorFlow is loaded."""
+"""Advise a shock, or no shock, for a strip of ECG, with LiteRT instead of TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from ecg_shock.preprocessing import (
 from ecg_shock.quiet import without_lines
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
-MAX_ON_ONE_CORE = 64  # strips; more are divided into parts, which all cores work on
-PART = 128  # strips: smaller parts need more calls, larger ones leave a core idle at the end
+MAX_ON_ONE_CORE = 64  # strips; larger numbers are divided among all cores
+PART = 128  # strips that a core classifies at a time
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What the model advises for one strip.
+    """The advice of a model for one strip.
 
     Parameters
     ----------
     shock : bool
-        Whether a shock is advised; never for an unusable strip.
+        True if a shock is advised. Always False for an unusable strip.
     probability : float
         Probability that the rhythm is shockable; NaN for an unusable strip.
     threshold : float
-        A shock is advised at this probability and above.
+        A shock is advised if the probability is at least this.
     usable : bool
-        Whether the strip could be classified.
+        True if the strip could be classified.
     reason : str
-        Why not; empty for a usable strip.
+        The reason why the strip is unusable; empty for a usable strip.
     """
 
     shock: bool
@@ -59,23 +59,24 @@ class Advice:
 
 
 class Advisor:
-    """A loaded model that gives advice.
+    """A loaded model, which advises a shock or no shock.
 
     Parameters
     ----------
     model : str, pathlib.Path or Bundle, optional
-        A bundle or its folder; the model that comes with the package if not given.
+        A bundle or its folder. By default the pretrained model of the package.
 
     Raises
     ------
     FileNotFoundError
-        If there is no bundle.
+        If there is no bundle in the folder.
     ValueError
-        If it is damaged.
+        If the bundle is damaged.
 
     Notes
     -----
-    Threads may share an advisor: as many threads as there are cores work at once, each with a copy of the network.
+    Several threads may use the same advisor. At most one thread per core runs at a time, each with its own copy of the
+    network.
     """
 
     def __init__(self, model: str | Path | Bundle | None = None) -> None:
@@ -91,20 +92,20 @@ class Advisor:
         self._turns = threading.BoundedSemaphore(_count_cores())  # bounds the number of networks
 
     def predict(self, signal: Any, fs: float | None = None, *, units: str = "mV") -> Advice:
-        """Advise on one strip; see `ecg_shock.predict`."""
+        """Advise a shock, or no shock, for one strip; see `ecg_shock.predict`."""
         fs = _choose_fs(signal, fs)
         if isinstance(signal, Recording):
             signal, fs = _take_only_lead(signal, fs, units)
         strip = real_numbers(signal)
         if strip.ndim != 1:
             raise ValueError(
-                f"signal has shape {strip.shape}; one lead is a 1-D array, such as signal[:, 0]. "
-                "For many strips at once use predict_many."
+                f"signal has shape {strip.shape}; give one lead as a 1-D array, such as signal[:, 0]. "
+                "For several strips, use predict_many."
             )
         return self._advise(strip[None], fs, units)[0]
 
     def predict_many(self, signals: Any, fs: float | None = None, *, units: str = "mV") -> list[Advice]:
-        """Advise on strips of one length; see `ecg_shock.predict_many`."""
+        """Advise a shock, or no shock, for strips of equal length; see `ecg_shock.predict_many`."""
         fs = _choose_fs(signals, fs)
         return self._advise(real_numbers(signals), fs, units)
 
@@ -122,24 +123,23 @@ class Advisor:
         ]
 
     def classify(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Classify strips that have been preprocessed, such as windows of a longer recording.
+        """Classify strips that were preprocessed before, such as windows of a longer recording.
 
         Parameters
         ----------
         strips : numpy.ndarray
-            Shape (n_strips, n), mV, as recorded; NaN or infinite where invalid. Views of overlapping windows, as
-            `numpy.lib.stride_tricks.sliding_window_view` gives them, are not copied.
+            Shape (n_strips, n), mV: the strips as recorded; NaN or infinite where invalid.
         fs : float
             Sampling rate of `strips` in Hz.
         filtered : numpy.ndarray
-            Shape (n_strips, m), mV, at 125 Hz: the same strips after preprocessing.
+            Shape (n_strips, m), mV: the same strips after preprocessing, at 125 Hz.
 
         Returns
         -------
         probabilities : numpy.ndarray
-            Shape (n_strips,), of *shockable*; NaN for an unusable strip.
+            Shape (n_strips,): probability of *shockable*; NaN for an unusable strip.
         reasons : numpy.ndarray
-            Shape (n_strips,), strings: why a strip is unusable; empty for a usable one.
+            Shape (n_strips,), str: the reason why a strip is unusable; empty for a usable strip.
         """
         probabilities, reasons = _run_in_parts(
             lambda part: self._classify(strips[part], fs, filtered[part]), len(strips)
@@ -156,22 +156,22 @@ class Advisor:
         return probabilities, reasons
 
     def probabilities(self, ecg: np.ndarray) -> np.ndarray:
-        """Run the network alone.
+        """Compute the probability of *shockable*, without the rule for unusable strips.
 
         Parameters
         ----------
         ecg : numpy.ndarray
-            Shape (n_windows, n_samples), mV, preprocessed, at 125 Hz.
+            Shape (n_windows, n_samples), mV: preprocessed windows at 125 Hz.
 
         Returns
         -------
         numpy.ndarray
-            Shape (n_windows,), probability of *shockable*.
+            Shape (n_windows,): probability of *shockable*.
 
         Raises
         ------
         ValueError
-            If the windows are too short for the network. 2 s are enough for a network with padding.
+            If the windows are too short for the network.
         """
         return _run_in_parts(lambda part: (self._run_network(ecg[part]),), len(ecg))[0]
 
@@ -206,13 +206,13 @@ class _Network:
         self._interpreter.allocate_tensors()
         shape = self._interpreter.get_output_details()[0]["shape"].tolist()
         if shape != [1, 1]:
-            raise ValueError(f"the LiteRT model has an output of shape {shape}, not [1, 1].")
+            raise ValueError(f"the output of the LiteRT model has shape {shape}; allowed is [1, 1].")
         self.samples = samples
 
     def run(self, windows: np.ndarray) -> np.ndarray:
-        """Return the probability of each window, given in single precision, shape (n_windows, samples)."""
+        """Return the probability of each window; `windows` has shape (n_windows, samples), float32."""
         result = np.empty(len(windows))
-        # One by one: batches of 2 to 32 windows give the same results and take as long, on one thread and on two.
+        # One by one, because batches of windows are not faster.
         for i, window in enumerate(windows[:, None, :, None]):
             self._interpreter.set_tensor(self._input, window)
             self._interpreter.invoke()
@@ -221,14 +221,14 @@ class _Network:
 
 
 def _count_cores() -> int:
-    """Count the processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _run_in_parts(work: Callable[[slice], tuple[np.ndarray, ...]], count: int) -> tuple[np.ndarray, ...]:
-    """Work on `count` rows part by part, on all cores, and join each of the arrays that `work` returns."""
+    """Call `work` for parts of `count` rows, on all cores, and join the arrays that it returns."""
     if count <= MAX_ON_ONE_CORE:
         return work(slice(0, count))
     from concurrent.futures import ThreadPoolExecutor  # LiteRT and NumPy release the interpreter lock
@@ -242,31 +242,31 @@ def _run_in_parts(work: Callable[[slice], tuple[np.ndarray, ...]], count: int) -
 def predict(
     signal: Any, fs: float | None = None, *, units: str = "mV", model: str | Path | Advisor | None = None
 ) -> Advice:
-    """Advise whether to shock, from one strip of one lead.
+    """Advise a shock, or no shock, for one strip of one lead.
 
     Parameters
     ----------
     signal : array_like or Recording
-        Shape (n,), 2 to 10 s, NaN where invalid; or a recording of one lead.
+        The strip, 2 to 10 s: an array of shape (n,), NaN where invalid, or a recording of one lead.
     fs : float, optional
-        Sampling rate in Hz, 100 to 2000. If not given, a recording's own `fs` is used, and 125 Hz is assumed for
-        an array, with a warning.
+        Sampling rate in Hz, 100 to 2000. By default, that of the recording; for an array 125 Hz, with a warning.
     units : {"mV", "uV", "µV", "V"}
-        Units of an array. A recording is in mV.
+        Unit of the samples of an array. A recording is in mV.
     model : str, pathlib.Path or Advisor, optional
-        A bundle's folder or a loaded model; the model that comes with the package if not given.
+        Folder of a bundle, or a loaded model. By default the pretrained model of the package.
 
     Returns
     -------
     Advice
-        With ``usable=False`` and a reason for a strip that is flat, saturated, noisy, out of range or mostly missing.
+        The advice. If the strip is flat, saturated, noisy, out of range or mostly missing, `usable` is False and
+        `reason` gives the reason.
 
     Raises
     ------
     TypeError
         If the signal is not an array of real numbers.
     ValueError
-        If its shape, length, sampling rate or units are not allowed, or all samples are missing.
+        If its shape, length, sampling rate or unit is not allowed, or all samples are missing.
 
     Warns
     -----
@@ -286,12 +286,12 @@ def predict(
 def predict_many(
     signals: Any, fs: float | None = None, *, units: str = "mV", model: str | Path | Advisor | None = None
 ) -> list[Advice]:
-    """Advise whether to shock, for many strips of one length.
+    """Advise a shock, or no shock, for several strips of equal length.
 
     Parameters
     ----------
     signals : array_like
-        Shape (n_strips, n), 2 to 10 s each, NaN where invalid.
+        Shape (n_strips, n): strips of 2 to 10 s, NaN where invalid.
     fs, units, model
         As for `predict`.
 
@@ -321,7 +321,7 @@ def predict_many(
 
 
 def choose_advisor(model: str | Path | Advisor | None) -> Advisor:
-    """Return the model that a caller asked for; a few models stay loaded."""
+    """Return a loaded model; a folder that was used before is not loaded again, unless it has changed."""
     if isinstance(model, Advisor):
         return model
     folder = DEFAULT_BUNDLE if model is None else Path(model).resolve()
@@ -334,7 +334,7 @@ def choose_advisor(model: str | Path | Advisor | None) -> Advisor:
 
 @lru_cache(maxsize=4)
 def _load_advisor(folder: Path, changed: int) -> Advisor:
-    """Load a model; `changed`, the time of change, makes a bundle that was saved again load again."""
+    """Load a model; `changed` is the time of the last change, so that a changed bundle is loaded again."""
     return Advisor(folder)
 
 
@@ -343,8 +343,8 @@ def _choose_fs(signal: Any, fs: float | None) -> float | None:
     if fs is not None or isinstance(signal, Recording):
         return fs
     warnings.warn(
-        f"fs is not given, so the array is taken at {FS:g} Hz, the sampling rate of the network; at any other the "
-        f"advice is wrong. Give fs= in Hz (fs={FS:g} if it is that), or a Recording, which has its own.",
+        f"fs is not given, so a sampling rate of {FS:g} Hz is assumed; at any other rate the advice is wrong. Give "
+        f"fs= in Hz, such as fs={FS:g}, or give a Recording.",
         UserWarning,
         stacklevel=3,
     )
@@ -353,9 +353,9 @@ def _choose_fs(signal: Any, fs: float | None) -> float | None:
 
 def _take_only_lead(recording: Recording, fs: float | None, units: str) -> tuple[np.ndarray, float]:
     if units != "mV":
-        raise ValueError(f"units={units!r}, but a recording is in mV; leave units out.")
+        raise ValueError(f"units is {units!r}, but a Recording is always in mV; remove units.")
     if fs is not None and fs != recording.fs:
-        raise ValueError(f"fs={fs!r}, but the recording has {recording.fs!r} Hz; leave fs out.")
+        raise ValueError(f"fs is {fs!r}, but the recording has {recording.fs!r} Hz; remove fs.")
     if len(recording.leads) != 1:
         ecg = next((lead for lead in recording.leads if is_ecg(lead)), recording.leads[0])
         raise ValueError(
@@ -365,39 +365,40 @@ def _take_only_lead(recording: Recording, fs: float | None, units: str) -> tuple
 
 
 def real_numbers(signal: Any) -> np.ndarray:
-    """Return an array of floats, NaN where masked."""
+    """Return the signal as an array of float64, with NaN for masked samples."""
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is out of range
         try:
             array = np.asanyarray(signal)  # keeps a mask
         except ValueError as error:
-            raise ValueError(f"the signal is not an array ({error}); give strips of one length.") from error
+            raise ValueError(f"the signal is not an array ({error}); give strips of equal length.") from error
         if array.dtype.kind not in "iuf":
-            raise TypeError(f"the signal has dtype {array.dtype}; give real numbers, NaN where samples are missing.")
+            raise TypeError(f"the signal has dtype {array.dtype}; give real numbers, with NaN for missing samples.")
         return np.ma.filled(array.astype(np.float64), np.nan)
 
 
 def _check_strips(signals: np.ndarray, fs: float, units: str) -> np.ndarray:
-    """Return strips in mV; raise ValueError if they cannot be classified at all."""
+    """Return strips in mV; raise a ValueError if they are not allowed."""
     if units not in MV_PER_UNIT:
-        raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
+        raise ValueError(f"units is {units!r}; allowed are {', '.join(MV_PER_UNIT)}.")
     rate_ratio(fs)  # raises if fs is not allowed
     if units != "mV":
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is out of range
             signals = signals * MV_PER_UNIT[units]
     if signals.ndim != 2:
-        raise ValueError(f"signals has shape {signals.shape}; give (n_strips, n_samples).")
+        raise ValueError(f"signals has shape {signals.shape}; allowed is (n_strips, n_samples).")
     n = signals.shape[1]
     if not is_allowed_length(n, fs):
         raise ValueError(
             f"a strip of {n} samples at {fs:g} Hz is {n / fs:.6g} s; allowed are {MIN_WINDOW_S:g} to "
-            f"{MAX_WINDOW_S:g} s. If that is not the sampling rate, give fs; cut a longer recording into strips."
+            f"{MAX_WINDOW_S:g} s. Check fs, or cut the recording into strips."
         )
     valid = np.isfinite(signals).any(axis=1)
     if not valid.all():
-        raise ValueError(f"strip {int(np.argmin(valid))} has no valid sample; there is nothing to classify.")
+        raise ValueError(f"strip {int(np.argmin(valid))} has no valid sample; give strips with valid samples.")
     rising = never_falls(signals)
     if rising.any():
         raise ValueError(
-            f"strip {int(np.argmax(rising))} never falls, as time does but an ECG does not; give the samples of a lead."
+            f"strip {int(np.argmax(rising))} never falls, so it is a time or a counter, not an ECG; give the "
+            "samples of a lead."
         )
     return signals

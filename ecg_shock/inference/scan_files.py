@@ -1,4 +1,4 @@
-"""Files of a scan: WFDB annotations, CSV and JSON, and their names."""
+"""Write the result of a scan as WFDB annotations, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from ecg_shock.files import write_text
 from ecg_shock.inference.scanning import Scan
 
 ANNOTATOR = "shk"
-# Our own rhythm labels in the form of WFDB's "(VFIB" and "(N", because the model does not name the rhythm.
+# These are not rhythms of WFDB, such as "(VFIB", because the model does not name the rhythm.
 SHOCKABLE_NOTE, NONSHOCKABLE_NOTE, ALARM_NOTE = "(SHOCKABLE", "(NONSHOCKABLE", "shock alarm"
 
 
 def write_scan(scan: Scan, folder: Path) -> list[Path]:
-    """Write a scan as WFDB annotations, CSV and JSON.
+    """Write the result of a scan as WFDB annotations, CSV and JSON.
 
     Parameters
     ----------
     scan : Scan
         The result of `ecg_shock.scan`.
     folder : pathlib.Path
-        A folder, which is created if it is missing. Files are named after the record.
+        The folder, which is created if it does not exist. The files have the name of the record.
 
     Returns
     -------
     list of pathlib.Path
-        ``NAME.shk`` (rhythm changes and alarms, for any WFDB viewer, beside the record's header), ``NAME.csv`` (one row
-        per window) and ``NAME.json`` (settings and episodes).
+        ``NAME.shk`` (WFDB annotations of episodes and alarms), ``NAME.csv`` (one row per window) and ``NAME.json``
+        (settings and episodes). A WFDB viewer needs the header of the record in the same folder as ``NAME.shk``.
 
     Raises
     ------
     OSError
         If the folder cannot be written.
     ValueError
-        If files of another recording have these names; see `check_free`.
+        If there are files of another recording with these names; see `check_free`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = scan_paths(scan.name, folder)
@@ -53,7 +53,7 @@ def write_scan(scan: Scan, folder: Path) -> list[Path]:
 
 
 def scan_paths(name: str, folder: Path) -> list[Path]:
-    """Return the paths of a scan's annotations, CSV, JSON and picture, with a name that WFDB allows.
+    """Return the paths of the annotations, CSV, JSON and picture of a scan; their name is allowed in WFDB.
 
     Examples
     --------
@@ -65,19 +65,19 @@ def scan_paths(name: str, folder: Path) -> list[Path]:
 
 
 def check_free(paths: list[Path], source: str) -> None:
-    """Refuse to overwrite files that are not from a scan of the same recording.
+    """Raise a ValueError if a file exists that is not from a scan of the same recording.
 
     Parameters
     ----------
     paths : list of pathlib.Path
-        As `scan_paths` returns them.
+        The result of `scan_paths`.
     source : str
-        `Scan.source` of what was or will be scanned.
+        `Scan.source` of the recording.
 
     Raises
     ------
     ValueError
-        If one of the files exists, unless the JSON names this source; recordings in memory have none.
+        If one of the files exists, and the JSON file does not name this source. Recordings in memory have no source.
     """
     taken = [path for path in paths if path.exists()]
     if not taken:
@@ -92,14 +92,14 @@ def check_free(paths: list[Path], source: str) -> None:
         new = repr(source) if source else "a recording in memory"
         raise ValueError(
             f"{taken[0]} {of}, and the scan of {new} would overwrite it; give another folder with --out, or move "
-            "the old files away"
+            "the old files to another folder"
         )
 
 
 def write_annotations(scan: Scan, path: Path) -> None:
     """Write episodes as changes of rhythm, and alarms as comments, in the WFDB annotation format.
 
-    `path` has to be RECORD.ANNOTATOR, such as ``cu01.shk``; RECORD may contain only letters, digits, ``_`` and ``-``.
+    `path` must be RECORD.ANNOTATOR, such as ``cu01.shk``. RECORD may contain only letters, digits, ``_`` and ``-``.
     """
     import wfdb
 
@@ -126,7 +126,7 @@ def write_annotations(scan: Scan, path: Path) -> None:
 
 
 def write_csv(scan: Scan, path: Path) -> None:
-    """Write one row per window: start, end, probability (empty if unusable), shock, alarm, and why it is unusable."""
+    """Write a CSV file with one row per window: start and end in s, probability, shock, alarm, reason if unusable."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("start_s", "end_s", "probability", "shock", "alarm", "unusable"))
@@ -137,7 +137,7 @@ def write_csv(scan: Scan, path: Path) -> None:
 
 
 def to_json(scan: Scan) -> dict[str, Any]:
-    """Return settings and episodes for JSON, with times in seconds from the start of the recording."""
+    """Return the settings and episodes of a scan as a dictionary, with times in seconds from the start."""
     return {
         "record": scan.name,
         "source": scan.source,
@@ -156,17 +156,7 @@ def to_json(scan: Scan) -> dict[str, Any]:
 
 
 def clock(seconds: float) -> str:
-    """Format a time of the recording as h:mm:ss.s.
-
-    Parameters
-    ----------
-    seconds : float
-        From the start of the recording.
-
-    Returns
-    -------
-    str
-        To a tenth of a second.
+    """Format a time in seconds as h:mm:ss.s.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Sliding windows over a recording, and the episodes of shockable rhythm that they show."""
+"""Classify the windows of a recording, and find its episodes of shockable rhythm."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ShockableEpisode:
     onset_s, end_s : float
         Seconds from the start of the recording.
     alarm_s : float
-        When the alarm was raised: the end of the window after which it was on.
+        Time of the alarm, the end of the window that raised it, in seconds from the start of the recording.
     probability : float
-        Mean probability of *shockable* over the windows that advise a shock.
+        Mean probability of *shockable* of the windows in the episode that advise a shock.
     """
 
     onset_s: float
@@ -41,7 +41,7 @@ class ShockableEpisode:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Windows and episodes of a recording, as a model classifies them.
+    """The result of a scan: the windows of a recording, and its episodes of shockable rhythm.
 
     Parameters
     ----------
@@ -50,23 +50,23 @@ class Scan:
     fs, duration_s : float
         Sampling rate in Hz, and length in seconds.
     window_s, step_s : float
-        Length of the windows, and from one to the next, in seconds.
+        Length of the windows, and step from one window to the next, in seconds.
     threshold : float
-        A window advises a shock at this probability and above.
+        A window advises a shock if its probability is at least this.
     alarm_rule : AlarmRule
-        When windows add up to an alarm.
+        The rule of the alarm.
     start_s : numpy.ndarray
-        Shape (n_windows,), start of each window in seconds.
+        Shape (n_windows,): start of each window in seconds from the start of the recording.
     probability : numpy.ndarray
-        Shape (n_windows,), of *shockable*; NaN for an unusable window.
+        Shape (n_windows,): probability of *shockable*; NaN for an unusable window.
     reason : numpy.ndarray
-        Shape (n_windows,), strings: why a window is unusable; empty for a usable one.
+        Shape (n_windows,), str: the reason why a window is unusable; empty for a usable window.
     shock, alarm : numpy.ndarray
-        Shape (n_windows,), whether each window advises a shock, and whether there is an alarm after it.
+        Shape (n_windows,), bool: True if the window advises a shock, and True if the alarm is on after the window.
     episodes : tuple of ShockableEpisode
-        In order of time, without overlap.
+        The episodes in order of time, without overlap.
     source : str
-        Absolute path of the file that was scanned, or of the record's header; empty for a recording in memory.
+        Absolute path of the scanned file, or of the header of the WFDB record; empty for a recording in memory.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Scan:
 
     @property
     def usable(self) -> np.ndarray:
-        """Whether each window could be classified, shape (n_windows,)."""
+        """True for each window that could be classified, shape (n_windows,), bool."""
         return self.reason == ""
 
 
@@ -103,48 +103,48 @@ def scan(
     model: str | Path | Advisor | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Scan:
-    """Slide windows over a recording of any length, and find its episodes of shockable rhythm.
+    """Find the episodes of shockable rhythm in a recording of any length.
 
     Parameters
     ----------
     recording : str, pathlib.Path, Recording, Lead or array_like
-        A path as for `ecg_shock.read_record` (WFDB, EDF and BDF recordings are read piece by piece), a recording,
-        or the samples of one lead, shape (n,), NaN where invalid.
+        A path as for `ecg_shock.read_record`, a recording, or the samples of one lead, shape (n,), NaN where invalid.
+        WFDB, EDF and BDF files are read piece by piece.
     fs : float, optional
-        Sampling rate in Hz, 100 to 2000. Needed for an array and for files that do not give it.
+        Sampling rate in Hz, 100 to 2000. Required for an array, and for files that do not state it.
     units : {"mV", "uV", "µV", "V"}, optional
-        As for `read_record`; mV for an array if not given.
+        As for `ecg_shock.read_record`. For an array, the default is mV.
     lead : str, optional
-        Name of the lead; if not given, the first that is an ECG by its name, or the only one.
+        Name of the lead. By default the first lead with the name of an ECG lead, or the only lead.
     step_s : float
         From one window to the next in seconds, 0.1 to 10; rounded to whole samples at 125 Hz.
     window_s : float, optional
         Length of a window in seconds, 2 to 10; the model's own if not given.
     alarm : AlarmRule, optional
-        When windows add up to an alarm: at least 5 of the last 8 by default.
+        The rule of the alarm. By default at least 5 of the last 8 windows.
     model : str, pathlib.Path or Advisor, optional
         As for `ecg_shock.predict`.
     on_progress : callable, optional
-        Called with the seconds of the recording that are done.
+        Called after each piece of the recording, with the time in seconds up to which it was classified.
 
     Returns
     -------
     Scan
-        Windows and episodes.
+        The windows and episodes of the recording.
 
     Raises
     ------
     OSError, TypeError, ValueError
-        If there is nothing to read, a value is not allowed, or the recording is shorter than a window.
+        If the file cannot be read, an argument is not allowed, or the recording is shorter than a window.
 
     Notes
     -----
-    - The recording is filtered as a whole, as in training and validation, so that the advice on a window is what
-      `ecg-shock validate` evaluates, and what a `Stream` gives.
-    - An episode lasts from the first to the last window that advises a shock, of those which the alarm counted. The
-      advice on a window changes when about half of it is another rhythm. So the onset is half a step before the middle
-      of the first window, and the end is half a step after the middle of the last one; for the first and last window of
-      the recording they are its ends.
+    - The recording is filtered before it is cut into windows, as in training, in `ecg-shock validate` and in `Stream`.
+    - Each alarm gives an episode. Its first and last window are the first and last of the windows that advised a shock
+      and were counted for the alarm.
+    - The onset is half a step before the middle of the first window, and the end is half a step after the middle of the
+      last window, because the advice changes when about half of a window has another rhythm. If it is the first or last
+      window of the recording, the episode extends to the start or end of the recording.
 
     Examples
     --------
@@ -165,8 +165,8 @@ def scan(
             on_progress(done_s)
     if not windows.returned:
         raise ValueError(
-            f"{source.name or 'the recording'} is {source.duration_s:.6g} s long, shorter than a window of "
-            f"{windows.window_s:g} s; there is nothing to classify."
+            f"{source.name or 'the recording'} is {source.duration_s:.6g} s long; give at least the "
+            f"{windows.window_s:g} s of a window."
         )
     probability = np.concatenate(probabilities)
     shock = probability >= advisor.bundle.threshold
@@ -192,7 +192,7 @@ def scan(
 
 
 def _yield_windows(source: Lead, windows: Windows) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Yield raw and filtered windows batch by batch, each with the seconds of the recording that are done."""
+    """Yield raw and filtered windows batch by batch, with the time in seconds up to which the recording was read."""
     done = 0
     for piece in source.pieces():
         for part in windows.split(piece.astype(np.float64)):
@@ -201,7 +201,7 @@ def _yield_windows(source: Lead, windows: Windows) -> Iterator[tuple[np.ndarray,
 
 
 def _read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield `items`, computing the next one in another thread: so windows are read while others are classified."""
+    """Yield `items`; another thread computes the next item meanwhile."""
     with ThreadPoolExecutor(1) as other:
         following = other.submit(next, items, None)
         while (item := following.result()) is not None:
@@ -210,19 +210,19 @@ def _read_ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def with_rule(scan: Scan, rule: AlarmRule) -> Scan:
-    """Apply another alarm rule to the windows of a scan.
+    """Apply another alarm rule to a scan, without classifying its windows again.
 
     Parameters
     ----------
     scan : Scan
-        A scan, which does not change.
+        The scan; it is not changed.
     rule : AlarmRule
-        The other rule.
+        The alarm rule.
 
     Returns
     -------
     Scan
-        The result of `ecg_shock.scan` with this rule; no window is classified again.
+        The same result as `ecg_shock.scan` with this rule.
     """
     on = rule.on(scan.shock)
     episodes = _build_episodes(scan.start_s, scan.probability, scan.shock, on, rule, scan, scan.duration_s)
@@ -232,28 +232,28 @@ def with_rule(scan: Scan, rule: AlarmRule) -> Scan:
 def _open_lead(recording: Any, fs: float | None, units: str | None, lead: str | None) -> Lead:
     if isinstance(recording, Lead):
         if (fs, units, lead) != (None, None, None):
-            raise ValueError("a Lead has its own sampling rate, unit and name; leave fs, units and lead out.")
+            raise ValueError("fs, units or lead is given, but a Lead has its own; remove them.")
         return recording
     if isinstance(recording, (str, Path)):
         return open_lead(recording, fs=fs, units=units, lead=lead)
     if not isinstance(recording, Recording):
         samples = real_numbers(recording)
         if samples.ndim != 1 or not len(samples):
-            raise ValueError(f"the recording has shape {samples.shape}; give one lead, (n,), or a Recording.")
+            raise ValueError(f"the recording has shape {samples.shape}; give one lead of shape (n,), or a Recording.")
         if never_falls(samples[None])[0]:
-            raise ValueError("the recording never falls, as time does but an ECG does not; give the samples of a lead.")
+            raise ValueError("the recording never falls, so it is a time or a counter, not an ECG; give an ECG.")
         if fs is None:
             raise ValueError("fs is missing; give the sampling rate of the array in Hz.")
         units = "mV" if units is None else units
         if units not in MV_PER_UNIT:
-            raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
+            raise ValueError(f"units is {units!r}; allowed are {', '.join(MV_PER_UNIT)}.")
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is out of range
             signal = (samples * MV_PER_UNIT[units])[:, None]
         return open_lead(Recording(signal=signal, fs=fs, leads=("1",)), lead=lead)
     if units not in (None, "mV"):
-        raise ValueError(f"units={units!r}, but a recording is in mV; leave units out.")
+        raise ValueError(f"units is {units!r}, but a Recording is always in mV; remove units.")
     if fs is not None and fs != recording.fs:
-        raise ValueError(f"fs={fs!r}, but the recording has {recording.fs!r} Hz; leave fs out.")
+        raise ValueError(f"fs is {fs!r}, but the recording has {recording.fs!r} Hz; remove fs.")
     return open_lead(recording, lead=lead)
 
 
@@ -266,7 +266,7 @@ def _build_episodes(
     windows: Windows | Scan,
     duration_s: float,
 ) -> tuple[ShockableEpisode, ...]:
-    """Return the episodes: the windows that each alarm counted, joined where they touch."""
+    """Return the episodes of a scan: one for each alarm, joined if they overlap or touch."""
     shocks = np.flatnonzero(shock)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], alarm, [False]])))
     segments: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Advice on an ECG as it arrives, and the windows and alarms that streams and scans share."""
+"""Advise a shock, or no shock, while an ECG arrives; and the windows and alarm rule of streams and scans."""
 
 from __future__ import annotations
 
@@ -20,34 +20,33 @@ from ecg_shock.preprocessing import FS, GAP_S, MAX_MV, MAX_WINDOW_S, MIN_WINDOW_
 logger = logging.getLogger(__name__)
 
 DEFAULT_STEP_S = 1.0
-BATCH = 4_500_000  # samples of the windows to classify at once: an hour of 5-s windows at 250 Hz, one per second
+BATCH = 4_500_000  # samples of windows that are classified at a time
 
-# Difference between the times of packets and the count of samples that is not corrected: times jitter by some
-# hundredths of a second.
+# A smaller difference between the time of a packet and the number of samples is jitter, and is not corrected.
 CLOCK_TOLERANCE_S = 0.1
-MAX_AHEAD_S = 3600.0  # a larger jump ahead is not a gap
-# After a larger jump back, the clock was put back. After a smaller one, a packet is late or repeated, unless packets
-# seem late for more than MAX_LATE_S in a row: then the clock was put back too.
+MAX_AHEAD_S = 3600.0  # a larger jump forward is refused
+# After a jump back by more than MAX_BEHIND_S, or if packets seem late for more than MAX_LATE_S in a row, the clock was
+# set back. Otherwise, a packet that seems late was delayed or repeated.
 MAX_BEHIND_S, MAX_LATE_S = 60.0, 2.0
-SUMMER_TIME_S = 3600.0  # a jump of exactly this is not a gap of an hour
-MAX_SURPLUS, MAX_SURPLUS_S = 0.05, 1.0  # if more samples are dropped (proportion, seconds), fs is wrong
+SUMMER_TIME_S = 3600.0  # after a jump by exactly this time, the clock was changed
+MAX_SURPLUS, MAX_SURPLUS_S = 0.05, 1.0  # dropped samples (proportion, seconds); if there are more, fs is wrong
 
 
 @dataclass(frozen=True)
 class AlarmRule:
-    """When windows add up to an alarm: at least `k` of the last `n` advise a shock.
+    """The rule of an alarm: at least `k` of the last `n` windows advise a shock.
 
     Parameters
     ----------
     k, n : int
-        1 <= k <= n. An unusable window counts as one of the `n`, and advises no shock.
+        Numbers of windows, 1 <= k <= n. An unusable window is one of the `n` windows, and advises no shock.
 
     Raises
     ------
     TypeError
-        If they are not integers.
+        If `k` or `n` is not an integer.
     ValueError
-        If they are out of range.
+        If `k` or `n` is out of range.
 
     Examples
     --------
@@ -55,9 +54,8 @@ class AlarmRule:
     [False, False, False, True, False, False]
     """
 
-    # Chosen once, on the 22 validation patients of fold 0 of public-v1, who are the test patients of fold 1. Alarms of
-    # the packaged model came 6.9 s after the onset (90 % within 8.5 s), within the 10 s allowed for monitors, with 27
-    # false alarms in 7.5 h instead of 41 (3 of 5) or 92 (1 of 1). `ecg-shock validate` chooses the rule fold by fold.
+    # Chosen on the 22 validation patients of fold 0 of public-v1, with the pretrained model: a median delay of 6.9 s
+    # (90 % within 8.5 s) and 27 false alarms in 7.5 h, instead of 41 (3 of 5) or 92 (1 of 1).
     k: int = 5
     n: int = 8
 
@@ -65,22 +63,22 @@ class AlarmRule:
         for name in ("k", "n"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name}={value!r} of the alarm is not an integer.")
+                raise TypeError(f"{name} of the alarm rule is {value!r}; allowed are integers.")
         if not 1 <= self.k <= self.n:
-            raise ValueError(f"the alarm rule {self.k} of {self.n} windows is not possible; give 1 <= k <= n.")
+            raise ValueError(f"the alarm rule is {self.k} of {self.n} windows; allowed are 1 <= k <= n.")
 
     def on(self, shock: np.ndarray) -> np.ndarray:
-        """Return for each window whether there is an alarm after it.
+        """Return True for each window after which the alarm is on.
 
         Parameters
         ----------
         shock : numpy.ndarray
-            Shape (n_windows,), booleans in order of time: whether a window advises a shock.
+            Shape (n_windows,), bool, in order of time: True if a window advises a shock.
 
         Returns
         -------
         numpy.ndarray
-            Shape (n_windows,), booleans.
+            Shape (n_windows,), bool.
         """
         counts = np.concatenate([[0], np.cumsum(shock)])
         before = np.maximum(np.arange(1, len(counts)) - self.n, 0)
@@ -89,17 +87,17 @@ class AlarmRule:
 
 @dataclass(frozen=True)
 class StreamAdvice:
-    """Advice on one window of a stream.
+    """The advice for one window of a stream.
 
     Parameters
     ----------
     start_s, end_s : float
-        Start and end of the window in seconds from the first sample of the stream. If the stream gets times, samples
-        that were filled in count, and samples that were dropped do not.
+        Start and end of the window in seconds from the first sample of the stream. This time includes samples that were
+        filled in, and excludes samples that were dropped, according to `at_s` of `Stream.push`.
     advice : Advice
-        Advice on this window alone; `usable` is False if it is mostly missing, flat, saturated, noise or out of range.
+        The advice for this window.
     alarm : bool
-        Whether there is an alarm after this window.
+        True if the alarm is on after this window.
     """
 
     start_s: float
@@ -109,12 +107,12 @@ class StreamAdvice:
 
 
 class Windows:
-    """Overlapping windows, raw and preprocessed, of a signal that arrives in pieces.
+    """Cut a signal that arrives in pieces into overlapping windows, raw and preprocessed.
 
     Parameters
     ----------
     bundle : Bundle
-        The model, whose preprocessing is used.
+        The model; its preprocessing is applied.
     fs : float
         Sampling rate in Hz, 100 to 2000.
     step_s : float
@@ -129,8 +127,9 @@ class Windows:
 
     Notes
     -----
-    Window k begins with sample ``k * step`` at 125 Hz of the preprocessed signal, and with the nearest raw sample. It
-    is returned once both are complete. How the signal is cut into pieces makes no difference.
+    Window k begins with sample ``k * step`` of the preprocessed signal at 125 Hz, and with the nearest raw sample. It
+    is returned when both the preprocessed and the raw window are complete. The windows do not depend on how the
+    signal is divided into pieces.
     """
 
     def __init__(self, bundle: Bundle, fs: float, step_s: float, window_s: float | None) -> None:
@@ -149,19 +148,19 @@ class Windows:
         self.returned = 0
 
     def split(self, mv: np.ndarray) -> Iterator[np.ndarray]:
-        """Cut samples into pieces that complete few enough windows to keep memory bounded."""
+        """Divide samples into pieces, so that each completes only a limited number of windows."""
         windows = max(1, BATCH // self._raw_samples)
         length = max(1, round(windows * self.step_s * self._down / self._up * FS))
         for first in range(0, len(mv), length):
             yield mv[first : first + length]
 
     def push(self, mv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Take the next samples, and return the windows that they complete.
+        """Add samples, and return the windows that they complete.
 
         Parameters
         ----------
         mv : numpy.ndarray
-            Shape (n,), mV, NaN where invalid.
+            Shape (n,): the next samples in mV, NaN where invalid.
 
         Returns
         -------
@@ -181,7 +180,7 @@ class Windows:
         every = np.lib.stride_tricks.sliding_window_view
         raw = every(self._raw, self._raw_samples)[_as_slice(self._raw_start(windows) - self._raw_first)]
         filtered = every(self._filtered, self.samples)[_as_slice(windows * self.step - self._filtered_first)]
-        # Drop what the next window does not need; each buffer then holds less than a window and a step.
+        # Drop samples that the next window does not need.
         keep = min(self.returned * self.step - self._filtered_first, len(self._filtered))
         self._filtered, self._filtered_first = self._filtered[keep:], self._filtered_first + keep
         keep = min(self._raw_start(self.returned) - self._raw_first, len(self._raw))
@@ -189,12 +188,12 @@ class Windows:
         return raw, filtered
 
     def _raw_start(self, window: Any) -> Any:
-        """Return the raw sample that is nearest to a window's first one."""
+        """Return the index of the raw sample that is nearest to the first sample of a window."""
         return (2 * window * self.step * self._down + self._up) // (2 * self._up)
 
 
 def _as_slice(starts: np.ndarray) -> np.ndarray | slice:
-    """Return evenly spaced starts as a slice, so that nothing is copied."""
+    """Return evenly spaced starts as a slice, which avoids a copy of the windows."""
     steps = np.diff(starts)
     if len(steps) and (steps == steps[0]).all():
         return slice(int(starts[0]), int(starts[-1]) + 1, int(steps[0]))
@@ -202,7 +201,7 @@ def _as_slice(starts: np.ndarray) -> np.ndarray | slice:
 
 
 class Stream:
-    """Advice on an ECG as it arrives, one window after the other.
+    """Advise a shock, or no shock, while an ECG arrives.
 
     Parameters
     ----------
@@ -215,7 +214,7 @@ class Stream:
     window_s : float, optional
         Length of a window in seconds, 2 to 10; the model's own if not given.
     alarm : AlarmRule
-        When windows add up to an alarm.
+        The rule of the alarm. By default at least 5 of the last 8 windows.
     model : str, pathlib.Path or Advisor, optional
         As for `ecg_shock.predict`.
 
@@ -226,13 +225,13 @@ class Stream:
 
     Notes
     -----
-    - The advice is that of `ecg_shock.scan`, however the samples are cut into pieces.
-    - Invalid samples (NaN, infinite) hold the last valid one; a window with more than 10 % of them is unusable. One
-      second or more without a valid sample is *lead off*: the filter then starts with the new offset of the electrode,
-      and later windows are usable as soon as enough of their samples are valid.
-    - Memory is bounded by one window, one step and the resampler, which keeps more samples if `fs` and 125 Hz have a
-      small common divisor, and by one batch of windows during a longer piece.
-    - Use a stream in one thread only; several streams may share one `Advisor`.
+    - The advice is the same as that of `ecg_shock.scan`, and does not depend on how the samples are divided.
+    - Invalid samples (NaN, infinite) are replaced by the last valid sample. A window with more than 10 % of invalid
+      samples is unusable.
+    - One second or more without a valid sample is *lead off*. When valid samples return, the change of the offset is
+      removed, so that the filter does not ring.
+    - Memory does not grow with the length of the stream.
+    - Use a stream in one thread only. Several streams may share one `Advisor`.
 
     Examples
     --------
@@ -253,7 +252,7 @@ class Stream:
         model: str | Path | Advisor | None = None,
     ) -> None:
         if units not in MV_PER_UNIT:
-            raise ValueError(f"units={units!r} is not known; allowed are {', '.join(MV_PER_UNIT)}.")
+            raise ValueError(f"units is {units!r}; allowed are {', '.join(MV_PER_UNIT)}.")
         self._advisor = choose_advisor(model)
         self._windows = Windows(self._advisor.bundle, fs, step_s, window_s)
         self.fs = float(fs)
@@ -269,9 +268,9 @@ class Stream:
 
     @property
     def state(self) -> str:
-        """What the stream is doing: ``"filling"`` (no window yet), ``"running"`` or ``"lead off"``.
+        """The state of the stream: ``"filling"`` (no window yet), ``"running"`` or ``"lead off"``.
 
-        It is *lead off* after one second without a valid sample, until the next valid one.
+        The state is ``"lead off"`` after one second without a valid sample, until the next valid sample.
         """
         if self._missing >= math.ceil(GAP_S * self.fs):
             return "lead off"
@@ -279,40 +278,41 @@ class Stream:
 
     @property
     def received_s(self) -> float:
-        """Seconds of signal received, including those filled in by the clock."""
+        """The length of the received signal in seconds, including samples that were filled in according to `at_s`."""
         return self._received / self.fs
 
     def push(self, samples: Any, at_s: float | None = None) -> list[StreamAdvice]:
-        """Take the next samples.
+        """Add samples, and return the advice for each window that they complete.
 
         Parameters
         ----------
         samples : array_like
-            Shape (n,), any n, NaN where invalid.
+            Shape (n,): the next samples, any number; NaN where invalid.
         at_s : float, optional
             Time of the first of these samples by the clock of the device (not the time of arrival), in seconds from any
-            start. If it is ahead of the samples by more than 0.1 s, samples were lost, and invalid ones are filled in.
-            If it is behind by more, surplus samples are dropped. So a stream keeps time in spite of lost packets and a
-            sampling rate that is slightly wrong. If the clock jumps by exactly one hour, as with summer time, or goes
-            back, by over a minute or for over 2 s of samples, it was changed: the samples follow the previous ones
-            (invalid ones are filled in for those 2 s), and a warning is logged.
+            start. It is compared with the number of samples, so that a stream keeps time if packets are lost:
+
+            - Later than expected by more than 0.1 s: samples were lost, and invalid samples are filled in.
+            - Earlier than expected by more than 0.1 s: surplus samples are dropped.
+            - A jump by one hour (summer time), a jump back by more than 60 s, or times that are too early for more than
+              2 s of samples: the clock was changed. The samples follow the previous samples, and a warning is logged.
 
         Returns
         -------
         list of StreamAdvice
-            One for each window that these samples complete; often none.
+            The advice for each window that these samples complete; often empty.
 
         Raises
         ------
         TypeError
             If the samples are not an array of real numbers, or the time is not a number.
         ValueError
-            If their shape is not (n,), the time is not finite or over an hour ahead, or the times do not fit `fs`.
-            No samples are taken then.
+            If the shape is not (n,), the time is not finite or more than an hour too late, or the times contradict
+            `fs`. The samples are then not added.
         """
         mv = real_numbers(samples)
         if mv.ndim != 1:
-            raise ValueError(f"samples have shape {mv.shape}; give one lead, (n,).")
+            raise ValueError(f"samples has shape {mv.shape}; allowed is (n,), one lead.")
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is out of range
             mv *= self._scale
         if at_s is not None:
@@ -322,9 +322,9 @@ class Stream:
     def _align_to_clock(self, mv: np.ndarray, at_s: float) -> np.ndarray:
         """Fill in samples that were lost before these, or drop surplus samples."""
         if isinstance(at_s, bool) or not isinstance(at_s, (int, float, np.integer, np.floating)):
-            raise TypeError(f"at_s={at_s!r} is not a number; give seconds.")
+            raise TypeError(f"at_s is {at_s!r}; give a number of seconds.")
         if not is_finite(at_s):
-            raise ValueError(f"at_s={at_s!r} is not finite; give finite seconds, or leave it out.")
+            raise ValueError(f"at_s is {at_s!r}; give a finite number of seconds, or remove at_s.")
         if self._clock_start_s is None:
             self._clock_start_s = float(at_s) - self.received_s
         ahead_s = float(at_s) - self._clock_start_s - self.received_s
@@ -335,15 +335,15 @@ class Stream:
             ahead_s = self._change_clock(-self._change_s, ahead_s)
         elif ahead_s > MAX_AHEAD_S:
             raise ValueError(
-                f"at_s={at_s!r} is {ahead_s:.0f} s ahead of the samples; allowed are {MAX_AHEAD_S:g} s. Begin a new "
-                "Stream."
+                f"at_s is {at_s!r}, {ahead_s:.0f} s after the end of the previous samples; allowed are up to "
+                f"{MAX_AHEAD_S:g} s. Start a new Stream."
             )
         elif ahead_s < -MAX_BEHIND_S:
             ahead_s = self._change_clock(ahead_s, ahead_s)
         samples = round(ahead_s * self.fs)
         if samples < 0 and len(mv) <= -samples:
             self._late_s = late_s + len(mv) / self.fs
-            if self._late_s > MAX_LATE_S:  # the packets dropped so far are missing
+            if self._late_s > MAX_LATE_S:
                 self._late_s = 0.0
                 ahead_s = self._change_clock(ahead_s - late_s, ahead_s)
                 samples = round(ahead_s * self.fs)
@@ -353,17 +353,17 @@ class Stream:
             self._surplus -= samples
             if self._surplus > MAX_SURPLUS * self._received + MAX_SURPLUS_S * self.fs:
                 raise ValueError(
-                    f"more samples arrive than fit between the times at_s at fs={self.fs:g} Hz, {self._surplus} of "
-                    f"{self._received + self._surplus} until now. Begin a new Stream with the true sampling rate."
+                    f"{self._surplus} of {self._received + self._surplus} samples are too many for the times at_s and "
+                    f"fs={self.fs:g} Hz. Start a new Stream with the correct sampling rate."
                 )
         return np.concatenate([np.full(samples, np.nan), mv]) if samples > 0 else mv[-samples:]
 
     def _change_clock(self, change_s: float, ahead_s: float) -> float:
-        """Follow a clock that was put forward by `change_s`, and return how far it is then ahead of the samples."""
+        """Correct for a clock that was set forward by `change_s`, and return the remaining difference in seconds."""
         self._clock_start_s = (self._clock_start_s or 0.0) + change_s
         self._change_s = change_s
         logger.warning(
-            "after %.1f s of the stream the clock was put %s by %.1f s; samples are taken to follow the previous ones",
+            "after %.1f s of the stream, the clock was set %s by %.1f s; the samples follow the previous samples",
             self.received_s,
             "forward" if change_s > 0 else "back",
             abs(change_s),
@@ -389,16 +389,16 @@ class Stream:
 
 
 def choose_rule(alarm: AlarmRule | None) -> AlarmRule:
-    """Return the alarm rule that a caller asked for, or the default."""
+    """Return the given alarm rule, or the default."""
     if alarm is None:
         return AlarmRule()
     if not isinstance(alarm, AlarmRule):
-        raise TypeError(f"alarm={alarm!r} is not an alarm rule; give one such as AlarmRule(3, 5).")
+        raise TypeError(f"alarm is {alarm!r}; give an alarm rule, such as AlarmRule(3, 5).")
     return alarm
 
 
 def _check_seconds(name: str, value: float, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}={value!r} is not a number; give seconds.")
+        raise TypeError(f"{name} is {value!r}; give a number of seconds.")
     if not low <= value <= high:  # also refuses NaN
-        raise ValueError(f"{name}={value!r} is out of range; allowed are {low:g} to {high:g} s.")
+        raise ValueError(f"{name} is {value!r}; allowed are {low:g} to {high:g} s.")

@@ -1,1 +1,1 @@
-"""Lay out what the evaluation found: HTML, Markdown, JSON and the terminal."""
+"""Write the results of an evaluation as HTML, Markdown and JSON, and print them."""

@@ -1,7 +1,7 @@
-"""Charts of the HTML report, drawn by matplotlib as inline SVG.
+"""Draw the charts of the HTML report with matplotlib, as inline SVG.
 
-Colours and fonts come from the page, so the charts follow its light and dark mode. Names come from users' files: they
-are escaped by matplotlib and ElementTree, and not parsed as mathematics.
+Colours and fonts are those of the page, also in dark mode. Names from users' files are escaped, and not parsed as
+mathematics.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ Draw = Callable[["Axes"], Mapping[str, str] | None]
 
 
 def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zoomed: bool = False) -> Markup:
-    """Draw the ROC curve with its band, and the algorithm's own advice as a point.
+    """Draw the ROC curve with its band, and the algorithm's advice as a point.
 
-    `false_positive_rate` and `sensitivity` are those of the advice. `zoomed` draws only the corner where an AED works.
+    `false_positive_rate` and `sensitivity` give the point. If `zoomed` is true, only the corner with a false-positive
+    rate of at most 20 % and a sensitivity of at least 80 % is drawn.
     """
 
     def draw(axes: Axes) -> None:
@@ -94,7 +95,7 @@ def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zo
 
 
 def reliability_figure(bins: Reliability) -> Markup:
-    """Draw the observed proportion of shockable windows against the probability."""
+    """Draw the observed proportion of shockable windows against the predicted probability."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=":")
@@ -113,16 +114,18 @@ def se_sp_figure(
     names: Sequence[str],
     found: Sequence[Performance | StressPoint],
 ) -> Markup:
-    """Draw sensitivity and specificity against a variable, with bands down to their limits by patient.
+    """Draw sensitivity and specificity against a variable.
+
+    Bands extend from the observed proportions down to their limits by patient.
 
     Parameters
     ----------
     title : str
-        For screen readers; unique on the page.
+        Title for screen readers; must be unique on the page.
     label : str
         Label of the x-axis.
     values, names : sequence of float, sequence of str
-        Values of the variable, finite and increasing, at least one; and their tick labels.
+        Values of the variable, finite and increasing, at least one; and the labels of their ticks.
     found : sequence of Performance or StressPoint
         The results at these values.
     """
@@ -139,7 +142,7 @@ def se_sp_figure(
         _proportions(axes, "y", "windows with the right advice", math.floor(lowest * 10 + 1e-9) / 10)
         low, high = (values[0], values[-1]) if values[0] < values[-1] else (values[0] - 1, values[0] + 1)
         ticks: dict[float, str] = {}
-        free_px = -math.inf  # where the label before ends, and a space
+        free_px = -math.inf  # end of the previous label and a space
         for value, name in zip(values, names, strict=True):
             text = _shortened(name, MAX_TICK_CHARACTERS)
             centre_px = (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
@@ -154,9 +157,9 @@ def se_sp_figure(
 
 
 def patients_figure(predictions: Predictions) -> Markup:
-    """Draw a dot for each patient, by the proportion of right advice; its area shows the number of windows.
+    """Draw a dot for each patient, placed by the proportion of right advice; its area shows the number of windows.
 
-    Dots avoid each other if there is room. A tooltip names the patient of each dot; the worst patients are labelled.
+    A tooltip names the patient of each dot. The patients with the most errors are labelled.
     """
     rows = []
     for name, classes, right in (
@@ -203,7 +206,7 @@ def patients_figure(predictions: Predictions) -> Markup:
 def goal_figure(title: str, row: AhaRow, low: float) -> Markup:
     """Draw the observed proportion of one class, its limits by window and by patient, and the two goals.
 
-    The axis extends from the proportion `low` to 100 %. The title is unique on the page.
+    The axis extends from the proportion `low` to 100 %. The title must be unique on the page.
     """
     width, height, margin = 150, 34, 6
 
@@ -239,7 +242,7 @@ def _proportions(axes: Axes, side: str, label: str, low: float = 0.0, high: floa
 
 
 def _free_y(x: float, radius: float, placed: np.ndarray, middle: float, reach: float) -> float:
-    """Find the height nearest to the middle where a dot overlaps no other, or else where it overlaps least."""
+    """Return the height nearest to the middle at which a dot overlaps no other dot, or overlaps least."""
     near = placed[abs(placed[:, 0] - x) < radius + placed[:, 2]]
     heights = middle + np.array([offset for step in range(int(reach) + 1) for offset in (step, -step)])
     gaps = np.hypot(near[:, 0] - x, near[:, 1] - heights[:, np.newaxis]) - radius - near[:, 2]
@@ -247,7 +250,7 @@ def _free_y(x: float, radius: float, placed: np.ndarray, middle: float, reach: f
 
 
 def _label_dots(axes: Axes, names: Sequence[str], dots: Sequence[Sequence[float]], placed: np.ndarray) -> None:
-    """Write names near their dots where they cover nothing; a name without room is omitted."""
+    """Write names near their dots where there is room; omit names without room."""
     taken = [(x - r, y - r, x + r, y + r) for x, y, r in placed]
     for name, (x, y, _) in zip(names, dots, strict=True):
         width, gap = LABEL_PX * len(name), MAX_DOT / 2 + 3
@@ -278,7 +281,7 @@ def _svg(
     height: float = HEIGHT,
     margins: tuple[float, float, float, float] = (LEFT, RIGHT, TOP, BOTTOM),
 ) -> Markup:
-    """Make an SVG element in the page's style; `draw` may return tooltips by the ``gid`` of drawn elements."""
+    """Return an SVG element in the style of the page; `draw` may return tooltips by ``gid`` of the drawn elements."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -306,7 +309,7 @@ def _svg(
 
 
 def _fit_to_page(root: ElementTree.Element, tooltips: Mapping[str, str]) -> None:
-    """Remove what only a separate SVG file needs, and leave colours and fonts to the page's style sheet."""
+    """Remove metadata and styles from an SVG, so that the page's style sheet sets colours and fonts."""
     parents = [(parent, child) for parent in root.iter() for child in parent]
     for parent, child in parents:
         # matplotlib's style sheet would apply to the page.

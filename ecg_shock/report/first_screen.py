@@ -1,4 +1,4 @@
-"""Verdicts, weakest points, a description of what was evaluated, and the limits of the evidence."""
+"""Write the first part of the HTML report: verdicts, weakest points, what was evaluated, and limits of the evidence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ecg_shock.rhythms import SHOCKABLE
 
 MAX_WEAKNESSES = 3
 FEW_PATIENTS = 10  # a class with fewer patients is a weak point
-CONCENTRATED = 0.25  # a patient with this proportion of a group's errors, or more, is a weak point
+CONCENTRATED = 0.25  # a patient with at least this proportion of the missed or false shocks is a weak point
 
 SYMBOLS = {MEETS: "✓", DOES_NOT_MEET: "✗", TOO_FEW_WINDOWS: "?", REPORT_ONLY: "○"}
 CLASSES = {MEETS: "good", DOES_NOT_MEET: "bad", TOO_FEW_WINDOWS: "few", REPORT_ONLY: "only"}
@@ -45,7 +45,7 @@ def title(validation: Validation) -> str:
 def describe_evaluated(
     validation: Validation, predictions: Predictions, performance: Performance, threshold: float | None
 ) -> dict[str, str]:
-    """Describe what was evaluated, and on which data."""
+    """Return the algorithm, the data and the settings, as texts by heading."""
     models = ", ".join(f"{model.name} (fold {model.fold} of {model.split})" for model in validation.models)
     described = {"Algorithm": models or "another algorithm, by its predictions"}
     if threshold is not None:
@@ -66,7 +66,7 @@ def describe_evaluated(
 
 
 def summarise_verdicts(performance: Performance) -> dict[str, Any]:
-    """Return the verdicts for one duration, as the template shows them: a summary, and each class with a chart."""
+    """Return a summary of the verdicts for one duration, and the row and chart of each class, for the HTML template."""
     low = _left_end(performance)
     found = [row.verdict for row in performance.aha]
     meet, fail, few = (found.count(verdict) for verdict in (MEETS, DOES_NOT_MEET, TOO_FEW_WINDOWS))
@@ -96,7 +96,7 @@ def summarise_verdicts(performance: Performance) -> dict[str, Any]:
 
 
 def _left_end(performance: Performance) -> float:
-    """Return the left end of the charts' axis: below all proportions and limits of classes with a verdict."""
+    """Return the left end of the axis of the charts, below all proportions and limits of classes with a verdict."""
     found = [row.goal.limit for row in performance.aha]
     for row in performance.aha:
         if row.verdict in (MEETS, DOES_NOT_MEET):
@@ -117,9 +117,9 @@ def find_weaknesses(performance: Performance, predictions: Predictions) -> list[
         )
         found.append(f"Too few windows for a verdict. {counts}.")
     found += [
-        f"{class_name(row.aha_class)} meets its goal only if windows of one patient are taken as independent: the goal "
-        f"of the lower limit is {100 * (row.goal.limit or 0):g} %, but limits by patient or design effect go down to "
-        f"{rounded_down(_limit_by_patient(row.rate))} % ({patients_text(row.rate.patients)})."
+        f"{class_name(row.aha_class)} meets its goal only if windows of one patient are treated as independent: the "
+        f"goal of the lower limit is {100 * (row.goal.limit or 0):g} %, but the limit by patient or by design effect "
+        f"is {rounded_down(_limit_by_patient(row.rate))} % ({patients_text(row.rate.patients)})."
         for row in performance.aha
         if row.verdict == MEETS and (_limit_by_patient(row.rate) or 0.0) < (row.goal.limit or 0.0)
     ]
@@ -165,21 +165,21 @@ def describe_evidence(validation: Validation, predictions: Predictions, performa
         *([f"Some windows are {SYNTHETIC_NOTE}"] if validation.synthetic else []),
         f"Number of patients in each class: {counts}. Results on few patients say little about other patients.",
         "Windows of one patient resemble each other. The limit by window, which the AHA verdict uses, treats them as "
-        "independent, and is too high. The limit by patient does not, but is too high if few patients have errors; "
-        "then trust the limit by design effect.",
-        f"The recordings are from {databases}. Unless the device itself recorded them, recorders, electrodes, "
-        "annotators and patients differ from those in use.",
-        "Windows with annotated noise, invalid samples, or near a change of rhythm were excluded, and the public "
+        "independent, and is therefore too high. The limit by patient allows for this, but is too high if few patients "
+        "have errors; then use the limit by design effect.",
+        f"The recordings are from {databases}. If they were not made with the device itself, their recorders, "
+        "electrodes and patients differ from those in use.",
+        "Windows with annotated noise, with invalid samples, or near a change of rhythm were excluded. The public "
         "databases contain no chest compressions or transport."
         if validation.models
-        else "The predictions do not show which windows were excluded, and whether they contain chest compressions; "
-        "ask those who made them.",
-        "The results hold for the evaluated algorithm with its threshold. With another threshold, filter or lead, "
+        else "The predictions do not show which windows were excluded, or whether there were chest compressions. Ask "
+        "the people who made the predictions.",
+        "The results are valid only for the algorithm with this threshold, filter and lead. If you change one of them, "
         "evaluate it again. The predictions do not show whether the threshold was chosen without the patients of this "
         "report.",
-        "Labels are those of the databases. Some of the errors shown may be errors of the annotators.",
-        f"Limits of proportions are {level_of(validation)}. Each limit and band holds separately, so among many rows "
-        "some pass or fail by chance.",
+        "The labels are from the databases. Some of the errors may be errors of the annotators.",
+        f"Limits of proportions are {level_of(validation)}. Each limit is valid for one row. Among many rows, some "
+        "pass or fail by chance.",
         "The goals are those of Kerber et al., Circulation 95:1677-1682, 1997. " + DISCLAIMER,
     ]
 
@@ -190,7 +190,7 @@ def _limit_by_patient(rate: Proportion) -> float | None:
 
 
 def _shortfall(row: AhaRow) -> float:
-    """Return how far a class is below its goals, for the worse of observed proportion and limit."""
+    """Return the larger of two differences: from observed proportion to its goal, and from limit to its goal."""
     goal, rate = row.goal, row.rate
     return max((goal.observed or 0.0) - (rate.observed or 0.0), (goal.limit or 0.0) - (rate.lower_limit or 0.0))
 

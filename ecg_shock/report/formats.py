@@ -1,6 +1,6 @@
-"""Tables of text cells, and the format of their numbers and names, for every kind of output.
+"""Tables of text for all reports, and the format of their numbers and names.
 
-Proportions are printed in per cent and rounded against the algorithm: 2204 of 2205 is 99.9, not 100.0.
+Proportions are given in per cent, and rounded to the algorithm's disadvantage: 2204 of 2205 is 99.9, not 100.0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ecg_shock.rhythms import AHA_LABELS
 _Row = TypeVar("_Row")
 
 NONE = "–"
-_TOLERANCE = 1e-9  # for rounding errors: 1000 * 0.57 is 569.9999999999999
+_TOLERANCE = 1e-9  # because 1000 * 0.57 is 569.9999999999999
 TEXT_COLUMNS = (
     *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict", "Record", "Alarm"),
     *("Model", "Folder", "SHA-256", "Commit", "Limit", "Fold"),
@@ -31,7 +31,7 @@ NO_WRAP_COLUMNS = ("Window", "Windows", "Measure", "Limit", "SHA-256")
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text cells, which every kind of output is made from. A cell may have several lines."""
+    """A table of text cells, for every kind of report. A cell may have several lines."""
 
     title: str
     header: tuple[str, ...]
@@ -39,11 +39,11 @@ class Table:
 
     @classmethod
     def from_rows(cls, title: str, rows: Iterable[_Row], columns: Mapping[str, Callable[[_Row], str]]) -> Table:
-        """Make one table row of each item, with a function for each column's cell."""
+        """Make a table with one row for each item; `columns` maps each heading to a function that writes the cell."""
         return cls(title, tuple(columns), tuple(tuple(write(row) for write in columns.values()) for row in rows))
 
     def is_left(self, column: int) -> bool:
-        """Whether a column is left-aligned."""
+        """Return True if a column is left-aligned."""
         return self.header[column] in TEXT_COLUMNS
 
     def to_markdown(self) -> str:
@@ -59,8 +59,8 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
     def to_rich(self) -> RichTable:
-        """Return the table for a rich console."""
-        # A Text object is not parsed as markup, as a string would be.
+        """Return the table for printing with rich."""
+        # rich would parse a string as markup, but not a Text object.
         table = RichTable(title=Text(self.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
         for index, name in enumerate(self.header):
             justify: Literal["left", "right"] = "left" if self.is_left(index) else "right"
@@ -71,22 +71,22 @@ class Table:
 
 
 def markdown_text(text: str) -> str:
-    """Escape the characters that have a meaning in Markdown."""
+    """Escape the special characters of Markdown."""
     return re.sub(r"([\\`*_\[\]<|~&!])", r"\\\1", text.replace("\n", " "))
 
 
 def rounded_down(proportion: float | None) -> str:
-    """Format a proportion, for which high is good, in per cent."""
+    """Format a proportion in per cent, rounded down to one decimal."""
     return NONE if proportion is None else f"{math.floor(1000 * proportion + _TOLERANCE) / 10:.1f}"
 
 
 def rounded_up(proportion: float | None) -> str:
-    """Format a proportion, for which low is good, in per cent."""
+    """Format a proportion in per cent, rounded up to one decimal."""
     return NONE if proportion is None else f"{math.ceil(1000 * proportion - _TOLERANCE) / 10:.1f}"
 
 
 def hundredths_up(per_hour: float | None) -> str:
-    """Format a number of events per hour, for which low is good, to two decimals."""
+    """Format a number of events per hour, rounded up to two decimals."""
     return NONE if per_hour is None else f"{math.ceil(100 * per_hour - _TOLERANCE) / 100:.2f}"
 
 
@@ -96,7 +96,7 @@ def one_decimal(number: float | None) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace control characters, which could move the cursor or change the text's direction, by their codes."""
+    """Replace characters that are not printable, such as control characters, by their codes."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
@@ -106,7 +106,7 @@ def class_name(aha_class: str) -> str:
 
 
 def patients_text(count: int) -> str:
-    """Format a number of patients."""
+    """Return a number of patients as text, such as ``"3 patients"``."""
     return f"{count} patient" if count == 1 else f"{count} patients"
 
 

@@ -1,7 +1,7 @@
-"""The gallery of errors: the ECG of every window with wrong advice, worst first.
+"""Draw the ECG of each window with wrong advice, for the error section of the HTML report.
 
-A page holds hundreds of strips, so they are written as compact SVG, without matplotlib: in integers, on one sheet of
-ECG paper that all strips share. `tag` escapes every text and attribute.
+The page holds hundreds of strips. To keep it small, they are written as SVG with integer coordinates, and share one
+drawing of ECG paper.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 MISSED, FALSE = "missed shock", "false shock"
 
 UNITS_PER_MM = 10  # one unit is 0.01 mV, or 1/250 s
-ROW_S = 7.0  # 175 mm, which fits between the margins of A4
+ROW_S = 7.0  # 175 mm of paper, which fits on A4
 STRIP_FS = 125.0  # Hz, the network's sampling rate
-MIN_MV, MAX_MV = 1.0, 3.0  # half the height of a strip
+MIN_MV, MAX_MV = 1.0, 3.0  # range of half the height of a strip
 GRID_ID = "paper"
 TRACE_MM = 12  # height of the probability below a strip
 
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """Raw ECG around a window, as the gallery shows it.
+    """The raw ECG around a window, and the probability over time.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ class Strip:
     start_s : float
         Time of the first sample, in seconds from the start of the recording.
     probability_at_s, probability : numpy.ndarray or None
-        Shape (n_times,): times in seconds from the start of the recording, and the probability of *shockable* then.
+        Shape (n_times,): times in seconds from the start of the recording, and the probability of *shockable* at these
+        times.
     """
 
     ecg: np.ndarray
@@ -58,7 +59,7 @@ def wrong_advice(predictions: Predictions) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to numpy.ndarray
-        `MISSED` and `FALSE`, each with a mask of shape (n_windows,), bool.
+        For each of the keys `MISSED` and `FALSE`: shape (n_windows,), bool, True for the windows with this error.
     """
     return {
         MISSED: np.isin(predictions.aha_class, SHOCKABLE) & ~predictions.shock,
@@ -67,9 +68,9 @@ def wrong_advice(predictions: Predictions) -> dict[str, np.ndarray]:
 
 
 def worst_first(predictions: Predictions) -> list[int]:
-    """Return the rows with wrong advice, the probability that is farthest from the truth first.
+    """Return the rows with wrong advice, those with the most wrong probability first.
 
-    Without probabilities they are sorted by patient, record and time.
+    Without probabilities, the rows are sorted by patient, record and time.
     """
     wrong = wrong_advice(predictions)
     rows = np.flatnonzero(wrong[MISSED] | wrong[FALSE])
@@ -82,7 +83,7 @@ def worst_first(predictions: Predictions) -> list[int]:
 
 
 def gallery_entry(predictions: Predictions, row: int, strip: Strip | None, threshold: float | None) -> dict[str, Any]:
-    """Return the values that the template shows for one window, with the ECG around it."""
+    """Return the values that the HTML template needs to show one window and its ECG."""
     start_s, duration_s = float(predictions.start_s[row]), float(predictions.duration_s[row])
     names = {name: str(getattr(predictions, name)[row]) for name in ("database", "record", "lead", "patient", "rhythm")}
     return {
@@ -101,13 +102,21 @@ def gallery_entry(predictions: Predictions, row: int, strip: Strip | None, thres
 def draw_strip(strip: Strip, window: tuple[float, float], threshold: float | None = None) -> tuple[Markup, ...]:
     """Draw ECG at 25 mm/s and 10 mm/mV, in rows of at most 7 s.
 
-    The ECG is centred on its median, clipped at ±3 mV, and resampled to 125 Hz at most. `window` holds start and end of
-    the evaluated window in seconds from the start of the recording. `threshold` is drawn with the probability.
+    The ECG is centred on its median, clipped at ±3 mV, and resampled to at most 125 Hz.
+
+    Parameters
+    ----------
+    strip : Strip
+        The ECG, and the probability, which is drawn below it.
+    window : tuple of float
+        Start and end of the evaluated window, in seconds from the start of the recording.
+    threshold : float, optional
+        The threshold of the probability, drawn as a line.
 
     Returns
     -------
     tuple of markupsafe.Markup
-        An SVG element for each row.
+        One SVG element for each row of ECG.
     """
     ecg = np.asarray(strip.ecg, dtype=float)
     at_s, mv = _thinned(np.where(np.isfinite(ecg), ecg, np.nan), strip.fs)
@@ -161,7 +170,7 @@ def draw_strip(strip: Strip, window: tuple[float, float], threshold: float | Non
 
 
 def paper_grid() -> Markup:
-    """Draw ECG paper with squares of 1 and 5 mm, which all strips of the page share."""
+    """Return an SVG element with ECG paper, squares of 1 and 5 mm, that all strips of the page refer to."""
     width = round(ROW_S * PAPER_MM_PER_S) * UNITS_PER_MM
     height = round(2 * MAX_MV * PAPER_MM_PER_MV) * UNITS_PER_MM
 
@@ -176,10 +185,10 @@ def paper_grid() -> Markup:
 
 
 def tag(name: str, *children: str, **attributes: object) -> Markup:
-    """Make an element, and escape its text and attributes.
+    """Make an SVG or HTML element, and escape its text and attributes.
 
-    Children that are elements are not escaped again. An underscore in an attribute's name becomes a hyphen; one at the
-    end is removed.
+    Children of type ``Markup`` are not escaped again. In the name of an attribute, an underscore becomes a hyphen; an
+    underscore at the end is removed.
 
     Examples
     --------
@@ -195,7 +204,7 @@ def tag(name: str, *children: str, **attributes: object) -> Markup:
 
 
 def _thinned(ecg: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return times and values at `STRIP_FS` at most; a moving average over the new step prevents aliasing."""
+    """Return times in seconds and samples, resampled to at most `STRIP_FS` after a moving average against aliasing."""
     times = np.arange(len(ecg)) / fs
     if fs <= STRIP_FS or len(ecg) < 2:
         return times, ecg
@@ -208,7 +217,7 @@ def _thinned(ecg: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:
-    """Write an SVG path in relative integer steps; NaN interrupts it."""
+    """Return an SVG path with relative integer steps; NaN makes a gap."""
     pieces = []
     for run in np.ma.clump_unmasked(np.ma.masked_invalid(y)):
         xs, ys = x[run].astype(int), y[run].astype(int)

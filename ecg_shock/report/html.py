@@ -1,7 +1,7 @@
-"""Write the report as one HTML page: verdicts first, then the results behind them, then the ECG of every error.
+"""Write the report as one HTML page: first the verdicts, then details, then the ECG of each error.
 
-The page is a single file. It loads nothing else, which its Content-Security-Policy also forbids. Names come from users'
-files: they are escaped, and control characters are shown as codes.
+The page is a single file, and its Content-Security-Policy forbids loading others. Names from users' files are escaped,
+and their control characters are shown as codes.
 """
 
 from __future__ import annotations
@@ -67,28 +67,31 @@ MAX_STRIPS = 500
 
 @dataclass(frozen=True, eq=False)
 class ReportContent:
-    """The content of the report. If a field is empty, its section is missing and the report says so.
+    """The content of the report.
+
+    If a field is empty, the report omits the section and says so.
 
     Parameters
     ----------
     validation, predictions : Validation, Predictions
         The results, and the predictions that they were computed from.
     baselines, baselines_note : mapping of str to Validation, str
-        Results of other algorithms on the same windows, by name, and how these were fitted.
+        Results of other algorithms on the same windows, by name of the algorithm; and a text on how they were fitted.
     comparisons : mapping of str to Comparison
-        By the same names, at the headline duration: the other algorithm is the first, this one the second.
+        Comparisons with other algorithms at the headline duration, by name of the other algorithm. The other algorithm
+        is the first, the evaluated algorithm the second in `Comparison`.
     stress, stress_note : sequence of StressPoint, str
-        Results of the stress tests in any order, and which windows were disturbed.
+        Results of the stress tests in any order; and a text on the windows that were disturbed.
     whole_records : WholeRecords, optional
         Results of alarms on complete records of the same patients.
     strips : callable, optional
-        Takes a row of `predictions`; returns the raw ECG around the window, or None.
+        Function that takes a row of `predictions`, and returns the raw ECG around the window, or None.
     excluded : sequence of Excluded
-        Excluded segments, at the headline duration.
+        Excluded segments of the test recordings, at the headline duration.
     provenance : mapping of str to str or to a mapping of str to str
-        Data digests, versions, configuration, seeds, command.
+        Digests of the data, versions, configuration, seeds and command, by heading.
     notes : sequence of str
-        Sentences on what was not done, and why.
+        Sentences on parts of the evaluation that were not done, with the reason.
     """
 
     validation: Validation
@@ -108,7 +111,7 @@ class ReportContent:
 def shown_errors(validation: Validation, predictions: Predictions) -> list[int]:
     """Return the rows of `predictions` whose ECG the report shows.
 
-    They are those with wrong advice at the headline duration, in the order of `worst_first`, at most `MAX_STRIPS`.
+    They are the rows with wrong advice at the headline duration, in the order of `worst_first`, at most `MAX_STRIPS`.
     """
     at_headline = predictions.duration_s == headline(validation).duration_s
     return np.flatnonzero(at_headline)[worst_first(predictions.select(at_headline))[:MAX_STRIPS]].tolist()
@@ -120,9 +123,9 @@ def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
     Parameters
     ----------
     path : path-like
-        The file, replaced only once everything is written. Equal content gives equal files.
+        The file. An existing file is replaced. Equal content gives equal files.
     content : ReportContent
-        The content.
+        The content of the report.
     """
     write_text(Path(path), _render(content))
 
@@ -145,7 +148,7 @@ def _render(content: ReportContent) -> str:
 
 
 def _view(content: ReportContent) -> dict[str, Any]:
-    """Return everything that the template shows."""
+    """Return the values that the HTML template needs."""
     validation = content.validation
     performance = headline(validation)
     at_headline = content.predictions.duration_s == performance.duration_s

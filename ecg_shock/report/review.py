@@ -1,4 +1,4 @@
-"""Evaluate an algorithm in full, and write the reports into one folder."""
+"""Evaluate an algorithm with all tests of the report, and write the reports to a folder."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ MAX_STRESSED = 300  # windows
 STRESS_SEED = 0
 
 BASELINES_NOTE = (
-    "Thresholds and the support vector machine were fitted on the training windows of each fold, as the model was; "
-    "published thresholds are not used."
+    "The thresholds and the support vector machine were fitted on the training windows of each fold, as the model was. "
+    "Published thresholds are not used."
 )
 NO_RECORDINGS = (
-    "Other algorithms, stress tests, whole records and the ECG of the errors need recordings, which do not come with "
-    "predictions."
+    "A file of predictions contains no recordings, so other algorithms, stress tests, whole records and the ECG of the "
+    "errors are not shown."
 )
 QUICK = "Other algorithms, stress tests and whole records were skipped (--quick)."
 
-# Takes a stage's name and its number of steps; returns a function to call after each step.
+# Takes the name of a stage and its number of steps; returns a function to call after each step.
 OnStage = Callable[[str, int], Callable[[], Any]]
 
 
@@ -60,13 +60,14 @@ def review_bundles(
     Parameters
     ----------
     evaluation, out : EvaluationSet, pathlib.Path
-        The models with their patients, and the folder to write to.
+        The models with their test patients, and the folder of the reports.
     quick : bool
         Skip other algorithms, stress tests and whole records.
     command : str
-        The command line, for the report.
+        The command line, shown in the report.
     on_stage : callable, optional
-        Takes a stage's name and its number of steps; returns a function that is called after each step.
+        Function that takes the name of a stage and its number of steps. It returns a function that is called after each
+        step.
     """
     step = on_stage("windows of all lengths", len(evaluation.bundles) * len(DURATIONS_S))
     predictions = evaluation.predictions(on_duration=step)
@@ -92,7 +93,7 @@ def review_bundles(
             others = evaluation.baselines(duration_s, on_fold=step)
         except FileNotFoundError:
             others = {}
-            notes.append("Other algorithms were not fitted, since the training recordings were not found.")
+            notes.append("Other algorithms were not fitted, because the training recordings were not found.")
         ours = predictions.select(predictions.duration_s == duration_s)
         for name, other in others.items():
             baselines[name] = evaluate(other)
@@ -102,11 +103,11 @@ def review_bundles(
         if not stress:
             notes.append(stress_note)
         elif not _has_noise(evaluation.folder):
-            notes.append(f"The stress tests have no recorded noise, since {NOISE_DATABASE} was not found.")
+            notes.append(f"The stress tests have no recorded noise, because {NOISE_DATABASE} was not found.")
         scans = RecordScans(evaluation)
         records = list(scans.records)
 
-    # Each recording is read once for all of its uses, and freed before the next one is read.
+    # Each recording is read only once, and freed before the next is read.
     strips: dict[int, Strip] = {}
     found_recordings = True
     points: tuple[StressPoint, ...] = ()
@@ -150,7 +151,7 @@ def review_bundles(
 
 
 def review_file(path: Path, out: Path, *, threshold: float | None = None, command: str = "") -> ReportContent:
-    """Evaluate any algorithm by a file of its predictions, and write the reports.
+    """Evaluate a file of predictions of any algorithm, and write the reports.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def _write(out: Path, content: ReportContent) -> None:
 
 
 def _stress_test(evaluation: EvaluationSet, duration_s: float) -> tuple[StressTest | None, str]:
-    """Draw windows of the first fold for the stress test; return it and a note on the windows, or why there is none."""
+    """Return a stress test on windows of the first fold and a note on them; or None and the reason."""
     fold, first = next(iter(evaluation.by_fold.items()))
     windows = first.windows(duration_s)
     for max_per_group in range(MAX_PER_GROUP, 0, -1):
@@ -190,16 +191,16 @@ def _stress_test(evaluation: EvaluationSet, duration_s: float) -> tuple[StressTe
         if len(drawn) <= MAX_STRESSED:
             break
     if not len(drawn):
-        return None, "There is no stress test, since there are no shockable or nonshockable windows."
+        return None, "There is no stress test, because there are no shockable or nonshockable windows."
     stresses = standard_stresses(evaluation.folder)
     if not _has_noise(evaluation.folder):
         stresses = tuple(stress for stress in stresses if stress.stress not in RECORDED_NOISE.values())
     of_fold = f" of fold {fold}, with its model only," if len(evaluation.bundles) > 1 else ""
     note = (
-        f"{len(drawn)} of {len(windows)} windows of {duration_s:g} s{of_fold} were drawn: at most {max_per_group} of "
-        f"each patient and AHA class, seed {STRESS_SEED}, without fine VF and other VT. Each is filtered and predicted "
-        "as a separate strip, as ecg_shock.predict does, with the rule for unusable strips, so the proportions differ "
-        "from those above."
+        f"{len(drawn)} of {len(windows)} windows of {duration_s:g} s{of_fold} were drawn at random: at most "
+        f"{max_per_group} of each patient and AHA class, seed {STRESS_SEED}, without fine VF and other VT. Each window "
+        "is filtered and predicted as a separate strip, as ecg_shock.predict does, and the rule for unusable strips is "
+        "applied. So the proportions differ from those above."
     )
     return StressTest(evaluation.advisors[fold], drawn, stresses, seed=STRESS_SEED), note
 
@@ -246,7 +247,7 @@ def _describe_data(name: str) -> tuple[str, str]:
 
 
 def _software() -> dict[str, str]:
-    return {**versions(), "commit": commit() or "unknown, since the package was not run from a git checkout"}
+    return {**versions(), "commit": commit() or "unknown, because the package was not run from a git checkout"}
 
 
 def _seeds(validation: Validation) -> dict[str, str]:
@@ -254,7 +255,7 @@ def _seeds(validation: Validation) -> dict[str, str]:
 
 
 def _as_lines(values: Mapping[str, Any]) -> dict[str, str]:
-    """Write nested settings as lines, such as ``labels.rapid_vt_bpm``."""
+    """Return nested settings as texts, by names such as ``labels.rapid_vt_bpm``."""
     words = {"None": "none", "True": "yes", "False": "no", "": "none"}
     texts = {
         name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

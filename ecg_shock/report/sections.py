@@ -1,4 +1,4 @@
-"""Sections that only the HTML report has: curves, other algorithms, stress tests, and excluded segments."""
+"""Write the sections that only the HTML report has: curves, other algorithms, stress tests, excluded segments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MIN_P = 1e-4  # smaller p-values are shown as "< 0.0001"
 
 
 def curves_section(predictions: Predictions, performance: Performance, validation: Validation) -> dict[str, Any]:
-    """Draw the ROC and reliability curves of one duration; empty if there are none (see `no_curves`)."""
+    """Draw the ROC and reliability curves of one duration; return an empty dictionary if there are none."""
     if no_curves(predictions):
         return {}
     alpha, resamples, seed = validation.alpha, validation.resamples, validation.seed
@@ -59,7 +59,7 @@ def curves_section(predictions: Predictions, performance: Performance, validatio
 
 
 def no_curves(predictions: Predictions) -> str:
-    """Return the reason why there are no ROC and reliability curves; empty if there are."""
+    """Return the reason why there are no ROC and reliability curves, or an empty text if there are."""
     if not predictions.has_probability:
         return "the predictions have no probabilities"
     if not all(np.isin(predictions.aha_class, group).any() for group in (SHOCKABLE, NONSHOCKABLE)):
@@ -68,7 +68,7 @@ def no_curves(predictions: Predictions) -> str:
 
 
 def durations_figure(performances: Sequence[Performance]) -> Markup:
-    """Draw Se and Sp by window length."""
+    """Draw sensitivity and specificity against window length."""
     durations = [performance.duration_s for performance in performances]
     names = [f"{duration_s:g}" for duration_s in durations]
     return se_sp_figure("Se and Sp by window length", "window, s", durations, names, performances)
@@ -112,7 +112,7 @@ def baseline_section(
 
 
 def stress_section(stress: Sequence[StressPoint]) -> dict[str, Any]:
-    """Draw each disturbance that has several levels, and make a table of all."""
+    """Make a chart of each disturbance that has several levels, and a table of all results."""
     by_stress = {
         name: sorted((point for point in stress if point.stress == name), key=lambda point: point.value)
         for name in dict.fromkeys(point.stress for point in stress)
@@ -133,7 +133,7 @@ def stress_section(stress: Sequence[StressPoint]) -> dict[str, Any]:
 
 
 def excluded_table(excluded: Sequence[Excluded]) -> Table:
-    """Make a table of the seconds of each database that are in no window, by reason, the largest first."""
+    """Make a table of the excluded seconds of each database by reason, the most frequent reason first."""
     import pandas as pd
 
     found = pd.DataFrame([asdict(entry) for entry in excluded])
@@ -146,7 +146,7 @@ def excluded_table(excluded: Sequence[Excluded]) -> Table:
 
 
 def _differences(comparisons: Mapping[str, Comparison]) -> Table:
-    """Make a table of the differences between this algorithm and each other one."""
+    """Make a table of the differences between this algorithm and each other algorithm."""
     rows = []
     for name, comparison in comparisons.items():
         found = {difference.measure: difference for difference in comparison.differences}

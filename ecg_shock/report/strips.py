@@ -1,4 +1,4 @@
-"""Cut the raw ECG around windows, with the model's probability over time, for the report's gallery."""
+"""Cut the raw ECG around windows with wrong advice, and predict the probability over time, for the HTML report."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STEP_S = 0.5  # between two probabilities
 def strips_of(
     recording: Recording, predictions: Predictions, rows: Sequence[int], advisors: Mapping[int, Advisor]
 ) -> dict[int, Strip]:
-    """Cut the raw ECG around the windows of one recording, and predict it in steps.
+    """Cut the raw ECG around the windows of one recording, and predict its probability over time.
 
     Parameters
     ----------
     recording : Recording
-        Any recording.
+        The recording; windows of other recordings are ignored.
     predictions, rows : Predictions, sequence of int
         The predictions, and the rows of the windows to show.
     advisors : mapping of int to Advisor
@@ -33,15 +33,15 @@ def strips_of(
     Returns
     -------
     dict of int to Strip
-        By row, for the windows of this recording. A strip extends `MARGIN_S` to both sides of the window, within the
-        recording. Each probability belongs to the window of the same length that ends at its time; windows are
-        `STEP_S` apart. The recording is filtered before it is cut, as for the evaluation, so the probability at the
-        window's end is the evaluated one.
+        The strip of each row whose window is in this recording. A strip extends `MARGIN_S` before and after the window,
+        within the recording. The probability at a time is that of the window of the same length that ends at this time;
+        there is one every `STEP_S`. The recording is filtered before it is cut, as in the evaluation, so the
+        probability at the end of the window equals the evaluated probability.
 
     Raises
     ------
     ValueError
-        If the recording lacks a window's lead.
+        If the recording lacks the lead of a window.
     """
     index = np.array(rows, dtype=np.int64)
     here = (predictions.database[index] == recording.database) & (predictions.record[index] == recording.name)
@@ -51,7 +51,7 @@ def strips_of(
         lead, fold = str(predictions.lead[row]), int(predictions.fold[row])
         if lead not in recording.leads:
             raise ValueError(
-                f"{recording.database}/{recording.name} has no lead {lead!r}; its leads are {recording.leads!r}."
+                f"{recording.database}/{recording.name} has no lead {lead!r}; give one of {recording.leads!r}."
             )
         column = recording.signal[:, recording.leads.index(lead)]
         if (lead, fold) not in filtered:

@@ -1,6 +1,6 @@
-"""Write a validation as tables, for the terminal and in Markdown, and as JSON.
+"""Write the results of an evaluation as tables for the terminal, as Markdown, and as JSON.
 
-The tables are rounded; the JSON holds every digit.
+Numbers in tables are rounded; numbers in JSON are not.
 """
 
 from __future__ import annotations
@@ -41,26 +41,27 @@ from ecg_shock.rhythms import AHA_LABELS
 HEADLINE_S = 5.0  # the window length that is reported in full
 DISCLAIMER = "Not a claim of conformity with any standard."
 NETWORK_NOTE = (
-    "The network alone was evaluated, on windows of continuously filtered recordings; the rule for unusable strips was "
+    "Only the network was evaluated, on windows of continuously filtered recordings. The rule for unusable strips was "
     "not applied."
 )
 VERDICT_NOTE = (
     'A class "meets" its goal if it has enough windows that do not overlap, the observed proportion is above its goal, '
-    "and the 90 % one-sided limit by window reaches its goal. Fine VF and other VT have no right advice: the "
-    "proportion advised a shock is only reported."
+    "and the 90 % one-sided limit by window reaches its goal. Fine VF and other VT have no right advice, so only the "
+    "proportion of windows with a shock advised is reported."
 )
 BAC_NOTE = (
-    "BAC: balanced accuracy, the mean of Se and Sp. PPV depends on the proportion of shockable windows in the test set."
+    "BAC: balanced accuracy, the mean of Se and Sp. PPV, the positive predictive value, depends on the proportion of "
+    "shockable windows in the test set."
 )
 SYNTHETIC_NOTE = "synthetic: simulated signals, which say nothing about real ECG."
 PROPORTION_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
 
 _LABEL_LIMITS = {"rate_bpm": "≥ {:g} bpm", "amplitude_mv": "> {:g} mV"}
-_SHOWN_DIGITS = 12  # of a digest or commit; the JSON holds all digits
+_SHOWN_DIGITS = 12  # of a digest or commit
 
 
 def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[str, Any]:
-    """Convert a validation to dictionaries, lists, numbers, strings and None.
+    """Convert the results of an evaluation to dictionaries, lists, numbers, strings and None.
 
     Parameters
     ----------
@@ -72,10 +73,16 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
     Returns
     -------
     dict
-        ``synthetic``, ``note``, ``protocol`` (empty where the models are not ours), ``source`` (empty where they
-        are), ``models``, a list with the fields of `Model`, ``limits`` (``level``, ``alpha``, ``resamples``,
-        ``seed``), ``performances``, a list with the fields of `Performance`, the shortest duration first, and
-        ``whole_records``, the fields of `ecg_shock.evaluation.whole_records.WholeRecords`, or None.
+        With these keys:
+
+        - ``synthetic``: True if some windows are synthetic.
+        - ``note``: a disclaimer.
+        - ``protocol``: how a model was evaluated; empty for a file of predictions.
+        - ``source``: the file of predictions; empty for a model.
+        - ``models``: a list with the fields of `Model`.
+        - ``limits``: ``level``, ``alpha``, ``resamples`` and ``seed``.
+        - ``performances``: a list with the fields of `Performance`, the shortest duration first.
+        - ``whole_records``: the fields of `ecg_shock.evaluation.whole_records.WholeRecords`, or None.
     """
     return {
         "synthetic": validation.synthetic,
@@ -95,7 +102,7 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
 
 
 def to_card(validation: Validation) -> dict[str, str]:
-    """Summarise a validation for a model's card.
+    """Summarise an evaluation for the card of a model.
 
     Parameters
     ----------
@@ -105,8 +112,8 @@ def to_card(validation: Validation) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        By duration: Se, Sp and balanced accuracy in %, with windows, patients and lower limits by patient; and the AHA
-        verdicts.
+        A text for each duration, such as ``"5 s"``: Se, Sp and balanced accuracy in %, with windows, patients and lower
+        limits by patient; and the AHA verdicts. The key ``"limits"`` gives the confidence level.
     """
     card = {"limits": level_of(validation)}
     for performance in validation.performances:
@@ -128,12 +135,12 @@ def to_card(validation: Validation) -> dict[str, str]:
 
 
 def to_json(validation: Validation, whole: WholeRecords | None = None) -> str:
-    """Convert a validation to JSON, with the keys of `to_dict`."""
+    """Convert the results of an evaluation to JSON, with the keys of `to_dict`."""
     return json.dumps(to_dict(validation, whole), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_markdown(validation: Validation, whole: WholeRecords | None = None) -> str:
-    """Convert a validation to Markdown: all tables for every duration, with aligned columns."""
+    """Convert the results of an evaluation to Markdown: all tables for all durations, with aligned columns."""
     parts = ["\n".join(f"- {markdown_text(note)}" for note in _notes(validation, whole))]
     for table in _tables(validation, whole, validation.performances):
         parts += [f"### {markdown_text(table.title)}", table.to_markdown()]
@@ -141,9 +148,9 @@ def to_markdown(validation: Validation, whole: WholeRecords | None = None) -> st
 
 
 def to_rich(validation: Validation, whole: WholeRecords | None = None) -> Group:
-    """Convert a validation for a rich console.
+    """Convert the results of an evaluation to tables for printing with rich.
 
-    The AHA classes are shown for all durations; databases, rhythms and patients only for that of `headline`.
+    The AHA classes are shown for all durations; databases, rhythms and patients only for the duration of `headline`.
     """
     tables = _tables(validation, whole, [headline(validation)])
     notes = Text("\n".join(_notes(validation, whole)))
@@ -151,29 +158,29 @@ def to_rich(validation: Validation, whole: WholeRecords | None = None) -> Group:
 
 
 def headline(validation: Validation) -> Performance:
-    """Return the results that are reported in full: those of `HEADLINE_S`, or else of the longest windows."""
+    """Return the results that are reported in full: for windows of `HEADLINE_S`, or else for the longest windows."""
     by_duration = {performance.duration_s: performance for performance in validation.performances}
     return by_duration.get(HEADLINE_S, validation.performances[-1])
 
 
 def level_of(validation: Validation) -> str:
-    """Return the confidence level of a validation's limits."""
+    """Return the confidence level of the limits as text, such as ``"90 % one-sided"``."""
     return f"{100 * (1 - validation.alpha):g} % one-sided"
 
 
 def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
     notes = [
-        f"Limits are {level_of(validation)}, α = {validation.alpha:g}. Limit by window: Clopper-Pearson, as if windows "
-        "were independent.",
-        f"Limit by patient: patients resampled {validation.resamples} times, seed {validation.seed}; without errors, "
-        "Clopper-Pearson for the number of patients. It is too high if few patients have errors; then trust the limit "
-        "by design effect, Clopper-Pearson for the effective number of windows. Patient mean: each patient counts "
-        "once.",
+        f"Limits are {level_of(validation)}, α = {validation.alpha:g}. Limit by window: Clopper-Pearson, which treats "
+        "windows as independent.",
+        f"Limit by patient: from {validation.resamples} resamples of the patients, seed {validation.seed}; if there "
+        "are no errors, Clopper-Pearson for the number of patients. It is too high if few patients have errors; then "
+        "use the limit by design effect, which is Clopper-Pearson for the effective number of windows. Patient mean: "
+        "the mean of the proportions of all patients.",
         VERDICT_NOTE,
-        "Design effect: the variance, divided by that of independent windows. Effective windows: the number of "
-        "independent windows that would hold as much information.",
+        "Design effect: the variance of the proportion, divided by the variance for independent windows. Effective "
+        "windows: the number of independent windows with the same variance.",
         BAC_NOTE,
-        "Proportions are in %, rounded against the algorithm.",
+        "Proportions are in %, rounded to the algorithm's disadvantage.",
         DISCLAIMER,
     ]
     return [
@@ -204,11 +211,11 @@ def window_notes(performances: Iterable[Performance]) -> Iterator[str]:
         ("amplitude_mv", "Coarse VF with other limits of the VF amplitude"),
     ):
         if column in unmeasured:
-            yield f"{what} is not shown, since {column} is missing for some windows."
+            yield f"{what} is not shown, because {column} is missing for some windows."
 
 
 def _model_notes(models: Iterable[Model]) -> Iterator[str]:
-    """Yield notes on the evaluated folds, on their selection, and on what was evaluated."""
+    """Yield notes on the evaluated folds, and on how their models were selected."""
     models = list(models)
     for split in dict.fromkeys(model.split for model in models):
         folds = [str(model.fold) for model in models if model.split == split]
@@ -240,12 +247,12 @@ def _tables(validation: Validation, whole: WholeRecords | None, detailed: Sequen
 
 
 def models_table(models: Iterable[Model]) -> Table:
-    """List the evaluated models."""
+    """Make a table of the evaluated models."""
     columns: dict[str, Callable[[Model], str]] = {
         "Model": lambda model: printable(model.name),
         "Folder": lambda model: printable(model.folder),
         "SHA-256": lambda model: model.sha256[:_SHOWN_DIGITS],
-        # A suffix after the digits, such as the mark of uncommitted changes, stays.
+        # A suffix after the digits, which marks uncommitted changes, is kept.
         "Commit": lambda model: printable(
             re.sub(rf"^([0-9a-f]{{{_SHOWN_DIGITS}}})[0-9a-f]+", r"\1", model.commit) or NONE
         ),
@@ -270,7 +277,7 @@ def pooled_table(performances: Iterable[Performance]) -> Table:
 
 
 def counts_table(performances: Iterable[Performance]) -> Table:
-    """Make a table of TP, FN, TN and FP and of the proportions from them, by duration."""
+    """Make a table of TP, FN, TN and FP, and of the proportions computed from them, by duration."""
     columns: dict[str, Callable[[Performance], str]] = {
         "Window": lambda at: f"{at.duration_s:g} s",
         "TP": lambda at: str(at.tp),
@@ -293,7 +300,7 @@ def _aha_table(performance: Performance) -> Table:
 
 
 def aha_cells(row: AhaRow) -> tuple[str, ...]:
-    """Return a class's cells: label, patients, windows, observed, the limits, the patient mean, and the verdict."""
+    """Return the table cells of a class: label, patients, windows, observed, limits, patient mean and verdict."""
     patients, windows, observed, limit, *rest = _proportion_cells(row.rate)
     windows += f"\n(n ≥ {row.goal.min_windows})"
     if row.goal.observed is not None and row.goal.limit is not None:
@@ -303,7 +310,7 @@ def aha_cells(row: AhaRow) -> tuple[str, ...]:
 
 
 def effective_table(performance: Performance) -> Table:
-    """Make a table of each class's effective number of windows, and the limit by it."""
+    """Make a table of the effective number of windows and the limit by design effect of each class."""
     columns: dict[str, Callable[[AhaRow], str]] = {
         "Class": _class_cell,
         "Patients": lambda row: str(row.rate.patients),
@@ -319,7 +326,7 @@ def effective_table(performance: Performance) -> Table:
 
 
 def labels_table(performance: Performance) -> Table:
-    """Make a table of rapid VT and coarse VF with other limits between the classes."""
+    """Make a table of the results of rapid VT and coarse VF with other limits between the classes."""
     rows = tuple(
         (
             _class_cell(label.row),
@@ -340,7 +347,7 @@ def _class_cell(row: AhaRow) -> str:
 def groups_table(
     by: str, performance: Performance, groups: Iterable[GroupRow], which: str = "", alpha: float | None = None
 ) -> Table:
-    """Make a table of the windows by database, rhythm or patient; with `alpha`, their limits by window too."""
+    """Make a table of results by database, rhythm or patient; if `alpha` is given, with limits by window."""
     rows = []
     for group in groups:
         limit = NONE

@@ -1,4 +1,4 @@
-"""Report the results of alarms on complete records: tables, lists, notes and a summary."""
+"""Write the results of alarms on complete records: tables, lists, notes and a summary."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 QUALITY_NOTE = (
     "The limits of the rule for unusable strips were set so that it accepts all clear VF and VT of vfdb, cudb and "
-    "mitdb, including that of the test patients. That it refuses none of theirs is by design, and not a finding."
+    "mitdb, including the test patients. So the results do not show how often it refuses VF or VT of other patients."
 )
 
-# The columns of the tables: heading, and the function that makes the cell
+# The columns of the tables: heading, and the function that writes the cell
 DETECTED: dict[str, Callable[[tuple[EventFigures, LengthRow]], str]] = {
     "Database": lambda at: printable(at[0].name),
     "Minimum\nlength": lambda at: f"{at[1].least_s:g} s" if at[1].least_s else "any",
@@ -94,7 +94,7 @@ LISTED_ALARMS: dict[str, Callable[[tuple[RecordEvents, FalseAlarm]], str]] = {
 
 
 def whole_section(whole: WholeRecords | None) -> dict[str, Any] | None:
-    """Return the section on complete records for the template; None if they were not scanned."""
+    """Return the values of the section on complete records for the HTML template; None if none was scanned."""
     if whole is None:
         return None
     return {
@@ -164,7 +164,7 @@ def event_tables(whole: WholeRecords) -> list[Table]:
 
 
 def event_lists(whole: WholeRecords) -> list[Table]:
-    """Make the lists of patients, missed events and false alarms; empty lists are omitted."""
+    """Make tables of patients, missed events and false alarms; omit empty tables."""
     patients: dict[str, Callable[[EventFigures], str]] = {
         "Patient": lambda group: printable(group.name),
         f"Detected,\n≥ {whole.headline_least_s:g} s": lambda group: _counts(group.headline),
@@ -190,30 +190,31 @@ def event_notes(whole: WholeRecords) -> list[str]:
     shown = sorted({whole.fixed_rule, *(choice.rule for choice in whole.choices)}, key=lambda rule: rule.n)
     needed = ", ".join(f"{whole.alarm_s(rule):g} s at {_rule(rule)}" for rule in shown)
     notes = [
-        f"Whole records: every window of {whole.window_s:g} s, in steps of {whole.step_s:g} s, of every record of the "
-        f"same {whole.part} patients, on the first lead, with the rule for unusable strips. Nothing is excluded.",
+        f"Whole records: all records of the same {whole.part} patients were scanned on the first lead, in windows of "
+        f"{whole.window_s:g} s and steps of {whole.step_s:g} s. Unusable windows are advised no shock. Nothing is "
+        "excluded.",
         "An event is a segment of annotated coarse VF or rapid VT; amplitude and rate are measured over the complete "
-        "segment. It is detected if an alarm episode overlaps with it. Short events are rarely detected, because an "
-        f"alarm needs at least {needed}.",
+        "segment. An event is detected if an alarm episode overlaps with it. Short events are rarely detected, because "
+        f"an alarm needs at least {needed}.",
         "An alarm is false if at least half of the time from its episode's onset to the alarm is annotated as "
-        f"nonshockable, and no shockable or intermediate rhythm lies within {whole.tolerance_s:g} s of it. Fine VF, "
-        "other VT, noise and unlabelled time give neither events nor false alarms. All of cudb outside its VF counts "
-        "as nonshockable, although it contains unlabelled VT. So a false alarm is doubtful, but still counted, where "
-        "the rhythm is not named and the annotated beats are missing or as fast as VT.",
+        f"nonshockable, and there is no shockable or intermediate rhythm within {whole.tolerance_s:g} s of it. Fine "
+        "VF, other VT, noise and unlabelled time give neither events nor false alarms. All of cudb outside its VF "
+        "counts as nonshockable, although it contains unlabelled VT. Therefore a false alarm is called doubtful if the "
+        "rhythm is not named and the annotated beats are missing or as fast as VT. Doubtful false alarms are counted.",
         "The delay is the time from the annotated onset of an event to the alarm, for events that follow a "
         "nonshockable rhythm. The time to the first alarm begins with the first event of the record, and is 0 s if the "
-        f"alarm was already on. Both are for detected events of {whole.headline_least_s:g} s or longer. The upper "
-        "limit of false alarms per hour is Poisson's, as if they were independent; the limit by patient is from "
-        "resampled patients.",
+        f"alarm was already on. Delays and times are of detected events of {whole.headline_least_s:g} s or longer. The "
+        "upper limit of false alarms per hour is for a Poisson distribution, which treats them as independent; the "
+        "limit by patient is from resampled patients.",
         "Each fold's alarm rule was chosen on the validation patients of its model, and evaluated on its test "
-        f"patients. The candidates are {rules}; of those whose sensitivity for events of {whole.headline_least_s:g} s "
-        "or longer is within one percentage point of the best, the rule with the fewest false alarms per hour is "
-        "chosen. "
-        f"{' '.join(map(_chosen, whole.choices))} Do not choose a rule from the table of other rules, which shows the "
-        "test patients.",
-        f"The default rule of scans and streams, {_rule(whole.fixed_rule)}, is shown for comparison, the same for all "
-        "folds. It was chosen with the pretrained model on the validation patients of fold 0 of public-v1. They are "
-        "the test patients of fold 1, where its results are too good.",
+        f"patients. The candidates are {rules}. Among the rules whose sensitivity for events of "
+        f"{whole.headline_least_s:g} s or longer is within one percentage point of the best, the rule with the fewest "
+        "false alarms per hour was chosen. "
+        f"{' '.join(map(_chosen, whole.choices))} Do not choose a rule from the table of other rules: its results "
+        "are those of the test patients.",
+        f"For comparison, the results of the default rule, {_rule(whole.fixed_rule)}, are shown for all folds. This "
+        "rule was chosen with the pretrained model on the validation patients of fold 0 of public-v1. They are the "
+        "test patients of fold 1, so the results for fold 1 are too good.",
         QUALITY_NOTE,
     ]
     if whole.too_short:
@@ -239,7 +240,7 @@ def _rule_cells(figures: EventFigures) -> tuple[str, ...]:
 
 
 def alarm_words(whole: WholeRecords) -> str:
-    """Describe the alarm rule: one for all folds, or each fold's own."""
+    """Return the alarm rule as text, such as ``"at 5 of 8 windows"`` if all folds have the same rule."""
     rules = {choice.rule for choice in whole.choices}
     return f"at {_rule(rules.pop())} windows" if len(rules) == 1 else "with each fold's own rule"
 
@@ -247,5 +248,5 @@ def alarm_words(whole: WholeRecords) -> str:
 def _chosen(choice: RuleChoice) -> str:
     if choice.decided:
         return f"Fold {choice.fold}: {_rule(choice.rule)}, on {choice.patients} patients."
-    why = "have no such event" if choice.records else "have no recordings here"
+    why = "have no such event" if choice.records else "were not found"
     return f"Fold {choice.fold}: {_rule(choice.rule)}, the default, because the validation patients {why}."

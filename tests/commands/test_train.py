@@ -223,7 +223,7 @@ def test_bundles_that_cannot_be_pooled_are_refused(run_folder: Path, tmp_path: P
     [
         (["--fold", "9"], "has the folds 0 to 4"),
         (["--fold", "one"], "fold"),
-        (["--filters", "20,x"], "'20,x' is not a list of integers"),
+        (["--filters", "20,x"], "'20,x' is not a list of whole numbers"),
         (["--filters", "4,4,4"], "differ in length"),
         (["--sampler", "magic"], "magic"),
         (["--like", "nowhere"], "is not a bundle"),

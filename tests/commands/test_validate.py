@@ -77,7 +77,7 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
     title, first, second = done.stderr.splitlines()
     assert title == f"error: {path}, 2 lines are not allowed:"
     assert first.startswith("  line 4: aha_class is '[red]vt[/red]'; allowed: coarse_vf, rapid_vt")
-    assert second == "  line 9: there are 8 values; the header names 7 columns"
+    assert second == "  line 9: there are 8 values, but the header names 7 columns; give one value for each column"
     assert not (tmp_path / "out").exists()
 
 
@@ -92,9 +92,9 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
         (["--predictions", "FILE", "--record"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--quick"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--data", "there"], "cannot be given with --predictions; remove them"),
-        (["--predictions", "FOLDER"], "is a folder, but --predictions takes a CSV file"),
-        (["--threshold", "0.5"], "--threshold is for --predictions"),
-        (["--predictions", "FILE", "--threshold", "0.5"], "has a column shock, which decides"),
+        (["--predictions", "FOLDER"], "a folder; give a CSV file"),
+        (["--threshold", "0.5"], "--threshold cannot be given for a model"),
+        (["--predictions", "FILE", "--threshold", "0.5"], "has a column shock, so no threshold is allowed"),
         (["--predictions", "FILE", "--threshold", "50"], "threshold is 50.0; allowed is a probability"),
         (["--predictions", "NOWHERE"], "No such file"),
     ],

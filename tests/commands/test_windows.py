@@ -76,7 +76,10 @@ def test_balance_is_the_length_in_the_headers(recordings_dir: Path) -> None:
     ("options", "message"),
     [
         (["synthetic", "--sheet", "sheet.gif"], "ends in .png, .pdf, .svg"),
-        (["synthetic", "--sheet", "nowhere/sheet.png"], "--sheet: the folder nowhere does not exist"),
+        (
+            ["synthetic", "--sheet", "nowhere/sheet.png"],
+            "--sheet is 'nowhere/sheet.png', but its folder does not exist",
+        ),
         (["synthetic", "--seed", "-1"], "--seed"),
         (["nstdb"], "nstdb has no labels"),
     ],

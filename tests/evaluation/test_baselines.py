@@ -38,7 +38,7 @@ def test_no_threshold_is_better(cases: list[tuple[float, bool]]) -> None:
     """No threshold on either side has a higher balanced accuracy, and the order of the windows does not matter."""
     feature, shockable = np.array([v for v, _ in cases]), np.array([s for _, s in cases])
     if shockable.all() or not shockable.any():
-        with pytest.raises(ValueError, match="a threshold needs both"):
+        with pytest.raises(ValueError, match="give at least one of each"):
             fit_threshold(feature, shockable)
         return
     threshold = fit_threshold(feature, shockable)
@@ -177,9 +177,9 @@ def test_baselines_refuse_what_would_be_dishonest(rng: np.random.Generator) -> N
         baseline_predictions(train, synthetic("xyz", CLEAR, rng, 5.0), 0)
     with pytest.raises(ValueError, match=r"0 shockable and 3 nonshockable"):
         baseline_predictions(synthetic("abc", ("asystole",), rng), test, 0)
-    with pytest.raises(ValueError, match="train has 0 shockable and nonshockable windows"):
+    with pytest.raises(ValueError, match="train has 0 shockable or nonshockable windows"):
         baseline_predictions(synthetic("abc", ("fine_vf",), rng), test, 0)
-    with pytest.raises(ValueError, match="test has 0 windows; give some of both"):
+    with pytest.raises(ValueError, match="test has 0 windows; give at least one in each"):
         baseline_predictions(train, test.select(np.zeros(len(test), dtype=bool)), 0)
     test.ecg[5, 7] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite samples, the first is window 5"):

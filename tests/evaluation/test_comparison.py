@@ -46,7 +46,7 @@ def test_mcnemar_is_the_exact_binomial_test(b: int, c: int) -> None:
 
 def test_mcnemar_refuses_negative_counts() -> None:
     """A negative count is named."""
-    with pytest.raises(ValueError, match="the counts are -1 and 2"):
+    with pytest.raises(ValueError, match="only_first is -1 and only_second is 2"):
         mcnemar(-1, 2)
 
 
@@ -176,9 +176,9 @@ def test_other_windows_are_refused(make_predictions: Callable[..., Predictions])
     predictions = make_predictions(20)
     fewer = predictions.select(np.arange(20) != 7)
     name = f"record '{predictions.record[7]}'.*, {predictions.start_s[7]:g} s, 5 s"
-    with pytest.raises(ValueError, match=f"1 windows are missing in the second predictions, such as .*{name}"):
+    with pytest.raises(ValueError, match=f"the second predictions lack 1 windows of the other, such as .*{name}"):
         compare(predictions, fewer)
-    with pytest.raises(ValueError, match=f"1 windows are missing in the first predictions, such as .*{name}"):
+    with pytest.raises(ValueError, match=f"the first predictions lack 1 windows of the other, such as .*{name}"):
         compare(fewer, predictions)
     other = np.where(predictions.record == predictions.record[0], "p", predictions.patient)
     patients = dataclasses.replace(predictions, patient=other)

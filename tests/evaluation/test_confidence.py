@@ -71,8 +71,8 @@ def test_limits_at_the_ends(n: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ((0, 0), "at least one window"),
-        ((3, 2), "k is 3; allowed are 0 to n = 2"),
+        ((0, 0), "n is 0; allowed are 1 or more"),
+        ((3, 2), "k is 3 and n is 2; allowed for k are 0 to n"),
         ((-1, 2), "k is -1"),
         ((1, 2, 0.0), "alpha is 0.0"),
         ((1, 2, 90), "alpha is 90"),
@@ -160,10 +160,10 @@ def test_bootstrap_ends() -> None:
     [
         ([1, 2], [3], {}, "shape"),
         ([[[1]]], [[[1]]], {}, "shape"),
-        ([4], [3], {}, "between 0 and the same patient's count"),
-        ([-1], [3], {}, "between 0 and the same patient's count"),
-        ([], [], {}, "without windows"),
-        ([[1, 0]], [[1, 0]], {}, "without windows"),
+        ([4], [3], {}, "a count in correct is negative or above"),
+        ([-1], [3], {}, "a count in correct is negative or above"),
+        ([], [], {}, "has no windows"),
+        ([[1, 0]], [[1, 0]], {}, "has no windows"),
         ([1], [1], {"resamples": 100}, "resamples is 100"),
         ([1], [1], {"alpha": 1.0}, "alpha is 1.0"),
     ],
@@ -228,10 +228,10 @@ def test_design_effect_ends() -> None:
     assert design_effect(np.array([5, 5]), np.array([10, 10])) == 0
     for correct, windows, match in (
         ([1, 2], [3], "shape"),
-        ([4], [3], "between 0"),
-        ([-1], [3], "between 0"),
-        ([], [], "without windows"),
-        ([0], [0], "without windows"),
+        ([4], [3], "negative or above"),
+        ([-1], [3], "negative or above"),
+        ([], [], "has no windows"),
+        ([0], [0], "has no windows"),
     ):
         with pytest.raises(ValueError, match=match):
             design_effect(np.array(correct), np.array(windows))
@@ -295,5 +295,5 @@ def test_poisson_limit_leaves_alpha_below(count: int, alpha: float) -> None:
 @pytest.mark.parametrize(("count", "alpha"), [(-1, 0.1), (0, 0.0), (0, 1.0), (3, float("nan"))])
 def test_poisson_limit_refuses(count: int, alpha: float) -> None:
     """A negative count and an impossible alpha are refused."""
-    with pytest.raises(ValueError, match="allowed are 0 or more"):
+    with pytest.raises(ValueError, match="allowed for count are 0 or more"):
         poisson_upper_limit(count, alpha)

@@ -144,7 +144,7 @@ def test_several_bundles_predict_no_other_database(tmp_path: Path) -> None:
     """Databases need a single bundle, since each fold would predict all of their windows."""
     write(tmp_path / "a", 0)
     bundle = load_bundle(tmp_path / "a")
-    with pytest.raises(ValueError, match="there are 2 bundles; give the one to evaluate on vfdb, cudb"):
+    with pytest.raises(ValueError, match="there are 2 bundles; give only one to evaluate on vfdb, cudb"):
         EvaluationSet((bundle, bundle), ("vfdb", "cudb"))
     with pytest.raises(ValueError, match="there is no bundle"):
         EvaluationSet(())
@@ -174,9 +174,13 @@ def test_seen_patients_are_refused(synthetic_bundle: Callable[..., Bundle]) -> N
         patients = {**bundle.raw_card["patients"], subset: [patient]}
         bundle = replace(bundle, raw_card={**bundle.raw_card, "patients": patients})
         for evaluation in (EvaluationSet((bundle,)), EvaluationSet((bundle,), ("synthetic",))):
-            with pytest.raises(ValueError, match=f"selected with the patients .*{patient}.*cannot be tested"):
+            with pytest.raises(
+                ValueError, match=f"selected with the patients .*{patient}.*evaluate it on other patients"
+            ):
                 evaluation.windows(5.0)
-            with pytest.raises(ValueError, match=f"selected with the patients .*{patient}.*cannot be tested"):
+            with pytest.raises(
+                ValueError, match=f"selected with the patients .*{patient}.*evaluate it on other patients"
+            ):
                 evaluation.records()
     with pytest.raises(ValueError, match=r"has no \[card.data\]"):
         EvaluationSet((replace(bundle, raw_card={}),))

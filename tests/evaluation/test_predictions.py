@@ -114,7 +114,7 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
         ("cudb,cu01,", "cudb,,", "line 4: record is ''"),
         (",cudb/cu01,", ",,", "line 4: patient is ''"),
         (",cudb/cu01,", ",vfdb/418,", "line 4: patient 'vfdb/418' is in fold 1 and in fold 0"),
-        ("0.7,true,1", "0.7,true", "line 4: there are 10 values; the header names 11"),
+        ("0.7,true,1", "0.7,true", "line 4: there are 10 values, but the header names 11"),
         ("0.7,true,1", "0.7,true,1,", "line 4: there are 12 values"),
         ("0.7", "1_0", "line 4: probability is '1_0'; allowed: numbers"),
         ("true,1", "true,1_0", "line 4: fold is '1_0'; allowed: whole numbers"),
@@ -129,10 +129,10 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
         (
             "rapid_vt",
             "normal_sinus",
-            "line 4: aha_class is 'normal_sinus', but rhythm is 'vt'; allowed: rapid_vt, other_vt",
+            "line 4: aha_class is 'normal_sinus' and rhythm is 'vt'; allowed for this rhythm: rapid_vt, other_vt",
         ),
-        ("rapid_vt", "", "line 4: rhythm 'vt' needs an aha_class as well: rapid_vt or other_vt"),
-        ("vt,rapid_vt", ",", "line 4: there is neither a rhythm nor an aha_class"),
+        ("rapid_vt", "", "line 4: rhythm is 'vt' and aha_class is empty; give the aha_class rapid_vt or other_vt"),
+        ("vt,rapid_vt", ",", "line 4: rhythm and aha_class are both empty"),
         ("vt,rapid_vt", ",vt", "line 4: aha_class is 'vt'; allowed: coarse_vf"),
         ("vt,rapid_vt", "tachy,", "line 4: rhythm is 'tachy'; allowed: vf"),
     ],
@@ -180,9 +180,9 @@ def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
         "line 2: probability is 'high'; allowed: numbers",
         "line 4: the window of database 'vfdb', record '418', lead 'ECG', 5 s, 5 s appears twice",
         "line 5: probability is 1.9; allowed: 0 to 1",
-        "line 6: rhythm 'vt' needs an aha_class",
+        "line 6: rhythm is 'vt' and aha_class is empty",
         "line 7: patient 'vfdb/418' is in fold 3 and in fold 0",
-        "line 8: there are 2 values; the header names 11",
+        "line 8: there are 2 values, but the header names 11",
     ]
     assert [found.strip()[: len(start)] for found, start in zip(named, expected, strict=True)] == expected
 
@@ -240,7 +240,7 @@ def test_foreign_file_of_rhythms_and_probabilities(tmp_path: Path) -> None:
 def test_threshold_is_not_guessed(tmp_path: Path) -> None:
     """A threshold is refused if the file has decisions, or if it is not a probability."""
     path = write(tmp_path, HEADER, *GOOD)
-    with pytest.raises(ValueError, match="has a column shock, which decides"):
+    with pytest.raises(ValueError, match="has a column shock, so no threshold is allowed"):
         Predictions.read_csv(path, threshold=0.5)
     for threshold in (0, 1, 50, True, "0.5", float("nan")):
         with pytest.raises(ValueError, match="threshold is .*; allowed is a probability between 0 and 1"):
@@ -267,9 +267,9 @@ def test_malformed_measurement(tmp_path: Path, cell: str, match: str) -> None:
     [
         ("", "line 1: the header must name the columns.*missing: 'record', 'patient'"),
         ("record,probability", "missing: 'patient', 'start_s', 'duration_s', 'aha_class or rhythm'"),
-        (f"{HEADER},threshold", "unknown: 'threshold'. Known columns are database, record"),
+        (f"{HEADER},threshold", "unknown: 'threshold'. Allowed columns are database, record"),
         (HEADER.replace(",", ";"), "line 1: the header must name the columns, separated by commas"),
-        (f"{HEADER},fold", "more than once: 'fold'"),
+        (f"{HEADER},fold", "repeated: 'fold'"),
         (HEADER.replace("start_s", "start"), "missing: 'start_s'; unknown: 'start'"),
         (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing: 'shock or probability'"),
         (GOOD[0], "unknown: 'vfdb', '418'"),
@@ -319,10 +319,10 @@ def test_probabilities_are_there_or_not(make_predictions: Callable[..., Predicti
 def test_columns_of_the_wrong_kind(make_predictions: Callable[..., Predictions]) -> None:
     """Arrays with another data type, shape or length are refused, not converted."""
     predictions = make_predictions(3)
-    with pytest.raises(TypeError, match="shock has dtype .*; it must hold true or false, in an array of dtype bool"):
+    with pytest.raises(TypeError, match="shock has dtype .*; allowed are true or false, in an array of dtype bool"):
         dataclasses.replace(predictions, shock=np.array(["false", "false", "true"]))
     with pytest.raises(
-        TypeError, match="fold has dtype float64; it must hold whole numbers, in an array of dtype int64"
+        TypeError, match="fold has dtype float64; allowed are whole numbers, in an array of dtype int64"
     ):
         dataclasses.replace(predictions, fold=np.array([0.0, 1.0, 2.0]))
     with pytest.raises(ValueError, match="lead has shape"):
@@ -346,7 +346,7 @@ def test_concatenate_undoes_select(make_predictions: Callable[..., Predictions])
     with pytest.raises(ValueError, match="at least one"):
         Predictions.concatenate([])
     for mask in (np.array([0, 1]), np.array([True])):
-        with pytest.raises(ValueError, match=r"allowed is bool and \(30,\)"):
+        with pytest.raises(ValueError, match=r"allowed are bool and \(30,\)"):
             short.select(mask)
 
 
@@ -359,7 +359,7 @@ def test_names_that_look_alike_are_refused(
     good = make_predictions(20)
     values = getattr(good, column).astype("U20")
     values[7] = name
-    with pytest.raises(ValueError, match=f"row 7: {column} is .*; allowed: names without spaces"):
+    with pytest.raises(ValueError, match=f"row 7: {column} is .*; allowed: names in Unicode form NFC, without spaces"):
         dataclasses.replace(good, **{column: values})
 
 

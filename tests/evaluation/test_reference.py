@@ -106,5 +106,5 @@ def test_segments_cover_the_record() -> None:
     assert [asdict(s) for s in reference_segments(replace(made, episodes=()), 5.0, 1.0)] == [
         {"start_s": 0.0, "end_s": 20.0, "kind": "uncounted", "rhythm": "unlabelled"}
     ]
-    with pytest.raises(ValueError, match="unknown rhythm 'waltz'"):
+    with pytest.raises(ValueError, match="an episode has the rhythm 'waltz'; allowed are"):
         reference_segments(replace(made, episodes=(Episode(0.0, 1.0, "waltz"),)), 5.0, 1.0)

@@ -81,7 +81,7 @@ def test_options_of_other_kinds_are_refused(make_predictions: Callable[..., Pred
         ecg_shock.validate(predictions, threshold=0.5)
     with pytest.raises(ValueError, match="databases, data cannot be given for a file"):
         ecg_shock.validate(path, databases=["vfdb"], data=tmp_path)
-    with pytest.raises(ValueError, match="threshold cannot be given for a model"):
+    with pytest.raises(ValueError, match="threshold cannot be given for the folder of a model"):
         ecg_shock.validate(tmp_path, threshold=0.5)
     with pytest.raises(TypeError, match="predictions is of type list; allowed are"):
         ecg_shock.validate([0.5, 0.7])  # type: ignore[arg-type]

@@ -137,7 +137,7 @@ def test_array_without_a_rate_is_at_125_hz_with_a_warning(advisor: Advisor) -> N
         lambda: predict_many(signal[None], model=advisor)[0],
         lambda: advisor.predict_many(signal[None])[0],
     ):
-        with pytest.warns(UserWarning, match=r"taken at 125 Hz.*Give fs= in Hz") as caught:
+        with pytest.warns(UserWarning, match=r"125 Hz is assumed.*Give fs= in Hz") as caught:
             assert call() == expected
         assert [warning.filename for warning in caught] == [__file__]
     assert advisor.predict(signal, np.float32(125)) == expected
@@ -201,7 +201,7 @@ SIGNAL = np.sin(np.arange(625) / 5)
         ("abc", {}, TypeError, "dtype <U3"),
         (b"abc", {}, TypeError, "dtype"),
         ({"ecg": 1}, {}, TypeError, "dtype object"),
-        ([None] * 625, {}, TypeError, "NaN where samples are missing"),
+        ([None] * 625, {}, TypeError, "with NaN for missing samples"),
         (["1.0"] * 625, {}, TypeError, "dtype <U3"),
         (SIGNAL > 0, {}, TypeError, "dtype bool"),
         (SIGNAL + 1j, {}, TypeError, "dtype complex128"),
@@ -209,25 +209,25 @@ SIGNAL = np.sin(np.arange(625) / 5)
         (SIGNAL.astype("M8[s]"), {}, TypeError, "dtype datetime64"),
         (3.0, {}, ValueError, r"shape \(\)"),
         ([], {}, ValueError, "0 samples at 125 Hz is 0 s; allowed are 2 to 10 s"),
-        (SIGNAL[None], {}, ValueError, r"shape \(1, 625\); one lead is a 1-D array"),
+        (SIGNAL[None], {}, ValueError, r"shape \(1, 625\); give one lead as a 1-D array"),
         (SIGNAL[:, None], {}, ValueError, r"shape \(625, 1\).*predict_many"),
-        ([[1.0, 2.0], [3.0]], {}, ValueError, "not an array .*one length"),
+        ([[1.0, 2.0], [3.0]], {}, ValueError, "not an array .*equal length"),
         (SIGNAL[:240], {}, ValueError, "240 samples at 125 Hz is 1.92 s; allowed are 2 to 10 s"),
         (SIGNAL, {"fs": 500}, ValueError, "1.25 s; allowed are 2 to 10 s"),
-        (np.zeros(1260), {}, ValueError, "10.08 s; allowed.*If that is not the sampling rate, give fs; cut"),
+        (np.zeros(1260), {}, ValueError, "10.08 s; allowed.*Check fs, or cut"),
         (SIGNAL, {"fs": 0}, ValueError, "fs=0 Hz is out of range; allowed are 100 to 2000 Hz"),
         (SIGNAL, {"fs": -250}, ValueError, "fs=-250"),
         (SIGNAL, {"fs": math.nan}, ValueError, "fs=nan"),
         (SIGNAL, {"fs": "250"}, TypeError, "fs='250' is not a number"),
         (SIGNAL, {"fs": True}, TypeError, "fs=True"),
         (SIGNAL, {"fs": 125 + 0j}, TypeError, "not a number"),
-        (SIGNAL, {"units": "mv"}, ValueError, "units='mv' is not known; allowed are mV, uV"),
-        (SIGNAL, {"units": None}, ValueError, "units=None"),
+        (SIGNAL, {"units": "mv"}, ValueError, "units is 'mv'; allowed are mV, uV"),
+        (SIGNAL, {"units": None}, ValueError, "units is None"),
         (np.full(625, np.nan), {}, ValueError, "no valid sample"),
-        (np.arange(625) / 125, {}, ValueError, "strip 0 never falls, as time does"),
+        (np.arange(625) / 125, {}, ValueError, "strip 0 never falls, so it is a time or a counter"),
         (np.ma.masked_all(625), {}, ValueError, "no valid sample"),
-        (Recording(SIGNAL[:, None], 125.0, ("II",)), {"fs": 250}, ValueError, "fs=250, but the recording has 125.0"),
-        (Recording(SIGNAL[:, None], 125.0, ("II",)), {"units": "uV"}, ValueError, "a recording is in mV"),
+        (Recording(SIGNAL[:, None], 125.0, ("II",)), {"fs": 250}, ValueError, "fs is 250, but the recording has 125.0"),
+        (Recording(SIGNAL[:, None], 125.0, ("II",)), {"units": "uV"}, ValueError, "a Recording is always in mV"),
         (Recording(SIGNAL[:600].reshape(-1, 2), 125.0, ("II", "V5")), {}, ValueError, r"choose one.*lead='II'"),
         (Recording(SIGNAL[:, None], 50.0, ("II",)), {}, ValueError, "fs=50.0 Hz is out of range"),
     ],
@@ -243,9 +243,9 @@ def test_bad_input_is_refused(
 @pytest.mark.parametrize(
     ("signals", "error", "message"),
     [
-        (SIGNAL, ValueError, r"shape \(625,\); give \(n_strips, n_samples\)"),
+        (SIGNAL, ValueError, r"shape \(625,\); allowed is \(n_strips, n_samples\)"),
         (SIGNAL[None, :, None], ValueError, r"shape \(1, 625, 1\)"),
-        ([SIGNAL, SIGNAL[1:]], ValueError, "one length"),
+        ([SIGNAL, SIGNAL[1:]], ValueError, "equal length"),
         ([SIGNAL, SIGNAL * np.nan], ValueError, "strip 1 has no valid sample"),
         ([SIGNAL, SIGNAL + 1j], TypeError, "complex128"),
         (Recording(SIGNAL[:, None], 125.0, ("II",)), TypeError, "dtype object"),

@@ -179,7 +179,7 @@ def test_vf_stays_usable_under_what_disturbs_it(amplitude_mv: float, rng: np.ran
             np.where((np.arange(1250) >= 400) & (np.arange(1250) < 651), 0.3, vf(1)),
             "flat: one value repeats for 1 s or",
         ),
-        (np.clip(vf(1), -0.1, 0.1), r"saturated: \d+% of the samples lie at the ends of the range"),
+        (np.clip(vf(1), -0.1, 0.1), r"saturated: \d+% of the samples are at the ends of the range"),
     ],
 )
 def test_reason_says_what_and_how_much(strip: np.ndarray, reason: str) -> None:
@@ -249,9 +249,9 @@ def literal_reason(strip: np.ndarray, fs: float, filtered: np.ndarray) -> str:
     if longest >= round(fs):
         return "flat: one value repeats for 1 s or more"
     if clipped / n > 0.35 or (near_low + near_high > 0.55 and min(near_low, near_high) > 0.10):
-        return f"saturated: {near_low + near_high:.0%} of the samples lie at the ends of the range"
+        return f"saturated: {near_low + near_high:.0%} of the samples are at the ends of the range"
     if np.ptp(filtered) > 4 * span:
-        return "noise: the filter still rings with what came before"
+        return "noise: the filter still rings from an earlier artefact"
     if mains > 0.5:
         return f"noise: {mains:.0%} of the power is mains hum"
     like_noise = (rms_hz > 16.5 and flatness > 0.44) or rms_hz > 21

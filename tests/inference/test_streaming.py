@@ -206,7 +206,7 @@ def test_clock_that_is_changed_makes_no_gap(
     np.testing.assert_equal([step.advice.probability for step in steps], [step.advice.probability for step in expected])
     assert [step.end_s for step in steps] == [step.end_s for step in expected]
     (record,) = caplog.records
-    assert f"put {'forward' if change_s > 0 else 'back'} by {round(abs(change_s))}." in record.getMessage()
+    assert f"set {'forward' if change_s > 0 else 'back'} by {round(abs(change_s))}." in record.getMessage()
 
 
 @pytest.mark.parametrize("true_fs", [300, 360, 500, 1000])

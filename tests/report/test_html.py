@@ -361,7 +361,7 @@ def test_verdict_that_hangs_on_independence_is_called_weak() -> None:
     (performance,) = evaluate(windows(rows)).performances
     assert performance.aha[0].verdict == "meets"
     found = " ".join(find_weaknesses(performance, windows(rows)))
-    assert "Coarse VF meets its goal only if windows of one patient are taken as independent" in found
+    assert "Coarse VF meets its goal only if windows of one patient are treated as independent" in found
     assert "20 of the 20 missed shocks are from one patient, bad" in found
 
 
@@ -628,7 +628,7 @@ def test_evidence_is_no_more_than_is_known(tmp_path: Path, make_predictions: Cal
         page = write(tmp_path, ReportContent(evaluate(predictions, models=models), predictions))
         evidence = next(text for attributes, text in page.all("section") if attributes["id"] == "evidence")
         assert ("contain no chest compressions" in evidence) == bool(models)
-        assert ("ask those who made them" in evidence) == (not models)
+        assert ("Ask the people who made the predictions" in evidence) == (not models)
         of_vf = set(predictions.patient[predictions.aha_class == "coarse_vf"].tolist())
         assert f"Coarse VF {len(of_vf)};" in evidence
 

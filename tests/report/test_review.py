@@ -171,16 +171,16 @@ def test_baselines_are_fitted_on_training_patients(review: Path, page: str) -> N
         assert float(observed[name][1].split("(")[0]) == pytest.approx(100 * sp, abs=0.1)
         gain = mine.shock[np.isin(mine.aha_class, SHOCKABLE)].mean() - se
         assert float(less[name][0].split("(")[0].replace("−", "-")) == pytest.approx(100 * gain, abs=0.06)
-    assert "published thresholds are not used" in page
+    assert "Published thresholds are not used" in page
 
 
 def test_stress_is_of_a_stated_part(page: str) -> None:
     """Without nstdb there is no recorded noise, which the report says; other stresses have the stated windows."""
-    assert "The stress tests have no recorded noise, since nstdb was not found." in page
+    assert "The stress tests have no recorded noise, because nstdb was not found." in page
     rows = Tables(page).tables["Stress tests"][1:]
     assert not {"baseline wander", "electrode motion", "muscle noise"} & {row[0] for row in rows}
     assert {"none", "chest compressions (model)", "missing samples"} <= {row[0] for row in rows}
-    stated = re.search(r"(\d+) of \d+ windows of 5 s were drawn: at most \d of each patient", page)
+    stated = re.search(r"(\d+) of \d+ windows of 5 s were drawn at random: at most \d of each patient", page)
     assert stated is not None
     for row in rows:
         assert int(row[2].split("/")[1]) + int(row[5].split("/")[1]) == int(stated[1])
@@ -315,7 +315,7 @@ def test_decisions_alone(tmp_path: Path) -> None:
     assert "<img" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;3" in page
     assert "There are no ROC and reliability curves" in page
-    assert "need recordings, which do not come with predictions" in page
+    assert "A file of predictions contains no recordings" in page
     assert 'id="curves"' not in page
     assert Tables(page).defined["other.csv"] == f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
     assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["source"].startswith("other.csv")

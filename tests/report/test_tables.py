@@ -260,8 +260,8 @@ def test_what_was_not_measured_is_said(make_predictions: Callable[..., Predictio
     predictions = make_predictions(300)
     for text in (to_markdown(evaluate(predictions)), terminal(evaluate(predictions), 200)):
         text = text.replace("\\_", "_")
-        assert "Rapid VT with other limits of the VT rate is not shown, since rate_bpm is missing" in text
-        assert "Coarse VF with other limits of the VF amplitude is not shown, since amplitude_mv is missing" in text
+        assert "Rapid VT with other limits of the VT rate is not shown, because rate_bpm is missing" in text
+        assert "Coarse VF with other limits of the VF amplitude is not shown, because amplitude_mv is missing" in text
         assert "with other limits between" not in text
     calm = predictions.select(~np.isin(predictions.rhythm, ["vt", "vf"]))
     assert "excluded" not in to_markdown(evaluate(calm))

@@ -68,8 +68,8 @@ def test_choice_is_told(whole: WholeRecords) -> None:
     """Each fold's rule, why and on how many patients; the default is marked, and where it was chosen is said."""
     notes = " ".join(event_notes(whole))
     assert "Fold 0: 8 of 10, on 20 patients." in notes
-    assert "Fold 1: 5 of 8, the default, because the validation patients have no recordings" in notes
-    assert "The candidates are 1 of 1, 2 of 3, 3 of 5, 5 of 8, 8 of 10; of those" in notes
+    assert "Fold 1: 5 of 8, the default, because the validation patients were not found" in notes
+    assert "The candidates are 1 of 1, 2 of 3, 3 of 5, 5 of 8, 8 of 10. Among the rules" in notes
     assert "validation patients of fold 0 of public-v1. They are the test patients of fold 1" in notes
     assert "an alarm needs at least 9 s at 5 of 8, 12 s at 8 of 10." in notes
     assert "The limits of the rule for unusable strips were set so that" in notes

@@ -141,7 +141,7 @@ def test_card_counts_the_patients_of_extra_databases(windows, tmp_path, monkeypa
     }  # fmt: skip
     card = (bundle.folder / "CARD.md").read_text(encoding="utf-8")
     assert f"- extra: mine (version 7, train 3, check 2, sha256 {digest})" in card
-    with pytest.raises(ValueError, match=r"selected with the patients \['mine/a'\], and cannot"):
+    with pytest.raises(ValueError, match=r"selected with the patients \['mine/a'\]; evaluate it on other"):
         check_unseen(bundle, ["mine/a", "other/b"])
 
 
