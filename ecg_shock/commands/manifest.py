@@ -57,15 +57,18 @@ def manifest(
     console.print(f"{found.name}: {len(found.records):,} records, {shown}")
     if found.not_here:
         console.print(f"{found.not_here:,} labels are of records that are not in {folder}")
-    table = Table("code", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("records", justify="right")
-    table.add_column("read as")
-    for code, count in sorted(found.codes.items()):
-        table.add_row(code, f"{count:,}", found.rhythms[code] or "?")
-    console.print(table)
+    if found.codes:
+        table = Table("code", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("records", justify="right")
+        table.add_column("read as")
+        for code, count in sorted(found.codes.items()):
+            table.add_row(code, f"{count:,}", found.rhythms[code] or "?")
+        console.print(table)
     console.print(f"written: {path}. Before you use it", soft_wrap=True)
     if unlabelled:
         console.print("- write the code of each record in [record_labels]")
-    console.print("- check in [rhythm_codes] what each code means, and replace the empty texts (?)")
+        console.print("- write in [rhythm_codes] what each code means")
+    if found.codes:
+        console.print("- check in [rhythm_codes] what each code means, and replace the empty texts (?)")
     console.print("- give the records of one patient the same name in [patients]")
     console.print(f"then: ecg-shock windows {path} --data {folder.parent}", soft_wrap=True)

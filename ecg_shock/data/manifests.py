@@ -116,13 +116,17 @@ class Manifest:
         if not 0 <= self.guard_s < float("inf"):
             raise ValueError(f"guard_s is {self.guard_s!r}; it must be a finite number of seconds, 0 or more")
         known = (*RHYTHMS, *UNUSABLE)
+        if empty := [code for code, rhythm in self.rhythm_codes.items() if rhythm == ""]:
+            raise ValueError(
+                f"rhythm_codes does not say what {', '.join(map(repr, empty))} means; allowed are {', '.join(known)}"
+            )
         for code, rhythm in self.rhythm_codes.items():
             if rhythm not in known:
                 raise ValueError(f"rhythm_codes reads {code!r} as {rhythm!r}; allowed are {', '.join(known)}")
-        if empty := [record for record, label in self.record_labels.items() if label == ""]:
-            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        if unlabelled := [record for record, label in self.record_labels.items() if label == ""]:
+            more = f" and {len(unlabelled) - 1} more" if len(unlabelled) > 1 else ""
             raise ValueError(
-                f"record_labels gives no code for {empty[0]!r}{more}; write the code of each record's rhythm"
+                f"record_labels gives no code for {unlabelled[0]!r}{more}; write the code of each record's rhythm"
             )
         for record in self.record_labels:
             self._check_record_label(record)
