@@ -64,7 +64,7 @@ def test_split_lists_every_patient_and_warns(own_manifest: Path, tmp_path: Path)
     ("arguments", "message"),
     [
         (["--folds", "12"], "there are 11 patients for 12 groups; ask for fewer folds, at least 3"),
-        (["--folds", "2"], "2 is not in the range x>=3"),
+        (["--folds", "2"], "greater than or equal to 3"),
         (["--out", "split.json"], "give a file that ends in .toml"),
     ],
 )
