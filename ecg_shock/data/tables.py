@@ -436,9 +436,7 @@ def _read_columns(
         for i in empty:
             for at, row in enumerate(rows, line):
                 if row[i].strip():
-                    raise ValueError(
-                        f"{path}: column {quoted(filled[i])} has no value before line {at}. {WHAT_TO_DO}"
-                    )
+                    raise ValueError(f"{path}: column {quoted(filled[i])} has no value before line {at}. {WHAT_TO_DO}")
     clocks = {i: np.frombuffer(seconds) for i, seconds in stamps.items()}
     past_midnight = {i: np.cumsum(np.diff(clock, prepend=clock[:1]) < -DAY_S / 2) for i, clock in clocks.items()}
     return (

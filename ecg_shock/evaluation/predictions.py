@@ -462,11 +462,19 @@ def _require(faults: dict[int, str], column: pd.Series, good: pd.Series, allowed
 
 
 def list_faults(noun: str, faults: Mapping[int, str]) -> str:
-    """Return a message that lists the first `MAX_FAULTS` faulty rows, and counts the others."""
-    named = [f"{noun} {number}: {faults[number]}" for number in sorted(faults)[:MAX_FAULTS]]
+    """List the first `MAX_FAULTS` faults, each by its first row: a column may be wrong in every row."""
+    rows: dict[object, list[int]] = {}
+    for number in sorted(faults):
+        column, _, allowed = faults[number].rpartition("; allowed: ")
+        rows.setdefault((column.partition(" is ")[0], allowed), []).append(number)
+    first = list(rows.values())[:MAX_FAULTS]
+    named = [
+        f"{noun} {same[0]}{f' and {len(same) - 1} more' if len(same) > 1 else ''}: {faults[same[0]]}" for same in first
+    ]
     if len(faults) == 1:
         return named[0]
-    more = [f"and {len(faults) - len(named)} more"] if len(faults) > len(named) else []
+    others = len(faults) - sum(map(len, first))
+    more = [f"and {others} more"] if others else []
     return "\n  ".join([f"{len(faults)} {noun}s are not allowed:", *named, *more])
 
 

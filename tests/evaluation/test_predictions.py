@@ -190,13 +190,19 @@ def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
 
 
 def test_many_faulty_lines_are_counted(tmp_path: Path) -> None:
-    """Twenty faulty lines are named, and the others are counted."""
+    """A column that is wrong in many lines is named once, with their number; of other faults twenty are named."""
     good = [GOOD[1].replace(",5,5,", f",{2 * i},5,") for i in range(60_000)]
     bad = [line.replace("0.1", text) for text in ("x", "2") for line in good[:50]]
-    with pytest.raises(ValueError, match="and 80 more$") as refusal:
+    with pytest.raises(ValueError, match="100 lines are not allowed") as refusal:
         Predictions.read_csv(write(tmp_path, HEADER, *good[50:], *bad))
+    assert [line.strip() for line in str(refusal.value).split("\n")[1:]] == [
+        "line 59952 and 49 more: probability is 'x'; allowed: numbers",
+        "line 60002 and 49 more: probability is 2.0; allowed: 0 to 1",
+    ]
+    with pytest.raises(ValueError, match="and 5 more$") as refusal:
+        Predictions.read_csv(write(tmp_path, HEADER, *good[:25], *good[:25]))
     named = [line.split(":")[0].strip() for line in str(refusal.value).split("\n")[1:-1]]
-    assert named == [f"line {60_000 - 50 + 2 + i}" for i in range(20)]
+    assert named == [f"line {27 + i}" for i in range(20)]
     predictions = Predictions.read_csv(write(tmp_path, HEADER, *good))
     assert predictions.start_s.tolist() == [2.0 * i for i in range(60_000)]
 
