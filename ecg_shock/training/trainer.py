@@ -183,6 +183,22 @@ class ExampleSource(Protocol):
         """Return the windows of an epoch, counted from 1: always the same ones, and as many in every epoch."""
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Weights of a trained network to start from, in place of random ones.
+
+    Parameters
+    ----------
+    weights : list of numpy.ndarray
+        As Keras gives them; the network has to have the same blocks.
+    frozen_blocks : int
+        How many of the first blocks keep their weights.
+    """
+
+    weights: list[np.ndarray]
+    frozen_blocks: int = 0
+
+
 @dataclass(frozen=True)
 class EpochLog:
     """The results of an epoch.
@@ -269,6 +285,7 @@ def train(
     config: TrainingConfig,
     folder: Path,
     *,
+    start: Start | None = None,
     on_epoch: Callable[[EpochLog], None] | None = None,
 ) -> TrainingResult:
     """Train a network, or resume a run in the same folder.
@@ -289,6 +306,8 @@ def train(
         The settings.
     folder : pathlib.Path
         Folder for ``checkpoint.npz``, ``history.json`` and ``origin.json`` (commit and versions); created if missing.
+    start : Start, optional
+        Weights to start from; random ones if not given.
     on_epoch : callable, optional
         Called with the `EpochLog` of each new epoch, after its state has been saved.
 
@@ -314,8 +333,12 @@ def train(
     After each epoch the moving average of the weights (`averaged_epochs`) is evaluated, and the best one is kept.
     """
     folder = Path(folder)
-    source = _Fixed(training) if isinstance(training, Examples) else training
-    if source is training and config.sampler != "uniform":
+    if isinstance(training, Examples):
+        _check_subset("training", training, spec)
+        source: ExampleSource = _Fixed(training)
+    elif config.sampler == "uniform":
+        source = training
+    else:
         raise ValueError(
             f"sampler={config.sampler!r} learns scores of windows, but these windows are drawn anew for each epoch; "
             "use the sampler 'uniform', or train without augmentation"
@@ -328,6 +351,8 @@ def train(
             "leave them out, or use longer windows"
         )
     run = _describe_run(spec, source, validation, config)
+    if start is not None:
+        run["start"] = {"sha256": digest(*start.weights), "frozen_blocks": start.frozen_blocks}
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, history = _resume(folder, run)
@@ -337,12 +362,17 @@ def train(
         return TrainingResult(folder, spec, config, tuple(history))
 
     model = build_model(spec, seed=config.seed)
-    examples = source.draw(len(history) + 1)
+    drawn_epoch = len(history) + 1
+    examples = source.draw(drawn_epoch)
     _check_subset("training", examples, spec)
     batches = math.ceil(len(examples.ecg) / config.batch_size)
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
         rate = import_keras().optimizers.schedules.CosineDecay(rate, config.epochs * batches)
+    if start is not None:
+        model.set_weights(start.weights)
+        for block in range(start.frozen_blocks):
+            model.get_layer(f"conv_{block + 1}").trainable = False
     averaged = config.averaged_epochs > 0
     optimizer = import_keras().optimizers.Adam(
         rate,
@@ -365,7 +395,8 @@ def train(
     while not _is_finished(history, config):
         started = time.perf_counter()
         epoch = len(history) + 1
-        examples = source.draw(epoch)
+        if epoch != drawn_epoch:
+            examples, drawn_epoch = source.draw(epoch), epoch
         if examples is not loaded:
             train_steps.load(examples.ecg, examples.shockable)
             class_weights = examples.weights * _class_weights(examples.shockable, config.balanced)

@@ -156,4 +156,4 @@ def test_damaged_result_is_named(tmp_path: Path):
     done = CliRunner().invoke(app, ["tune", "--trials", "1", "--out", str(tmp_path / "run")])
     assert done.exit_code == 1
     assert done.stderr.startswith(f"error: {place / 'result.json'} is damaged (invalid JSON")
-    assert done.stderr.endswith("delete it and run the same command again, which repeats that trial\n")
+    assert done.stderr.endswith("delete it and run the same command again, which repeats the trial\n")
