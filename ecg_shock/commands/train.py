@@ -230,16 +230,15 @@ def train(
         folder = out / f"fold-{k}"
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            _train_fold(of_fold, spec, training, folder, base, Earlier(earlier, freeze, data) if earlier else None)
+            _train_fold(of_fold, spec, training, folder, base, Earlier(earlier, freeze) if earlier else None)
     console.print(f"to evaluate it: ecg-shock validate {out}", highlight=False, markup=False)
 
 
 class Earlier(NamedTuple):
-    """The model to start from, how many of its blocks are frozen, and the folder of the recordings."""
+    """The model to start from, and how many of its blocks are frozen."""
 
     bundle: Bundle
     frozen_blocks: int
-    data: Path | None
 
 
 def _train_fold(
@@ -290,7 +289,6 @@ def _train_fold(
         ),
         earlier=earlier.bundle if earlier else None,
         frozen_blocks=earlier.frozen_blocks if earlier else 0,
-        data_folder=earlier.data if earlier else None,
     )
     best = result.best
     console.print(

@@ -71,7 +71,7 @@ class Variant(Changes):
     after: str = BASE
 
 
-class Comparison(BaseModel):
+class TrainingComparison(BaseModel):
     """A comparison, as its file describes it.
 
     Parameters
@@ -98,7 +98,7 @@ class Comparison(BaseModel):
     variants: tuple[Variant, ...] = ()
 
     @model_validator(mode="after")
-    def _has_valid_variants(self) -> Comparison:
+    def _has_valid_variants(self) -> TrainingComparison:
         known = [BASE]
         for variant in self.variants:
             if variant.name in known:
@@ -184,7 +184,7 @@ class TrialResult:
     seconds: float
 
 
-def read_comparison(path: Path) -> Comparison:
+def read_comparison(path: Path) -> TrainingComparison:
     """Read a comparison, and check every value.
 
     Raises
@@ -196,14 +196,14 @@ def read_comparison(path: Path) -> Comparison:
     """
     content = read_toml(path)
     try:
-        return Comparison.model_validate(content)
+        return TrainingComparison.model_validate(content)
     except ValidationError as error:
-        errors = "\n".join(f"  {line}" for line in explain(error, Comparison))
+        errors = "\n".join(f"  {line}" for line in explain(error, TrainingComparison))
         raise ValueError(f"{path} cannot be used:\n{errors}") from error
 
 
 def run_comparison(
-    comparison: Comparison,
+    comparison: TrainingComparison,
     folder: Path,
     data_folder: Path | None = None,
     *,
@@ -215,7 +215,7 @@ def run_comparison(
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : TrainingComparison
         The comparison.
     folder : pathlib.Path
         Folder of the run.
@@ -250,7 +250,7 @@ def trial_folder(folder: Path, name: str, fold: int, seed: int) -> Path:
     return folder / name / f"fold-{fold}-seed-{seed}"
 
 
-def read_results(comparison: Comparison, folder: Path) -> Iterator[TrialResult]:
+def read_results(comparison: TrainingComparison, folder: Path) -> Iterator[TrialResult]:
     """Yield the results so far, in the order of names, folds and seeds."""
     for name in comparison.names:
         settings = comparison.settings(name)
@@ -295,7 +295,7 @@ class Summary:
     interval: tuple[float, float] | None
 
 
-def summarise(comparison: Comparison, folder: Path) -> list[Summary]:
+def summarise(comparison: TrainingComparison, folder: Path) -> list[Summary]:
     """Summarise the results so far; settings without any result are absent."""
     results: dict[str, list[TrialResult]] = {}
     for result in read_results(comparison, folder):

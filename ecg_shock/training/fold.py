@@ -59,7 +59,7 @@ class TrainingFold:
     subsets : Subsets
         The windows of the fold. From the test subset, only the names of the patients are used.
     folder : pathlib.Path, optional
-        Folder that holds the databases, from which augmentation reads the recordings.
+        Folder that holds the databases.
     """
 
     data: DataConfig
@@ -117,7 +117,7 @@ class TrainingFold:
         )
         return _AugmentedExamples(augmenter)
 
-    def start_from(self, bundle: Bundle, frozen_blocks: int, folder: Path | None = None) -> Start:
+    def start_from(self, bundle: Bundle, frozen_blocks: int) -> Start:
         """Return the weights of a bundle to start from, after checking that it has not seen a test patient.
 
         Parameters
@@ -126,8 +126,6 @@ class TrainingFold:
             The earlier model.
         frozen_blocks : int
             How many of its first blocks keep their weights.
-        folder : pathlib.Path, optional
-            Folder that holds the databases.
 
         Raises
         ------
@@ -142,7 +140,7 @@ class TrainingFold:
                 f"fold {self.data.fold}, such as {seen[0]!r}; a model that starts from it cannot be tested on them. "
                 "Choose another fold or split, or a bundle that has not seen them."
             )
-        check_unseen_files(bundle, self.data.databases, folder, tested)
+        check_unseen_files(bundle, self.data.databases, self.folder, tested)
         if not 0 <= frozen_blocks <= len(bundle.spec.filters):
             raise ValueError(
                 f"{frozen_blocks!r} blocks cannot be frozen; {bundle.folder} has {len(bundle.spec.filters)} blocks"
@@ -163,7 +161,6 @@ class TrainingFold:
         selection: str,
         earlier: Bundle | None = None,
         frozen_blocks: int = 0,
-        data_folder: Path | None = None,
     ) -> Bundle:
         """Write the best epoch of a training run on this fold as a bundle with a card.
 
@@ -183,8 +180,6 @@ class TrainingFold:
             The model whose weights the training started from: what it has seen, this one has seen, too.
         frozen_blocks : int
             How many of its first blocks kept their weights.
-        data_folder : pathlib.Path, optional
-            Folder that holds the databases.
         """
         model = result.load_model()
         validation = self.subsets.validation
@@ -211,7 +206,7 @@ class TrainingFold:
         )
         protocol = "weights fitted on the train patients, the epoch chosen on the validation patients"
         if earlier is not None:
-            known = _with_earlier(known, earlier, data_folder)
+            known = _with_earlier(known, earlier, self.folder)
             protocol += (
                 f"; the weights started from those of {earlier.name} ({KERAS_NAME} has SHA-256 "
                 f"{earlier.digests[KERAS_NAME][:16]}), which has seen the patients called earlier, "

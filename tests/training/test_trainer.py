@@ -21,6 +21,7 @@ from ecg_shock.training.trainer import (
     EpochLog,
     Examples,
     TrainingConfig,
+    _draw_cut,
     best_of,
     read_result,
     train,
@@ -531,3 +532,75 @@ def test_origin_is_that_of_the_first_epoch(tmp_path):
     (tmp_path / "origin.json").write_text('{"commit": "earlier", "versions": {}}', encoding="utf-8")
     train(SPEC, TRAINING, VALIDATION, config(epochs=2), tmp_path)
     assert json.loads((tmp_path / "origin.json").read_text(encoding="utf-8"))["commit"] == "earlier"
+
+
+class Drawn:
+    """Windows that are drawn anew for each epoch."""
+
+    def describe(self):
+        """Return the name of the source."""
+        return {"name": "drawn"}
+
+    def draw(self, epoch):
+        """Return other windows in each epoch."""
+        return examples(90, seed=100 + epoch)
+
+
+DRAWN = {"sampler": "uniform", "schedule": "cosine", "lengths_s": (2.0,)}
+
+
+def test_windows_that_are_drawn_resume_exactly(tmp_path):
+    """A run on drawn windows that stops after two of four epochs reaches the same weights; each epoch is drawn once."""
+    whole = train(SPEC, Drawn(), VALIDATION, config(epochs=4, **DRAWN), tmp_path / "whole")
+
+    class StopError(Exception):
+        pass
+
+    def stop(log):
+        if log.epoch == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(SPEC, Drawn(), VALIDATION, config(epochs=4, **DRAWN), tmp_path / "parts", on_epoch=stop)
+    resumed = train(SPEC, Drawn(), VALIDATION, config(epochs=4, **DRAWN), tmp_path / "parts")
+    assert resumed.history == whole.history
+    for one, other in zip(resumed.load_model().get_weights(), whole.load_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_cosine_ends_at_zero(tmp_path):
+    """The last epoch changes the weights much less than with a constant rate; more epochs are another run."""
+
+    def last_change(schedule):
+        settings = config(epochs=6, averaged_epochs=0.0, **DRAWN | {"schedule": schedule})
+        weights = []
+
+        def collect(log):
+            model = load_checkpoint(tmp_path / schedule / "checkpoint.npz").model
+            weights.append(np.concatenate([v.ravel() for v in model if v.dtype == np.float32]))
+
+        train(SPEC, TRAINING, VALIDATION, settings, tmp_path / schedule, on_epoch=collect)
+        return np.linalg.norm(weights[-1] - weights[-2])
+
+    assert last_change("cosine") < 0.3 * last_change("constant")
+    with pytest.raises(ValueError, match=r"config.epochs: 6 in the folder, 7 now"):
+        train(SPEC, TRAINING, VALIDATION, config(epochs=7, averaged_epochs=0.0, **DRAWN), tmp_path / "cosine")
+
+
+def test_drawn_windows_need_uniform_sampling(tmp_path):
+    """Scores of windows that change mean nothing; lengths above that of the windows are refused."""
+    with pytest.raises(ValueError, match="sampler='ras' learns scores"):
+        train(SPEC, Drawn(), VALIDATION, config(), tmp_path)
+    with pytest.raises(ValueError, match=r"lengths_s=\(3.0,\)"):
+        train(SPEC, TRAINING, VALIDATION, config(lengths_s=(3.0,)), tmp_path)
+
+
+def test_shorter_parts_are_trained_on(monkeypatch):
+    """The part of a window that a step trains on has one of the lengths, and lies anywhere in the window."""
+    rng = np.random.default_rng(0)
+    drawn = {_draw_cut([250, 625], 625, rng) for _ in range(2000)}
+    assert {length for _, length in drawn} == {250, 625}
+    assert {first for first, length in drawn if length == 625} == {0}
+    firsts = [first for first, length in drawn if length == 250]
+    assert min(firsts) < 10
+    assert max(firsts) > 365
