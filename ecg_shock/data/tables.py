@@ -377,7 +377,7 @@ def _read_header(path: Path, head: Sequence[str], layout: _Layout, fs: float) ->
         wrong = wrong[:-1] if named else wrong
         what = f"line {wrong[0]}" if len(wrong) == 1 else f"lines {wrong[0]} to {wrong[-1]}"
         raise ValueError(
-            f"{path}: {what} above the numbers cannot be read as names of the {width} columns, which begin in line "
+            f"{path}: {what} cannot be read as names of the {width} columns of numbers that begin in line "
             f"{layout.first_line + 1}. Remove {what}, or write # at the start"
         )
     row = above_rows[0]
@@ -436,9 +436,7 @@ def _read_columns(
         for i in empty:
             for at, row in enumerate(rows, line):
                 if row[i].strip():
-                    raise ValueError(
-                        f"{path} line {at} is the first with a value in column {quoted(filled[i])}. {WHAT_TO_DO}"
-                    )
+                    raise ValueError(f"{path}: column {quoted(filled[i])} has no value before line {at}. {WHAT_TO_DO}")
     clocks = {i: np.frombuffer(seconds) for i, seconds in stamps.items()}
     past_midnight = {i: np.cumsum(np.diff(clock, prepend=clock[:1]) < -DAY_S / 2) for i, clock in clocks.items()}
     return (

@@ -344,7 +344,7 @@ def test_edf(tmp_path: Path, rng: np.random.Generator) -> None:
     np.testing.assert_allclose(recording.signal[:, 0], uv[0] / 1000, atol=resolution / 1000)
     with pytest.raises(ValueError, match="is 360"):
         read_record(path, fs=360)
-    with pytest.raises(ValueError, match="do not give units"):
+    with pytest.raises(ValueError, match="remove units"):
         read_record(path, units="uV")
 
 

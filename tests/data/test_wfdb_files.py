@@ -153,7 +153,7 @@ def test_segments_of_a_variable_layout(tmp_path: Path, rng: np.random.Generator)
         ("s/2 2 250 800\na 400\n../a 400\n", "in another folder"),
         ("s/2 2 250 800\na 400\ns 400\n", "has segments itself"),
         ("s/2 3 250 800\na 400\na 400\n", "has 3 signals"),
-        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x': it must be the name of a segment"),
+        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x': the line must be the name of a segment"),
         ("s/2 2 250\na 400\n~ 999999999999999\n", "more than 366 days"),
     ],
 )
