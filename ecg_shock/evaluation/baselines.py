@@ -150,14 +150,14 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
         raise ValueError(f"patients {sorted(shared)!r} are in train and in test; give test windows of other patients.")
     if train.window_s != test.window_s:
         raise ValueError(
-            f"train has windows of {train.window_s:g} s and test of {test.window_s:g} s; give both the same length, "
-            "because the features depend on it."
+            f"train has windows of {train.window_s:g} s, and test has windows of {test.window_s:g} s; give "
+            "windows of the same length, because the features depend on the length."
         )
     train = train.select(~np.isin(train.aha_class, INTERMEDIATE))
     if not len(train) or not len(test):
         raise ValueError(
             f"train has {len(train)} shockable or nonshockable windows, and test has {len(test)} windows; give "
-            "at least one in each."
+            "one or more in each."
         )
     shockable = np.isin(train.aha_class, SHOCKABLE)
     train_features = {detector.name: detector.feature(train.ecg) for detector in DETECTORS}
