@@ -284,9 +284,9 @@ def _check_golden(path: Path, exported: Runtime, preprocessing: Preprocessing, v
         or not np.isclose(streamed, vector.logit, rtol=GOLDEN_STREAM_TOLERANCE, atol=GOLDEN_STREAM_TOLERANCE)
     ):
         raise ValueError(
-            f"{path} gives logit and probability {outputs} for the golden vector {vector.name!r} and logit {streamed} "
-            f"for its raw samples, but the sidecar says {wanted}; or the filtered samples differ. Export again with "
-            "this version of the package."
+            f"{path} does not reproduce the golden vector {vector.name!r} of its sidecar: the filtered "
+            f"samples differ, or logit and probability are {outputs} (logit from raw samples: {streamed}) instead of "
+            f"{wanted}. Export again with this version of the package."
         )
 
 
