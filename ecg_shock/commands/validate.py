@@ -128,7 +128,10 @@ def validate(
             raise ValueError("--threshold cannot be given for a model; remove it.")
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if record and (databases or len(bundles) > 1):
-            raise ValueError("--record needs a single bundle without --databases; remove --record, or give one bundle.")
+            raise ValueError(
+                "--record needs one bundle, and no --databases; remove --record, or give one bundle without "
+                "--databases."
+            )
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
             def on_stage(stage: str, steps: int) -> Callable[[], None]:
