@@ -173,7 +173,7 @@ def _find_problem(file: SignalFile, i: int) -> Exception | None:
     first = [f"{c.name} in {c.unit or 'no unit'}" for c in file.channels[:MAX_LISTED]]
     channels = listed(first, len(file.channels))
     return ValueError(
-        f"{file.path} has no channel with a unit of an ECG, {tuple(MV_PER_UNIT)}; its channels are {channels}"
+        f"{file.path} has no ECG: its channels are {channels}, but the unit of an ECG must be in {tuple(MV_PER_UNIT)}"
     )
 
 
@@ -183,8 +183,8 @@ def check_agreement(file: SignalFile, chosen: Sequence[int], fs: float | None, u
     rates = [channel.fs for channel in channels]
     if len(set(rates)) > 1:
         raise ValueError(
-            f"{file.path} has leads with different sampling rates, {sorted(set(rates))} Hz; choose leads with the same "
-            f"rate with leads= (--lead) from {listed([channel.name for channel in channels])}"
+            f"{file.path} has leads with sampling rates of {sorted(set(rates))} Hz; choose leads of one rate with "
+            f"leads= (--lead) from {listed([channel.name for channel in channels])}"
         )
     if len({channel.n_samples for channel in channels}) > 1:
         raise ValueError(f"{file.path} has leads of different lengths. {WHAT_TO_DO}")

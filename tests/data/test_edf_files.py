@@ -203,7 +203,7 @@ def test_several_rates(tmp_path: Path) -> None:
     """By default, `open_lead` takes the first ECG; the error of `read_record` asks for leads= or --lead."""
     path = write(tmp_path / "a.edf", {"data": ECG[::2], "label": "EEG C3"}, {"data": ECG}, {"data": ECG, "label": "V1"})
     assert (open_lead(path).lead, open_lead(path).fs) == ("ECG", 250)
-    with pytest.raises(ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads= \(--lead\)"):
+    with pytest.raises(ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads of one rate with leads= \(--lead\)"):
         read_record(path)
     assert read_record(path, leads=["V1", "ECG"]).leads == ("V1", "ECG")
 

@@ -158,7 +158,7 @@ def test_wfdb_of_several_rates(tmp_path: Path, digital: np.ndarray) -> None:
     fast = read_record(tmp_path / "m", leads=["fast"])
     assert fast.fs == 250
     np.testing.assert_allclose(fast.signal[:, 0], digital[:, 0] / 100, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"sampling rates of \[125, 250\] Hz; choose leads="):
+    with pytest.raises(ValueError, match=r"sampling rates of \[125, 250\] Hz; choose leads of one rate with leads="):
         read_record(tmp_path / "m")
 
 
@@ -351,7 +351,7 @@ def test_edf(tmp_path: Path, rng: np.random.Generator) -> None:
 def test_edf_of_several_rates(tmp_path: Path) -> None:
     """Leads of different sampling rates have to be chosen."""
     path = write_edf(tmp_path / "a.edf", [edf_signal(np.zeros(n), n / 10, f"at{n}", "uV") for n in (1250, 2500)])
-    with pytest.raises(ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads="):
+    with pytest.raises(ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads of one rate with leads="):
         read_record(path)
     assert read_record(path, leads=["at2500"]).signal.shape == (2500, 1)
 

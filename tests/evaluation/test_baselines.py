@@ -173,7 +173,7 @@ def test_baselines_refuse_what_would_be_dishonest(rng: np.random.Generator) -> N
     train, test = synthetic("abc", CLEAR, rng), synthetic("xyz", CLEAR, rng)
     with pytest.raises(ValueError, match=r"patients \['patient/c'\] are in train and in test"):
         baseline_predictions(train, synthetic("cd", CLEAR, rng), 0)
-    with pytest.raises(ValueError, match=r"train has windows of 4 s and test of 5 s"):
+    with pytest.raises(ValueError, match=r"train has windows of 4 s, and test has windows of 5 s"):
         baseline_predictions(train, synthetic("xyz", CLEAR, rng, 5.0), 0)
     with pytest.raises(ValueError, match=r"0 shockable and 3 nonshockable"):
         baseline_predictions(synthetic("abc", ("asystole",), rng), test, 0)

@@ -176,7 +176,7 @@ def test_episodes_of_random_answers_are_apart_and_hold_their_alarms(advisor, rng
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"lead": "V1"}, ValueError, "choose from"),
         (open_lead(Recording(np.zeros((9000, 1)), 250.0, ("II",))), {"lead": "V1"}, ValueError, "a Lead has its own"),
         (open_lead(Recording(np.zeros((9000, 1)), 250.0, ("II",))), {"fs": 360}, ValueError, "a Lead has its own"),
-        (Path("nowhere/at-all"), {}, FileNotFoundError, "missing"),
+        (Path("nowhere/at-all"), {}, FileNotFoundError, "neither nowhere/at-all nor"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_scanned(advisor, recording, given: dict, error: type[Exception], says: str) -> None:
