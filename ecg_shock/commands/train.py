@@ -35,7 +35,7 @@ def train(
     fold: Annotated[
         str | None,
         typer.Option(
-            help="Number of the fold whose patients are tested, or 'all' to train a network for each fold.",
+            help="Number of the fold, or 'all' to train a network for each fold.",
             show_default="0",
             rich_help_panel="Data",
         ),
@@ -57,8 +57,8 @@ def train(
     extra: Annotated[
         str | None,
         typer.Option(
-            help="Train also on these databases, separated by commas, such as ludb,qtdb. A fifth of their patients is "
-            "not trained on; the specificity for them is printed.",
+            help="Train also on these databases, separated by commas, such as ludb,qtdb. A fifth of their patients are "
+            "not used for training; the specificity for these patients is printed.",
             show_default="none",
             rich_help_panel="Data",
         ),

@@ -45,7 +45,8 @@ def validate(
     databases: Annotated[
         str | None,
         typer.Option(
-            help="Test all patients of these databases, separated by commas, which were not used in training.",
+            help="Test all patients of these databases, separated by commas. These patients must not have been used "
+            "in training.",
             show_default="the test patients of the model",
             rich_help_panel="A model",
         ),

@@ -142,7 +142,7 @@ class _Edf(SignalFile):
         """
         found, rest = divmod(size - self._header_bytes, self._record_bytes) if self._record_bytes else (0, 0)
         if claimed == -1 and found:
-            more = f", and {rest} bytes of an incomplete one are excluded" if rest else ""
+            more = f", and {rest} bytes of an incomplete record are excluded" if rest else ""
             logger.warning("%s does not give its number of data records; %d were found%s", self.path, found, more)
             return found
         if claimed != found or rest or not found:

@@ -194,8 +194,8 @@ def _parse_signal(path: Path, line: str) -> SignalLine:
         gain = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
         if len(fields) > 2 and not gain:
             raise ValueError(
-                f"{quoted(fields[2])} is not a gain; write gain(baseline)/unit without spaces, with a decimal point, "
-                "such as 200(1024)/mV"
+                f"{quoted(fields[2])} is not a gain; write gain(baseline)/unit without spaces, such as 200(1024)/mV "
+                "or 200.5(1024)/mV"
             )
         rest = []
         for text, what in zip(

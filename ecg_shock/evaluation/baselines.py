@@ -71,7 +71,9 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
             f"feature has shape {feature.shape} and shockable {shockable.shape}; allowed is (n_windows,) for both."
         )
     if np.isinf(feature).any():
-        raise ValueError(f"feature {int(np.argmax(np.isinf(feature)))} is infinite; allowed are numbers and NaN.")
+        raise ValueError(
+            f"feature[{int(np.argmax(np.isinf(feature)))}] is infinite; allowed are finite numbers and NaN."
+        )
     n_shockable = int(shockable.sum())
     n_nonshockable = len(shockable) - n_shockable
     if not n_shockable or not n_nonshockable:

@@ -65,7 +65,7 @@ class AlarmRule:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} of the alarm rule is {value!r}; allowed are integers.")
         if not 1 <= self.k <= self.n:
-            raise ValueError(f"the alarm rule is {self.k} of {self.n} windows; allowed are 1 <= k <= n.")
+            raise ValueError(f"the alarm rule is {self.k} of {self.n} windows; choose k of n with 1 <= k <= n.")
 
     def on(self, shock: np.ndarray) -> np.ndarray:
         """Return True for each window after which the alarm is on.

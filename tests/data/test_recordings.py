@@ -351,7 +351,9 @@ def test_edf(tmp_path: Path, rng: np.random.Generator) -> None:
 def test_edf_of_several_rates(tmp_path: Path) -> None:
     """Leads of different sampling rates have to be chosen."""
     path = write_edf(tmp_path / "a.edf", [edf_signal(np.zeros(n), n / 10, f"at{n}", "uV") for n in (1250, 2500)])
-    with pytest.raises(ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads of one rate with leads="):
+    with pytest.raises(
+        ValueError, match=r"sampling rates of \[125\.0, 250\.0\] Hz; choose leads of one rate " r"with leads="
+    ):
         read_record(path)
     assert read_record(path, leads=["at2500"]).signal.shape == (2500, 1)
 

@@ -66,7 +66,7 @@ def test_ties_between_thresholds() -> None:
         ([1.0, 2.0], [1, 0], TypeError, "dtype int64; allowed is bool"),
         ([1.0], [True, False], ValueError, r"shape \(1,\) and shockable \(2,\)"),
         ([[1.0, 2.0]], [[True, False]], ValueError, "allowed is"),
-        ([1.0, np.inf], [True, False], ValueError, "feature 1 is infinite"),
+        ([1.0, np.inf], [True, False], ValueError, r"feature\[1\] is infinite"),
         ([1.0, 2.0], [False, False], ValueError, "0 shockable and 2 nonshockable"),
         ([], np.zeros(0, dtype=bool), ValueError, "0 shockable and 0 nonshockable"),
     ],
