@@ -135,7 +135,8 @@ def read_record(
         )
     if fs is None or units is None:
         raise ValueError(
-            f"{path} does not say its sampling rate and unit; pass fs= (--fs) in Hz and units= (--units) such as 'mV'"
+            f"{path} does not state its sampling rate and unit; give fs= (--fs) in Hz and units= (--units), "
+            "such as 'mV'"
         )
     if suffix in TEXT:
         return read_csv(path, fs, units, leads, delimiter, decimal)

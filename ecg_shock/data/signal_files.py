@@ -173,7 +173,8 @@ def _find_problem(file: SignalFile, i: int) -> Exception | None:
     first = [f"{c.name} in {c.unit or 'no unit'}" for c in file.channels[:MAX_LISTED]]
     channels = listed(first, len(file.channels))
     return ValueError(
-        f"{file.path} has no ECG: its channels are {channels}, but the unit of an ECG must be in {tuple(MV_PER_UNIT)}"
+        f"{file.path} has no ECG: its channels are {channels}, but the unit of an ECG must be one of "
+        f"{tuple(MV_PER_UNIT)}"
     )
 
 

@@ -373,7 +373,8 @@ def _count_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
     least = offset + blocks * block_bytes + (PARTIAL_BLOCKS[fmt][partial - 1] if partial else 0)
     if not least <= size <= offset + (blocks + bool(partial)) * block_bytes:
         raise ValueError(
-            f"{file} has {size} bytes, but its header says {frames} samples, which need {least} bytes. {WHAT_TO_DO}"
+            f"{file} has {size} bytes, but the record's header says {frames} samples, which need {least} "
+            f"bytes. {WHAT_TO_DO}"
         )
     if not frames:
         raise ValueError(f"{file} holds no samples. {WHAT_TO_DO}")
@@ -389,7 +390,8 @@ def _count_flac_frames(path: Path, header: Header, signals: list[SignalLine]) ->
     allowed = FLAC_BITS[signal.fmt]
     if channels != len(signals) or bits > allowed:
         raise ValueError(
-            f"{file} has {channels} channels of {bits} bits, but its header says {len(signals)} channels of at most "
+            f"{file} has {channels} channels of {bits} bits, but the record's header says {len(signals)} "
+            "channels of at most "
             f"{allowed} bits. {WHAT_TO_DO}"
         )
     if len({each.samples_per_frame for each in signals}) > 1:
@@ -399,7 +401,7 @@ def _count_flac_frames(path: Path, header: Header, signals: list[SignalLine]) ->
         )
     frames = header.n_frames or max(0, samples - signal.byte_offset) // signal.samples_per_frame
     if samples != signal.byte_offset + frames * signal.samples_per_frame or not frames:
-        raise ValueError(f"{file} has {samples} samples, but its header says {frames} frames. {WHAT_TO_DO}")
+        raise ValueError(f"{file} has {samples} samples, but the record's header says {frames} frames. {WHAT_TO_DO}")
     return frames
 
 
@@ -430,6 +432,6 @@ def _open_flac(file: Path) -> Iterator[Any]:
     with file.open("rb") as stream:
         signature = stream.read(4)
     if signature != b"fLaC":
-        raise ValueError(f"{file} is not a FLAC file, although its header says so. {WHAT_TO_DO}")
+        raise ValueError(f"{file} is not a FLAC file, although the record's header says so. {WHAT_TO_DO}")
     with explain_damage(file, "FLAC"), soundfile.SoundFile(str(file)) as flac:
         yield flac

@@ -123,7 +123,7 @@ def test_unit_that_the_header_does_not_say(unit: str, tmp_path: Path) -> None:
     assert recording.leads == ("ECG",)
     np.testing.assert_allclose(recording.signal[:, 0], ECG / 1000, rtol=1e-6)
     np.testing.assert_allclose(open_lead(path, units="mV").read(0, 1000), ECG, rtol=1e-6)
-    with pytest.raises(ValueError, match="the unit of an ECG must be in"):
+    with pytest.raises(ValueError, match="the unit of an ECG must be one of"):
         read_record(path, units="uV", leads=["SpO2"])
 
 

@@ -72,7 +72,7 @@ def test_truncated_file_is_refused_before_it_is_read(record: Path) -> None:
     """The size is checked against the header."""
     content = record.with_suffix(".dat").read_bytes()
     record.with_suffix(".dat").write_bytes(content[:-2])
-    with pytest.raises(ValueError, match="bytes, but its header says"):
+    with pytest.raises(ValueError, match="bytes, but the record's header says"):
         open_lead(record)
 
 

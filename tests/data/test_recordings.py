@@ -133,7 +133,7 @@ def test_wfdb_keeps_voltages_alone(record: Path, digital: np.ndarray) -> None:
     with pytest.raises(ValueError, match="mmHg"):
         read_record(record, leads=["lead0", "lead1"])
     edit_header(record, "mV", "degC")
-    with pytest.raises(ValueError, match="the unit of an ECG must be in"):
+    with pytest.raises(ValueError, match="the unit of an ECG must be one of"):
         read_record(record)
 
 
@@ -178,7 +178,7 @@ def test_wfdb_signal_file_of_another_size(change: int, record: Path) -> None:
     signal_file = record.with_suffix(".dat")
     data = signal_file.read_bytes()
     signal_file.write_bytes(data[:change] if change < 0 else data + bytes(change))
-    with pytest.raises(ValueError, match=rf"has {1600 + change} bytes, but its header says 400 samples"):
+    with pytest.raises(ValueError, match=rf"has {1600 + change} bytes, but the record's header says 400 samples"):
         read_record(record)
 
 

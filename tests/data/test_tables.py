@@ -123,7 +123,7 @@ def test_formats_without_rate_ask_for_it(tmp_path: Path) -> None:
     """CSV and NumPy files need fs and units, and units have to be known."""
     np.save(tmp_path / "a.npy", np.zeros(10))
     for arguments in ({}, {"fs": 250}, {"units": "mV"}):
-        with pytest.raises(ValueError, match=r"pass fs= \(--fs\) in Hz and units="):
+        with pytest.raises(ValueError, match=r"give fs= \(--fs\) in Hz and units="):
             read_record(tmp_path / "a.npy", **arguments)
     with pytest.raises(ValueError, match="units 'bananas' are unknown; allowed are"):
         read_record(tmp_path / "a.npy", fs=250, units="bananas")
