@@ -5,6 +5,7 @@ TensorFlow is loaded only for training, search and export, not by `import ecg_sh
 
 from ecg_shock.data.readers import read_record
 from ecg_shock.data.recordings import Episode, Recording
+from ecg_shock.evaluation.comparison import Comparison, Difference, compare_predictions
 from ecg_shock.evaluation.metrics import Validation
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.validation import validate
@@ -18,6 +19,8 @@ __all__ = [
     "Advice",
     "Advisor",
     "AlarmRule",
+    "Comparison",
+    "Difference",
     "Episode",
     "Predictions",
     "Preprocessing",
@@ -27,6 +30,7 @@ __all__ = [
     "Stream",
     "StreamAdvice",
     "Validation",
+    "compare_predictions",
     "predict",
     "predict_many",
     "read_record",

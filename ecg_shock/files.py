@@ -84,6 +84,21 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid TOML: {error}; correct the file") from error
 
 
+def path_beside(name: str, file: Path) -> str:
+    """Return a path that stands in a file, and is relative to its folder, as seen from the working directory."""
+    path = Path(name).expanduser()
+    if path.is_absolute():
+        return str(path)
+    path = Path(os.path.normpath(file.absolute().parent / path))
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def path_for(name: str, file: Path) -> str:
+    """Return a path as it is written into a file: relative to the file's folder, with slashes."""
+    path = Path(name).expanduser().absolute()
+    return Path(os.path.relpath(path, file.absolute().parent)).as_posix()
+
+
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested mappings in a flat dictionary with dotted keys, which begin with `prefix`.
 

@@ -159,3 +159,26 @@ def own_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "[record_labels]\n" + "\n".join(labels) + "\n[files]\n" + "\n".join(files) + "\n"
     )
     return manifest
+
+
+@pytest.fixture
+def copied_database(own_manifest: Path) -> Callable[[str, Sequence[int]], Path]:
+    """Copy records of `own_manifest` to a database of another name, as other records of other patients."""
+    content = tomllib.loads(own_manifest.read_text(encoding="utf-8"))
+
+    def copy(name: str, numbers: Sequence[int]) -> Path:
+        mine = own_manifest.parent / "data" / "mine"
+        folder, files = mine.with_name(name), {}
+        folder.mkdir()
+        for number in numbers:
+            header = (mine / f"r{number}.hea").read_text().replace(f"r{number}", f"x{number}").encode()
+            for file, data in ((f"x{number}.hea", header), (f"x{number}.dat", (mine / f"r{number}.dat").read_bytes())):
+                (folder / file).write_bytes(data)
+                files[file] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        labels = {f"x{number}": "(N" for number in numbers}
+        changes = {"name": name, "patients": {}, "record_labels": labels, "files": files}
+        path = own_manifest.with_name(f"{name}.toml")
+        path.write_text(tomli_w.dumps({**content, **changes}), encoding="utf-8")
+        return path
+
+    return copy

@@ -15,7 +15,7 @@ import ecg_shock
 
 FACE = {
     *("Advice", "Advisor", "Episode", "Predictions", "Preprocessing", "Recording", "Validation"),
-    *("predict", "predict_many", "read_record", "validate"),
+    *("predict", "predict_many", "compare_predictions", "read_record", "validate"),
 }
 
 

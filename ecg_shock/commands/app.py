@@ -12,8 +12,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from ecg_shock.commands.export import export
 from ecg_shock.commands.fetch import fetch
+from ecg_shock.commands.manifest import manifest
 from ecg_shock.commands.predict import predict
 from ecg_shock.commands.scan import scan
+from ecg_shock.commands.split import split
 from ecg_shock.commands.train import train
 from ecg_shock.commands.tune import tune
 from ecg_shock.commands.validate import validate
@@ -93,7 +95,7 @@ def options(
         logging.getLogger("ecg_shock").setLevel(logging.DEBUG)
 
 
-for command in (fetch, windows, tune, train, validate, predict, scan, export):
+for command in (fetch, manifest, split, windows, tune, train, validate, predict, scan, export):
     app.command(cls=Command)(command)
 
 

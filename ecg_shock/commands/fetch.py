@@ -93,7 +93,6 @@ def _verify(manifests: dict[str, Manifest], folder: Path, console: Console) -> b
         if len(lines) > MAX_PROBLEMS_SHOWN:
             lines[MAX_PROBLEMS_SHOWN:] = [f"{manifest.name}: and {len(lines) - MAX_PROBLEMS_SHOWN} more"]
         console.print(*lines, sep="\n", end="\n" if lines else "", markup=False, highlight=False, soft_wrap=True)
-    if any(problems.values()):
+    if any(manifest.url and problems[database] for database, manifest in manifests.items()):
         console.print("Run the same command without --verify to download missing and wrong files.")
-        return False
-    return True
+    return not any(problems.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ecg_shock.training.fold import TrainingFold
     from ecg_shock.training.trainer import EpochLog, TrainingConfig
 
+DEFAULT = "default"  # the bundle in the package
+FINE_TUNING_RATE = 1e-4  # a tenth of the usual one, so that the first steps do not undo what was learnt
 PUBLISHED_FILTERS, PUBLISHED_KERNELS = "20,15,15,10,5", "10,10,10,10,10"  # Krasteva et al. 2020
 
 console = Console()
@@ -32,6 +34,19 @@ def train(
         Path | None,
         typer.Option(help="Use the data, network and training settings of this bundle; other options override them."),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="BUNDLE",
+            help="Bundle whose weights the training starts from, or 'default' for the pretrained model. It must not "
+            "have been trained or selected on the test patients.",
+            show_default=False,
+        ),
+    ] = None,
+    freeze: Annotated[
+        int, typer.Option(min=0, help="With --from: number of first blocks whose weights do not change.")
+    ] = 0,
     fold: Annotated[
         str | None,
         typer.Option(
@@ -45,6 +60,18 @@ def train(
         typer.Option(
             help="Databases of the split, separated by commas.", show_default="vfdb,cudb,mitdb", rich_help_panel="Data"
         ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split of the patients: a name, or the path of a file (.toml) such as `ecg-shock split` writes.",
+            show_default="public-v1, or synthetic-v1",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(help="Length of the windows in seconds, 2 to 10.", show_default="5", rich_help_panel="Data"),
     ] = None,
     supplement: Annotated[
         str | None,
@@ -111,7 +138,11 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Learning rate of the Adam optimiser.", show_default="0.001", rich_help_panel="Training"),
+        typer.Option(
+            help="Learning rate of the Adam optimiser.",
+            show_default="0.001; with --from 0.0001",
+            rich_help_panel="Training",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
@@ -139,18 +170,27 @@ def train(
     from ecg_shock.data.datasets import SYNTHETIC, DataConfig
     from ecg_shock.data.splits import load_split
     from ecg_shock.files import locked, with_values
+    from ecg_shock.inference.advisor import DEFAULT_BUNDLE
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import load_bundle
+    from ecg_shock.preprocessing import FS
     from ecg_shock.training.fold import TrainingFold, training_of
     from ecg_shock.training.trainer import TrainingConfig
 
+    if start and (like or filters or kernels):
+        raise ValueError("--from takes the network of its bundle; remove --like, --filters and --kernels.")
+    if freeze and not start:
+        raise ValueError("--freeze is for --from; remove it, or say from which bundle to start.")
     base = load_bundle(like) if like else None
+    earlier = load_bundle(DEFAULT_BUNDLE if start == DEFAULT else start) if start else None
     config = with_values(
         base.card.data if base else DataConfig(),
         databases=_names(databases),
         supplement=_names(supplement),
         extra=_names(extra),
-        split="synthetic-v1" if databases == SYNTHETIC else None,
+        split=split or ("synthetic-v1" if databases == SYNTHETIC else None),
+        window_s=window,
+        preprocessing=earlier.preprocessing if earlier else None,
     )
     training = with_values(
         training_of(base) if base else TrainingConfig.model_validate({}),
@@ -158,15 +198,22 @@ def train(
         patience=patience or None,
         sampler=sampler,
         balanced=balanced,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate or (FINE_TUNING_RATE if earlier else None),
         seed=seed,
     )
     if patience == 0:
         training = training.model_copy(update={"patience": None})
-    spec = base.spec if base else CnnSpec(_integers(PUBLISHED_FILTERS), _integers(PUBLISHED_KERNELS))
-    if filters or kernels:
+    spec = (
+        earlier.spec
+        if earlier
+        else base.spec
+        if base
+        else CnnSpec(_integers(PUBLISHED_FILTERS), _integers(PUBLISHED_KERNELS))
+    )
+    if filters or kernels or window or earlier:
         spec = replace(
             spec,
+            input_samples=round(config.window_s * FS),
             filters=_integers(filters) if filters else spec.filters,
             kernels=_integers(kernels) if kernels else spec.kernels,
         )
@@ -183,11 +230,26 @@ def train(
         folder = out / f"fold-{k}"
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            _train_fold(of_fold, spec, training, folder, base)
+            _train_fold(of_fold, spec, training, folder, base, Earlier(earlier, freeze, data) if earlier else None)
     console.print(f"to evaluate it: ecg-shock validate {out}", highlight=False, markup=False)
 
 
-def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, folder: Path, base: Bundle | None) -> None:
+class Earlier(NamedTuple):
+    """The model to start from, how many of its blocks are frozen, and the folder of the recordings."""
+
+    bundle: Bundle
+    frozen_blocks: int
+    data: Path | None
+
+
+def _train_fold(
+    fold: TrainingFold,
+    spec: CnnSpec,
+    training: TrainingConfig,
+    folder: Path,
+    base: Bundle | None,
+    earlier: Earlier | None,
+) -> None:
     """Train on one fold, and save its bundle and learning curve."""
     from ecg_shock.models.bundle import BUNDLE_NAME
     from ecg_shock.plots import draw_history
@@ -200,6 +262,7 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
         f"{name} {len(subset):,} windows of {len(patients(subset))} patients" for name, subset in named.items()
     )
     console.print(f"[bold]fold {fold.data.fold}[/]: {sizes}", highlight=False)
+    start = fold.start_from(*earlier) if earlier else None
     columns = (
         TextColumn("epoch"),
         BarColumn(bar_width=20),
@@ -214,13 +277,20 @@ def _train_fold(fold: TrainingFold, spec: CnnSpec, training: TrainingConfig, fol
             now = f"loss {log.loss:.4f}, validation BAC {100 * log.balanced_accuracy:.2f} %"
             progress.update(task, completed=log.epoch, now=now)
 
-        result = fold.train(spec, training, folder, on_epoch=on_epoch)
+        result = fold.train(spec, training, folder, start=start, on_epoch=on_epoch)
     draw_history(result.history).savefig(folder / "history.png")
     bundle = fold.write_bundle(
         folder / BUNDLE_NAME,
         f"fold {fold.data.fold} of {fold.data.split}",
         result,
-        selection=selection_of(base, patients(fold.subsets.test)),
+        selection=(
+            f"the network is that of {earlier.bundle.name}, chosen without the test patients; the training was given"
+            if earlier
+            else selection_of(base, patients(fold.subsets.test))
+        ),
+        earlier=earlier.bundle if earlier else None,
+        frozen_blocks=earlier.frozen_blocks if earlier else 0,
+        data_folder=earlier.data if earlier else None,
     )
     best = result.best
     console.print(

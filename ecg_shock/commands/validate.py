@@ -17,7 +17,8 @@ def validate(
         Path | None,
         typer.Argument(
             metavar="MODEL",
-            help="Folder of a bundle, or a folder with fold-0/bundle, fold-1/bundle …, whose results are pooled.",
+            help="Folder of a bundle, or a folder with fold-0/bundle, fold-1/bundle …, whose results are pooled. A "
+            "file is taken as --predictions.",
             show_default="the pretrained model",
         ),
     ] = None,
@@ -30,10 +31,30 @@ def validate(
             rich_help_panel="Another algorithm",
         ),
     ] = None,
+    windows: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LIST.csv",
+            help="The windows that should be evaluated, as ecg-shock windows --csv lists them: each prediction is "
+            "matched with them.",
+            show_default=False,
+            rich_help_panel="Another algorithm",
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Compare with another algorithm by its predictions of the same windows; its column shock decides.",
+            show_default=False,
+            rich_help_panel="Another algorithm",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Advise a shock at this probability or above; only for a FILE.csv without the column shock.",
+            help="Advise a shock at this probability or score or above; only for --predictions without the column "
+            "shock.",
             show_default=False,
             rich_help_panel="Another algorithm",
         ),
@@ -78,7 +99,8 @@ def validate(
 
     For example:
       ecg-shock validate runs/train
-      ecg-shock validate --predictions FILE.csv
+      ecg-shock validate --predictions FILE.csv --windows LIST.csv
+      ecg-shock validate FILE.csv --against OTHER.csv
 
     A model is evaluated on its test patients, who were not used in training, in
     windows of 2, 3, 4, 5, 8 and 10 s. The report compares the model with
@@ -86,8 +108,9 @@ def validate(
     whole records, and shows the ECG of each error.
 
     FILE.csv has one row per window. Required columns: record, patient, start_s,
-    duration_s, aha_class or rhythm, and shock or probability. Optional columns:
-    database, lead, fold, rate_bpm, amplitude_mv.
+    duration_s, aha_class or rhythm, and shock, probability or score. Optional
+    columns: database, lead, fold, rate_bpm, amplitude_mv. In the column shock,
+    none means no decision, which is counted as wrong.
 
     The report is written as report.html, report.md and report.json. For a model,
     its predictions are written to predictions.csv.
@@ -99,11 +122,15 @@ def validate(
     from ecg_shock.report.tables import to_card, to_rich
 
     console = Console()
+    if model and not predictions and (model.is_file() or model.suffix == ".csv"):
+        model, predictions = None, model
     folder = out or (model / "validation" if model else Path("runs") / "validation")
     command = _command(
         model,
         {
             "--predictions": predictions,
+            "--windows": windows,
+            "--against": against,
             "--threshold": threshold,
             "--out": out,
             "--databases": databases,
@@ -122,11 +149,17 @@ def validate(
                 f"--predictions is {str(predictions)!r}, a folder; give a CSV file. To evaluate the model in this "
                 "folder, remove --predictions."
             )
-        content = review_file(predictions, folder, threshold=threshold, command=command)
+        content = review_file(
+            predictions, folder, against=against, windows=windows, threshold=threshold, command=command
+        )
         written = [*REPORT_NAMES]
     else:
         if threshold is not None:
             raise ValueError("--threshold cannot be given for a model; remove it.")
+        if windows is not None:
+            raise ValueError("--windows cannot be given for a model, which has its own test windows; remove it.")
+        if against is not None:
+            raise ValueError("--against cannot be given for a model; give its predictions.csv as --predictions.")
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if record and (databases or len(bundles) > 1):
             raise ValueError(
@@ -144,7 +177,7 @@ def validate(
         written = [*REPORT_NAMES, PREDICTIONS_NAME]
     if record:
         add_to_card(bundles[0], {"test": to_card(content.validation)})
-    console.print(to_rich(content.validation, content.whole_records))
+    console.print(to_rich(content.validation, content.whole_records, content.against))
     console.print(f"written: {folder}/{', '.join(written)}", highlight=False, markup=False)
 
 

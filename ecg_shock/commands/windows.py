@@ -46,16 +46,43 @@ def windows(
             show_default=False,
         ),
     ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a list of the windows, one per line, to this .csv.", show_default=False
+        ),
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="For --csv: the fold whose training, validation and test patients the column role names.",
+            show_default="each patient has the role test",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of plotted windows.")] = 0,
 ) -> None:
     """Count labelled windows by AHA class, and the excluded seconds by reason.
 
     Windows are cut from the first lead of each recording, without overlap.
 
-    Example: ecg-shock windows vfdb cudb --window 4 --sheet windows.png
+    For example:
+      ecg-shock windows vfdb cudb --window 4 --sheet windows.png
+      ecg-shock windows cudb --csv windows.csv
+
+    The CSV file lists what to run your own algorithm on: database, record,
+    patient, lead; start and length in seconds, and in samples of the recording's
+    own rate; rhythm and AHA class; the fold that tests the patient, and the
+    patient's role. Starts are multiples of 8 ms. Add a column shock, and give the
+    file to ecg-shock validate --predictions.
     """
     from ecg_shock.data.datasets import DataConfig, load_windows
+    from ecg_shock.files import atomic_writer
 
+    if fold is not None and csv is None:
+        raise ValueError("--fold is for --csv; give both, or remove it.")
+    if csv is not None and csv.suffix.lower() != ".csv":
+        raise ValueError(f"--csv is {str(csv)!r}; give a file that ends in .csv.")
     if sheet is not None:
         if sheet.suffix.lower() not in SHEET_SUFFIXES:
             raise ValueError(f"--sheet is {str(sheet)!r}; give a file that ends in {', '.join(SHEET_SUFFIXES)}.")
@@ -67,6 +94,11 @@ def windows(
     console = Console(markup=False, highlight=False)
     with console.status("reading the recordings"):
         found = load_windows(config, data)
+        if csv is not None:
+            from ecg_shock.evaluation.window_list import list_windows
+
+            with atomic_writer(csv) as file:
+                list_windows(config, data, fold=fold).to_csv(file, index=False, lineterminator="\r\n")
     console.print(_class_table(found))
     console.print(_balance(found))
     if sheet is not None:
@@ -74,6 +106,8 @@ def windows(
 
         draw_sheet(found, seed).savefig(sheet)
         console.print(f"sheet: {sheet}", soft_wrap=True)
+    if csv is not None:
+        console.print(f"csv: {csv}, {len(found):,} windows", soft_wrap=True)
 
 
 def _class_table(found: WindowSet) -> Table:

@@ -88,6 +88,15 @@ def read_labels(path: str | Path, manifest: Manifest) -> tuple[tuple[Episode, ..
     return episodes, np.array([beat.time_s for beat in beats]), tuple(beat.symbol for beat in beats)
 
 
+def list_codes(path: str | Path, annotator: str) -> tuple[str, ...]:
+    """Return the rhythm codes of a record's annotations, in their order; `path` has no suffix."""
+    path = Path(path)
+    file = open_wfdb(Path(f"{path}.hea"))
+    channel = file.channels[choose_channels(file, None)[0]]
+    annotations = _read_annotations(path, annotator, file.frame_rate, channel.n_samples / channel.fs)
+    return tuple(annotation.text for annotation in annotations if _names_rhythm(annotation))
+
+
 def read_labelled(record: str, manifest: Manifest, folder: str | Path) -> Recording:
     """Read a record of a database with its labels.
 

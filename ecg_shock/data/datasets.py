@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,9 +16,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ecg_shock.data.annotations import read_labelled
-from ecg_shock.data.fetch import verify
-from ecg_shock.data.manifests import database_path, load_manifest
+from ecg_shock.data.fetch import require_verified
+from ecg_shock.data.manifests import Manifest, cache_dir, load_manifest, packaged_names
 from ecg_shock.data.recordings import Recording
+from ecg_shock.data.same_files import signal_digests
 from ecg_shock.data.splits import Fold, load_split
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
 from ecg_shock.data.synthetic import synthetic_recordings
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 SYNTHETIC_PATIENTS = 60  # as many as data_manifests/splits/synthetic-v1.toml lists
 SYNTHETIC_SEED = 0
+SHOWN_NAMES = 5  # in an error: a database may have thousands of patients
 CHECK_ONE_IN = 5  # one in five patients of extra databases is used to measure specificity, not for training
 SYNTHETIC_GUARD_S = 0.5  # synthetic labels are exact, but the filters need time to settle
 
@@ -120,6 +121,20 @@ class DataConfig(BaseModel):
             raise ValueError("a database is listed twice; list each database once")
         return databases
 
+    def with_paths(self, convert: Callable[[str], str]) -> DataConfig:
+        """Return a copy in which `convert` has replaced the paths of manifests and of the split."""
+
+        def replaced(name: str) -> str:
+            return convert(name) if name.endswith(".toml") else name
+
+        return self.model_copy(
+            update={
+                "databases": tuple(map(replaced, self.databases)),
+                "extra": tuple(map(replaced, self.extra)),
+                "split": replaced(self.split),
+            }
+        )
+
     @field_validator("extra")
     @classmethod
     def _are_recorded(cls, extra: tuple[str, ...]) -> tuple[str, ...]:
@@ -138,12 +153,15 @@ class Subsets:
         The three subsets. Only `test` has windows of the intermediate AHA classes.
     other_hospitals : WindowSet, optional
         Nonshockable windows of the `DataConfig.extra` patients that are not in `train`, to measure specificity.
+    seen_files : tuple of str
+        Digests of the signal files of all patients except those of `test`, sorted; see `signal_digests`.
     """
 
     train: WindowSet
     validation: WindowSet
     test: WindowSet
     other_hospitals: WindowSet | None = None
+    seen_files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         train, validation, test = (
@@ -192,10 +210,12 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
     Raises
     ------
     ValueError
-        If the split does not have the fold, does not list a patient, or lists a patient of `data.extra`.
+        If the split does not have the fold, does not list a patient, or lists a patient of `data.extra`; or if two
+        patients have the same signal file.
     FileNotFoundError
         If a database is missing.
     """
+    digests = signal_digests((name for name in (*data.databases, *data.extra) if name != SYNTHETIC), folder)
     fold, first_lead = _load_known(data, folder, "first")
     train = first_lead if data.train_leads == "first" else _load_known(data, folder, data.train_leads)[1]
     train = train.select(_is_of(fold.train, train) & _is_clear(train))
@@ -217,6 +237,7 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
         validation=first_lead.select(_is_of(fold.validation, first_lead) & _is_clear(first_lead)),
         test=first_lead.select(_is_of(fold.test, first_lead)),
         other_hospitals=other_hospitals,
+        seen_files=tuple(sorted(key for key, patient in digests.items() if patient not in fold.test)),
     )
 
 
@@ -321,7 +342,8 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
     data : DataConfig
         Databases, window length, filter and labels; split and fold are ignored.
     folder : pathlib.Path, optional
-        Folder that holds the databases. If given, the databases must be in it, even if their windows are in the cache.
+        Folder that holds the databases. Their files must be there and match their manifests, even if their windows are
+        in the cache.
     leads : {"first", "all"}
         Which leads of each recording to load.
 
@@ -340,13 +362,33 @@ def shockable(windows: WindowSet) -> np.ndarray:
     return np.isin(windows.aha_class, SHOCKABLE)
 
 
+def patients_in(databases: Iterable[str]) -> frozenset[str]:
+    """Return all patients in the manifests of some databases."""
+    manifests = [load_manifest(name) for name in databases if name != SYNTHETIC]
+    return frozenset(manifest.patient_of(record) for manifest in manifests for record in manifest.records)
+
+
 def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold, WindowSet]:
-    """Return the fold and the windows; raise ValueError if the split does not list all patients of the windows."""
+    """Return the fold and the windows; raise ValueError if the split and their databases differ in their patients."""
     fold = _fold_of(data)
+    listed = fold.train | fold.validation | fold.test
+    absent = listed - patients_in(data.databases)
+    # A split may name patients of public databases that a run leaves out.
+    public = {patient.partition("/")[0] for patient in absent}.intersection(packaged_names())
+    misspelt = {p for p in absent - patients_in(public) if not p.startswith(f"{SYNTHETIC}/")}
+    if misspelt:
+        raise ValueError(
+            f"split {data.split!r} names the patients {_shown(misspelt)}, whom no database has; correct it, or add "
+            "their database"
+        )
     windows = load_windows(data, folder, leads=leads)
-    unknown = set(windows.patient.tolist()) - fold.train - fold.validation - fold.test
+    unknown = set(windows.patient.tolist()) - listed
     if unknown:
-        raise ValueError(f"split {data.split!r} does not list the patients {sorted(unknown)!r}; use a split that does.")
+        own = " ".join(data.databases)
+        raise ValueError(
+            f"split {data.split!r} does not list the patients {_shown(unknown)}; use a split that does: "
+            f"`ecg-shock split {own}` writes one, for train --split or data.split in a study."
+        )
     return fold, windows
 
 
@@ -371,11 +413,10 @@ def _is_clear(windows: WindowSet) -> np.ndarray:
 
 
 def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str) -> WindowSet:
-    import pooch
-
     manifest = None if name == SYNTHETIC else load_manifest(name)
-    if manifest and folder is not None:
-        database_path(manifest.name, folder)  # raises if it is missing, even if the cache has its windows
+    if manifest:
+        _require_labels(manifest)
+        require_verified(name, folder)  # the windows in the cache are those of the files in the manifest
     key = {
         "sources": _sources_digest(),
         "manifest": asdict(manifest) if manifest else [SYNTHETIC_PATIENTS, SYNTHETIC_SEED, SYNTHETIC_GUARD_S],
@@ -386,8 +427,7 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     stem = manifest.name if manifest else SYNTHETIC
-    cache = Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser() / "windows"
-    path = cache / f"{stem}-{data.window_s:g}s-{leads}-{digest}.npz"
+    path = cache_dir() / "windows" / f"{stem}-{data.window_s:g}s-{leads}-{digest}.npz"
     cached = _read_cache(path)
     if cached is not None:
         return cached
@@ -437,6 +477,15 @@ def labelled_recordings(
                 yield recording
         return
     manifest = load_manifest(name)
+    _require_labels(manifest)
+    path = require_verified(name, folder)
+    for record in manifest.records:
+        if records is None or record in records:
+            yield read_labelled(record, manifest, path)
+
+
+def _require_labels(manifest: Manifest) -> None:
+    """Raise ValueError if a record has no labels."""
     unlabelled = [
         record
         for record in manifest.records
@@ -444,20 +493,16 @@ def labelled_recordings(
     ]
     if unlabelled:
         raise ValueError(
-            f"{manifest.name} has no labels for its records {unlabelled!r}: its manifest has neither "
+            f"{manifest.name} has no labels for its records {_shown(unlabelled)}: its manifest has neither "
             f".{manifest.annotator} files nor record_labels for them. Add labels to the manifest, or use another "
             "database."
         )
-    path = database_path(manifest.name, folder)
-    problems = verify(name, folder)
-    if problems:
-        raise ValueError(
-            f"{path} differs from its manifest in {len(problems)} files; the first is {problems[0]}. Run "
-            f"`ecg-shock fetch {name}` with the same folder, or write your own manifest for changed files."
-        )
-    for record in manifest.records:
-        if records is None or record in records:
-            yield read_labelled(record, manifest, path)
+
+
+def _shown(names: Collection[str]) -> str:
+    """List some names for an error."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f"{sorted(names)[:SHOWN_NAMES]!r}{more}"
 
 
 def _read_cache(path: Path) -> WindowSet | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import os
 import re
 import time
 import uuid
@@ -17,7 +19,8 @@ from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 
-from ecg_shock.data.manifests import FileEntry, data_dir, load_manifest
+from ecg_shock.data.manifests import FileEntry, Manifest, cache_dir, data_dir, database_path, load_manifest
+from ecg_shock.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ CHUNK_BYTES = 1 << 16
 TIMEOUT_S = 30.0  # longest time without new data
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TEMPORARY_SUFFIX = ".part"
+# A file that was changed this short a time ago may change again without another time: file systems round it.
+UNSETTLED_S = 2.0
 # A temporary file this old was left by a killed run; a younger one may belong to another run.
 ABANDONED_S = 24 * 3600.0
 
@@ -75,9 +80,14 @@ def fetch(
         If a file cannot be fetched or written.
     """
     manifest = load_manifest(database)
-    address = manifest.url.rstrip("/")
-    _require_safe(address)
     target = data_dir(folder) / manifest.name
+    address = manifest.url.rstrip("/")
+    if not address:
+        raise ValueError(
+            f"{database} has no url, so its files cannot be fetched; copy them to {target}, and check them with "
+            f"`ecg-shock fetch {database} --verify`"
+        )
+    _require_safe(address)
     target.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     logger.info("fetching %s from %s to %s", manifest.name, address, target)
@@ -105,7 +115,83 @@ def verify(database: str | Path, folder: str | Path | None = None) -> tuple[Prob
     return tuple(problem for problem in problems if problem is not None)
 
 
-def _decode_212(packed: bytes) -> np.ndarray:
+def require_verified(database: str | Path, folder: str | Path | None = None) -> Path:
+    """Return the folder of a database, after checking that its files are those of its manifest.
+
+    Which files were right is remembered in the cache, by their size and times: only those that differ are read again.
+
+    Parameters
+    ----------
+    database : str or pathlib.Path
+        Name of a database, or path of a manifest.
+    folder : str or pathlib.Path, optional
+        Folder that holds the databases; see `ecg_shock.data.manifests.data_dir` for the default.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the database is missing.
+    ValueError
+        If one of its files is missing, or differs from the manifest.
+    """
+    manifest = load_manifest(database)
+    path = database_path(database, folder)
+    memory = _memory_of(manifest, path)
+    known = _read_memory(memory)
+    found: dict[str, list[int]] = {}
+    problems = []
+    for name, entry in manifest.files.items():
+        stamp = _stamp(path / name)  # before the file is read, so that a later change is seen
+        if stamp is None or stamp != known.get(name):
+            problem = _check_file(path / name, name, entry)
+            if problem is not None:
+                problems.append(problem)
+        if stamp is not None:
+            found[name] = stamp
+    if problems:
+        get = f"Run `ecg-shock fetch {database}` with the same folder" if manifest.url else "Restore the files"
+        raise ValueError(
+            f"{path} differs from its manifest in {len(problems)} files; the first is {problems[0]}. {get}, "
+            "or write your own manifest for changed files."
+        )
+    settled_ns = time.time_ns() - round(UNSETTLED_S * 1e9)
+    settled = {name: stamp for name, stamp in found.items() if max(stamp[1:]) < settled_ns}
+    if settled != known:
+        _write_memory(memory, settled)
+    return path
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Return size, time of the last change of the content, and of any change, in ns; None if there is no file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _memory_of(manifest: Manifest, path: Path) -> Path:
+    content = f"{manifest.files_sha256}\n{os.path.abspath(path)}"  # noqa: PTH100 - resolve() would read the links
+    return cache_dir() / "verified" / f"{manifest.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
+
+
+def _read_memory(memory: Path) -> dict[str, list[int]]:
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or damaged: all files are read
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write_memory(memory: Path, settled: dict[str, list[int]]) -> None:
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_text(memory, json.dumps(settled))
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); the files will be read again each time.", memory, error)
+
+
+def decode_212(packed: bytes) -> np.ndarray:
     """Decode WFDB format 212, two 12-bit two's complement samples in three bytes, to little-endian int16."""
     low, middle, high = np.frombuffer(packed, np.uint8).reshape(-1, 3).astype("<i2").T
     samples = np.stack([(middle & 0x0F) << 8 | low, (middle & 0xF0) << 4 | high], axis=1).ravel()
@@ -170,7 +256,7 @@ def _check_file(path: Path, name: str, entry: FileEntry) -> Problem | None:
         if digest != entry.sha256:
             return Problem(name, "wrong digest", f"SHA-256 {entry.sha256}", digest)
     if entry.samples_sha256 is not None:
-        digest = hashlib.sha256(_decode_212(content).tobytes()).hexdigest()
+        digest = hashlib.sha256(decode_212(content).tobytes()).hexdigest()
         if digest != entry.samples_sha256:
             return Problem(name, "wrong digest", f"samples with SHA-256 {entry.samples_sha256}", digest)
     return None

@@ -19,6 +19,7 @@ from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 # Letters, digits, "_" and "-", with single dots between them: no separator, no drive, no "..", no hidden file.
 # Temporary files of a download begin with a dot, so they never clash with a name in a manifest.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+MAX_FAULTS = 3  # of a manifest that an error names: one fault may be in each of a thousand files
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -106,18 +107,25 @@ class Manifest:
     files: Mapping[str, FileEntry]
 
     def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("files is empty; `ecg-shock manifest FOLDER` writes a manifest of the files in a folder")
         for name in (self.name, *self.files):
-            if not _PLAIN_NAME.fullmatch(name):
-                raise ValueError(
-                    f"{name!r} is not allowed as a name of a file or database; allowed are letters, digits, '_' and "
-                    "'-', with single dots between them"
-                )
+            check_plain_name(name)
         if not 0 <= self.guard_s < float("inf"):
             raise ValueError(f"guard_s is {self.guard_s!r}; it must be a finite number of seconds, 0 or more")
         known = (*RHYTHMS, *UNUSABLE)
+        if empty := [code for code, rhythm in self.rhythm_codes.items() if rhythm == ""]:
+            raise ValueError(
+                f"rhythm_codes does not say what {', '.join(map(repr, empty))} means; allowed are {', '.join(known)}"
+            )
         for code, rhythm in self.rhythm_codes.items():
             if rhythm not in known:
                 raise ValueError(f"rhythm_codes gives {code!r} the rhythm {rhythm!r}; allowed are {', '.join(known)}")
+        if unlabelled := [record for record, label in self.record_labels.items() if label == ""]:
+            more = f" and {len(unlabelled) - 1} more" if len(unlabelled) > 1 else ""
+            raise ValueError(
+                f"record_labels gives no code for {unlabelled[0]!r}{more}; write the code of each record's rhythm"
+            )
         for record in self.record_labels:
             self._check_record_label(record)
         for record, patient in self.patients.items():
@@ -129,6 +137,12 @@ class Manifest:
             if len(patient.split("/")) > 2 or not all(map(_PLAIN_NAME.fullmatch, patient.split("/"))):
                 raise ValueError(
                     f"patients gives {record!r} the patient {patient!r}; write 'record' or 'database/record'"
+                )
+            first = patient.removeprefix(f"{self.name}/")
+            if first in self.patients and self.patient_of(first) != self.patient_of(record):
+                raise ValueError(
+                    f"patients gives {record!r} the patient {first!r}, whose own patient is {self.patients[first]!r}; "
+                    f"write {record} = {self.patients[first]!r}"
                 )
 
     def _check_record_label(self, record: str) -> None:
@@ -194,6 +208,15 @@ class Manifest:
         return patient if "/" in patient else f"{self.name}/{patient}"
 
 
+def check_plain_name(name: str) -> None:
+    """Raise ValueError if a name of a file or database could refer to a place outside its folder."""
+    if not _PLAIN_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not allowed as a name of a file or database; allowed are letters, digits, '_' and '-', with "
+            "single dots between them"
+        )
+
+
 def resource_dir(name: str) -> Path:
     """Return the path of a folder that comes with the package, such as ``"data_manifests"``.
 
@@ -205,6 +228,20 @@ def resource_dir(name: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise FileNotFoundError(f"found neither {candidates[0]} nor {candidates[1]}; install ecg-shock again")
+
+
+def _packaged() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(resource_dir("data_manifests").glob("*.toml"))}
+
+
+def packaged_names() -> tuple[str, ...]:
+    """Return the names of the databases whose manifests come with the package."""
+    return tuple(_packaged())
+
+
+def is_packaged(name_or_path: str | Path) -> bool:
+    """Say whether this is the name of a database whose manifest comes with the package, not a path."""
+    return str(name_or_path) in _packaged()
 
 
 def load_manifest(name_or_path: str | Path) -> Manifest:
@@ -234,17 +271,24 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    packaged = {path.stem: path for path in sorted(resource_dir("data_manifests").glob("*.toml"))}
+    packaged = _packaged()
     path = packaged.get(str(name_or_path), Path(name_or_path).expanduser())
     if path.suffix != ".toml":
         raise ValueError(
             f"unknown database {str(name_or_path)!r}; known are {', '.join(packaged)}. To use your own database, give "
             "the path of its manifest, ending in .toml"
         )
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no manifest {path}; give its path, or write it: `ecg-shock manifest FOLDER`")
     try:
         return TypeAdapter(Manifest).validate_python(read_toml(path))
     except ValidationError as error:
-        raise ValueError(f"{path} is not a valid manifest; correct " + "; ".join(explain(error))) from error
+        raise ValueError(f"{path} is not a valid manifest; correct {_first(explain(error))}") from error
+
+
+def _first(faults: list[str]) -> str:
+    more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
+    return "; ".join([*faults[:MAX_FAULTS], *more])
 
 
 def data_dir(override: str | Path | None = None) -> Path:
@@ -261,12 +305,23 @@ def data_dir(override: str | Path | None = None) -> Path:
     return Path(pooch.os_cache("ecg_shock"))
 
 
-def database_path(database: str, folder: str | Path | None = None, file: str = "") -> Path:
-    """Return the folder of a database, or a file in it; raise FileNotFoundError if it is missing."""
-    path = data_dir(folder) / database / file
+def cache_dir() -> Path:
+    """Return the folder for what can be made again: the environment variable ``ECG_SHOCK_CACHE``, else the user's."""
+    import pooch
+
+    return Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser()
+
+
+def database_path(database: str | Path, folder: str | Path | None = None, file: str = "") -> Path:
+    """Return the folder of a database, or a file in it; raise FileNotFoundError if it is missing.
+
+    `database` is its name, or the path of its manifest.
+    """
+    manifest = load_manifest(database)
+    path = data_dir(folder) / manifest.name / file
     if not (path.is_file() if file else path.is_dir()):
+        get = f"run `ecg-shock fetch {database}`" if manifest.url else f"copy the recordings of {database} there"
         raise FileNotFoundError(
-            f"{path} is missing; run `ecg-shock fetch {database}`, or point --data or ECG_SHOCK_DATA to the folder "
-            f"that holds {database}/."
+            f"{path} is missing; {get}, or point --data or ECG_SHOCK_DATA to the folder that holds {manifest.name}/."
         )
     return path

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ecg_shock.data.manifests import resource_dir
+from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import read_toml
+from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 MIN_GROUPS = 3  # one for test, one for validation, the others for training
 
@@ -80,6 +85,76 @@ def load_split(name: str) -> tuple[Fold, ...]:
     return tuple(
         Fold(train=frozenset(everyone) - test - validation, validation=validation, test=test)
         for test, validation in zip(tests, validations, strict=True)
+    )
+
+
+def count_patients(windows: WindowSet, patients: Collection[str]) -> dict[str, np.ndarray]:
+    """Return each patient's number of windows of the five clear AHA classes, shape (5,), also of those without any."""
+    classes = SHOCKABLE + NONSHOCKABLE
+    return {
+        patient: np.array([np.sum(windows.aha_class[windows.patient == patient] == name) for name in classes])
+        for patient in patients
+    }
+
+
+def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, seed: int) -> list[list[str]]:
+    """Deal patients into groups of about equally many patients and windows of every class.
+
+    Patients with the rarest classes are dealt first, each to the group that then deviates least.
+
+    Parameters
+    ----------
+    windows_by_class : mapping of str to numpy.ndarray
+        Number of windows of each class, shape (n_classes,), by patient.
+    n_groups : int
+        Number of groups.
+    seed : int
+        Decides between equals.
+
+    Returns
+    -------
+    list of list of str
+        Sorted patients of each group.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer patients than groups.
+    """
+    if len(windows_by_class) < n_groups:
+        raise ValueError(
+            f"there are {len(windows_by_class)} patients for {n_groups} groups; ask for fewer folds, at least "
+            f"{MIN_GROUPS}, or add patients"
+        )
+    rng = np.random.default_rng(seed)
+    patients = sorted(windows_by_class)
+    rng.shuffle(patients)
+    counts = np.array([windows_by_class[p] for p in patients], dtype=float)
+    present = counts > 0
+    # A class is spread by its patients first: one patient with many windows says little about others.
+    features = np.hstack([present / np.maximum(present.sum(0), 1), 0.5 * counts / np.maximum(counts.sum(0), 1)])
+    features = np.hstack([features, np.full((len(patients), 1), 1 / len(patients))])
+    rarity = (present / np.maximum(present.sum(0), 1)).max(axis=1)
+    sums = np.zeros((n_groups, features.shape[1]))
+    groups: list[list[str]] = [[] for _ in range(n_groups)]
+    for i in np.argsort(-rarity, kind="stable"):
+        after = sums + features[i]
+        cost = ((after - 1 / n_groups) ** 2 - (sums - 1 / n_groups) ** 2).sum(axis=1)
+        best = int(np.argmin(cost))
+        sums[best] += features[i]
+        groups[best].append(patients[i])
+    return [sorted(group) for group in groups]
+
+
+def split_to_toml(groups: Sequence[Sequence[str]], command: str) -> str:
+    """Return the text of a split's file, which names the command that made it."""
+    import tomli_w
+
+    return (
+        f"# Written by `{command}`.\n"
+        "# The patients of each group test one fold, those of the next group validate it, and all others train it.\n"
+        "# Keep this file: results compare only on the same split.\n"
+        + tomli_w.dumps({"folds": [list(group) for group in groups]})
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES, check_bootstrap, resample_patients
-from ecg_shock.evaluation.predictions import Predictions, encode_names
+from ecg_shock.evaluation.predictions import Predictions, describe_window, encode_names
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Compute the two-sided p-value of McNemar's exact test [1]_.
 
     The test treats windows as independent. If one patient has many windows, the p-value is too small; then use the
-    limits by patient of `compare`.
+    limits by patient of `compare_predictions`.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
-def compare(
+def compare_predictions(
     first: Predictions,
     second: Predictions,
     *,
@@ -112,7 +112,7 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
-    """Compare two algorithms on the same windows, separately for each duration.
+    """Compare two algorithms on the same windows by paired tests, separately for each duration.
 
     Parameters
     ----------
@@ -138,6 +138,20 @@ def compare(
     Whole patients are resampled: with their shockable and nonshockable windows, and with the advice of both algorithms.
     A resample without shockable or without nonshockable windows is excluded. If the algorithms never differ, both
     limits are 0.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> n, names = 20, np.array([f"p{i}" for i in range(20)])
+    >>> first = Predictions(
+    ...     database=np.full(n, "mine"), record=names, lead=np.full(n, "II"), patient=names, start_s=np.zeros(n),
+    ...     duration_s=np.full(n, 4.0), rhythm=np.full(n, "vf"), aha_class=np.full(n, "coarse_vf"),
+    ...     probability=np.full(n, np.nan), shock=np.arange(n) > 7, fold=np.zeros(n, int),
+    ... )
+    >>> (comparison,) = compare_predictions(first, replace(first, shock=np.arange(n) > 0))
+    >>> (se,) = comparison.differences
+    >>> se.measure, se.only_first, se.only_second, round(se.difference, 2), round(se.p_value, 3)
+    ('Se', 0, 7, 0.35, 0.016)
     """
     check_bootstrap(alpha, resamples)
     merged = _merge(first, second)
@@ -162,7 +176,7 @@ def _merge(first: Predictions, second: Predictions) -> pd.DataFrame:
     for name, found_in in (("second", "left_only"), ("first", "right_only")):
         missing = merged[merged["found_in"] == found_in]
         if len(missing):
-            example = _describe_window(missing.iloc[0])
+            example = describe_window(missing.iloc[0])
             raise ValueError(
                 f"the {name} predictions lack {len(missing)} windows of the other predictions, such as {example}; give "
                 "both for the same windows"
@@ -172,17 +186,10 @@ def _merge(first: Predictions, second: Predictions) -> pd.DataFrame:
         if len(different):
             window = different.iloc[0]
             raise ValueError(
-                f"{_describe_window(window)} has the {column} {window[column]!r} in the first predictions and "
+                f"{describe_window(window)} has the {column} {window[column]!r} in the first predictions and "
                 f"{window[column + '_second']!r} in the second; give the same windows with the same labels"
             )
     return merged
-
-
-def _describe_window(window: pd.Series) -> str:
-    return (
-        f"database {window['database']!r}, record {window['record']!r}, lead {window['lead']!r}, "
-        f"{window['start_s']:g} s, {window['duration_s']:g} s"
-    )
 
 
 def _count_by_patient(windows: pd.DataFrame) -> dict[str, np.ndarray]:

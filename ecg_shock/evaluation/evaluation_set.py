@@ -30,6 +30,7 @@ from ecg_shock.evaluation.metrics import Model
 from ecg_shock.evaluation.predictions import Predictions, combine_predictions
 from ecg_shock.inference.advisor import Advisor
 from ecg_shock.models.bundle import BUNDLE_NAME, LITERT_NAME, TOML_NAME, Bundle, load_bundle
+from ecg_shock.models.seen_files import check_unseen_files
 
 SHOWN_PATIENTS = 10  # named in an error
 DURATIONS_S = (2.0, 3.0, 4.0, 5.0, 8.0, 10.0)  # of the windows that our own models are evaluated on
@@ -64,8 +65,8 @@ class EvaluationSet:
     Raises
     ------
     ValueError
-        If there is no bundle; if there are several bundles and `databases` are given; or if a card does not name its
-        patients.
+        If there is no bundle; if there are several bundles and `databases` are given; if a card does not name its
+        patients; or if a model was trained or selected on a tested recording under another name.
 
     Notes
     -----
@@ -86,7 +87,9 @@ class EvaluationSet:
                 f"there are {len(self.bundles)} bundles; give only one to evaluate on {', '.join(self.databases)}."
             )
         for bundle in self.bundles:
-            _ = bundle.card  # raises if the card is incomplete
+            card = bundle.card  # raises if it is incomplete
+            tested = (self.databases, None) if self.databases else (card.data.databases, card.patients.test)
+            check_unseen_files(bundle, tested[0], self.folder, tested[1])
 
     @cached_property
     def by_fold(self) -> dict[int, EvaluationSet]:

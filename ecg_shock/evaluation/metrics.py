@@ -11,7 +11,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from ecg_shock.evaluation.confidence import (
     lower_limit,
     upper_limit,
 )
-from ecg_shock.evaluation.predictions import Predictions
+from ecg_shock.evaluation.predictions import SPLIT_RHYTHMS, Predictions
 from ecg_shock.rhythms import AHA_CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ MEASURES = {"shockable": "Se", "nonshockable": "Sp", "intermediate": "shock advi
 MEETS = "meets"
 DOES_NOT_MEET = "does not meet"
 TOO_FEW_WINDOWS = "too few windows"
+WITHHELD = "withheld"
 REPORT_ONLY = "report only"
 
 MAX_PATIENTS_NAMED = 10  # in the list of the patients with the most errors
@@ -48,6 +49,7 @@ MAX_PATIENTS_NAMED = 10  # in the list of the patients with the most errors
 RAPID_VT_BPM = (140.0, 150.0, 160.0, 180.0, 200.0)
 COARSE_VF_MV = (0.1, 0.15, 0.2, 0.25, 0.3)
 
+_RHYTHM_OF = {"rate_bpm": "vt", "amplitude_mv": "vf"}  # the rhythm in whose windows each is measured
 _START_TOLERANCE_S = 1e-3  # a shorter overlap is a rounding error
 
 
@@ -95,12 +97,21 @@ class AhaRow:
         The AHA goal for the class.
     rate : Proportion
         The observed proportion and its limits.
-    verdict : {"meets", "does not meet", "too few windows", "report only"}
+    verdict : {"meets", "does not meet", "too few windows", "withheld", "report only"}
         ``"meets"`` requires all of these:
 
         - The observed proportion is above its goal.
         - The 90 % one-sided Clopper-Pearson limit is at least its goal. It does not depend on `alpha`.
         - There are enough windows. Of windows of a record that overlap, on the same or another lead, only one counts.
+
+        If there are enough windows, but some overlap, or listed windows have no prediction, the verdict is
+        ``"withheld"``: the limit treats windows as independent, and holds only for all of them.
+    overlapping : int
+        The number of windows of this class that begin before the previous one of the same record ends, on any lead.
+    missing : int
+        The number of listed windows of this class without a prediction; see `Coverage`.
+    no_decision : int
+        The number of windows of this class without a decision, which are counted as wrong.
     """
 
     aha_class: str
@@ -108,6 +119,9 @@ class AhaRow:
     goal: AhaGoal
     rate: Proportion
     verdict: str
+    overlapping: int = 0
+    missing: int = 0
+    no_decision: int = 0
 
 
 @dataclass(frozen=True)
@@ -241,6 +255,47 @@ class Model:
 
 
 @dataclass(frozen=True)
+class MissingWindows:
+    """Listed windows of one duration and AHA class that have no prediction.
+
+    Parameters
+    ----------
+    duration_s : float
+        Length of each window in seconds.
+    aha_class : str
+        Their class in the list.
+    windows : int
+        Their number, at least 1.
+    """
+
+    duration_s: float
+    aha_class: str
+    windows: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How predictions cover the list of the windows that should be evaluated.
+
+    Parameters
+    ----------
+    source : str
+        The file of the list, and the beginning of its SHA-256.
+    listed, evaluated, unknown : int
+        The numbers of test windows in the list, of those that have a prediction, and of predictions of windows that are
+        not in the list, which are not evaluated.
+    missing : tuple of MissingWindows
+        The listed windows without a prediction.
+    """
+
+    source: str
+    listed: int
+    evaluated: int
+    unknown: int
+    missing: tuple[MissingWindows, ...]
+
+
+@dataclass(frozen=True)
 class Validation:
     """The results at every duration, and how their confidence limits were computed.
 
@@ -258,6 +313,8 @@ class Validation:
         The number of resamples of the patient bootstrap, and its seed.
     source : str
         Description of the file of predictions, if they are not by our models; may be empty.
+    coverage : Coverage or None
+        How many of the listed windows have a prediction; None if there was no list.
     """
 
     models: tuple[Model, ...]
@@ -267,6 +324,7 @@ class Validation:
     resamples: int
     seed: int
     source: str = ""
+    coverage: Coverage | None = None
 
 
 def evaluate(
@@ -274,6 +332,7 @@ def evaluate(
     *,
     models: tuple[Model, ...] = (),
     source: str = "",
+    coverage: Coverage | None = None,
     alpha: float = ALPHA,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -284,7 +343,7 @@ def evaluate(
     ----------
     predictions : Predictions
         The predictions of the test windows of all folds, of one or several durations.
-    models, source, alpha, resamples, seed
+    models, source, coverage, alpha, resamples, seed
         See `Validation`.
 
     Raises
@@ -294,10 +353,17 @@ def evaluate(
     """
     if not len(predictions):
         raise ValueError("there are no predictions; give the predictions of one or more windows")
+    missing = coverage.missing if coverage else ()
     return Validation(
         models=models,
         performances=tuple(
-            _evaluate_duration(predictions.select(predictions.duration_s == duration), alpha, resamples, seed)
+            _evaluate_duration(
+                predictions.select(predictions.duration_s == duration),
+                {row.aha_class: row.windows for row in missing if row.duration_s == duration},
+                alpha,
+                resamples,
+                seed,
+            )
             for duration in np.unique(predictions.duration_s)
         ),
         synthetic=bool((predictions.database == SYNTHETIC).any()),
@@ -305,11 +371,14 @@ def evaluate(
         resamples=resamples,
         seed=seed,
         source=source,
+        coverage=coverage,
     )
 
 
-def _evaluate_duration(predictions: Predictions, alpha: float, resamples: int, seed: int) -> Performance:
-    """Evaluate windows of one duration."""
+def _evaluate_duration(
+    predictions: Predictions, missing: Mapping[str, int], alpha: float, resamples: int, seed: int
+) -> Performance:
+    """Evaluate windows of one duration; `missing` counts the listed windows without a prediction by class."""
     import pandas as pd
 
     table = predictions.to_frame().sort_values(["database", "record", "start_s"], ignore_index=True)
@@ -317,17 +386,21 @@ def _evaluate_duration(predictions: Predictions, alpha: float, resamples: int, s
     table["group"] = pd.Categorical(table["aha_class"].map(groups).astype(object), categories=list(GROUPS))
     table["count"] = table["shock"] != (table["group"] == "nonshockable")
     duration_s = float(predictions.duration_s[0])
-    counted, start_s = table["count"].to_numpy(), table["start_s"].to_numpy()
+    counted, start_s, no_decision = (table[name].to_numpy() for name in ("count", "start_s", "no_decision"))
     patient = table["patient"].cat.codes.to_numpy()
     record = table.groupby(["database", "record"], observed=True).ngroup().to_numpy()  # all leads of a record together
 
     def proportion(mask: np.ndarray) -> Proportion:
         return compute_proportion(patient[mask], counted[mask], alpha, resamples, seed)
 
-    def evaluate_class(aha_class: str, mask: np.ndarray) -> AhaRow:
+    def evaluate_class(aha_class: str, mask: np.ndarray, of_rhythm: Sequence[str] = ()) -> AhaRow:
         rate, goal = proportion(mask), AHA_GOALS[aha_class]
-        n_nonoverlapping = _count_nonoverlapping(record[mask], start_s[mask], duration_s)
-        return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, _verdict(rate, goal, n_nonoverlapping))
+        overlapping = int(_overlaps(record[mask], start_s[mask], duration_s).sum())
+        separate = _count_nonoverlapping(record[mask], start_s[mask], duration_s)
+        absent = sum(missing.get(name, 0) for name in of_rhythm or (aha_class,))
+        verdict = _verdict(rate, goal, separate, absent)
+        undecided = int(no_decision[mask].sum())
+        return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, verdict, overlapping, absent, undecided)
 
     shockable, nonshockable = ((table["group"] == group).to_numpy() for group in ("shockable", "nonshockable"))
     sensitivity, specificity = proportion(shockable), proportion(nonshockable)
@@ -356,7 +429,7 @@ def _evaluate_duration(predictions: Predictions, alpha: float, resamples: int, s
         by_rhythm=_group_rows(table, "rhythm"),
         most_errors=tuple(errors[:MAX_PATIENTS_NAMED]),
         by_label=tuple(
-            LabelRow(measured, limit, evaluate_class(aha_class, mask))
+            LabelRow(measured, limit, evaluate_class(aha_class, mask, SPLIT_RHYTHMS[_RHYTHM_OF[measured]]))
             for aha_class, measured, limit, mask in _relabel(table)
         ),
         overlapping=int(_overlaps(record, start_s, duration_s).sum()),
@@ -368,10 +441,11 @@ def _relabel(table: pd.DataFrame) -> Iterator[tuple[str, str, float, np.ndarray]
 
     VT, or VF, is skipped if any of its windows was not measured.
     """
-    for rhythm, aha_class, measured, limits, compare in (
-        ("vt", "rapid_vt", "rate_bpm", RAPID_VT_BPM, np.greater_equal),
-        ("vf", "coarse_vf", "amplitude_mv", COARSE_VF_MV, np.greater),
+    for aha_class, measured, limits, compare in (
+        ("rapid_vt", "rate_bpm", RAPID_VT_BPM, np.greater_equal),
+        ("coarse_vf", "amplitude_mv", COARSE_VF_MV, np.greater),
     ):
+        rhythm = _RHYTHM_OF[measured]
         of_rhythm, values = (table["rhythm"] == rhythm).to_numpy(), table[measured].to_numpy()
         if of_rhythm.any() and not np.isnan(values[of_rhythm]).any():
             for limit in limits:
@@ -385,11 +459,13 @@ def _group_rows(table: pd.DataFrame, column: str) -> tuple[GroupRow, ...]:
     return tuple(GroupRow(*row) for row in found.reset_index().itertuples(index=False))
 
 
-def _verdict(rate: Proportion, goal: AhaGoal, n_nonoverlapping: int) -> str:
+def _verdict(rate: Proportion, goal: AhaGoal, n_nonoverlapping: int, missing: int) -> str:
     if goal.observed is None or goal.limit is None:
         return REPORT_ONLY
-    if rate.observed is None or n_nonoverlapping < goal.min_windows:
+    if n_nonoverlapping + missing < goal.min_windows:
         return TOO_FEW_WINDOWS
+    if rate.observed is None or n_nonoverlapping < rate.windows or missing:
+        return WITHHELD
     limit = lower_limit(rate.count, rate.windows, ALPHA)  # the AHA goals are for this alpha
     return MEETS if rate.observed > goal.observed and limit >= goal.limit else DOES_NOT_MEET
 

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
-from ecg_shock.evaluation.metrics import Model, Validation, evaluate
+from ecg_shock.evaluation.metrics import Coverage, Model, Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.files import sha256
 
 _SHOWN_DIGITS = 12  # of a file's digest
+_FAR_APART = 100.0  # times the length of a window: half-second steps in milliseconds are as far apart for 5-s windows
+_MIN_GAPS = 10  # fewer windows may be so far apart by chance
 
 
 def validate(
     predictions: Predictions | str | os.PathLike[str],
     *,
+    windows: str | os.PathLike[str] | None = None,
     threshold: float | None = None,
     databases: Sequence[str] = (),
     data: str | os.PathLike[str] | None = None,
@@ -35,6 +38,10 @@ def validate(
         - A CSV file of predictions; see `Predictions.read_csv`.
         - The folder of a model: a bundle, or a folder with ``fold-0/bundle``, ``fold-1/bundle`` … Each fold's model
           then predicts the test patients of its fold.
+    windows : path-like, optional
+        For predictions: the list of the windows that should be evaluated, as ``ecg-shock windows --csv`` writes it.
+        Each prediction is matched with the list. Another class or patient than in the list is an error; if listed
+        windows have no prediction, the verdict on their class is withheld.
     threshold : float, optional
         For a file without the column ``shock``: a shock is advised if the probability of *shockable* is at least this.
     databases : sequence of str
@@ -56,8 +63,8 @@ def validate(
     Raises
     ------
     ValueError
-        If the file has lines that are not allowed; if an argument cannot be given for this kind of `predictions`; or if
-        the model was trained on or selected with a test patient.
+        If the file has lines that are not allowed; if predictions contradict the list of windows; if an argument cannot
+        be given for this kind of `predictions`; or if the model was trained on or selected with a test patient.
     TypeError
         If `predictions` is neither predictions nor a path.
     OSError
@@ -78,15 +85,18 @@ def validate(
     """
     models: tuple[Model, ...] = ()
     source = ""
+    coverage: Coverage | None = None
     if isinstance(predictions, Predictions):
         _refuse_options("Predictions", threshold=threshold, databases=databases, data=data)
+        if windows is not None:
+            predictions, coverage = _match_with_file(predictions, Path(windows))
     elif not isinstance(predictions, (str, os.PathLike)):
         raise TypeError(
             f"predictions is of type {type(predictions).__name__}; allowed are Predictions, the path of a CSV file, "
             "or the folder of a model"
         )
     elif Path(predictions).is_dir():
-        _refuse_options("the folder of a model", threshold=threshold)
+        _refuse_options("the folder of a model", threshold=threshold, windows=windows)
         from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles
 
         bundles = find_bundles(Path(predictions))
@@ -95,13 +105,42 @@ def validate(
     else:
         _refuse_options("a file of predictions", databases=databases, data=data)
         source = describe_file(Path(predictions), threshold)
-        predictions = Predictions.read_csv(predictions, threshold=threshold)
-    return evaluate(predictions, models=models, source=source, alpha=alpha, resamples=resamples, seed=seed)
+        predictions, coverage = read_predictions(Path(predictions), windows, threshold)
+    return evaluate(
+        predictions, models=models, source=source, coverage=coverage, alpha=alpha, resamples=resamples, seed=seed
+    )
+
+
+def read_predictions(
+    path: Path, windows: str | os.PathLike[str] | None, threshold: float | None = None
+) -> tuple[Predictions, Coverage | None]:
+    """Read a file of predictions, and match it with the file that lists the windows, if there is one.
+
+    Without a list, a ValueError is raised if the starts look like milliseconds or samples.
+    """
+    predictions = Predictions.read_csv(path, threshold=threshold)
+    if windows is not None:
+        return _match_with_file(predictions, Path(windows))
+    table = predictions.to_frame().sort_values("start_s")
+    gaps = table.groupby(["database", "record"], observed=True)["start_s"].diff() / table["duration_s"]
+    gaps = gaps[gaps > 0]  # leads and durations of the same start have none
+    if len(gaps) >= _MIN_GAPS and gaps.min() >= _FAR_APART:
+        raise ValueError(
+            f"{path}: in every record the windows begin {_FAR_APART:g} or more of their lengths apart, as if start_s "
+            "were in milliseconds or samples. Give seconds. If they are right, give the list of windows (--windows)."
+        )
+    return predictions, None
+
+
+def _match_with_file(predictions: Predictions, path: Path) -> tuple[Predictions, Coverage]:
+    from ecg_shock.evaluation.window_list import match, read_window_list
+
+    return match(predictions, read_window_list(path), f"{path.name}, SHA-256 {sha256(path)[:_SHOWN_DIGITS]}")
 
 
 def describe_file(path: Path, threshold: float | None) -> str:
     """Return the name of a file, the beginning of its SHA-256, and how its shocks are advised, for the reports."""
-    decision = "by its column shock" if threshold is None else f"at a probability of {threshold:g} or above"
+    decision = "by its column shock" if threshold is None else f"at {threshold:g} or above"
     return f"{path.name}, SHA-256 {sha256(path)[:_SHOWN_DIGITS]}; shock advised {decision}"
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BUNDLE_NAME = "bundle"  # the bundle's folder inside that of its training
+DIGESTS_KEY = ("patients", "files")  # of the card: for programs, not for readers
 TOML_NAME, LITERT_NAME, KERAS_NAME, CARD_NAME = "bundle.toml", "model.tflite", "model.keras", "CARD.md"
 
 
@@ -284,7 +285,8 @@ def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str
     ]
     for key, table in card.items():
         if isinstance(table, dict):
-            lines += ["", f"## {_one_line(key)}", ""] + [f"- {_one_line(k)}: {_one_line(v)}" for k, v in table.items()]
+            lines += ["", f"## {_one_line(key)}", ""]
+            lines += [f"- {_one_line(k)}: {_one_line(v)}" for k, v in table.items() if (key, k) != DIGESTS_KEY]
     return "\n".join(lines) + "\n"
 
 

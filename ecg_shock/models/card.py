@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from ecg_shock.data.datasets import DataConfig, ExtraPatients
-from ecg_shock.files import explain
+from ecg_shock.files import explain, path_beside, path_for
 
 REQUIRED_TABLES = ("data", "training", "patients")  # needed to evaluate a model, or to train it again
 
@@ -55,19 +55,26 @@ class Patients:
         the name of another database.
     extra : dict of str to ExtraDatabase
         The patients of `DataConfig.extra`, by database name.
+    files : tuple of str
+        Digests of the signal files of all patients except the test patients, and of those that an earlier model has
+        seen; see `ecg_shock.data.same_files.signal_digests`.
+    earlier : tuple of str
+        Patients on which the model was trained or selected whose weights this one started from.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     extra: dict[str, ExtraDatabase] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
     def seen(self, patients: Iterable[str]) -> frozenset[str]:
         """Return those of `patients` on which the model was trained or selected, and must not be tested.
 
         All patients of the extra databases are included.
         """
-        known = frozenset(self.train) | frozenset(self.validation)
+        known = frozenset(self.train) | frozenset(self.validation) | frozenset(self.earlier)
         return frozenset(name for name in patients if name in known or name.partition("/")[0] in self.extra)
 
 
@@ -138,19 +145,23 @@ class Card:
     versions: dict[str, str] = field(default_factory=dict)
     test: dict[str, str] | None = None
 
-    def to_toml(self) -> dict[str, Any]:
-        """Return the table [card] of `bundle.toml`."""
+    def to_toml(self, path: Path) -> dict[str, Any]:
+        """Return the table [card] of `path`, the bundle's TOML file."""
         content = asdict(self)
-        content["data"] = self.data.model_dump(mode="json", exclude_none=True)
+        data = self.data.with_paths(lambda name: path_for(name, path))
+        content["data"] = data.model_dump(mode="json", exclude_none=True)
         patients = content["patients"]
         content["patients"] = {use: list(patients[use]) for use in ("train", "validation", "test")}
         if patients["extra"]:
             content["patients"]["extra"] = patients["extra"]
+        content["patients"] |= {key: list(patients[key]) for key in ("earlier", "files") if patients[key]}
         return {key: value for key, value in content.items() if value is not None}
 
 
 def read_card(content: Mapping[str, Any], path: Path) -> Card:
     """Read the table [card] of `path`, a bundle's TOML file. Unknown entries are ignored.
+
+    Paths of manifests and of the split are relative to the bundle's folder.
 
     Raises
     ------
@@ -164,7 +175,8 @@ def read_card(content: Mapping[str, Any], path: Path) -> Card:
             "Give a bundle that `tune` or `train` wrote."
         )
     try:
-        return TypeAdapter(Card).validate_python(dict(content))
+        card = TypeAdapter(Card).validate_python(dict(content))
+        return replace(card, data=card.data.with_paths(lambda name: path_beside(name, path)))
     except ValidationError as error:
         errors = "; ".join(f"card.{line}" for line in explain(error))
         raise ValueError(f"{path}: {errors}. Correct it, or give a bundle that `tune` or `train` wrote.") from error

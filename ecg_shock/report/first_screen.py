@@ -15,6 +15,7 @@ from ecg_shock.evaluation.metrics import (
     MEETS,
     REPORT_ONLY,
     TOO_FEW_WINDOWS,
+    WITHHELD,
     AhaRow,
     Performance,
     Validation,
@@ -30,8 +31,8 @@ MAX_WEAKNESSES = 3
 FEW_PATIENTS = 10  # a class with fewer patients is a weak point
 CONCENTRATED = 0.25  # a patient with at least this proportion of the missed or false shocks is a weak point
 
-SYMBOLS = {MEETS: "✓", DOES_NOT_MEET: "✗", TOO_FEW_WINDOWS: "?", REPORT_ONLY: "○"}
-CLASSES = {MEETS: "good", DOES_NOT_MEET: "bad", TOO_FEW_WINDOWS: "few", REPORT_ONLY: "only"}
+SYMBOLS = {MEETS: "✓", DOES_NOT_MEET: "✗", TOO_FEW_WINDOWS: "?", WITHHELD: "!", REPORT_ONLY: "○"}
+CLASSES = {MEETS: "good", DOES_NOT_MEET: "bad", TOO_FEW_WINDOWS: "few", WITHHELD: "few", REPORT_ONLY: "only"}
 
 
 def title(validation: Validation) -> str:
@@ -69,7 +70,7 @@ def summarise_verdicts(performance: Performance) -> dict[str, Any]:
     """Return a summary of the verdicts for one duration, and the row and chart of each class, for the HTML template."""
     low = _left_end(performance)
     found = [row.verdict for row in performance.aha]
-    meet, fail, few = (found.count(verdict) for verdict in (MEETS, DOES_NOT_MEET, TOO_FEW_WINDOWS))
+    meet, fail, few, withheld = (found.count(name) for name in (MEETS, DOES_NOT_MEET, TOO_FEW_WINDOWS, WITHHELD))
     duration = f"{performance.duration_s:g} s"
     rows = [
         {
@@ -88,10 +89,14 @@ def summarise_verdicts(performance: Performance) -> dict[str, Any]:
         for row in performance.aha
     ]
     summary = (
-        f"Of {meet + fail + few} classes with a goal, {meet} {'meets' if meet == 1 else 'meet'} it, "
+        f"Of {meet + fail + few + withheld} classes with a goal, {meet} {'meets' if meet == 1 else 'meet'} it, "
         f"{fail} {'does' if fail == 1 else 'do'} not meet it, and {few} {'has' if few == 1 else 'have'} too few "
         "windows for a verdict."
     )
+    if withheld:
+        summary += (
+            f" The {'verdict on 1 class is' if withheld == 1 else f'verdicts on {withheld} classes are'} withheld."
+        )
     return {"duration": duration, "summary": summary, "rows": rows, "left_end": f"{100 * low:.0f}"}
 
 

@@ -21,6 +21,7 @@ from ecg_shock.rhythms import AHA_LABELS
 _Row = TypeVar("_Row")
 
 NONE = "–"
+MIN_P = 1e-4  # smaller p-values are shown as "< 0.0001"
 _TOLERANCE = 1e-9  # because 1000 * 0.57 is 569.9999999999999
 TEXT_COLUMNS = (
     *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict", "Record", "Alarm"),
@@ -113,3 +114,10 @@ def patients_text(count: int) -> str:
 def points(difference: float) -> str:
     """Format a difference of proportions in percentage points, with its sign."""
     return f"{100 * difference:+.1f}".replace("-0.0", "+0.0").replace("-", "−")
+
+
+def p_value_text(p_value: float | None) -> str:
+    """Format a p-value."""
+    if p_value is None:
+        return NONE
+    return "< 0.0001" if p_value < MIN_P else f"{p_value:.4f}"

@@ -50,7 +50,9 @@ from ecg_shock.report.tables import (
     NETWORK_NOTE,
     SYNTHETIC_NOTE,
     VERDICT_NOTE,
+    Comparisons,
     counts_table,
+    coverage_note,
     effective_table,
     groups_table,
     headline,
@@ -59,6 +61,7 @@ from ecg_shock.report.tables import (
     models_table,
     pooled_table,
     window_notes,
+    withheld_notes,
 )
 from ecg_shock.report.whole_records import whole_section
 
@@ -80,6 +83,8 @@ class ReportContent:
     comparisons : mapping of str to Comparison
         Comparisons with other algorithms at the headline duration, by name of the other algorithm. The other algorithm
         is the first, the evaluated algorithm the second in `Comparison`.
+    against : mapping of str to sequence of Comparison
+        The same for all durations, for the terminal, Markdown and JSON; empty for our models.
     stress, stress_note : sequence of StressPoint, str
         Results of the stress tests in any order; and a text on the windows that were disturbed.
     whole_records : WholeRecords, optional
@@ -99,6 +104,7 @@ class ReportContent:
     baselines: Mapping[str, Validation] = field(default_factory=dict)
     baselines_note: str = ""
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    against: Comparisons = field(default_factory=dict)
     stress: Sequence[StressPoint] = ()
     stress_note: str = ""
     whole_records: WholeRecords | None = None
@@ -169,6 +175,9 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "performance": performance,
         "verdict": summarise_verdicts(performance),
         "other_verdicts": [summarise_verdicts(other) for other in validation.performances if other is not performance],
+        "coverage": "" if validation.models else coverage_note(validation),
+        "covered": validation.coverage and validation.coverage.evaluated == validation.coverage.listed,
+        "warnings": list(withheld_notes(validation.performances)),
         "weaknesses": find_weaknesses(performance, predictions),
         "better": describe_better_algorithms(performance, content.baselines, content.comparisons),
         "window_notes": list(window_notes(validation.performances)),

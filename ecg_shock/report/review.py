@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ecg_shock.data.datasets import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED
 from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.noise import NOISE_DATABASE
 from ecg_shock.evaluation.baselines import SVM_CITATION, SVM_NAME
-from ecg_shock.evaluation.comparison import Comparison, compare
+from ecg_shock.evaluation.comparison import Comparison, compare_predictions
 from ecg_shock.evaluation.detectors import DETECTORS
 from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe
 from ecg_shock.evaluation.metrics import Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, draw_clear_windows, standard_stresses
-from ecg_shock.evaluation.validation import describe_file
+from ecg_shock.evaluation.validation import describe_file, read_predictions
 from ecg_shock.evaluation.whole_records import RecordScans, WholeRecords
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
 from ecg_shock.report.formats import rounded_down
@@ -39,8 +41,8 @@ BASELINES_NOTE = (
     "Published thresholds are not used."
 )
 NO_RECORDINGS = (
-    "A file of predictions contains no recordings, so other algorithms, stress tests, whole records and the ECG of the "
-    "errors are not shown."
+    "A file of predictions contains no recordings, so stress tests, whole records and the ECG of the errors are not "
+    "shown."
 )
 QUICK = "Other algorithms, stress tests and whole records were skipped (--quick)."
 
@@ -97,7 +99,7 @@ def review_bundles(
         ours = predictions.select(predictions.duration_s == duration_s)
         for name, other in others.items():
             baselines[name] = evaluate(other)
-            (comparisons[name],) = compare(other, ours)
+            (comparisons[name],) = compare_predictions(other, ours)
             step()
         stress, stress_note = _stress_test(evaluation, duration_s)
         if not stress:
@@ -150,36 +152,79 @@ def review_bundles(
     return content
 
 
-def review_file(path: Path, out: Path, *, threshold: float | None = None, command: str = "") -> ReportContent:
+def review_file(
+    path: Path,
+    out: Path,
+    *,
+    against: Path | None = None,
+    windows: Path | None = None,
+    threshold: float | None = None,
+    command: str = "",
+) -> ReportContent:
     """Evaluate a file of predictions of any algorithm, and write the reports.
 
     Parameters
     ----------
     path, threshold : pathlib.Path, float
         See `ecg_shock.evaluation.predictions.Predictions.read_csv`.
+    against : pathlib.Path, optional
+        Predictions of another algorithm on the same windows, with which it is compared. Windows of other durations in
+        them do not matter.
+    windows : pathlib.Path, optional
+        See `ecg_shock.validate`.
     out, command : pathlib.Path, str
         See `review_bundles`.
     """
     source = describe_file(path, threshold)
-    predictions = Predictions.read_csv(path, threshold=threshold)
-    validation = evaluate(predictions, source=source)
+    predictions, coverage = read_predictions(path, windows, threshold)
+    validation = evaluate(predictions, source=source, coverage=coverage)
+    others = {against.name: _read_other(against, windows, predictions)} if against else {}
+    comparisons = {name: _compare(path.name, predictions, name, other) for name, other in others.items()}
     provenance: dict[str, str | Mapping[str, str]] = {
         **({"Command": command} if command else {}),
         "Predictions": {path.name: f"SHA-256 {sha256(path)}", "evaluated": source},
+        **({"Compared with": {against.name: f"SHA-256 {sha256(against)}"}} if against else {}),
+        **({"Windows": {windows.name: f"SHA-256 {sha256(windows)}"}} if windows else {}),
         "Software": _software(),
         "Seeds": _seeds(validation),
     }
     out.mkdir(parents=True, exist_ok=True)
-    content = ReportContent(validation, predictions, provenance=provenance, notes=(NO_RECORDINGS,))
+    headline_s = headline(validation).duration_s
+    content = ReportContent(
+        validation,
+        predictions,
+        baselines={name: evaluate(other, coverage=coverage) for name, other in others.items()},
+        comparisons={
+            name: next(comparison for comparison in found if comparison.duration_s == headline_s)
+            for name, found in comparisons.items()
+        },
+        against=comparisons,
+        provenance=provenance,
+        notes=(NO_RECORDINGS,),
+    )
     _write(out, content)
     return content
+
+
+def _read_other(path: Path, windows: Path | None, predictions: Predictions) -> Predictions:
+    """Read the predictions of another algorithm, of the same durations and, if there is a list, of listed windows."""
+    other, _ = read_predictions(path, windows)
+    return other.select(np.isin(other.duration_s, predictions.duration_s))
+
+
+def _compare(name: str, predictions: Predictions, other_name: str, other: Predictions) -> tuple[Comparison, ...]:
+    try:
+        return compare_predictions(other, predictions)
+    except ValueError as error:
+        raise ValueError(f"{other_name} (first) and {name} (second) cannot be compared: {error}") from error
 
 
 def _write(out: Path, content: ReportContent) -> None:
     html, markdown, json = (out / name for name in REPORT_NAMES)
     write_report(html, content)
-    write_text(markdown, to_markdown(content.validation, content.whole_records))
-    write_text(json, to_json(content.validation, content.whole_records))
+    results = (content.validation, content.whole_records, content.against)
+    write_text(markdown, to_markdown(*results))
+    write_text(json, to_json(*results))
 
 
 def _stress_test(evaluation: EvaluationSet, duration_s: float) -> tuple[StressTest | None, str]:

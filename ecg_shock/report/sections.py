@@ -19,10 +19,9 @@ from ecg_shock.evaluation.roc import reliability, roc
 from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.report.figures import reliability_figure, roc_figure, se_sp_figure
 from ecg_shock.report.first_screen import SYMBOLS
-from ecg_shock.report.formats import NONE, Table, class_name, points, rounded_down
+from ecg_shock.report.formats import NONE, Table, class_name, p_value_text, points, rounded_down
+from ecg_shock.report.tables import comparison_note
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
-
-MIN_P = 1e-4  # smaller p-values are shown as "< 0.0001"
 
 
 def curves_section(predictions: Predictions, performance: Performance, validation: Validation) -> dict[str, Any]:
@@ -102,12 +101,7 @@ def baseline_section(
         *([_differences(comparisons)] if comparisons else []),
         Table("Observed, and verdict by AHA class", ("Algorithm", *goals), tuple(by_class)),
     ]
-    note = "".join(
-        f"Differences are in percentage points, positive if this algorithm is better, with "
-        f"{100 * (1 - comparison.alpha):g} % two-sided limits from {comparison.resamples} resamples of the patients. "
-        "McNemar's p treats windows as independent, and is too small if one patient has many."
-        for comparison in list(comparisons.values())[:1]
-    )
+    note = comparison_note({name: [comparison] for name, comparison in comparisons.items()}) if comparisons else ""
     return {"tables": tables, "warnings": notes, "note": note}
 
 
@@ -169,6 +163,4 @@ def _difference(found: Difference | None) -> str:
 
 
 def _p_value(found: Difference | None) -> str:
-    if found is None or found.p_value is None:
-        return NONE
-    return "< 0.0001" if found.p_value < MIN_P else f"{found.p_value:.4f}"
+    return p_value_text(found.p_value if found else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,9 +16,11 @@ from rich.console import Group
 from rich.padding import Padding
 from rich.text import Text
 
+from ecg_shock.evaluation.comparison import Comparison
 from ecg_shock.evaluation.confidence import Proportion, lower_limit
 from ecg_shock.evaluation.metrics import (
     MEASURES,
+    WITHHELD,
     AhaRow,
     GroupRow,
     Model,
@@ -29,8 +31,11 @@ from ecg_shock.evaluation.whole_records import WholeRecords
 from ecg_shock.report.formats import (
     NONE,
     Table,
+    class_name,
     markdown_text,
     one_decimal,
+    p_value_text,
+    points,
     printable,
     rounded_down,
     rounded_up,
@@ -56,11 +61,15 @@ BAC_NOTE = (
 SYNTHETIC_NOTE = "synthetic: simulated signals, which say nothing about real ECG."
 PROPORTION_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
 
+Comparisons = Mapping[str, Sequence[Comparison]]  # by the name of another algorithm, one for each duration
+
 _LABEL_LIMITS = {"rate_bpm": "≥ {:g} bpm", "amplitude_mv": "> {:g} mV"}
 _SHOWN_DIGITS = 12  # of a digest or commit
 
 
-def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[str, Any]:
+def to_dict(
+    validation: Validation, whole: WholeRecords | None = None, comparisons: Comparisons | None = None
+) -> dict[str, Any]:
     """Convert the results of an evaluation to dictionaries, lists, numbers, strings and None.
 
     Parameters
@@ -69,6 +78,8 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
         The results on windows.
     whole : WholeRecords, optional
         The results of alarms on complete records of the same patients.
+    comparisons : mapping of str to sequence of Comparison, optional
+        By the name of another algorithm, which is the first of the two, at each duration.
 
     Returns
     -------
@@ -81,7 +92,9 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
         - ``source``: the file of predictions; empty for a model.
         - ``models``: a list with the fields of `Model`.
         - ``limits``: ``level``, ``alpha``, ``resamples`` and ``seed``.
+        - ``coverage``: the fields of `ecg_shock.evaluation.metrics.Coverage`, or None without a list of windows.
         - ``performances``: a list with the fields of `Performance`, the shortest duration first.
+        - ``comparisons``: by name of another algorithm, a list with the fields of `ecg_shock.Comparison`.
         - ``whole_records``: the fields of `ecg_shock.evaluation.whole_records.WholeRecords`, or None.
     """
     return {
@@ -96,7 +109,11 @@ def to_dict(validation: Validation, whole: WholeRecords | None = None) -> dict[s
             "resamples": validation.resamples,
             "seed": validation.seed,
         },
+        "coverage": asdict(validation.coverage) if validation.coverage else None,
         "performances": [asdict(performance) for performance in validation.performances],
+        "comparisons": {
+            name: [asdict(comparison) for comparison in found] for name, found in (comparisons or {}).items()
+        },
         "whole_records": asdict(whole) if whole else None,
     }
 
@@ -134,26 +151,28 @@ def to_card(validation: Validation) -> dict[str, str]:
     return card
 
 
-def to_json(validation: Validation, whole: WholeRecords | None = None) -> str:
+def to_json(validation: Validation, whole: WholeRecords | None = None, comparisons: Comparisons | None = None) -> str:
     """Convert the results of an evaluation to JSON, with the keys of `to_dict`."""
-    return json.dumps(to_dict(validation, whole), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(to_dict(validation, whole, comparisons), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_markdown(validation: Validation, whole: WholeRecords | None = None) -> str:
+def to_markdown(
+    validation: Validation, whole: WholeRecords | None = None, comparisons: Comparisons | None = None
+) -> str:
     """Convert the results of an evaluation to Markdown: all tables for all durations, with aligned columns."""
-    parts = ["\n".join(f"- {markdown_text(note)}" for note in _notes(validation, whole))]
-    for table in _tables(validation, whole, validation.performances):
+    parts = ["\n".join(f"- {markdown_text(note)}" for note in _notes(validation, whole, comparisons))]
+    for table in _tables(validation, whole, comparisons, validation.performances):
         parts += [f"### {markdown_text(table.title)}", table.to_markdown()]
     return "\n\n".join(parts) + "\n"
 
 
-def to_rich(validation: Validation, whole: WholeRecords | None = None) -> Group:
+def to_rich(validation: Validation, whole: WholeRecords | None = None, comparisons: Comparisons | None = None) -> Group:
     """Convert the results of an evaluation to tables for printing with rich.
 
     The AHA classes are shown for all durations; databases, rhythms and patients only for the duration of `headline`.
     """
-    tables = _tables(validation, whole, [headline(validation)])
-    notes = Text("\n".join(_notes(validation, whole)))
+    tables = _tables(validation, whole, comparisons, [headline(validation)])
+    notes = Text("\n".join(_notes(validation, whole, comparisons)))
     return Group(*(Padding(table.to_rich(), (0, 0, 1, 0)) for table in tables), notes)
 
 
@@ -168,7 +187,7 @@ def level_of(validation: Validation) -> str:
     return f"{100 * (1 - validation.alpha):g} % one-sided"
 
 
-def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
+def _notes(validation: Validation, whole: WholeRecords | None, comparisons: Comparisons | None) -> list[str]:
     notes = [
         f"Limits are {level_of(validation)}, α = {validation.alpha:g}. Limit by window: Clopper-Pearson, which treats "
         "windows as independent.",
@@ -185,18 +204,69 @@ def _notes(validation: Validation, whole: WholeRecords | None) -> list[str]:
     ]
     return [
         *([SYNTHETIC_NOTE] if validation.synthetic else []),
+        *([coverage_note(validation)] if not validation.models else []),
+        *withheld_notes(validation.performances),
         *([f"Evaluated: {printable(validation.source)}."] if validation.source else []),
         *_model_notes(validation.models),
         *notes,
         *window_notes(validation.performances),
         *(event_notes(whole) if whole else []),
+        *([comparison_note(comparisons)] if comparisons else []),
     ]
+
+
+def coverage_note(validation: Validation) -> str:
+    """Say how many of the listed windows are evaluated, or that there is no list to check them."""
+    covered = validation.coverage
+    if covered is None:
+        return (
+            "No list of windows was given (--windows), so this report cannot know whether windows are missing, whether "
+            "times and classes are correct, and whether the patients are test patients."
+        )
+    note = (
+        f"{covered.evaluated} of {covered.listed} windows, {covered.unknown} unknown, classes as in the reference "
+        f"({printable(covered.source)})."
+    )
+    return note + (" Unknown windows are not in the reference, and are not evaluated." if covered.unknown else "")
+
+
+def withheld_notes(performances: Iterable[Performance]) -> Iterator[str]:
+    """Yield a sentence on each duration with a verdict that is withheld: on which classes, and why."""
+    for performance in performances:
+        withheld = [row for row in performance.aha if row.verdict == WITHHELD]
+        overlapping = [
+            f"{class_name(row.aha_class)}: {row.overlapping} of its {row.rate.windows} windows begin before the "
+            "previous one of the same record ends."
+            for row in withheld
+            if row.overlapping
+        ]
+        if overlapping:
+            overlapping.append(
+                "A verdict treats windows as independent: give windows that do not overlap, and one lead for each "
+                "second."
+            )
+        missing = [
+            f"{class_name(row.aha_class)}: {row.missing} of its {row.missing + row.rate.windows} listed windows have "
+            "no prediction."
+            for row in withheld
+            if row.missing
+        ]
+        if withheld:
+            yield f"Verdicts withheld, windows of {performance.duration_s:g} s. {' '.join(overlapping + missing)}"
 
 
 def window_notes(performances: Iterable[Performance]) -> Iterator[str]:
     """Yield warnings about overlapping windows and missing measurements."""
     unmeasured = set()
     for performance in performances:
+        undecided = [row for row in performance.aha if row.no_decision]
+        if undecided:
+            counts = ", ".join(f"{class_name(row.aha_class)} {row.no_decision}" for row in undecided)
+            yield (
+                f"No decision on {sum(row.no_decision for row in undecided)} of {performance.windows} windows of "
+                f"{performance.duration_s:g} s ({counts}). They are counted as wrong: as missed shocks in "
+                "shockable windows, and as false shocks in nonshockable windows."
+            )
         if performance.overlapping:
             yield (
                 f"{performance.overlapping} of {performance.windows} windows of {performance.duration_s:g} s begin "
@@ -227,7 +297,12 @@ def _model_notes(models: Iterable[Model]) -> Iterator[str]:
         yield NETWORK_NOTE
 
 
-def _tables(validation: Validation, whole: WholeRecords | None, detailed: Sequence[Performance]) -> list[Table]:
+def _tables(
+    validation: Validation,
+    whole: WholeRecords | None,
+    comparisons: Comparisons | None,
+    detailed: Sequence[Performance],
+) -> list[Table]:
     performances = validation.performances
     tables = [models_table(validation.models)] if validation.models else []
     tables += [pooled_table(performances), counts_table(performances)]
@@ -241,6 +316,7 @@ def _tables(validation: Validation, whole: WholeRecords | None, detailed: Sequen
         tables.append(groups_table("patient", performance, performance.most_errors, ", most errors"))
     if whole:
         tables += event_tables(whole)
+    tables += [_comparison_table(name, found) for name, found in (comparisons or {}).items()]
     if not validation.synthetic:
         return tables
     return [replace(table, title=f"{table.title} (synthetic)") for table in tables]
@@ -338,6 +414,43 @@ def labels_table(performance: Performance) -> Table:
     )
     title = f"Rapid VT and coarse VF with other limits between the classes, windows of {performance.duration_s:g} s"
     return Table(title, ("Class", "Limit", *PROPORTION_HEADER[:5], "Verdict"), rows)
+
+
+def _comparison_table(name: str, comparisons: Iterable[Comparison]) -> Table:
+    """Make a table of the paired differences from another algorithm, by duration."""
+    header = (
+        *("Window", "Measure", "Windows", "Other", "This", "Differ-\nence", "Limits by\npatient"),
+        *("Only other\nright", "Only this\nright", "p"),
+    )
+    rows = tuple(
+        (
+            f"{comparison.duration_s:g} s",
+            found.measure,
+            str(found.windows),
+            rounded_down(found.first),
+            rounded_down(found.second),
+            points(found.difference),
+            NONE
+            if found.lower_limit is None or found.upper_limit is None
+            else f"{points(found.lower_limit)} to\n{points(found.upper_limit)}",
+            str(found.only_first),
+            str(found.only_second),
+            p_value_text(found.p_value),
+        )
+        for comparison in comparisons
+        for found in comparison.differences
+    )
+    return Table(f"This algorithm and {printable(name)}, on the same windows", header, rows)
+
+
+def comparison_note(comparisons: Comparisons) -> str:
+    """Say what the differences from other algorithms are, and how far their limits and p-values hold."""
+    comparison = next(iter(comparisons.values()))[0]
+    return (
+        f"Differences are in percentage points, positive if this algorithm is better, with "
+        f"{100 * (1 - comparison.alpha):g} % two-sided limits from {comparison.resamples} resamples of the patients. "
+        "McNemar's p treats windows as independent, and is too small if one patient has many."
+    )
 
 
 def _class_cell(row: AhaRow) -> str:

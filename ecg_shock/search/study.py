@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from ecg_shock.data.datasets import SYNTHETIC, DataConfig
 from ecg_shock.data.manifests import resource_dir
-from ecg_shock.files import explain, flatten, read_toml, with_values, write_text
+from ecg_shock.files import explain, flatten, path_beside, path_for, read_toml, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import FS
 from ecg_shock.search.consensus import ConsensusConfig
@@ -126,7 +126,7 @@ def study_names() -> tuple[str, ...]:
 
 
 def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
-    """Read and validate a study.
+    """Read and validate a study. Paths in it are relative to its folder.
 
     Parameters
     ----------
@@ -161,7 +161,8 @@ def read_study(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
         if isinstance(table, dict):  # the validation reports anything else
             table[field] = value
     try:
-        return Study.model_validate(content)
+        study = Study.model_validate(content)
+        return study.model_copy(update={"data": study.data.with_paths(lambda name: path_beside(name, file))})
     except ValidationError as error:
         errors = "\n".join(f"  {line}" for line in explain(error, Study))
         raise ValueError(f"{file} cannot be used:\n{errors}") from error
@@ -179,7 +180,8 @@ def save_study(study: Study, folder: Path) -> None:
         If the folder has a run of another study, or if the study in the folder is damaged.
     """
     file = folder / STUDY_FILE
-    content = study.model_dump(mode="json", exclude_none=True)  # TOML has no null
+    data = study.data.with_paths(lambda name: path_for(name, file))
+    content = study.model_copy(update={"data": data}).model_dump(mode="json", exclude_none=True)  # TOML has no null
     if file.is_file():
         try:
             read_study(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +22,17 @@ from ecg_shock.data.datasets import (
 )
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import explain
-from ecg_shock.models.bundle import Bundle, write_bundle
+from ecg_shock.models.bundle import KERAS_NAME, TOML_NAME, Bundle, write_bundle
 from ecg_shock.models.card import Card, ExtraDatabase, Patients, ValidationScore
 from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.models.seen_files import check_unseen_files, seen_digests
 from ecg_shock.training.trainer import (
     ORIGIN_NAME,
     THRESHOLD,
     EpochLog,
     Examples,
     Groups,
+    Start,
     TrainingConfig,
     TrainingResult,
     train,
@@ -63,14 +65,62 @@ class TrainingFold:
         config: TrainingConfig,
         folder: Path,
         *,
+        start: Start | None = None,
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
         """Train a network on the training subset, and choose the epoch on the validation subset; see `train`."""
         training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
         validation = examples(self.subsets.validation)
-        return train(spec, training, validation, config, folder, on_epoch=on_epoch)
+        return train(spec, training, validation, config, folder, start=start, on_epoch=on_epoch)
 
-    def write_bundle(self, folder: Path, name: str, result: TrainingResult, *, selection: str) -> Bundle:
+    def start_from(self, bundle: Bundle, frozen_blocks: int, folder: Path | None = None) -> Start:
+        """Return the weights of a bundle to start from, after checking that it has not seen a test patient.
+
+        Parameters
+        ----------
+        bundle : Bundle
+            The earlier model.
+        frozen_blocks : int
+            How many of its first blocks keep their weights.
+        folder : pathlib.Path, optional
+            Folder that holds the databases.
+
+        Raises
+        ------
+        ValueError
+            If the bundle was trained on or selected with a test patient of this fold, under whatever name; if it has
+            fewer blocks; or if its windows are filtered in another way.
+        """
+        tested = patients(self.subsets.test)
+        if seen := sorted(bundle.card.patients.seen(tested)):
+            raise ValueError(
+                f"{bundle.folder} was trained on or selected with {len(seen)} of the {len(tested)} test patients of "
+                f"fold {self.data.fold}, such as {seen[0]!r}; a model that starts from it cannot be tested on them. "
+                "Choose another fold or split, or a bundle that has not seen them."
+            )
+        check_unseen_files(bundle, self.data.databases, folder, tested)
+        if not 0 <= frozen_blocks <= len(bundle.spec.filters):
+            raise ValueError(
+                f"{frozen_blocks!r} blocks cannot be frozen; {bundle.folder} has {len(bundle.spec.filters)} blocks"
+            )
+        if self.data.preprocessing != bundle.preprocessing:
+            raise ValueError(
+                f"the windows are filtered by {self.data.preprocessing!r}, but those of {bundle.folder} by "
+                f"{bundle.preprocessing!r}; use its filter"
+            )
+        return Start(bundle.load_keras().get_weights(), frozen_blocks)
+
+    def write_bundle(
+        self,
+        folder: Path,
+        name: str,
+        result: TrainingResult,
+        *,
+        selection: str,
+        earlier: Bundle | None = None,
+        frozen_blocks: int = 0,
+        data_folder: Path | None = None,
+    ) -> Bundle:
         """Write the best epoch of a training run on this fold as a bundle with a card.
 
         Parameters
@@ -83,6 +133,12 @@ class TrainingFold:
             The result of the training run.
         selection : str
             How the network and its settings were chosen, and on which patients.
+        earlier : Bundle, optional
+            The model whose weights the training started from: what it has seen, this one has seen, too.
+        frozen_blocks : int
+            How many of its first blocks kept their weights.
+        data_folder : pathlib.Path, optional
+            Folder that holds the databases.
         """
         synthetic = SYNTHETIC in self.data.databases
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
@@ -96,11 +152,22 @@ class TrainingFold:
             validation=tuple(patients(self.subsets.validation)),
             test=tuple(patients(self.subsets.test)),
             extra={name: ExtraDatabase.of(of_database) for name, of_database in extra.items()},
+            files=self.subsets.seen_files,
         )
+        protocol = "weights fitted on the train patients, the epoch chosen on the validation patients"
+        if earlier is not None:
+            known = _with_earlier(known, earlier, data_folder)
+            protocol += (
+                f"; the weights started from those of {earlier.name} ({KERAS_NAME} has SHA-256 "
+                f"{earlier.digests[KERAS_NAME][:16]}), which has seen the patients called earlier, "
+                f"{len(earlier.card.patients.seen(known.validation))} of the validation patients among them"
+            )
+            if frozen_blocks:
+                protocol += f"; the first {frozen_blocks} blocks kept their weights"
         card = Card(
             name=name + (" (synthetic data: says nothing about patients)" if synthetic else ""),
             synthetic=synthetic,
-            protocol="weights fitted on the train patients, the epoch chosen on the validation patients",
+            protocol=protocol,
             selection=selection,
             commit=origin["commit"] or "not a checkout",
             data=self.data,
@@ -123,8 +190,19 @@ class TrainingFold:
             spec=result.spec,
             preprocessing=self.data.preprocessing,
             threshold=THRESHOLD,
-            card=card.to_toml(),
+            card=card.to_toml(folder / TOML_NAME),
         )
+
+
+def _with_earlier(known: Patients, earlier: Bundle, folder: Path | None) -> Patients:
+    """Add what an earlier model has seen."""
+    before = earlier.card.patients
+    return replace(
+        known,
+        earlier=tuple(sorted({*before.train, *before.validation, *before.earlier})),
+        files=tuple(sorted({*known.files, *seen_digests(earlier, folder)})),
+        extra=before.extra | known.extra,
+    )
 
 
 def training_of(bundle: Bundle) -> TrainingConfig:

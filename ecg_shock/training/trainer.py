@@ -156,6 +156,22 @@ class Examples:
             raise ValueError(f"{bad.size} windows have samples that are not finite, first {bad[0]}; exclude them")
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Weights of a trained network to start from, in place of random ones.
+
+    Parameters
+    ----------
+    weights : list of numpy.ndarray
+        As Keras gives them; the network has to have the same blocks.
+    frozen_blocks : int
+        How many of the first blocks keep their weights.
+    """
+
+    weights: list[np.ndarray]
+    frozen_blocks: int = 0
+
+
 @dataclass(frozen=True)
 class EpochLog:
     """The results of an epoch.
@@ -242,6 +258,7 @@ def train(
     config: TrainingConfig,
     folder: Path,
     *,
+    start: Start | None = None,
     on_epoch: Callable[[EpochLog], None] | None = None,
 ) -> TrainingResult:
     """Train a network, or resume a run in the same folder.
@@ -260,6 +277,8 @@ def train(
         The settings.
     folder : pathlib.Path
         Folder for ``checkpoint.npz``, ``history.json`` and ``origin.json`` (commit and versions); created if missing.
+    start : Start, optional
+        Weights to start from; random ones if not given.
     on_epoch : callable, optional
         Called with the `EpochLog` of each new epoch, after its state has been saved.
 
@@ -287,6 +306,8 @@ def train(
     for name, subset in (("training", training), ("validation", validation)):
         _check_subset(name, subset, spec)
     run = _describe_run(spec, training, validation, config)
+    if start is not None:
+        run["start"] = {"sha256": digest(*start.weights), "frozen_blocks": start.frozen_blocks}
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, history = _resume(folder, run)
@@ -296,6 +317,10 @@ def train(
         return TrainingResult(folder, spec, config, tuple(history))
 
     model = build_model(spec, seed=config.seed)
+    if start is not None:
+        model.set_weights(start.weights)
+        for block in range(start.frozen_blocks):
+            model.get_layer(f"conv_{block + 1}").trainable = False
     batches = math.ceil(len(training.ecg) / config.batch_size)
     averaged = config.averaged_epochs > 0
     optimizer = import_keras().optimizers.Adam(

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from ecg_shock.commands.app import app
 from ecg_shock.data.datasets import DataConfig, load_subsets
+from ecg_shock.data.manifests import resource_dir
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.models.bundle import load_bundle
@@ -60,6 +61,25 @@ def test_extra_patients_train_and_check(own_manifest: Path, tmp_path: Path) -> N
         EvaluationSet((bundle,), (str(own_manifest),)).windows(5.0)
 
 
+def test_split_and_window_of_ones_own_move_with_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths on the card are relative to the bundle, so that a folder with split and bundle can be moved."""
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(resource_dir("data_manifests") / "splits" / "synthetic-v1.toml", project / "mine.toml")
+    monkeypatch.chdir(project)
+    done = CliRunner().invoke(app, ["train", *RUN, "--split", "mine.toml", "--window", "4", "--out", "runs/mine"])
+    assert done.exit_code == 0, done.output
+    bundle = load_bundle("runs/mine/fold-0/bundle")
+    assert bundle.spec.input_samples == 500
+    assert (bundle.card.data.split, bundle.card.data.window_s) == ("mine.toml", 4)
+    assert bundle.raw_card["data"]["split"] == "../../../../mine.toml"
+    monkeypatch.chdir(tmp_path)
+    project.rename(tmp_path / "moved")
+    moved = load_bundle("moved/runs/mine/fold-0/bundle")
+    assert moved.card.data.split == str(Path("moved/mine.toml"))
+    assert len(EvaluationSet((moved,)).windows(4.0)) > 0
+
+
 def test_training_like_a_bundle_repeats_it(run_folder: Path, tmp_path: Path) -> None:
     """--like takes over data, network and training, so that the same fold gives the same model, bit for bit."""
     like = run_folder / "fold-0" / "bundle"
@@ -67,6 +87,53 @@ def test_training_like_a_bundle_repeats_it(run_folder: Path, tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     again = load_bundle(tmp_path / "fold-0" / "bundle")
     assert again.read_litert() == load_bundle(like).read_litert()
+
+
+def test_training_starts_from_a_bundle(run_folder: Path, tmp_path: Path) -> None:
+    """Frozen blocks keep their weights, the others change, and the card names the earlier model and its patients."""
+    earlier = load_bundle(run_folder / "fold-0" / "bundle")
+    options = ["--from", str(earlier.folder), "--freeze", "1", "--databases", "synthetic", "--epochs", "1"]
+    done = CliRunner().invoke(app, ["train", *options, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    bundle = load_bundle(tmp_path / "fold-0" / "bundle")
+    before, after = (b.load_keras().get_weights() for b in (earlier, bundle))
+    changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert changed == [False, False, True, True, True, True]
+    assert max(np.abs(a - b).max() for a, b in zip(before, after, strict=True)) < 0.01
+    card = bundle.card
+    assert card.training["learning_rate"] == 1e-4
+    assert set(card.patients.earlier) == {*earlier.card.patients.train, *earlier.card.patients.validation}
+    assert card.patients.seen(card.patients.earlier) == set(card.patients.earlier)
+    text = (bundle.folder / "CARD.md").read_text(encoding="utf-8")
+    assert f"started from those of {earlier.name}" in text
+    assert earlier.digests["model.keras"][:16] in text
+    assert "the first 1 blocks kept their weights" in text
+    again = CliRunner().invoke(app, ["train", *options[:2], *options[4:], "--out", str(tmp_path)])
+    assert "start.frozen_blocks: 1 in the folder, 0 now" in again.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fold", "1"], "test patients of fold 1, such as 'synthetic/p"),
+        (["--freeze", "3"], "3 blocks cannot be frozen; "),
+        (["--filters", "4,4"], "--from takes the network of its bundle"),
+        (["--like", "runs/x"], "remove"),
+    ],
+)
+def test_start_that_is_not_allowed(run_folder: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    """Test patients that the bundle has seen, and options that contradict it, are refused before training."""
+    start = ["--from", str(run_folder / "fold-0" / "bundle"), "--databases", "synthetic"]
+    done = CliRunner().invoke(app, ["train", *start, *options, "--out", str(tmp_path)])
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not list(tmp_path.glob("fold-*/checkpoint.npz"))
+
+
+def test_freezing_needs_a_start(tmp_path: Path) -> None:
+    """Random weights cannot be frozen."""
+    done = CliRunner().invoke(app, ["train", *RUN, "--freeze", "1", "--out", str(tmp_path)])
+    assert "--freeze is for --from" in done.output
 
 
 def test_like_keeps_what_is_not_changed(run_folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -12,6 +13,7 @@ from ecg_shock.commands.app import app
 from ecg_shock.data.datasets import SYNTHETIC_PATIENTS, SYNTHETIC_SEED, DataConfig, load_windows
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet
+from ecg_shock.evaluation.window_list import list_windows
 from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
 
 
@@ -81,6 +83,8 @@ def test_balance_is_the_length_in_the_headers(recordings_dir: Path) -> None:
             "--sheet is 'nowhere/sheet.png', but its folder does not exist",
         ),
         (["synthetic", "--seed", "-1"], "--seed"),
+        (["synthetic", "--fold", "1"], "--fold is for --csv"),
+        (["synthetic", "--csv", "list.txt"], "give a file that ends in .csv"),
         (["nstdb"], "nstdb has no labels"),
     ],
 )
@@ -100,3 +104,13 @@ def test_sheet_is_written(synthetic: WindowSet, tmp_path: Path) -> None:
     output = run("synthetic", "--sheet", tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert f"sheet: {tmp_path / 'sheet.png'}" in output.replace("\n", "")
+
+
+def test_list_is_written(tmp_path: Path) -> None:
+    """--csv writes what `list_windows` lists, with the roles of the fold."""
+    path = tmp_path / "list.csv"
+    output = run("synthetic", "--window", "4", "--csv", path, "--fold", "2")
+    expected = list_windows(DataConfig(databases=("synthetic",), window_s=4.0), fold=2)
+    pd.testing.assert_frame_equal(pd.read_csv(path), expected, check_dtype=False)
+    assert set(expected["role"]) == {"train", "validation", "test"}
+    assert f"csv: {path}, {len(expected):,} windows" in output.replace("\n", "")

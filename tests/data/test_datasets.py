@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 from pydantic import ValidationError
 
-from ecg_shock.data import datasets
+from ecg_shock.data import datasets, fetch
 from ecg_shock.data.datasets import (
     DataConfig,
     Subsets,
@@ -25,13 +26,11 @@ from ecg_shock.data.datasets import (
     training_recordings,
     training_weights,
 )
-from ecg_shock.data.splits import load_split
+from ecg_shock.data.splits import count_patients, load_split, propose_groups
 from ecg_shock.data.windows import ARRAY_FIELDS, LabelPolicy, WindowSet
 from ecg_shock.preprocessing import Preprocessing
-from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 SYNTHETIC = DataConfig(databases=("synthetic",), split="synthetic-v1")
-CLEAR = SHOCKABLE + NONSHOCKABLE
 NEEDED = ("coarse_vf", "rapid_vt", "normal_sinus", "other_nonshockable")
 
 
@@ -94,49 +93,24 @@ def test_public_subsets_hold_what_they_may(public: tuple[Subsets, ...]) -> None:
     assert any({"fine_vf", "other_vt"} <= set(fold.test.aha_class) for fold in public)
 
 
-def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, seed: int) -> list[list[str]]:
-    """Deal patients into groups of about equally many patients and windows of every class.
-
-    Patients with the rarest classes are dealt first, each to the group that then deviates least; `seed` decides between
-    equals.
-    """
-    rng = np.random.default_rng(seed)
-    patients = sorted(windows_by_class)
-    rng.shuffle(patients)
-    counts = np.array([windows_by_class[p] for p in patients], dtype=float)
-    present = counts > 0
-    # A class is spread by its patients first: one patient with many windows says little about others.
-    features = np.hstack([present / np.maximum(present.sum(0), 1), 0.5 * counts / np.maximum(counts.sum(0), 1)])
-    features = np.hstack([features, np.full((len(patients), 1), 1 / len(patients))])
-    rarity = (present / np.maximum(present.sum(0), 1)).max(axis=1)
-    sums = np.zeros((n_groups, features.shape[1]))
-    groups: list[list[str]] = [[] for _ in range(n_groups)]
-    for i in np.argsort(-rarity, kind="stable"):
-        after = sums + features[i]
-        cost = ((after - 1 / n_groups) ** 2 - (sums - 1 / n_groups) ** 2).sum(axis=1)
-        best = int(np.argmin(cost))
-        sums[best] += features[i]
-        groups[best].append(patients[i])
-    return [sorted(group) for group in groups]
-
-
 @pytest.mark.recordings
 def test_public_split_is_the_one_proposed(recordings_dir: Path) -> None:
     """The split file is the result of `propose_groups` for the 5-s windows of clear classes with seed 0."""
     windows = load_windows(DataConfig(), recordings_dir)
     everyone = {patient for fold in load_split("public-v1") for patient in fold.test}
-    counts = {p: np.array([(windows.aha_class[windows.patient == p] == c).sum() for c in CLEAR]) for p in everyone}
-    assert propose_groups(counts, 5, seed=0) == [sorted(fold.test) for fold in load_split("public-v1")]
+    assert propose_groups(count_patients(windows, everyone), 5, seed=0) == [
+        sorted(fold.test) for fold in load_split("public-v1")
+    ]
 
 
 @pytest.mark.recordings
 def test_reading_again_equals_the_first_time(
-    public: tuple[Subsets, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    public: tuple[Subsets, ...], recordings_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows from the cache equal those that were written, and need no recordings."""
-    monkeypatch.setenv("ECG_SHOCK_DATA", str(tmp_path))
-    again = load_subsets(DataConfig(fold=2))
-    assert_equal(load_test(DataConfig(fold=2)), public[2].test)
+    """Windows from the cache equal those that were written, and no recording is cut again."""
+    monkeypatch.setattr(datasets, "cut_windows", None)
+    again = load_subsets(DataConfig(fold=2), recordings_dir)
+    assert_equal(load_test(DataConfig(fold=2), recordings_dir), public[2].test)
     for name in ("train", "validation", "test"):
         assert_equal(getattr(again, name), getattr(public[2], name))
 
@@ -237,6 +211,20 @@ def test_patients_of_the_split_cannot_be_extra(own_manifest: Path) -> None:
         extra_patients(SYNTHETIC.model_copy(update={"extra": (str(own_manifest), str(again))}))
 
 
+def test_one_file_of_two_patients_is_refused(own_manifest: Path, copied_database: Callable[..., Path]) -> None:
+    """A copy of a tested patient's file cannot train under another name, unless the manifest says whose it is."""
+    split = own_manifest.with_name("split.toml")
+    names = sorted({"else/where", *(f"mine/r{number}" for number in range(12) if number not in (2, 5))})
+    split.write_text(tomli_w.dumps({"folds": [names[:3], names[3:6], names[6:]]}))
+    copy = copied_database("theirs", (4, 7))
+    data = DataConfig(databases=(str(own_manifest),), split=str(split), extra=(str(copy),))
+    with pytest.raises(ValueError, match=r"theirs/x4\.dat is the same file as one of mine/r4, .*x4 = \"mine/r4\""):
+        load_subsets(data)
+    copy.write_text(copy.read_text().replace("[patients]", '[patients]\nx4 = "mine/r4"\nx7 = "mine/r7"'))
+    with pytest.raises(ValueError, match="are already in split"):
+        load_subsets(data)
+
+
 @pytest.mark.recordings
 def test_extra_databases_change_no_tested_patient(public: tuple[Subsets, ...], recordings_dir: Path) -> None:
     """Four fifths of the patients of ludb train, with all leads; the others check, with the first lead."""
@@ -281,18 +269,48 @@ def test_cache_key_covers_what_makes_the_windows(empty_cache: Path, monkeypatch:
     assert len(list(empty_cache.iterdir())) == len(changes) + 4
 
 
-def test_cache_key_covers_the_manifest(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One changed digit in a manifest needs the recordings again; the error says where they were looked for."""
-    monkeypatch.setattr(datasets, "labelled_recordings", lambda name, folder: datasets.synthetic_recordings(1, 0))
-    digest = "0" * 64
-    for digit in "12":
-        manifest = tmp_path / "mine.toml"
-        manifest.write_text(
-            'name = "mine"\ntitle = ""\nversion = ""\nlicence = ""\ncitation = ""\n'
-            f'[files]\n"a.hea" = {{ bytes = 3, sha256 = "{digest[:-1]}{digit}" }}\n'
-        )
-        load_windows(SYNTHETIC.model_copy(update={"databases": (str(manifest),)}))
+def test_cache_key_covers_the_manifest(own_manifest: Path, empty_cache: Path) -> None:
+    """A manifest that reads a code as another rhythm makes new windows."""
+    for text in (own_manifest.read_text(), own_manifest.read_text().replace('"(VT" = "vt"', '"(VT" = "svt"')):
+        own_manifest.write_text(text)
+        load_windows(DataConfig(databases=(str(own_manifest),)))
     assert len(list(empty_cache.glob("mine-5s-first-*.npz"))) == 2
+
+
+def test_changed_recordings_are_seen_behind_the_cache(own_manifest: Path, empty_cache: Path) -> None:
+    """A file of the same size but other content, and a missing folder, are errors even if the windows are cached."""
+    data = DataConfig(databases=(str(own_manifest),))
+    folder = own_manifest.parent / "data"
+    first = load_windows(data)
+    changed = folder / "mine" / "r4.dat"
+    content = changed.read_bytes()
+    changed.write_bytes(content[::-1])
+    with pytest.raises(ValueError, match=r"differs from its manifest in 1 files; the first is r4\.dat: wrong digest"):
+        load_windows(data)
+    changed.write_bytes(content)
+    assert_equal(load_windows(data), first)
+    changed.unlink()
+    with pytest.raises(ValueError, match=r"r4\.dat: missing"):
+        load_windows(data)
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(FileNotFoundError, match=r"mine is missing; copy the recordings of .*mine\.toml there"):
+        load_windows(data)
+
+
+def test_unchanged_recordings_are_not_read_again(
+    own_manifest: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once they were right, only files with another size or time are read."""
+    read: list[str] = []
+    check = fetch._check_file
+    monkeypatch.setattr(fetch, "_check_file", lambda path, *rest: read.append(path.name) or check(path, *rest))
+    monkeypatch.setattr(fetch, "UNSETTLED_S", 0.0)
+    data = DataConfig(databases=(str(own_manifest),))
+    load_windows(data)
+    assert len(read) == 2 * 12
+    (own_manifest.parent / "data" / "mine" / "r7.hea").touch()
+    load_windows(data)
+    assert read[24:] == ["r7.hea"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "other arrays"])
@@ -377,6 +395,19 @@ def test_wrong_split_is_refused(empty_cache: Path) -> None:
         load_subsets(SYNTHETIC.model_copy(update={"fold": 5}))
     with pytest.raises(ValueError, match=r"split 'public-v1' does not list .*'synthetic/p001'"):
         load_subsets(SYNTHETIC.model_copy(update={"split": "public-v1"}))
+
+
+def test_split_that_names_an_unknown_patient_is_refused(own_manifest: Path) -> None:
+    """A misspelt patient would silently not be tested; patients of public databases that a run leaves out may stand."""
+    split = own_manifest.with_name("split.toml")
+    names = sorted({"else/where", *(f"mine/r{number}" for number in range(12) if number not in (2, 5))})
+    data = DataConfig(databases=(str(own_manifest),), split=str(split))
+    for wrong in ("mine/r99", "mien/r1", "vfdb/999", "mine/r2"):
+        split.write_text(tomli_w.dumps({"folds": [names[:3], names[3:6], [*names[6:], wrong]]}))
+        with pytest.raises(ValueError, match=rf"names the patients \['{wrong}'\], whom no database has"):
+            load_subsets(data)
+    split.write_text(tomli_w.dumps({"folds": [names[:3], names[3:6], [*names[6:], "vfdb/418"]]}))
+    assert set(load_subsets(data).test.patient) == set(names[:3])
 
 
 def test_subsets_that_share_a_patient_are_refused() -> None:

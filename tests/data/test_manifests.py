@@ -212,10 +212,13 @@ def test_file_name_that_could_leave_the_folder_is_refused(name: str, manifest_pa
         ),
         ("[patients]", '[record_labels]\n"r1" = [[1, "(VF"]]\n[patients]', r"'r1' the start times \[1\.0\] s"),
         ("[patients]", '[record_labels]\n"r1" = [[0, "(VF"], [0, "(VF"]]\n[patients]', r"they must increase"),
+        ("[patients]", '[record_labels]\n"r1" = ""\n"r2" = ""\n[patients]', r"gives no code for 'r1' and 1 more"),
+        ('"other/r9"', '"r2"', r"gives 'r3' the patient 'r2', whose own patient is 'r1'; write r3 = 'r1'"),
         ('"other/r9"', '"a/b/c"', r"the patient 'a/b/c'; write 'record' or 'database/record'"),
         ("guard_s = 2", "guard_s = -1", r"guard_s is -1"),
         ("guard_s = 2", "guard_s = nan", r"guard_s is nan"),
         ("guard_s = 2", "guard_s = ", r"is not valid TOML"),
+        (VALID[VALID.index('"r1.hea"') :], "", r"files is empty; `ecg-shock manifest FOLDER`"),
     ],
 )
 def test_wrong_manifest_is_refused(right: str, wrong: str, message: str, manifest_path: Path) -> None:
@@ -225,6 +228,20 @@ def test_wrong_manifest_is_refused(right: str, wrong: str, message: str, manifes
     manifest_path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=f"tiny.toml.*{message}"):
         load_manifest(manifest_path)
+
+
+def test_one_fault_in_every_file_is_named_three_times(manifest_path: Path) -> None:
+    """A manifest of many files has one line of error, not one for each file."""
+    files = "".join(f'"r{i}.hea" = {{ bytes = 3, sha256 = "{DIGEST}", md5 = 1 }}\n' for i in range(50))
+    manifest_path.write_text(VALID[: VALID.index("[patients]")] + "[files]\n" + files, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"r0\.hea\.md5 is unknown;.*r2\.hea\.md5 is unknown; and 47 more$"):
+        load_manifest(manifest_path)
+
+
+def test_missing_manifest_says_how_to_write_one(tmp_path: Path) -> None:
+    """The error names the path and the command that writes a manifest."""
+    with pytest.raises(FileNotFoundError, match=r"no manifest .*mine\.toml; .*`ecg-shock manifest FOLDER`"):
+        load_manifest(tmp_path / "mine.toml")
 
 
 def test_data_dir_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

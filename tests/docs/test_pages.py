@@ -33,6 +33,7 @@ from ecg_shock.models.bundle import Bundle
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+WITHOUT_RECORDINGS = ("own-recordings",)  # pages that make all they read
 BLOCK = re.compile(r"^(?:<!-- (.*?) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OURS = {("ecg-shock",): [], ("python", "-m", "ecg_shock.tune"): ["tune"]}
 
@@ -106,8 +107,13 @@ def check_covered(place: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.recordings
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[] if page.stem in WITHOUT_RECORDINGS else pytest.mark.recordings)
+        for page in PAGES
+    ],
+)
 def test_page_runs_as_printed(
     page: Path,
     tmp_path: Path,
@@ -119,9 +125,11 @@ def test_page_runs_as_printed(
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv(
-        "ECG_SHOCK_DATA", str(request.getfixturevalue("mirror" if page.stem == "tutorial" else "recordings_dir"))
-    )
+    if page.stem in WITHOUT_RECORDINGS:
+        monkeypatch.setenv("ECG_SHOCK_DATA", str(folder / "nothing"))
+    else:
+        recordings = request.getfixturevalue("mirror" if page.stem == "tutorial" else "recordings_dir")
+        monkeypatch.setenv("ECG_SHOCK_DATA", str(recordings))
     if page.stem in ("tutorial", "deployment"):  # in place of what `tune` finds, which takes longer than all the rest
         shutil.copytree(synthetic_bundle().folder, folder / "runs" / "quickstart" / "bundle")
     names: dict[str, Any] = {}

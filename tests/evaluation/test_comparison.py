@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ecg_shock.evaluation.comparison import Difference, compare, mcnemar
+from ecg_shock.evaluation.comparison import Difference, compare_predictions, mcnemar
 from ecg_shock.evaluation.metrics import evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.rhythms import INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
@@ -29,7 +29,7 @@ def pair(make_predictions: Callable[..., Predictions], rng: np.random.Generator)
 
 def by_measure(first: Predictions, second: Predictions, **options: float) -> dict[str, Difference]:
     """Compare predictions of one duration."""
-    (comparison,) = compare(first, second, **options)
+    (comparison,) = compare_predictions(first, second, **options)
     return {difference.measure: difference for difference in comparison.differences}
 
 
@@ -129,7 +129,7 @@ def test_order_and_side_do_not_matter(pair: tuple[Predictions, Predictions], rng
     first, second = pair
     order = rng.permutation(N)
     shuffled = Predictions(**{field.name: getattr(second, field.name)[order] for field in dataclasses.fields(second)})
-    assert compare(first, shuffled) == compare(first, second)
+    assert compare_predictions(first, shuffled) == compare_predictions(first, second)
     swapped = by_measure(second, first)
     for measure, difference in by_measure(first, second).items():
         assert swapped[measure].difference == pytest.approx(-difference.difference)
@@ -151,15 +151,15 @@ def test_durations_and_groups_stay_apart(make_predictions: Callable[..., Predict
     short, long = make_predictions(80, 3.0), make_predictions(80, 8.0)
     joined = Predictions.concatenate([long, short])
     flipped = dataclasses.replace(joined, shock=~joined.shock)
-    found = compare(joined, flipped, seed=4, alpha=0.2)
+    found = compare_predictions(joined, flipped, seed=4, alpha=0.2)
     assert [(comparison.duration_s, comparison.seed, comparison.alpha) for comparison in found] == [
         (3.0, 4, 0.2),
         (8.0, 4, 0.2),
     ]
-    assert found[0] == compare(short, dataclasses.replace(short, shock=~short.shock), seed=4, alpha=0.2)[0]
+    assert found[0] == compare_predictions(short, dataclasses.replace(short, shock=~short.shock), seed=4, alpha=0.2)[0]
     vf = short.select(np.isin(short.aha_class, SHOCKABLE))
     assert list(by_measure(vf, vf)) == ["Se"]
-    assert compare(*[short.select(np.isin(short.aha_class, INTERMEDIATE))] * 2)[0].differences == ()
+    assert compare_predictions(*[short.select(np.isin(short.aha_class, INTERMEDIATE))] * 2)[0].differences == ()
 
 
 def test_a_single_patient_has_no_limits(make_predictions: Callable[..., Predictions]) -> None:
@@ -179,22 +179,22 @@ def test_other_windows_are_refused(make_predictions: Callable[..., Predictions])
     with pytest.raises(
         ValueError, match=f"the second predictions lack 1 windows of the other predictions, such as .*{name}"
     ):
-        compare(predictions, fewer)
+        compare_predictions(predictions, fewer)
     with pytest.raises(
         ValueError, match=f"the first predictions lack 1 windows of the other predictions, such as .*{name}"
     ):
-        compare(fewer, predictions)
+        compare_predictions(fewer, predictions)
     other = np.where(predictions.record == predictions.record[0], "p", predictions.patient)
     patients = dataclasses.replace(predictions, patient=other)
     with pytest.raises(ValueError, match=f"the patient '{predictions.patient[0]}' in the first predictions and 'p'"):
-        compare(predictions, patients)
+        compare_predictions(predictions, patients)
     classes = np.where(predictions.rhythm == "vf", "fine_vf", predictions.aha_class)
     coarse = np.where(predictions.rhythm == "vf", "coarse_vf", predictions.aha_class)
     assert (classes != coarse).any()
     with pytest.raises(ValueError, match="the aha_class 'fine_vf' in the first predictions and 'coarse_vf'"):
-        compare(*(dataclasses.replace(predictions, aha_class=column) for column in (classes, coarse)))
+        compare_predictions(*(dataclasses.replace(predictions, aha_class=column) for column in (classes, coarse)))
     nothing = predictions.select(np.zeros(20, bool))
     with pytest.raises(ValueError, match="no predictions"):
-        compare(nothing, nothing)
+        compare_predictions(nothing, nothing)
     with pytest.raises(ValueError, match="resamples is 5"):
-        compare(predictions, predictions, resamples=5)
+        compare_predictions(predictions, predictions, resamples=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import tomli_w
 
 from ecg_shock.data.datasets import DataConfig, load_windows
+from ecg_shock.data.same_files import signal_digests
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import LabelPolicy, WindowSet
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure_rate_and_amplitude
@@ -199,3 +201,42 @@ def test_training_windows_are_of_one_fold(synthetic_bundle: Callable[..., Bundle
         evaluation.training(5.0)
     windows = evaluation.by_fold[1].training(5.0)
     assert set(windows.patient.tolist()) <= load_split("synthetic-v1")[1].train
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_training_patients_under_another_name_are_refused(
+    own_manifest: Path, tmp_path: Path, copied_database: Callable[..., Path], known: bool
+) -> None:
+    """A copy of a file that a model was trained on cannot test it, whether its card or its manifest has the sum."""
+    patients = {"train": ["mine/r0", "mine/r1"], "validation": ["mine/r4"], "test": ["mine/r6"]}
+    if known:
+        sums = signal_digests([str(own_manifest)])
+        own_manifest.unlink()
+        patients["files"] = sorted(key for key, patient in sums.items() if patient in ("mine/r0", "mine/r1", "mine/r4"))
+    write(tmp_path / "bundle", 0, data={"databases": [str(own_manifest)]}, card={"patients": patients})
+    bundles = (load_bundle(tmp_path / "bundle"),)
+    EvaluationSet(bundles, (str(copied_database("new", (6, 7))),))
+    with pytest.raises(ValueError, match=r"has seen the recordings of 'theirs/x4', under another name"):
+        EvaluationSet(bundles, (str(copied_database("theirs", (4, 6))),))
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize("record", ["vfdb/421", "cudb/cu01"])
+def test_copies_of_the_default_models_patients_are_refused(record: str, recordings_dir: Path, tmp_path: Path) -> None:
+    """The model in the package is not tested on copies of its patients, also where a manifest has sums of samples."""
+    database, name = record.split("/")
+    assert load_bundle(DEFAULT_BUNDLE).card.patients.seen([record])
+    (tmp_path / "mine").mkdir()
+    files = {}
+    for suffix in ("hea", "dat", "atr"):
+        content = (recordings_dir / database / f"{name}.{suffix}").read_bytes()
+        copy = tmp_path / "mine" / f"r1.{suffix}"
+        copy.write_bytes(content.replace(name.encode(), b"r1") if suffix == "hea" else content)
+        files[copy.name] = {
+            "bytes": copy.stat().st_size,
+            "sha256": hashlib.sha256(copy.read_bytes()).hexdigest(),
+        }
+    manifest = {"name": "mine", "title": "", "version": "", "licence": "", "citation": "", "files": files}
+    (tmp_path / "mine.toml").write_text(tomli_w.dumps(manifest))
+    with pytest.raises(ValueError, match=r"has seen the recordings of 'mine/r1', under another name"):
+        EvaluationSet((load_bundle(DEFAULT_BUNDLE),), (str(tmp_path / "mine.toml"),), tmp_path)

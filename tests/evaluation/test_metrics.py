@@ -299,6 +299,39 @@ def test_overlapping_windows_make_no_verdict(step_s: float, leads: int, verdict:
     assert (row.rate.windows, row.verdict) == (240, verdict)
 
 
+@pytest.mark.parametrize(
+    ("shift_s", "copies", "leads"), [(0.5, 5, 1), (0.0, 4, 4), (1e-6, 2, 1), (1e-6, 5, 1)], ids=str
+)
+def test_a_verdict_is_withheld_where_windows_overlap(shift_s: float, copies: int, leads: int) -> None:
+    """38 of 50 windows of rapid VT do not meet the goal; given several times over, they do not meet it either."""
+    one_record = {"record": np.full(50, "a"), "patient": np.full(50, "p"), "start_s": np.arange(50) * 10.0}
+    once = dataclasses.replace(windows_of_class("rapid_vt", "vt", 38, 12), **one_record)
+    assert row_of(once, "rapid_vt").verdict == "does not meet"
+    again = Predictions.concatenate(
+        [
+            dataclasses.replace(once, start_s=once.start_s + i * shift_s, lead=np.full(50, f"lead {i % leads}"))
+            for i in range(copies)
+        ]
+    )
+    row = row_of(again, "rapid_vt")
+    assert (row.rate.count, row.rate.windows, row.overlapping) == (38 * copies, 50 * copies, 50 * (copies - 1))
+    assert row.verdict == "withheld"
+
+
+def test_overlap_of_one_class_leaves_the_verdicts_on_the_others() -> None:
+    """Each class is checked by itself, also where other limits of the VT rate decide what belongs to it."""
+    vt, sinus = windows_of_class("rapid_vt", "vt", 60, 0), windows_of_class("normal_sinus", "normal_sinus", 100, 0)
+    moved = dataclasses.replace(vt, start_s=vt.start_s + 2)
+    both = Predictions.concatenate([vt, moved, dataclasses.replace(sinus, start_s=sinus.start_s + 100)])
+    both = dataclasses.replace(both, rate_bpm=np.where(both.rhythm == "vt", 190.0, np.nan))
+    (performance,) = evaluate(both).performances
+    assert {row.aha_class: row.verdict for row in performance.aha if row.rate.windows} == {
+        "rapid_vt": "withheld",
+        "normal_sinus": "meets",
+    }
+    assert {label.row.verdict for label in performance.by_label if label.row.rate.windows} == {"withheld"}
+
+
 @pytest.mark.parametrize("alpha", [0.5, 0.1, 0.001])
 def test_verdicts_are_at_the_level_of_the_goals(alpha: float) -> None:
     """38 of 50 do not reach the AHA's limit for rapid VT, whatever alpha the other limits have."""
@@ -321,3 +354,14 @@ def test_effective_windows_are_at_most_those_there_are() -> None:
         "coarse_vf",
     ).rate
     assert alone.design_effect is alone.effective_windows is None
+
+
+def test_no_decision_is_counted_against_the_algorithm() -> None:
+    """Of each group, windows without a decision are wrong, and each class says how many there are."""
+    vf, sinus = windows_of_class("coarse_vf", "vf", 250, 0), windows_of_class("normal_sinus", "normal_sinus", 150, 0)
+    both = Predictions.concatenate([vf, dataclasses.replace(sinus, start_s=sinus.start_s + 10)])
+    undecided = np.isin(np.arange(400), [*range(30), *range(250, 260)])
+    (performance,) = evaluate(dataclasses.replace(both, no_decision=undecided)).performances
+    assert (performance.tp, performance.fn, performance.tn, performance.fp) == (220, 30, 140, 10)
+    assert [row.no_decision for row in performance.aha] == [30, 0, 10, 0, 0, 0, 0]
+    assert [row.verdict for row in performance.aha[:3:2]] == ["does not meet", "does not meet"]

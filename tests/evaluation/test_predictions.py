@@ -70,7 +70,7 @@ def test_csv_round_trip_of_what_is_optional(make_predictions: Callable[..., Pred
     name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=64).filter(
         lambda name: unicodedata.normalize("NFC", name.strip()) == name
     ),
-    start_s=st.floats(0, 1e9),
+    start_s=st.floats(0, 172_800),
     probability=st.floats(0, 1),
 )
 def test_any_name_and_number_survives(
@@ -104,12 +104,14 @@ def test_columns_in_any_order_and_excel_marks(tmp_path: Path) -> None:
         ("0.7", "", "line 4: probability is ''"),
         ("0.5,5,", "nan,5,", "line 4: start_s is 'nan'; allowed: numbers"),
         ("0.5,5,", "-1,5,", "line 4: start_s is -1.0"),
+        ("0.5,5,", "500000,5,", r"line 4: start_s is 500000.0; allowed: 0 to 172800 s \(48 h\); give seconds"),
         ("0.5,5,", "0.5,0,", "line 4: duration_s is 0.0"),
         ("0.5,5,", "0.5,inf,", "line 4: duration_s is inf"),
+        ("0.5,5,", "0.5,5000,", "line 4: duration_s is 5000.0; allowed: 1 to 60 s; give seconds"),
         ("vt,", "tachycardia,", "line 4: rhythm is 'tachycardia'; allowed: vf, vt"),
         ("vt,rapid_vt", "vt,vt", "line 4: aha_class is 'vt'; allowed: coarse_vf"),
         ("vt,", "noise,", "line 4: rhythm is 'noise'"),
-        ("true,1", "yes,1", "line 4: shock is 'yes'; allowed: true or false"),
+        ("true,1", "yes,1", "line 4: shock is 'yes'; allowed: true, false or none"),
         ("true,1", "true,1.5", "line 4: fold is '1.5'; allowed: whole numbers"),
         ("cudb,cu01,", "cudb,,", "line 4: record is ''"),
         (",cudb/cu01,", ",,", "line 4: patient is ''"),
@@ -188,15 +190,21 @@ def test_all_faulty_lines_are_named(tmp_path: Path) -> None:
 
 
 def test_many_faulty_lines_are_counted(tmp_path: Path) -> None:
-    """Twenty faulty lines are named, and the others are counted."""
-    good = [GOOD[1].replace(",5,5,", f",{5 * i},5,") for i in range(60_000)]
+    """A column that is wrong in many lines is named once, with their number; of other faults twenty are named."""
+    good = [GOOD[1].replace(",5,5,", f",{2 * i},5,") for i in range(60_000)]
     bad = [line.replace("0.1", text) for text in ("x", "2") for line in good[:50]]
-    with pytest.raises(ValueError, match="and 80 more$") as refusal:
+    with pytest.raises(ValueError, match="100 lines are not allowed") as refusal:
         Predictions.read_csv(write(tmp_path, HEADER, *good[50:], *bad))
+    assert [line.strip() for line in str(refusal.value).split("\n")[1:]] == [
+        "line 59952 and 49 more: probability is 'x'; allowed: numbers",
+        "line 60002 and 49 more: probability is 2.0; allowed: 0 to 1",
+    ]
+    with pytest.raises(ValueError, match="and 5 more$") as refusal:
+        Predictions.read_csv(write(tmp_path, HEADER, *good[:25], *good[:25]))
     named = [line.split(":")[0].strip() for line in str(refusal.value).split("\n")[1:-1]]
-    assert named == [f"line {60_000 - 50 + 2 + i}" for i in range(20)]
+    assert named == [f"line {27 + i}" for i in range(20)]
     predictions = Predictions.read_csv(write(tmp_path, HEADER, *good))
-    assert predictions.start_s.tolist() == [5.0 * i for i in range(60_000)]
+    assert predictions.start_s.tolist() == [2.0 * i for i in range(60_000)]
 
 
 def test_foreign_file_of_decisions(tmp_path: Path) -> None:
@@ -232,20 +240,62 @@ def test_foreign_file_of_rhythms_and_probabilities(tmp_path: Path) -> None:
 
 
 def test_threshold_is_not_guessed(tmp_path: Path) -> None:
-    """A threshold is refused if the file has decisions, or if it is not a probability."""
+    """A threshold is refused if the file has decisions, or if it is not a probability or no number at all."""
     path = write(tmp_path, HEADER, *GOOD)
     with pytest.raises(ValueError, match="has a column shock, so no threshold is allowed"):
         Predictions.read_csv(path, threshold=0.5)
-    for threshold in (0, 1, 50, True, "0.5", float("nan")):
-        with pytest.raises(ValueError, match="threshold is .*; allowed is a probability between 0 and 1"):
+    for threshold in (True, "0.5", float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="threshold is .*; give a number"):
             Predictions.read_csv(path, threshold=threshold)
+    undecided = write(
+        tmp_path, *(line.replace(",shock", "").replace(",true", "").replace(",false", "") for line in (HEADER, *GOOD))
+    )
+    for threshold in (0, 1, 50):
+        with pytest.raises(ValueError, match="threshold is .*; allowed is a probability between 0 and 1"):
+            Predictions.read_csv(undecided, threshold=threshold)
+
+
+def test_scores_of_any_range(tmp_path: Path) -> None:
+    """A shock is advised at the threshold of the score or above, whatever its range; scores are no probabilities."""
+    header = "record,patient,start_s,duration_s,aha_class,score"
+    rows = [f"a,p,{5 * i},5,coarse_vf,{score}" for i, score in enumerate(("-3e4", "-12", "-11.99", "0", "870", "inf"))]
+    path = write(tmp_path, header, *rows)
+    found = Predictions.read_csv(path, threshold=-11.99)
+    assert found.shock.tolist() == [False, False, True, True, True, True]
+    assert not found.has_probability
+    with pytest.raises(ValueError, match="has no column shock; give the threshold of the score"):
+        Predictions.read_csv(path)
+    with pytest.raises(ValueError, match="line 2: score is 'nan'; allowed: numbers"):
+        Predictions.read_csv(write(tmp_path, header, rows[0].replace("-3e4", "nan")), threshold=1)
+    both = write(tmp_path, f"{header},probability", f"{rows[0]},0.5")
+    with pytest.raises(ValueError, match="has the columns probability and score; remove the one"):
+        Predictions.read_csv(both, threshold=0.3)
+
+
+def test_no_decision_is_the_wrong_advice(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:
+    """Windows without a decision count as wrong from a file and from Python, and survive being written."""
+    lines = [
+        line.replace(decision, ",none,") for line, decision in zip(GOOD, (",true,", ",false,", ",1,"), strict=True)
+    ]
+    found = Predictions.read_csv(write(tmp_path, HEADER, *lines))
+    assert found.no_decision.tolist() == [True, True, False]
+    assert found.shock.tolist() == [False, True, True]
+    predictions = make_predictions(200)
+    undecided = dataclasses.replace(predictions, no_decision=np.arange(200) % 3 == 0)
+    path = tmp_path / "undecided.csv"
+    undecided.write_csv(path)
+    assert columns(Predictions.read_csv(path)) == columns(undecided)
+    nonshockable = np.isin(predictions.aha_class, ["normal_sinus", "other_nonshockable", "asystole"])
+    assert (undecided.shock[::3] == nonshockable[::3]).all()
+    assert (undecided.shock == predictions.shock)[~undecided.no_decision].all()
 
 
 @pytest.mark.parametrize(
     ("cell", "match"),
     [
         ("fast", "line 2: rate_bpm is 'fast'; allowed: numbers"),
-        ("0", "line 2: rate_bpm is 0.0; allowed: more than 0, or empty"),
+        ("0", "line 2: rate_bpm is 0.0; allowed: 10 to 1000 bpm, or empty"),
+        ("2.5", "line 2: rate_bpm is 2.5"),
         ("-150", "line 2: rate_bpm is -150.0"),
         ("inf", "line 2: rate_bpm is inf"),
     ],
@@ -254,6 +304,12 @@ def test_malformed_measurement(tmp_path: Path, cell: str, match: str) -> None:
     """A rate that is given must be a positive number."""
     with pytest.raises(ValueError, match=match):
         Predictions.read_csv(write(tmp_path, f"{HEADER},rate_bpm", f"{GOOD[2]},{cell}"))
+
+
+def test_microvolts_are_refused(tmp_path: Path) -> None:
+    """An amplitude of 310 is not in mV."""
+    with pytest.raises(ValueError, match="line 2: amplitude_mv is 310.0; allowed: 0 to 100 mV, or empty"):
+        Predictions.read_csv(write(tmp_path, f"{HEADER},amplitude_mv", f"{GOOD[0]},310"))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +321,7 @@ def test_malformed_measurement(tmp_path: Path, cell: str, match: str) -> None:
         (HEADER.replace(",", ";"), "line 1: the header must name the columns, separated by commas"),
         (f"{HEADER},fold", "repeated: 'fold'"),
         (HEADER.replace("start_s", "start"), "missing: 'start_s'; unknown: 'start'"),
-        (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing: 'shock or probability'"),
+        (HEADER.replace("probability,shock", "lead").replace("lead,", "", 1), "missing: 'shock, probability or score'"),
         (GOOD[0], "unknown: 'vfdb', '418'"),
     ],
 )

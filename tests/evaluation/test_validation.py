@@ -44,7 +44,7 @@ def test_threshold_decides_where_the_file_does_not(
     found = ecg_shock.validate(path, threshold=0.8).performances[0]
     shockable = np.isin(predictions.aha_class, ["coarse_vf", "rapid_vt"])
     assert found.tp == (predictions.probability[shockable] >= 0.8).sum()
-    assert ecg_shock.validate(path, threshold=0.8).source.endswith("shock advised at a probability of 0.8 or above")
+    assert ecg_shock.validate(path, threshold=0.8).source.endswith("shock advised at 0.8 or above")
     with pytest.raises(ValueError, match="no column shock"):
         ecg_shock.validate(path)
 
@@ -91,3 +91,15 @@ def test_options_of_other_kinds_are_refused(make_predictions: Callable[..., Pred
         ecg_shock.validate(tmp_path)
     with pytest.raises(ValueError, match="no predictions"):
         ecg_shock.validate(predictions.select(np.zeros(20, bool)))
+
+
+@pytest.mark.parametrize(("factor", "step_s"), [(1000, 5.0), (1000, 0.5), (125, 5.0)], ids=str)
+def test_milliseconds_and_samples_are_no_seconds(factor: int, step_s: float, tmp_path: Path) -> None:
+    """Starts in another unit are refused also where they stay below 48 h, unless a list of windows has them."""
+    path = tmp_path / "other.csv"
+    rows = [f"r{i % 3},p,{(i // 3) * step_s * factor:g},5,coarse_vf,1" for i in range(60)]
+    text = "\n".join(["record,patient,start_s,duration_s,aha_class,shock", *rows])
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="as if start_s were in milliseconds or samples. Give seconds."):
+        ecg_shock.validate(path)
+    assert ecg_shock.validate(path, windows=path).performances[0].windows == 60

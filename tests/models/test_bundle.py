@@ -277,9 +277,9 @@ def test_card_is_typed_and_comes_back(copy: Path) -> None:
     assert (card.name, card.data.fold, card.training, card.synthetic_windows) == ("one", 2, {"epochs": 3}, 7)
     assert (card.selection, card.validation, card.test) == ("", None, None)
     assert card.patients.seen(["vfdb/418", "vfdb/419", "vfdb/420"]) == {"vfdb/418", "vfdb/419"}
-    assert replace(bundle, raw_card=card.to_toml()).card == card
+    assert replace(bundle, raw_card=card.to_toml(copy / "bundle.toml")).card == card
     given = load_bundle(DEFAULT_BUNDLE)
-    rewritten = given.card.to_toml()
+    rewritten = given.card.to_toml(DEFAULT_BUNDLE / "bundle.toml")
     assert {key: rewritten[key] for key in given.raw_card if key != "data"} == {
         key: value for key, value in given.raw_card.items() if key != "data"
     }

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ecg_shock.data.windows import Excluded
-from ecg_shock.evaluation.comparison import compare
+from ecg_shock.evaluation.comparison import compare_predictions
 from ecg_shock.evaluation.confidence import Proportion
 from ecg_shock.evaluation.metrics import AHA_GOALS, Model, evaluate
 from ecg_shock.evaluation.predictions import Predictions
@@ -232,7 +232,7 @@ def content_of_names(predictions: Predictions, names: tuple[str, ...]) -> Report
         evaluate(predictions, models=(model,)),
         predictions,
         baselines={name: evaluate(predictions), name + "!": evaluate(predictions.select(np.arange(n) < n // 2))},
-        comparisons={name: compare(predictions, predictions)[0]},
+        comparisons={name: compare_predictions(predictions, predictions)[0]},
         stress=[StressPoint(name, name, value, RATE, RATE, 0) for value in (1.0, 2.0)],
         stress_note=name,
         baselines_note=name,
@@ -440,7 +440,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     """Positive differences favour this algorithm; limits and p-values are shown."""
     predictions = make_predictions(400)
     other = replace(predictions, shock=np.zeros(400, dtype=bool))
-    (comparison,) = compare(other, predictions)
+    (comparison,) = compare_predictions(other, predictions)
     content = ReportContent(
         evaluate(predictions), predictions, baselines={"never": evaluate(other)}, comparisons={"never": comparison}
     )
@@ -457,7 +457,7 @@ def test_differences_are_those_of_the_comparison(tmp_path: Path, make_prediction
     assert "90 % two-sided limits from 2000 resamples" in page.text
     assert "has the higher balanced accuracy" not in page.text
     right = replace(predictions, shock=missed)
-    (comparison,) = compare(right, predictions)
+    (comparison,) = compare_predictions(right, predictions)
     content = replace(content, baselines={"<b>": evaluate(right)}, comparisons={"<b>": comparison})
     verdict = next(text for a, text in write(tmp_path, content).all("section") if a["id"] == "verdict")
     mine = evaluate(predictions).performances[0].balanced_accuracy.observed

@@ -61,7 +61,18 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
     """JSON comes back as the dictionary, without NaN, under the keys that readers rely on."""
     document = json.loads(to_json(validation), parse_constant=pytest.fail)
     assert document == json.loads(json.dumps(to_dict(validation)))
-    keys = ["synthetic", "note", "protocol", "source", "models", "limits", "performances", "whole_records"]
+    keys = [
+        "synthetic",
+        "note",
+        "protocol",
+        "source",
+        "models",
+        "limits",
+        "coverage",
+        "performances",
+        "comparisons",
+        "whole_records",
+    ]
     assert list(document) == keys
     assert (document["protocol"], document["source"], document["models"]) == ("", "", [])
     assert document["limits"] == {"level": "90 % one-sided", "alpha": 0.1, "resamples": 2000, "seed": 0}
@@ -72,7 +83,16 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
         *("tp", "fn", "tn", "fp", "ppv", "false_positive_rate", "false_positive_rate_upper_limit"),
         *("by_database", "by_rhythm", "most_errors", "by_label", "overlapping"),
     }
-    assert set(first["aha"][0]) == {"aha_class", "measure", "goal", "rate", "verdict"}
+    assert set(first["aha"][0]) == {
+        "aha_class",
+        "measure",
+        "goal",
+        "rate",
+        "verdict",
+        "overlapping",
+        "missing",
+        "no_decision",
+    }
     assert set(first["sensitivity"]) == {
         *(
             "windows",

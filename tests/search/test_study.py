@@ -102,6 +102,25 @@ def test_resolved_study_reads_back(small: Path, tmp_path: Path):
     assert "batch_size" in (tmp_path / STUDY_FILE).read_text()
 
 
+def test_paths_are_relative_to_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A study names its manifest and split beside it, wherever the command runs; so does its copy in the run folder."""
+    (tmp_path / "project").mkdir()
+    file = tmp_path / "project" / "small.toml"
+    file.write_text(SMALL.replace('"synthetic"', '"mine.toml", "vfdb"').replace('"synthetic-v1"', '"splits/mine.toml"'))
+    monkeypatch.chdir(tmp_path)
+    study = read_study(file)
+    assert study.data.databases == (str(Path("project/mine.toml")), "vfdb")
+    assert study.data.split == str(Path("project/splits/mine.toml"))
+    run = tmp_path / "runs" / "small"
+    run.mkdir(parents=True)
+    save_study(study, run)
+    save_study(study, run)
+    assert '"../../project/mine.toml"' in (run / STUDY_FILE).read_text()
+    assert read_study(run / STUDY_FILE) == study
+    monkeypatch.chdir(run)
+    assert read_study(STUDY_FILE).data.split == str(tmp_path / "project" / "splits" / "mine.toml")
+
+
 def test_changed_study_is_refused_with_the_difference(small: Path, tmp_path: Path):
     """A run continues with the same study or more trials; any other change is an error that shows it."""
     save_study(read_study(small), tmp_path)

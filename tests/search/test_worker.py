@@ -72,7 +72,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ) -> list[tuple[str, str]]:
         trained = 0
 
-        def train(spec, training, validation, config, folder, *, on_epoch):
+        def train(spec, training, validation, config, folder, *, start, on_epoch):
             nonlocal trained
             trained += 1
             if trained == interrupt_at:

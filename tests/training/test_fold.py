@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ecg_shock.data.datasets import DataConfig, ExtraPatients, Subsets
+from ecg_shock.data.same_files import signal_digests
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.evaluation.evaluation_set import check_unseen
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
@@ -96,6 +97,25 @@ def test_best_epoch_becomes_a_bundle_with_a_card(windows, tmp_path):
     assert best == trained.best
     assert bundle.card.validation.balanced_accuracy == best.balanced_accuracy
     assert (bundle.card.validation.windows, bundle.card.validation.patients) == (2, 1)
+
+
+def test_what_the_earlier_model_has_seen_stays_seen(windows, tmp_path):
+    """The card of a fine-tuned model has the patients and files of the earlier one, also of two trainings before."""
+    earlier = load_bundle(DEFAULT_BUNDLE)
+    data = DataConfig(databases=("vfdb",), window_s=2.0)
+    fold = TrainingFold(data, Subsets(*(windows.select(np.array(rows)) for rows in ([0, 1, 3, 4], [2, 6], [5]))))
+    spec = CnnSpec(filters=(2,), kernels=(5,), input_samples=250)
+    result = fold.train(spec, TrainingConfig(epochs=1, batch_size=4), tmp_path / "run")
+    for step in ("once", "twice"):
+        bundle = fold.write_bundle(tmp_path / step, step, result, selection="", earlier=earlier)
+        known = bundle.card.patients
+        assert {"vfdb/421", "cudb/cu01"} <= known.seen(["vfdb/421", "cudb/cu01", "cudb/cu03"])
+        assert "cudb/cu03" not in known.seen(["cudb/cu03"])
+        digests = {patient: key for key, patient in signal_digests(["vfdb", "cudb"]).items()}
+        assert {digests["vfdb/421"], digests["cudb/cu01"]} <= set(known.files)
+        assert digests["cudb/cu03"] not in known.files
+        assert f"started from those of {earlier.name}" in bundle.card.protocol
+        earlier = bundle
 
 
 def test_extra_databases_have_their_share_of_the_objective(windows, tmp_path, monkeypatch):

@@ -1,0 +1,87 @@
+"""One recording under two names: signal files are compared by their digests, not by the names of their patients."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from ecg_shock.data.fetch import decode_212
+from ecg_shock.data.manifests import Manifest, data_dir, is_packaged, load_manifest
+from ecg_shock.rhythms import UNUSABLE
+
+KEPT_DIGITS = 16  # of a SHA-256: enough to tell files apart, and short enough for a card
+SIGNALS = (".dat", ".mat")  # also where no record has the file's name, because a header may name any file
+NO_SIGNALS = (".hea", ".atr")  # two records may well have the same labels
+
+
+def signal_digests(databases: Iterable[str], folder: str | Path | None = None) -> dict[str, str]:
+    """Return the patient of each signal file in the manifests of some databases.
+
+    Parameters
+    ----------
+    databases : iterable of str
+        Names or manifest paths.
+    folder : str or pathlib.Path, optional
+        Folder that holds the databases. It is read only for files that could be of WFDB format 212, in databases of the
+        user's own: the public manifests have the digest of the samples of some files, and not of their bytes.
+
+    Returns
+    -------
+    dict of str to str
+        Patient by ``"sha256:DIGITS"`` or ``"samples:DIGITS"``, the beginning of a SHA-256. A file may have both. A
+        signal file without a record of its name has itself as its patient.
+
+    Raises
+    ------
+    ValueError
+        If two patients have the same file. A split would treat one patient as two.
+    """
+    found: dict[str, str] = {}
+    for database in databases:
+        manifest = load_manifest(database)
+        own = not is_packaged(database)
+        for name in manifest.files:
+            record, dot, suffix = name.rpartition(".")
+            if dot + suffix in (*NO_SIGNALS, f".{manifest.annotator}"):
+                continue
+            if f"{record}.hea" in manifest.files:
+                if _is_unusable(manifest, record):
+                    continue
+                patient = manifest.patient_of(record)
+            elif dot + suffix in SIGNALS:
+                patient = f"{manifest.name}/{name}"
+            else:
+                continue
+            for key in _digests(manifest, name, data_dir(folder) / manifest.name / name if own else None):
+                other = found.setdefault(key, patient)
+                if other != patient:
+                    raise ValueError(
+                        f"{manifest.name}/{name} is the same file as one of {other}, but the manifests name two "
+                        f"patients, {other} and {patient}; in the manifest of {manifest.name}, write "
+                        f'{record} = "{other}" in [patients], or remove the record.'
+                    )
+    return found
+
+
+def _is_unusable(manifest: Manifest, record: str) -> bool:
+    """Return whether a record has no rhythm at all. Two recordings of artefact, such as a lead off, may be equal."""
+    labels = manifest.labels_of(record) if record in manifest.record_labels else ()
+    return bool(labels) and all(manifest.rhythm_codes[code] in UNUSABLE for _, code in labels)
+
+
+def _digests(manifest: Manifest, name: str, path: Path | None) -> list[str]:
+    entry = manifest.files[name]
+    digests = [f"sha256:{entry.sha256[:KEPT_DIGITS]}"] if entry.sha256 else []
+    if entry.samples_sha256:
+        return [*digests, f"samples:{entry.samples_sha256[:KEPT_DIGITS]}"]
+    if path is not None and entry.bytes % 3 == 0 and path.is_file():
+        return [*digests, f"samples:{_samples_digest(path, path.stat().st_mtime_ns)[:KEPT_DIGITS]}"]
+    return digests
+
+
+@cache
+def _samples_digest(path: Path, mtime_ns: int) -> str:
+    content = path.read_bytes()
+    return hashlib.sha256(decode_212(content[: len(content) // 3 * 3]).tobytes()).hexdigest()

@@ -1,0 +1,59 @@
+"""Refuse to test a model on recordings that it has seen under another name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from ecg_shock.data.datasets import SYNTHETIC
+from ecg_shock.data.same_files import signal_digests
+from ecg_shock.models.bundle import Bundle
+
+SHOWN_PATIENTS = 10
+
+
+def seen_digests(bundle: Bundle, folder: str | Path | None = None) -> frozenset[str]:
+    """Return the digests of the signal files that a model has seen.
+
+    They are those on its card, else those of its patients in the manifests of its databases; `folder` holds these.
+    """
+    card = bundle.card
+    if card.patients.files:
+        return frozenset(card.patients.files)
+    digests = signal_digests([name for name in (*card.data.databases, *card.data.extra) if name != SYNTHETIC], folder)
+    known = card.patients.seen(digests.values())
+    return frozenset(key for key, patient in digests.items() if patient in known)
+
+
+def check_unseen_files(
+    bundle: Bundle,
+    databases: Iterable[str],
+    folder: str | Path | None = None,
+    patients: Collection[str] | None = None,
+) -> None:
+    """Raise a ValueError if a model has seen a signal file that it would be tested on, as one of another patient.
+
+    A tested patient whom the card names among those that it has seen is not looked for here.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The model.
+    databases : iterable of str
+        Names or manifest paths of the tested databases.
+    folder : str or pathlib.Path, optional
+        Folder that holds the databases.
+    patients : collection of str, optional
+        The tested patients; all if not given.
+    """
+    seen = seen_digests(bundle, folder)
+    tested = signal_digests([name for name in databases if name != SYNTHETIC], folder)
+    of_seen = {patient for key, patient in tested.items() if key in seen and (patients is None or patient in patients)}
+    copies = sorted(of_seen - bundle.card.patients.seen(of_seen))
+    if copies:
+        more = f" and {len(copies) - SHOWN_PATIENTS} more" if len(copies) > SHOWN_PATIENTS else ""
+        names = ", ".join(map(repr, copies[:SHOWN_PATIENTS])) + more
+        raise ValueError(
+            f"{bundle.folder} has seen the recordings of {names}, under another name: their signal files "
+            "equal files that it was trained on or selected with. Remove them from the manifest."
+        )
