@@ -180,7 +180,7 @@ def train(
     if start and (like or filters or kernels):
         raise ValueError("--from takes the network of its bundle; remove --like, --filters and --kernels.")
     if freeze and not start:
-        raise ValueError("--freeze is for --from; remove it, or say from which bundle to start.")
+        raise ValueError("--freeze needs --from; give the bundle to start from with --from, or remove --freeze.")
     base = load_bundle(like) if like else None
     earlier = load_bundle(DEFAULT_BUNDLE if start == DEFAULT else start) if start else None
     config = with_values(
