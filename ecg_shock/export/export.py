@@ -134,7 +134,7 @@ def export(
     if to in C_KINDS:
         need_c_compiler()
     elif fs != DEFAULT_FS:
-        raise ValueError(f"fs={fs!r} is allowed for C only; {to} takes windows at {FS:g} Hz. Do not give fs.")
+        raise ValueError(f"fs={fs!r} is allowed for C only; {to} takes windows at {FS:g} Hz. Remove fs.")
     bundle = model if isinstance(model, Bundle) else load_bundle(DEFAULT_BUNDLE if model is None else model)
     if to == "litert-int8" and bundle.spec.activation not in INT8_ACTIVATIONS:
         raise ValueError(
