@@ -417,7 +417,7 @@ def _read_columns(
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
     """Return the columns of numbers, and the columns of times in s, both by column index.
 
-    If `leads` is given, only those leads and columns that may be a time are read; times are compared with `fs` later.
+    If `leads` is given, only those leads and possible time columns are read; times are compared with `fs` later.
     """
     filled = lead_names(names)
     numbers = [i for i, kind in enumerate(layout.kinds) if kind == "number"]
