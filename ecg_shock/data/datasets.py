@@ -219,7 +219,6 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
     fold, first_lead = _load_known(data, folder, "first")
     train = first_lead if data.train_leads == "first" else _load_known(data, folder, data.train_leads)[1]
     train = train.select(_is_of(fold.train, train) & _is_clear(train))
-    other_hospitals = None
     if data.supplement:
         added = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
         train = concatenate([train, added.select(np.isin(added.aha_class, data.supplement))])
@@ -229,16 +228,20 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
         added = load_windows(extra, folder, leads=data.train_leads)
         added = added.select(_is_of(frozenset().union(*(p.train for p in patients)), added) & _is_clear(added))
         train = concatenate([train, added])
-        checked = load_windows(extra, folder)
-        may_check = _is_of(frozenset().union(*(p.check for p in patients)), checked)
-        other_hospitals = checked.select(may_check & np.isin(checked.aha_class, NONSHOCKABLE))
     return Subsets(
         train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
         validation=first_lead.select(_is_of(fold.validation, first_lead) & _is_clear(first_lead)),
         test=first_lead.select(_is_of(fold.test, first_lead)),
-        other_hospitals=other_hospitals,
+        other_hospitals=load_other_hospitals(data, folder) if data.extra else None,
         seen_files=tuple(sorted(key for key, patient in digests.items() if patient not in fold.test)),
     )
+
+
+def load_other_hospitals(data: DataConfig, folder: Path | None = None) -> WindowSet:
+    """Load the nonshockable windows of those patients of `data.extra` who check the specificity, and do not train."""
+    check = frozenset().union(*(patients.check for patients in extra_patients(data).values()))
+    windows = load_windows(data.model_copy(update={"databases": data.extra}), folder)
+    return windows.select(_is_of(check, windows) & np.isin(windows.aha_class, NONSHOCKABLE))
 
 
 def extra_patients(data: DataConfig) -> dict[str, ExtraPatients]:

@@ -4,6 +4,8 @@ A comparison is a TOML file:
 
 ``name``, ``folds``, ``seeds``, ``rule``
     The rule of decision is text. It is written before the comparison runs, and printed with its results.
+``[decision]``
+    The numbers of the rule, see `Decision`.
 ``[base.data]``, ``[base.network]``, ``[base.training]``
     The base setting, with the fields of `DataConfig`, `CnnSpec` and `TrainingConfig`.
 ``[[variants]]``
@@ -28,7 +30,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError, model_validator
 
-from ecg_shock.data.datasets import DataConfig, load_validation, shockable
+from ecg_shock.data.datasets import DataConfig, load_other_hospitals, load_validation, shockable
 from ecg_shock.evaluation.confidence import RESAMPLES, resample_patients
 from ecg_shock.files import InUseError, explain, flatten, locked, read_toml, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
@@ -71,6 +73,26 @@ class Variant(Changes):
     after: str = BASE
 
 
+class Decision(BaseModel):
+    """How each fold chooses one of the variants, on its own validation patients.
+
+    The score of a training is the mean of its balanced accuracies over the window lengths of `DURATIONS_S`, and that of
+    a variant is the mean over its seeds.
+
+    Parameters
+    ----------
+    tolerance : float
+        Among the variants whose score is at most this much below the highest, the first one of the file is chosen.
+    min_other_hospitals : float
+        Variants with a lower specificity on other hospitals are chosen only if no variant reaches this.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
+    min_other_hospitals: float = Field(default=0.0, ge=0, le=1)
+
+
 class TrainingComparison(BaseModel):
     """A comparison, as its file describes it.
 
@@ -82,6 +104,11 @@ class TrainingComparison(BaseModel):
         Every variant is trained on each of these folds with each of these seeds.
     rule : str
         The rule of decision, in words.
+    decision : Decision
+        Its numbers.
+    other_hospitals : tuple of str
+        Databases that measure the specificity of every variant on other hospitals: a fifth of their patients, who never
+        train, as for `DataConfig.extra`.
     base : Changes
         The base setting.
     variants : tuple of Variant
@@ -94,6 +121,8 @@ class TrainingComparison(BaseModel):
     folds: tuple[NonNegativeInt, ...] = Field(min_length=1)
     seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
     rule: str = Field(min_length=1)
+    decision: Decision = Decision()
+    other_hospitals: tuple[str, ...] = ()
     base: Changes
     variants: tuple[Variant, ...] = ()
 
@@ -159,7 +188,7 @@ class TrialResult:
     auc : float
         Area under the ROC curve, windows of 5 s.
     other_hospitals : float or None
-        Specificity on the patients of `DataConfig.extra` who do not train, 5 s.
+        Specificity on other hospitals, 5 s.
     parameters : int
         Size of the network.
     presentations : int
@@ -237,7 +266,7 @@ def run_comparison(
                 key = data.model_dump_json()
                 if key not in loaded:
                     training_fold = TrainingFold.load(data, data_folder)
-                    loaded[key] = training_fold, _Checks(training_fold, data_folder)
+                    loaded[key] = training_fold, _Checks(training_fold, comparison.other_hospitals)
                 result = _run_trial(name, settings, seed, *loaded[key], trial)
         except InUseError:
             continue
@@ -276,7 +305,7 @@ class Summary:
     short : float
         Mean balanced accuracy on validation windows of 2 s.
     other_hospitals : float or None
-        Mean specificity on patients of `DataConfig.extra` who do not train.
+        Mean specificity on other hospitals.
     gain : float or None
         Difference in balanced accuracy to the variant that it comes after: windows of all folds pooled, mean over the
         seeds that both have. None for the base, or without such pairs.
@@ -326,6 +355,26 @@ def summarise(comparison: TrainingComparison, folder: Path) -> list[Summary]:
     return summaries
 
 
+def choose(comparison: TrainingComparison, folder: Path) -> dict[int, str]:
+    """Choose a variant for each fold that has all its results; see `Decision`."""
+    results = list(read_results(comparison, folder))
+    chosen = {}
+    for fold in comparison.folds:
+        of_fold = [result for result in results if result.fold == fold]
+        if len(of_fold) < len(comparison.names) * len(comparison.seeds):
+            continue
+        scores, reaches = {}, {}
+        for name in comparison.names:
+            of_name = [result for result in of_fold if result.name == name]
+            scores[name] = np.mean([list(result.balanced_accuracy.values()) for result in of_name])
+            specificity = np.mean([result.other_hospitals or 0.0 for result in of_name])
+            reaches[name] = specificity >= comparison.decision.min_other_hospitals
+        allowed = [name for name in comparison.names if reaches[name]] or list(comparison.names)
+        best = max(scores[name] for name in allowed)
+        chosen[fold] = next(name for name in allowed if scores[name] >= best - comparison.decision.tolerance)
+    return chosen
+
+
 def _gain(folder: Path, before: str, after: str, pairs: Sequence[tuple[int, int]]) -> tuple[float, tuple[float, float]]:
     """Return the gain in balanced accuracy, and its interval, over pairs of fold and seed."""
     patients: dict[str, np.ndarray] = {}  # windows and correct ones, of both classes, before and after
@@ -354,12 +403,14 @@ def _gain(folder: Path, before: str, after: str, pairs: Sequence[tuple[int, int]
 class _Checks:
     """The windows that the trainings of one fold are evaluated on."""
 
-    def __init__(self, fold: TrainingFold, folder: Path | None) -> None:
+    def __init__(self, fold: TrainingFold, other_hospitals: tuple[str, ...]) -> None:
         self.validation = {
-            f"{window_s:g}": load_validation(with_values(fold.data, window_s=window_s), folder)
+            f"{window_s:g}": load_validation(with_values(fold.data, window_s=window_s), fold.folder)
             for window_s in DURATIONS_S
         }
-        self.other_hospitals = fold.subsets.other_hospitals
+        self.other_hospitals = None
+        if other_hospitals:
+            self.other_hospitals = load_other_hospitals(with_values(fold.data, extra=other_hospitals), fold.folder)
 
 
 def _run_trial(
