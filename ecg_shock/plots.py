@@ -172,7 +172,11 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
     if not len(found):
         raise ValueError("there are no windows to draw; choose other databases or another window length.")
     rng = np.random.default_rng(seed)
-    chosen = {name: _choose(found, name, rng) for name in CLASSES if name in found.aha_class}
+    chosen = {
+        name: _choose(found, name, rng)
+        for name in dict.fromkeys([*CLASSES, *found.aha_class.tolist()])
+        if name in found.aha_class
+    }
     ranges = {name: _half_range_mv(found.ecg[indices]) for name, indices in chosen.items()}
     inches_per_mv = INCHES_PER_S * LARGE_BOX_S / LARGE_BOX_MV
     heights = {name: 2 * half * inches_per_mv for name, half in ranges.items()}
@@ -190,10 +194,11 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
         y -= GAP_IN + HEADING_IN
         member = found.aha_class == name
         patients = len(np.unique(found.patient[member]))
+        label = AHA_LABELS.get(name, name.replace("_", " "))
         figure.text(
             MARGIN_IN / width,
             y / height,
-            f"{AHA_LABELS[name]}: {_kind(name)}, {int(member.sum()):,} windows, {patients} patients",
+            f"{label}: {_kind(name)}, {int(member.sum()):,} windows, {patients} patients",
             fontsize=11,
             fontweight="bold",
             color=KIND_COLOURS[_kind(name)],

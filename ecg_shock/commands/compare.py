@@ -37,7 +37,7 @@ def compare(
 
     Example: ecg-shock compare tuning/comparisons/headline.toml
     """
-    from ecg_shock.search.compare import read_comparison, read_results, run_comparison, summarise
+    from ecg_shock.search.compare import choose, read_comparison, read_results, run_comparison, summarise
 
     asked = read_comparison(comparison)
     folder = out or Path("runs") / asked.name
@@ -69,6 +69,8 @@ def compare(
     summaries = summarise(asked, folder)
     console.print(f"rule of decision: {asked.rule.strip()}\n", highlight=False, markup=False)
     console.print(_table(summaries))
+    for fold, name in choose(asked, folder).items():
+        console.print(f"fold {fold} chooses {name}", highlight=False, markup=False)
     for summary in summaries:
         if summary.trainings < len(asked.folds) * len(asked.seeds):
             console.print(

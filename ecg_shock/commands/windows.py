@@ -60,6 +60,14 @@ def windows(
             show_default="each patient has the role test",
         ),
     ] = None,
+    augmented: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="For --sheet: plot the windows that trained this bundle, with their augmentation.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of plotted windows.")] = 0,
 ) -> None:
     """Count labelled windows by AHA class, and the excluded seconds by reason.
@@ -90,6 +98,11 @@ def windows(
             raise FileNotFoundError(
                 f"--sheet is {str(sheet)!r}, but its folder does not exist; make the folder, or give another."
             )
+    if augmented is not None:
+        if sheet is None or databases or csv is not None:
+            raise ValueError("--augmented needs --sheet, and allows neither databases nor --csv.")
+        _draw_augmented(augmented, data, sheet, seed)
+        return
     config = DataConfig(databases=tuple(databases or DataConfig().databases), window_s=window)
     console = Console(markup=False, highlight=False)
     with console.status("reading the recordings"):
@@ -108,6 +121,27 @@ def windows(
         console.print(f"sheet: {sheet}", soft_wrap=True)
     if csv is not None:
         console.print(f"csv: {csv}, {len(found):,} windows", soft_wrap=True)
+
+
+def _draw_augmented(folder: Path, data: Path | None, sheet: Path, seed: int) -> None:
+    """Plot augmented windows of a bundle's training, and count the windows of each class in an epoch."""
+    from ecg_shock.models.bundle import load_bundle
+    from ecg_shock.plots import draw_sheet
+    from ecg_shock.training.fold import augmented_windows
+
+    console = Console(markup=False, highlight=False)
+    with console.status("reading the recordings"):
+        found = augmented_windows(load_bundle(folder), data)
+    table = Table(title="windows of an epoch", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("class")
+    table.add_column("windows", justify="right")
+    table.add_column("patients", justify="right")
+    for name in sorted(set(found.aha_class.tolist())):
+        patients = set(found.patient[found.aha_class == name].tolist()) - {""}
+        table.add_row(name.replace("_", " "), f"{(found.aha_class == name).sum():,}", f"{len(patients)}")
+    console.print(table)
+    draw_sheet(found, seed).savefig(sheet)
+    console.print(f"sheet: {sheet}", soft_wrap=True)
 
 
 def _class_table(found: WindowSet) -> Table:

@@ -93,7 +93,8 @@ class TrainingFold:
         """Train a network on the training subset, and choose the epoch on the validation subset; see `train`."""
         training: Examples | ExampleSource
         if config.augmentation is not None:
-            training = self._augmented(config.augmentation, config.seed)
+            noise = self.noise if config.augmentation.needs_recorded_noise else {}
+            training = _AugmentedExamples(_make_augmenter(self.data, config, self.strips, noise))
         else:
             training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
         validation = examples(self.subsets.validation)
@@ -103,19 +104,6 @@ class TrainingFold:
         """Count the windows that a training of this many epochs presents."""
         windows = config.augmentation.windows if config.augmentation else len(self.subsets.train)
         return config.epochs * math.ceil(windows / config.batch_size) * config.batch_size
-
-    def _augmented(self, augmentation: Augmentation, seed: int) -> ExampleSource:
-        augmenter = Augmenter(
-            self.strips,
-            augmentation,
-            self.noise if augmentation.needs_recorded_noise else {},
-            policy=self.data.labels,
-            preprocessing=self.data.preprocessing,
-            extra=tuple(extra_patients(self.data)),
-            extra_weight=self.data.extra_weight,
-            seed=seed,
-        )
-        return _AugmentedExamples(augmenter)
 
     def start_from(self, bundle: Bundle, frozen_blocks: int) -> Start:
         """Return the weights of a bundle to start from, after checking that it has not seen a test patient.
@@ -244,6 +232,61 @@ class TrainingFold:
             threshold=THRESHOLD,
             card=card.to_toml(folder / TOML_NAME),
         )
+
+
+def augmented_windows(bundle: Bundle, folder: Path | None = None) -> WindowSet:
+    """Draw the windows of the first epoch with which a bundle was trained.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        A model that was trained with augmentation.
+    folder : pathlib.Path, optional
+        Folder that holds the databases.
+
+    Returns
+    -------
+    WindowSet
+        The rhythm, like the AHA class, is ``"slowed_vt"`` or ``"artefact"`` for synthetic nonshockable windows.
+
+    Raises
+    ------
+    ValueError
+        If the model was trained without augmentation.
+    """
+    config, data = training_of(bundle), bundle.card.data
+    if config.augmentation is None:
+        raise ValueError(f"{bundle.folder} was trained without augmentation; give a bundle that was trained with it.")
+    noise = read_training_noise(folder) if config.augmentation.needs_recorded_noise else {}
+    drawn = _make_augmenter(data, config, load_strips(data, folder), noise).draw(1)
+    names = np.char.partition(drawn.patient, "/")
+    none = np.full(len(drawn.ecg), "")
+    return WindowSet(
+        ecg=drawn.ecg,
+        database=names[:, 0],
+        record=names[:, 2],
+        lead=none,
+        patient=drawn.patient,
+        rhythm=drawn.rhythm,
+        aha_class=drawn.rhythm,
+        start_s=np.zeros(len(drawn.ecg)),
+        window_s=data.window_s,
+    )
+
+
+def _make_augmenter(
+    data: DataConfig, config: TrainingConfig, strips: Strips, noise: dict[str, np.ndarray]
+) -> Augmenter:
+    return Augmenter(
+        strips,
+        config.augmentation or Augmentation(),
+        noise,
+        policy=data.labels,
+        preprocessing=data.preprocessing,
+        extra=tuple(extra_patients(data)),
+        extra_weight=data.extra_weight,
+        seed=config.seed,
+    )
 
 
 class _AugmentedExamples:

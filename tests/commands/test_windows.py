@@ -10,11 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from ecg_shock.commands.app import app
+from ecg_shock.data.augment import Augmentation
 from ecg_shock.data.datasets import SYNTHETIC_PATIENTS, SYNTHETIC_SEED, DataConfig, load_windows
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.evaluation.window_list import list_windows
+from ecg_shock.models import CnnSpec
+from ecg_shock.models.bundle import load_bundle
 from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS
+from ecg_shock.training.fold import TrainingFold
+from ecg_shock.training.trainer import TrainingConfig
 
 
 @pytest.fixture
@@ -114,3 +119,25 @@ def test_list_is_written(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(path), expected, check_dtype=False)
     assert set(expected["role"]) == {"train", "validation", "test"}
     assert f"csv: {path}, {len(expected):,} windows" in output.replace("\n", "")
+
+
+def test_augmented_windows_of_a_bundle(tmp_path: Path) -> None:
+    """The sheet shows the windows that trained a bundle; its card counts the synthetic nonshockable ones."""
+    fold = TrainingFold.load(DataConfig(databases=("synthetic",)))
+    config = TrainingConfig(
+        epochs=2, learning_rate=0.01, augmentation=Augmentation(windows=200, slowed_vt=0.2), calibrated=True
+    )
+    result = fold.train(CnnSpec((6, 6), (9, 9), pool=4), config, tmp_path / "run")
+    fold.write_bundle(tmp_path / "bundle", "augmented", result, selection="none")
+    card = load_bundle(tmp_path / "bundle").card
+    assert card.synthetic_nonshockable == {"slowed_vt": 20 * result.best.epoch}
+    assert card.calibration is not None
+    assert card.calibration["scale"] > 0
+
+    output = run("--augmented", tmp_path / "bundle", "--sheet", tmp_path / "sheet.png")
+    assert numbers(output, "slowed vt")[0] == 20
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    for wrong in (["--augmented", str(tmp_path / "bundle")], ["synthetic", "--augmented", "x", "--sheet", "a.png"]):
+        result_of_command = CliRunner().invoke(app, ["windows", *wrong])
+        assert result_of_command.exit_code == 1
+        assert "--augmented needs --sheet" in result_of_command.stderr

@@ -14,6 +14,8 @@ from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import locked
 from ecg_shock.search.compare import (
     RESULT_NAME,
+    Decision,
+    choose,
     read_comparison,
     read_results,
     run_comparison,
@@ -104,6 +106,18 @@ def test_a_comparison_resumes_and_shares(file: Path, tmp_path: Path, monkeypatch
         if (result.name, result.fold) in before:
             assert result.balanced_accuracy == before[result.name, result.fold].balanced_accuracy
             assert result.calibration == before[result.name, result.fold].calibration
+
+    # Whatever the scores, the first variant within the tolerance is chosen; without tolerance, the best.
+    scores = {
+        name: np.mean(
+            [[*r.balanced_accuracy.values()] for r in read_results(comparison, folder) if (r.name, r.fold) == (name, 0)]
+        )
+        for name in comparison.names
+    }
+    assert choose(comparison, folder)[0] == max(scores, key=scores.__getitem__)
+    tolerant = comparison.model_copy(update={"decision": Decision(tolerance=0.999)})
+    assert choose(tolerant, folder) == {0: "base", 1: "base"}
+    assert choose(comparison, tmp_path / "nothing") == {}
 
     summaries = {summary.name: summary for summary in summarise(comparison, folder)}
     assert summaries["base"].gain is None
