@@ -125,17 +125,17 @@ def test_augmented_windows_of_a_bundle(tmp_path: Path) -> None:
     """The sheet shows the windows that trained a bundle; its card counts the synthetic nonshockable ones."""
     fold = TrainingFold.load(DataConfig(databases=("synthetic",)))
     config = TrainingConfig(
-        epochs=2, learning_rate=0.01, augmentation=Augmentation(windows=200, slowed_vt=0.2), calibrated=True
+        epochs=2, learning_rate=0.01, augmentation=Augmentation(windows=256, slowed_vt=0.2), calibrated=True
     )
     result = fold.train(CnnSpec((6, 6), (9, 9), pool=4), config, tmp_path / "run")
     fold.write_bundle(tmp_path / "bundle", "augmented", result, selection="none")
     card = load_bundle(tmp_path / "bundle").card
-    assert card.synthetic_nonshockable == {"slowed_vt": 20 * result.best.epoch}
+    assert card.synthetic_nonshockable == {"slowed_vt": 26 * result.best.epoch}
     assert card.calibration is not None
     assert card.calibration["scale"] > 0
 
     output = run("--augmented", tmp_path / "bundle", "--sheet", tmp_path / "sheet.png")
-    assert numbers(output, "slowed vt")[0] == 20
+    assert numbers(output, "slowed vt")[0] == 26
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
     for wrong in (["--augmented", str(tmp_path / "bundle")], ["synthetic", "--augmented", "x", "--sheet", "a.png"]):
         result_of_command = CliRunner().invoke(app, ["windows", *wrong])
