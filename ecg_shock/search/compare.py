@@ -149,7 +149,7 @@ class TrainingComparison(BaseModel):
 
     def settings(self, name: str) -> Settings:
         """Return the complete settings of the base or a variant."""
-        sections = self._sections(name)
+        sections = self.sections(name)
         data = DataConfig.model_validate(sections["data"])
         samples = round(data.window_s * FS)
         return Settings(
@@ -158,11 +158,12 @@ class TrainingComparison(BaseModel):
             training=TrainingConfig.model_validate(sections["training"]),
         )
 
-    def _sections(self, name: str) -> dict[str, dict[str, Any]]:
+    def sections(self, name: str) -> dict[str, dict[str, Any]]:
+        """Return the fields that are set for the base or a variant, by section."""
         if name == BASE:
             return self.base.model_dump()
         variant = next(variant for variant in self.variants if variant.name == name)
-        return _merge(self._sections(variant.after), variant.model_dump(include={"data", "network", "training"}))
+        return _merge(self.sections(variant.after), variant.model_dump(include={"data", "network", "training"}))
 
 
 @dataclass(frozen=True)
