@@ -27,7 +27,8 @@ from ecg_shock.search.consensus import Candidate, Setting, find_candidates
 from ecg_shock.search.study import Study
 from ecg_shock.search.supervisor import WorkerError, supervise
 from ecg_shock.search.trials import Trial, dashed, read_trial, read_trials, write_trial
-from ecg_shock.training.trainer import TrainingConfig, digest
+from ecg_shock.training.examples import digest
+from ecg_shock.training.trainer import TrainingConfig
 
 Phase = Literal["search", "retrain"]
 LOG_FILE = "worker.log"

@@ -32,18 +32,16 @@ from ecg_shock.models.card import Card, ExtraDatabase, Patients, ValidationScore
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.models.seen_files import check_unseen_files, seen_digests
 from ecg_shock.training.calibration import Calibration, calibrate, fit_calibration
+from ecg_shock.training.examples import Examples, ExampleSource, digest
 from ecg_shock.training.steps import compile_inference
 from ecg_shock.training.trainer import (
     ORIGIN_NAME,
     THRESHOLD,
     EpochLog,
-    Examples,
-    ExampleSource,
     Groups,
     Start,
     TrainingConfig,
     TrainingResult,
-    digest,
     train,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -10,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,6 +21,7 @@ from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
 from ecg_shock.preprocessing import FS, MIN_WINDOW_S
 from ecg_shock.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ecg_shock.training.draws import Draws, DrawSummary
+from ecg_shock.training.examples import Examples, ExampleSource, FixedExamples, check_subset, describe_examples, digest
 from ecg_shock.training.sampler import BIASED, DEFAULT_FLOOR, MIN_FLOOR, Sampler, gradient_scores
 from ecg_shock.training.steps import TrainSteps, compile_inference
 
@@ -121,66 +121,6 @@ class TrainingConfig(BaseModel):
             if settings.get(name) == removed:
                 raise ValueError(f"{name} = {removed!r} is not supported any more; choose another value")
         return {name: value for name, value in settings.items() if name not in REMOVED_SETTINGS}
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Labelled windows.
-
-    Parameters
-    ----------
-    ecg : numpy.ndarray of float32
-        Windows in mV at 125 Hz, shape (N, n).
-    shockable : numpy.ndarray of bool
-        Labels, shape (N,).
-    rhythm : numpy.ndarray of str
-        Rhythm of each window, such as its AHA class, shape (N,). The history has the proportion of each rhythm.
-    groups : numpy.ndarray of int, optional
-        Group of each window for the sampler, shape (N,); by default its rhythm.
-    weights : numpy.ndarray of float, optional
-        Factor for each window's loss, in addition to the class weight, shape (N,), above 0; 1 by default.
-    """
-
-    ecg: np.ndarray
-    shockable: np.ndarray
-    rhythm: np.ndarray
-    groups: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
-    weights: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ecg", np.ascontiguousarray(self.ecg, dtype=np.float32))
-        object.__setattr__(self, "shockable", np.asarray(self.shockable))
-        object.__setattr__(self, "rhythm", np.asarray(self.rhythm, dtype=np.str_))
-        groups = np.unique(self.rhythm, return_inverse=True)[1] if self.groups is None else self.groups
-        object.__setattr__(self, "groups", np.asarray(groups))
-        n = len(self.ecg)
-        weights = np.ones(n) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
-        object.__setattr__(self, "weights", weights)
-        if weights.shape != (n,) or not (np.isfinite(weights) & (weights > 0)).all():
-            raise ValueError(f"weights have shape {weights.shape}; give {n} finite weights above 0")
-        labels = (self.shockable.shape, self.rhythm.shape, self.groups.shape)
-        if self.ecg.ndim != 2 or n == 0 or labels != ((n,),) * 3:
-            raise ValueError(
-                f"ecg, shockable, rhythm and groups have shapes {self.ecg.shape}, {labels[0]}, {labels[1]} and "
-                f"{labels[2]}; ecg must be (N, samples) with at least one window, and the others (N,)"
-            )
-        if self.shockable.dtype != np.bool_:
-            raise ValueError(f"shockable has type {self.shockable.dtype}; it must be bool")
-        if not np.issubdtype(self.groups.dtype, np.integer):
-            raise ValueError(f"groups has type {self.groups.dtype}; it must be integer")
-        bad = np.flatnonzero(~np.isfinite(self.ecg).all(axis=1))
-        if bad.size:
-            raise ValueError(f"{bad.size} windows have samples that are not finite, first {bad[0]}; exclude them")
-
-
-class ExampleSource(Protocol):
-    """Training windows that are drawn anew for each epoch."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return what identifies the source, as JSON types."""
-
-    def draw(self, epoch: int) -> Examples:
-        """Return the windows of an epoch, counted from 1: always the same ones, and as many in every epoch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,8 +274,8 @@ def train(
     """
     folder = Path(folder)
     if isinstance(training, Examples):
-        _check_subset("training", training, spec)
-        source: ExampleSource = _Fixed(training)
+        check_subset("training", training, spec)
+        source: ExampleSource = FixedExamples(training)
     elif config.sampler == "uniform":
         source = training
     else:
@@ -343,7 +283,7 @@ def train(
             f"sampler={config.sampler!r} learns scores of windows, but these windows are drawn anew for each epoch; "
             "use the sampler 'uniform', or train without augmentation"
         )
-    _check_subset("validation", validation, spec)
+    check_subset("validation", validation, spec)
     lengths = [round(length_s * FS) for length_s in config.lengths_s] or [spec.input_samples]
     if max(lengths) > spec.input_samples:
         raise ValueError(
@@ -364,7 +304,7 @@ def train(
     model = build_model(spec, seed=config.seed)
     drawn_epoch = len(history) + 1
     examples = source.draw(drawn_epoch)
-    _check_subset("training", examples, spec)
+    check_subset("training", examples, spec)
     batches = math.ceil(len(examples.ecg) / config.batch_size)
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
@@ -451,19 +391,6 @@ def train(
     return TrainingResult(folder, spec, config, tuple(history))
 
 
-class _Fixed:
-    """The same windows in every epoch."""
-
-    def __init__(self, examples: Examples) -> None:
-        self._examples = examples
-
-    def describe(self) -> dict[str, Any]:
-        return _describe_examples(self._examples)
-
-    def draw(self, epoch: int) -> Examples:
-        return self._examples
-
-
 def _draw_cut(lengths: Sequence[int], samples: int, rng: np.random.Generator) -> tuple[int, int]:
     """Draw the first sample and the length of the part of the windows that some steps train on."""
     length = lengths[int(rng.integers(len(lengths)))]
@@ -513,20 +440,6 @@ def _resume(folder: Path, run: dict[str, Any]) -> tuple[Checkpoint | None, list[
     _write_history(folder, history)  # the run may have been killed after saving the checkpoint
     logger.info("%s holds %d epochs", folder, len(history))
     return checkpoint, history
-
-
-def _check_subset(name: str, subset: Examples, spec: CnnSpec) -> None:
-    if subset.ecg.shape[1] != spec.input_samples:
-        raise ValueError(
-            f"the {name} windows have {subset.ecg.shape[1]} samples, but the network takes {spec.input_samples}; "
-            "set input_samples to the length of the windows"
-        )
-    if subset.shockable.all() or not subset.shockable.any():
-        missing = "nonshockable" if subset.shockable.all() else "shockable"
-        raise ValueError(
-            f"the {name} subset has {len(subset.shockable)} windows, but none is {missing}; "
-            "choose another split or more databases, so that it has both classes"
-        )
 
 
 def _class_weights(shockable: np.ndarray, balanced: bool) -> np.ndarray:
@@ -589,29 +502,9 @@ def _describe_run(
     spec: CnnSpec, training: ExampleSource, validation: Examples, config: TrainingConfig
 ) -> dict[str, Any]:
     """Return network, settings and digests of the data, which identify a run, as JSON types."""
-    data = {"training": training.describe(), "validation": _describe_examples(validation)}
+    data = {"training": training.describe(), "validation": describe_examples(validation)}
     run = {"format": CHECKPOINT_FORMAT, "network": spec.to_dict(), "config": config.model_dump(), "data": data}
     return json.loads(json.dumps(run))
-
-
-def _describe_examples(examples: Examples) -> dict[str, Any]:
-    return {
-        "windows": len(examples.ecg),
-        "shockable": int(examples.shockable.sum()),
-        "sha256": digest(
-            *(examples.ecg, examples.shockable, examples.groups.astype(np.int64), examples.rhythm),
-            *([examples.weights] if (examples.weights != 1).any() else []),
-        ),
-    }
-
-
-def digest(*arrays: np.ndarray) -> str:
-    """Return the SHA-256 of arrays of numbers or names, in this order."""
-    sha = hashlib.sha256()
-    for array in arrays:
-        names = array.dtype.kind == "U"
-        sha.update("\n".join(array.tolist()).encode() if names else np.ascontiguousarray(array).tobytes())
-    return sha.hexdigest()
 
 
 def _check_same_run(stored: dict[str, Any], current: dict[str, Any], folder: Path) -> None:

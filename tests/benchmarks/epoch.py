@@ -18,7 +18,8 @@ import numpy as np
 
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.models.cnn import import_keras
-from ecg_shock.training.trainer import EpochLog, Examples, TrainingConfig, train
+from ecg_shock.training.examples import Examples
+from ecg_shock.training.trainer import EpochLog, TrainingConfig, train
 
 PUBLISHED = CnnSpec(filters=(20, 15, 15, 10, 5), kernels=(10,) * 5)
 SHOCKABLE, NONSHOCKABLE = 720, 3170  # the training subset of Krasteva 2020

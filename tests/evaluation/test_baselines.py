@@ -78,7 +78,7 @@ def test_what_no_threshold_can_be_fitted_to(feature: list, shockable: list, erro
 
 
 RHYTHM_OF = {
-    **{"coarse_vf": "vf", "fine_vf": "vf", "rapid_vt": "vt", "other_vt": "vt"},
+    **{"coarse_vf": "vf", "fine_vf": "vf", "slow_vf": "vf", "rapid_vt": "vt", "other_vt": "vt"},
     **{"normal_sinus": "normal_sinus", "other_nonshockable": "paced", "asystole": "asystole"},
 }
 

@@ -12,15 +12,11 @@ from scipy.stats import spearmanr
 
 from ecg_shock.data.datasets import DataConfig, load_subsets
 from ecg_shock.models import CnnSpec, build_model
+from ecg_shock.training.examples import Examples
 from ecg_shock.training.fold import examples
 from ecg_shock.training.sampler import Sampler, gradient_scores
 from ecg_shock.training.steps import TrainSteps, compile_inference
-from ecg_shock.training.trainer import (
-    Examples,
-    TrainingConfig,
-    _class_weights,
-    train,
-)
+from ecg_shock.training.trainer import TrainingConfig, _class_weights, train
 
 SMALL = CnnSpec(filters=(6, 5), kernels=(9, 5), pool=3, dropout=0.0, input_samples=250)
 PUBLISHED = CnnSpec(filters=(20, 15, 15, 10, 5), kernels=(10,) * 5)  # its dropout is off in inference

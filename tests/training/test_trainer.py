@@ -15,17 +15,9 @@ from pydantic import ValidationError
 
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.training.checkpoint import load_checkpoint, save_checkpoint
+from ecg_shock.training.examples import Examples
 from ecg_shock.training.sampler import Sampler
-from ecg_shock.training.trainer import (
-    DivergedError,
-    EpochLog,
-    Examples,
-    TrainingConfig,
-    _draw_cut,
-    best_of,
-    read_result,
-    train,
-)
+from ecg_shock.training.trainer import DivergedError, EpochLog, TrainingConfig, _draw_cut, best_of, read_result, train
 
 SPEC = CnnSpec(filters=(4, 3), kernels=(9, 5), pool=3, input_samples=250)
 

@@ -1,0 +1,122 @@
+"""Labelled windows for training: the same in all epochs, or drawn anew for each epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ecg_shock.models.cnn import CnnSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Labelled windows.
+
+    Parameters
+    ----------
+    ecg : numpy.ndarray of float32
+        Windows in mV at 125 Hz, shape (N, n).
+    shockable : numpy.ndarray of bool
+        Labels, shape (N,).
+    rhythm : numpy.ndarray of str
+        Rhythm of each window, such as its AHA class, shape (N,). The history has the proportion of each rhythm.
+    groups : numpy.ndarray of int, optional
+        Group of each window for the sampler, shape (N,); by default its rhythm.
+    weights : numpy.ndarray of float, optional
+        Factor for each window's loss, in addition to the class weight, shape (N,), above 0; 1 by default.
+    """
+
+    ecg: np.ndarray
+    shockable: np.ndarray
+    rhythm: np.ndarray
+    groups: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
+    weights: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ecg", np.ascontiguousarray(self.ecg, dtype=np.float32))
+        object.__setattr__(self, "shockable", np.asarray(self.shockable))
+        object.__setattr__(self, "rhythm", np.asarray(self.rhythm, dtype=np.str_))
+        groups = np.unique(self.rhythm, return_inverse=True)[1] if self.groups is None else self.groups
+        object.__setattr__(self, "groups", np.asarray(groups))
+        n = len(self.ecg)
+        weights = np.ones(n) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
+        object.__setattr__(self, "weights", weights)
+        if weights.shape != (n,) or not (np.isfinite(weights) & (weights > 0)).all():
+            raise ValueError(f"weights have shape {weights.shape}; give {n} finite weights above 0")
+        labels = (self.shockable.shape, self.rhythm.shape, self.groups.shape)
+        if self.ecg.ndim != 2 or n == 0 or labels != ((n,),) * 3:
+            raise ValueError(
+                f"ecg, shockable, rhythm and groups have shapes {self.ecg.shape}, {labels[0]}, {labels[1]} and "
+                f"{labels[2]}; ecg must be (N, samples) with at least one window, and the others (N,)"
+            )
+        if self.shockable.dtype != np.bool_:
+            raise ValueError(f"shockable has type {self.shockable.dtype}; it must be bool")
+        if not np.issubdtype(self.groups.dtype, np.integer):
+            raise ValueError(f"groups has type {self.groups.dtype}; it must be integer")
+        bad = np.flatnonzero(~np.isfinite(self.ecg).all(axis=1))
+        if bad.size:
+            raise ValueError(f"{bad.size} windows have samples that are not finite, first {bad[0]}; exclude them")
+
+
+class ExampleSource(Protocol):
+    """Training windows that are drawn anew for each epoch."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what identifies the source, as JSON types."""
+
+    def draw(self, epoch: int) -> Examples:
+        """Return the windows of an epoch, counted from 1: always the same ones, and as many in every epoch."""
+
+
+class FixedExamples:
+    """The same windows in every epoch."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def describe(self) -> dict[str, Any]:
+        """Return the numbers of windows and their digest."""
+        return describe_examples(self._examples)
+
+    def draw(self, epoch: int) -> Examples:
+        """Return all windows."""
+        return self._examples
+
+
+def check_subset(name: str, subset: Examples, spec: CnnSpec) -> None:
+    """Raise ValueError if a subset has only one class, or windows of another length than the network takes."""
+    if subset.ecg.shape[1] != spec.input_samples:
+        raise ValueError(
+            f"the {name} windows have {subset.ecg.shape[1]} samples, but the network takes {spec.input_samples}; "
+            "set input_samples to the length of the windows"
+        )
+    if subset.shockable.all() or not subset.shockable.any():
+        missing = "nonshockable" if subset.shockable.all() else "shockable"
+        raise ValueError(
+            f"the {name} subset has {len(subset.shockable)} windows, but none is {missing}; "
+            "choose another split or more databases, so that it has both classes"
+        )
+
+
+def describe_examples(examples: Examples) -> dict[str, Any]:
+    """Return the numbers of windows, and the digest of all that training reads."""
+    return {
+        "windows": len(examples.ecg),
+        "shockable": int(examples.shockable.sum()),
+        "sha256": digest(
+            *(examples.ecg, examples.shockable, examples.groups.astype(np.int64), examples.rhythm),
+            *([examples.weights] if (examples.weights != 1).any() else []),
+        ),
+    }
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Return the SHA-256 of arrays of numbers or names, in this order."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        names = array.dtype.kind == "U"
+        sha.update("\n".join(array.tolist()).encode() if names else np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
