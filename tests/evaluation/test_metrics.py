@@ -164,14 +164,14 @@ def test_verdict_takes_both_lines_and_enough_windows(
 
 
 def test_goals_are_those_of_the_aha() -> None:
-    """The seven goals as Kerber et al. print them, in per cent."""
+    """The seven goals as Kerber et al. print them, in per cent; slow VF, a class of ours, has none."""
     printed = [
         None if goal.observed is None or goal.limit is None else (100 * goal.observed, 100 * goal.limit)
         for goal in AHA_GOALS.values()
     ]
-    assert printed == [(90, 87), (75, 67), (99, 97), (95, 88), (95, 92), None, None]
-    assert [goal.min_windows for goal in AHA_GOALS.values()] == [200, 50, 100, 30, 100, 25, 25]
-    assert set(AHA_GOALS) == set(CLASSES)
+    assert printed == [(90, 87), (75, 67), (99, 97), (95, 88), (95, 92), None, None, None]
+    assert [goal.min_windows for goal in AHA_GOALS.values()] == [200, 50, 100, 30, 100, 25, 25, 25]
+    assert tuple(AHA_GOALS) == CLASSES
 
 
 def test_absent_classes_have_rows_without_figures() -> None:
