@@ -83,7 +83,7 @@ QUALITY_CHECKS = (
     QualityCheck(
         "missing",
         "More than the proportion max_missing of raw is missing (NaN, infinite, lead off). The C code counts samples "
-        "beyond max_mv as missing too.",
+        "beyond max_mv as missing too. A window without a valid sample is unusable, and needs no other check.",
         {"max_missing": quality.MAX_MISSING},
     ),
     QualityCheck(

@@ -356,7 +356,7 @@ def _decision(threshold: float, exported: Runtime) -> Decision:
         return Decision(rule=rule, threshold=threshold, threshold_logit=logit)
     # If all possible logits are below the threshold, the stored threshold is 128, above every stored logit.
     below = np.sum(exported.logit.read(np.arange(INT8_MIN, INT8_MAX + 1)) < logit)
-    rule += ", that is if the stored logit >= threshold_stored"
+    rule += ", that is the stored logit >= threshold_stored"
     return Decision(rule=rule, threshold=threshold, threshold_logit=logit, threshold_stored=INT8_MIN + int(below))
 
 

@@ -157,7 +157,7 @@ def test_port_reproduces_the_golden_vectors(fs: int, sidecar_at: Callable[[int],
         assert vector["fs"] == fs
         raw = np.array([np.nan if mv is None else mv for mv in vector["raw_mv"]])
         filtered = filter_stream(raw, vector["fs"], vector["rate"], sidecar["preprocessing"])
-        np.testing.assert_allclose(filtered, vector["preprocessed_mv"], rtol=0, atol=6e-7)  # 5e-7 is their rounding
+        np.testing.assert_allclose(filtered, vector["preprocessed_mv"], rtol=0, atol=6e-7)  # they are rounded to 1e-6
         window = filtered[-sidecar["input"]["shape"][1] :]
         found = faults(raw[-vector["raw_window"] :], vector["fs"], window, sidecar)
         probability = advisor.probabilities(window[np.newaxis])[0]

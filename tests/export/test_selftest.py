@@ -23,6 +23,19 @@ ARM_GCC = "arm-none-eabi-gcc"
 CORTEX_M4 = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
 MAY_BE_MISSING = {"memcpy", "memset", "memmove"}  # what any C compiler may call
 COUNT = 4
+QEMU = next(filter(None, map(shutil.which, ("qemu-arm-static", "qemu-arm"))), None)
+# Begins without a library, and ends with a Linux system call, which QEMU turns into its own exit status.
+START = """
+#include "ecg_shock.h"
+static ecg_shock lead;
+__attribute__((used)) static void run(void)
+{
+    register int status __asm("r0") = ecg_shock_selftest(&lead);
+    register int call __asm("r7") = 1;
+    __asm volatile("svc 0" : : "r"(status), "r"(call));
+}
+__attribute__((naked)) void _start(void) { __asm volatile("bl run"); }
+"""
 
 
 def wrong_vectors(folder: Path, *flags: str) -> int:
@@ -115,6 +128,19 @@ def test_cortex_m4_needs_only_the_code(code: Path) -> None:
     assert {name for kind, name in found if kind == "T"} == {"ecg_shock_selftest"}
     (stack,) = re.findall(r"ecg_shock_selftest\t(\d+)\t", (code / "m4.su").read_text())
     assert int(stack) <= 100
+
+
+@pytest.mark.skipif(QEMU is None or shutil.which(ARM_GCC) is None, reason="qemu-user or gcc-arm-none-eabi is missing")
+@pytest.mark.parametrize(("bias", "wrong"), [("", 0), (" + 0.1f", COUNT)])
+def test_code_for_a_cortex_m4_in_an_emulator(bias: str, wrong: int, code: Path) -> None:
+    """The machine code for a Cortex-M4 has no wrong vector, and with a wrong bias only wrong ones."""
+    change(code / "ecg_shock.c", "logit = ECG_SHOCK_DENSE_BIAS;", f"logit = ECG_SHOCK_DENSE_BIAS{bias};")
+    (code / "start.c").write_text(START, encoding="ascii")
+    command = [ARM_GCC, *CORTEX_M4, "-std=gnu99", "-O2", "-ffreestanding", "-nostartfiles"]
+    command += ["start.c", "ecg_shock.c", "selftest.c", "-o", "selftest.elf"]
+    subprocess.run(command, cwd=code, check=True)
+    # This core runs all instructions of a Cortex-M4; some versions of QEMU cannot emulate a Cortex-M4 without a board.
+    assert subprocess.run([str(QEMU), "-cpu", "cortex-a15", "selftest.elf"], cwd=code, check=False).returncode == wrong
 
 
 def test_header_has_the_threshold(exports: Callable[[str], ExportResult], bundle: Bundle) -> None:

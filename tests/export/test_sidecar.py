@@ -180,11 +180,13 @@ def test_c_takes_raw_samples_at_the_rate_of_the_device(fs: float, bundle: Bundle
         check_export(result.files[0])
 
 
-@pytest.mark.parametrize(("to", "fs"), [("litert", 300.0), ("litert-int8", 249.9), ("c", 128.6)])
+@pytest.mark.parametrize(("to", "fs"), [("litert", 300.0), ("litert-int8", 249.9), ("onnx", 257.0), ("c", 128.6)])
 def test_filter_of_the_golden_rate_is_there(to: str, fs: float, bundle: Bundle, tmp_path: Path) -> None:
     """At a rate that is not common, the sidecar has the taps beside the golden vectors, for LiteRT too."""
     if to == "c" and shutil.which("gcc") is None:
         pytest.skip("gcc is missing: the C code cannot be compiled")
+    if to == "onnx":
+        pytest.importorskip("tf2onnx", reason="no extra [onnx]")
     sidecar = read_sidecar(export(bundle, to, tmp_path, fs=fs))
     rates = sidecar["preprocessing"]["resampler"]["rates_hz"]
     for vector in sidecar["golden"]:
