@@ -172,7 +172,9 @@ def locked(folder: Path) -> Iterator[None]:
         with FileLock(folder / LOCK_NAME, timeout=0, is_singleton=False):
             yield
     except Timeout:
-        raise OSError(f"another run is using {folder}; wait for it, or choose another folder with --out") from None
+        raise OSError(
+            f"another run is using {folder}; wait until that run ends, or choose another folder with --out"
+        ) from None
 
 
 def commit() -> str | None:

@@ -66,7 +66,7 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
     from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
     if not history:
-        raise ValueError("history has no epoch; give at least one")
+        raise ValueError("history has no epoch; give the history of one or more epochs")
     best = best_of(history)
     epochs = [e.epoch for e in history]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_lines(*prefixes: str) -> Iterator[None]:
-    """Capture standard error, also of native libraries, and print it at the end without some lines.
+    """Capture standard error, also of native libraries, and print it on exit, without some lines.
 
     Parameters
     ----------

@@ -43,7 +43,9 @@ def split(
     if out.suffix != ".toml":
         raise ValueError(f"--out is {str(out)!r}; give a file that ends in .toml")
     if out.exists():
-        raise ValueError(f"{out} exists, and results compare only on the same split; remove it, or give another --out")
+        raise ValueError(
+            f"{out} exists, and results can be compared only on the same split; remove the file, or give another --out"
+        )
     config = DataConfig(databases=tuple(databases), window_s=window)
     with console.status("reading the recordings"):
         found = load_windows(config, data)

@@ -50,7 +50,7 @@ def train(
     fold: Annotated[
         str | None,
         typer.Option(
-            help="Number of the fold whose patients are tested, or 'all' to train a network for each fold.",
+            help="Number of the fold, or 'all' to train a network for each fold.",
             show_default="0",
             rich_help_panel="Data",
         ),
@@ -84,8 +84,8 @@ def train(
     extra: Annotated[
         str | None,
         typer.Option(
-            help="Train also on these databases, separated by commas, such as ludb,qtdb. A fifth of their patients is "
-            "not trained on; the specificity for them is printed.",
+            help="Train also on these databases, separated by commas, such as ludb,qtdb. A fifth of their patients are "
+            "not used for training; the specificity for these patients is printed.",
             show_default="none",
             rich_help_panel="Data",
         ),
@@ -180,7 +180,7 @@ def train(
     if start and (like or filters or kernels):
         raise ValueError("--from takes the network of its bundle; remove --like, --filters and --kernels.")
     if freeze and not start:
-        raise ValueError("--freeze is for --from; remove it, or say from which bundle to start.")
+        raise ValueError("--freeze needs --from; give the bundle to start from with --from, or remove --freeze.")
     base = load_bundle(like) if like else None
     earlier = load_bundle(DEFAULT_BUNDLE if start == DEFAULT else start) if start else None
     config = with_values(

@@ -66,7 +66,8 @@ def validate(
     databases: Annotated[
         str | None,
         typer.Option(
-            help="Test all patients of these databases, separated by commas, which were not used in training.",
+            help="Test all patients of these databases, separated by commas. These patients must not have been used "
+            "in training.",
             show_default="the test patients of the model",
             rich_help_panel="A model",
         ),
@@ -161,7 +162,10 @@ def validate(
             raise ValueError("--against cannot be given for a model; give its predictions.csv as --predictions.")
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if record and (databases or len(bundles) > 1):
-            raise ValueError("--record needs a single bundle without --databases; remove --record, or give one bundle.")
+            raise ValueError(
+                "--record needs one bundle, and no --databases; remove --record, or give one bundle without "
+                "--databases."
+            )
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
             def on_stage(stage: str, steps: int) -> Callable[[], None]:

@@ -80,7 +80,7 @@ def windows(
     from ecg_shock.files import atomic_writer
 
     if fold is not None and csv is None:
-        raise ValueError("--fold is for --csv; give both, or remove it.")
+        raise ValueError("--fold needs --csv; give --csv too, or remove --fold.")
     if csv is not None and csv.suffix.lower() != ".csv":
         raise ValueError(f"--csv is {str(csv)!r}; give a file that ends in .csv.")
     if sheet is not None:

@@ -158,12 +158,14 @@ def _read_annotations(path: Path, annotator: str, fs: float, end_s: float) -> li
     for before, annotation in zip(annotations, annotations[1:], strict=False):
         if annotation.time_s < before.time_s:
             raise ValueError(
-                f"{file} goes back in time after {before.time_s:.3f} s; sort its annotations, or fetch it again"
+                f"{file}: the annotations after {before.time_s:.3f} s are not in order of time; sort them, or fetch "
+                "the file again"
             )
     if not (annotations[0].time_s >= 0 and annotations[-1].time_s < end_s):
         raise ValueError(
-            f"{file} has annotations from {annotations[0].time_s:.3f} s to {annotations[-1].time_s:.3f} s, outside the "
-            f"record of {end_s:.3f} s; compare the file and the header with their source, or fetch them again"
+            f"{file} has annotations from {annotations[0].time_s:.3f} s to {annotations[-1].time_s:.3f} s, but "
+            f"the record is from 0 to {end_s:.3f} s; compare the file and the header with their source, or "
+            "fetch them again"
         )
     return annotations
 
@@ -198,7 +200,7 @@ def _list_changes(path: Path, annotations: Sequence[_Annotation], manifest: Mani
     for annotation in annotations:
         where = f"{path} at {annotation.time_s:.3f} s"
         if annotation.symbol in ("[", "]") and bracket_open == (annotation.symbol == "["):
-            raise ValueError(f"{where}: {annotation.symbol!r} without its counterpart; correct the annotations")
+            raise ValueError(f"{where}: {annotation.symbol!r} has no matching bracket; correct the annotations")
         if annotation.symbol == "[":
             bracket_open = True
         if annotation.symbol == "]":
@@ -210,8 +212,9 @@ def _list_changes(path: Path, annotations: Sequence[_Annotation], manifest: Mani
         if _names_rhythm(annotation):
             if annotation.text not in manifest.rhythm_codes:
                 raise ValueError(
-                    f"{where}: unknown rhythm code {annotation.text!r}; the manifest of {manifest.name} has "
-                    f"{', '.join(manifest.rhythm_codes)}; add the code to its rhythm_codes"
+                    f"{where}: unknown rhythm code {annotation.text!r}; known are "
+                    f"{', '.join(manifest.rhythm_codes)}; add the code to rhythm_codes in the manifest of "
+                    f"{manifest.name}"
                 )
             rhythm, code = manifest.rhythm_codes[annotation.text], annotation.text
             if bracket_open and rhythm != "vf":

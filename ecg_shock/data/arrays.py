@@ -58,7 +58,8 @@ def read_mat(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> 
         arrays = {name: np.asarray(loaded[name]) for name in wanted}
     except Exception as error:  # SciPy raises many kinds for damaged files, OSError too
         raise ValueError(
-            f"{path} cannot be read as a MATLAB file: it is damaged, or a WFDB record without its .hea. {WHAT_TO_DO}"
+            f"{path} cannot be read as a MATLAB file: it is damaged, or it is a WFDB record without its .hea. "
+            f"{WHAT_TO_DO}"
         ) from error
     if not arrays:
         found = listed([f"{name}: {kind} {shape}" for name, shape, kind in variables])
@@ -73,7 +74,8 @@ def read_mat(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> 
         rate = arrays[name].ravel()[0]
         if is_finite(rate) and rate != fs:
             raise ValueError(
-                f"{path}: the variable {quoted(name)} is {rate:g} Hz, but fs= (--fs) is {fs:g} Hz; give the right value"
+                f"{path}: the variable {quoted(name)} is {rate:g} Hz, but fs= (--fs) is {fs:g} Hz; give the "
+                "right sampling rate"
             )
     return _build_from_columns(path, array.ravel() if 1 in array.shape else array, fs, units, leads)
 

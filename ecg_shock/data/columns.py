@@ -115,11 +115,11 @@ def why_not_ecg(values: np.ndarray) -> str:
                 continue
             if wraps:
                 if rises > 2 * wraps:
-                    return "restarts repeatedly, as a counter does but an ECG does not"
+                    return "restarts repeatedly, so it is a counter, not an ECG"
                 continue
             even = lowest > 0 and highest - lowest <= MAX_STEP_SPREAD * span / (len(values) - 1)
             how = f"{onward} evenly" if even else f"{'hardly ' if small else 'n'}ever {backward}"
-            return f"{how}, as time and counts do but an ECG does not"
+            return f"{how}, so it is a time or a counter, not an ECG"
     return ""
 
 
@@ -181,7 +181,7 @@ def choose_columns(
     for i in chosen:
         if i in reasons:
             others = listed([filled[k] for k in possible])
-            ask = f"choose with leads= (--lead) from {others}" if possible else "no other column can be an ECG"
+            ask = f"choose a lead with leads= (--lead) from {others}" if possible else "no other column can be an ECG"
             raise ValueError(f"{path}: column {quoted(filled[i])} {reasons[i]}; {ask}")
     return chosen
 

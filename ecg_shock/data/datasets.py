@@ -378,7 +378,8 @@ def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold
     misspelt = {p for p in absent - patients_in(public) if not p.startswith(f"{SYNTHETIC}/")}
     if misspelt:
         raise ValueError(
-            f"split {data.split!r} names the patients {_shown(misspelt)}, whom no database has; correct it, or add "
+            f"split {data.split!r} names the patients {_shown(misspelt)}, whom no database has; correct the "
+            "split, or add "
             "their database"
         )
     windows = load_windows(data, folder, leads=leads)

@@ -76,7 +76,9 @@ class _Edf(SignalFile):
                 raise ValueError(f"{path} ends within its header of {n_signals} signals. {WHAT_TO_DO}")
             described = stream.read(header_bytes - FIXED_BYTES)
         if self._parse_integer(fixed[184:192], "length of the header", 0) != header_bytes:
-            raise ValueError(f"{path} gives the wrong length for its header of {n_signals} signals. {WHAT_TO_DO}")
+            raise ValueError(
+                f"{path} states a length of its header that does not fit {n_signals} signals. {WHAT_TO_DO}"
+            )
         fields: dict[str, list[bytes]] = {}
         for name, width in SIGNAL_FIELDS.items():
             block, described = described[: width * n_signals], described[width * n_signals :]
@@ -96,7 +98,8 @@ class _Edf(SignalFile):
         self._annotation_signal = annotation_signals[0] if annotation_signals else None
         if self._signals and not self._record_s > 0:  # refuses NaN as well
             raise ValueError(
-                f"{path} gives {_quote(fixed[244:252])} as the duration of a data record in s. {WHAT_TO_DO}"
+                f"{path} gives {_quote(fixed[244:252])} as the duration of a data record, which must be a "
+                f"number of seconds above 0. {WHAT_TO_DO}"
             )
         self._gains: list[tuple[float, float]] = []
         channels = []
@@ -127,7 +130,9 @@ class _Edf(SignalFile):
     def _parse_integer(self, field: bytes, what: str, minimum: int) -> int:
         text = _decode(field)
         if not re.fullmatch(r"[+-]?\d{1,9}", text) or int(text) < minimum:
-            raise ValueError(f"{self.path} gives {_quote(field)} as the {what}; it cannot be read as EDF. {WHAT_TO_DO}")
+            raise ValueError(
+                f"{self.path} gives {_quote(field)} as the {what}, which is not allowed in EDF. {WHAT_TO_DO}"
+            )
         return int(text)
 
     def _count_records(self, claimed: int, size: int) -> int:
@@ -137,13 +142,13 @@ class _Edf(SignalFile):
         """
         found, rest = divmod(size - self._header_bytes, self._record_bytes) if self._record_bytes else (0, 0)
         if claimed == -1 and found:
-            more = f", and {rest} bytes of an incomplete one are excluded" if rest else ""
+            more = f", and {rest} bytes of an incomplete record are excluded" if rest else ""
             logger.warning("%s does not give its number of data records; %d were found%s", self.path, found, more)
             return found
         if claimed != found or rest or not found:
             raise ValueError(
-                f"{self.path} has {size} bytes, but its header promises {claimed} data records in "
-                f"{self._header_bytes + max(claimed, 0) * self._record_bytes} bytes. {WHAT_TO_DO}"
+                f"{self.path} has {size} bytes, but its header says {claimed} data records, which need "
+                f"{self._header_bytes + max(claimed, 0) * self._record_bytes} bytes with the header. {WHAT_TO_DO}"
             )
         return found
 

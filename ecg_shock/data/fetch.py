@@ -282,14 +282,14 @@ def _fetch_file(url: str, path: Path, entry: FileEntry) -> None:
             download(url, str(temporary), None)
         except OSError as error:  # requests' own errors are OSErrors
             raise OSError(
-                f"could not fetch {path.name} ({entry.bytes} bytes) from {url}: {error}; check the connection and "
-                "run the same command again, which keeps the files that are already complete"
+                f"could not fetch {path.name} ({entry.bytes} bytes) from {url}: {error}; check the connection, "
+                "and run the same command again. Complete files are kept"
             ) from error
         problem = _check_file(temporary, path.name, entry)
         if problem is not None:
             raise ValueError(
                 f"{url} sent a wrong file, which was deleted: {problem}; run the same command again. If it "
-                "happens again, the publisher's file and the manifest differ: please report it"
+                "happens again, the file of the publisher does not match the manifest: please report it"
             )
         temporary.replace(path)
     finally:

@@ -72,7 +72,9 @@ def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
         return kinds.index(True)
     if kinds == [None]:
         return 0
-    raise ValueError(f"{where}: no name says which lead is the ECG; choose with leads= (--lead) from {listed(names)}")
+    raise ValueError(
+        f"{where}: no lead has the name of an ECG lead; choose a lead with leads= (--lead) from {listed(names)}"
+    )
 
 
 def listed(names: Sequence[object], total: int | None = None) -> str:

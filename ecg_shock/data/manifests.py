@@ -53,9 +53,7 @@ class FileEntry:
             raise ValueError(f"bytes is {self.bytes!r}; give the size of the file, 1 or more")
         digests = [d for d in (self.sha256, self.samples_sha256, self.header_sha256) if d is not None]
         if not digests:
-            raise ValueError(
-                "neither sha256 nor samples_sha256 nor header_sha256 is given; give one to check the file against"
-            )
+            raise ValueError("there is no checksum; give one of sha256, samples_sha256 and header_sha256")
         if self.samples_sha256 is not None and self.bytes % 3:
             raise ValueError(f"bytes is {self.bytes!r}; the size of a format 212 file must be a multiple of 3")
         for digest in digests:
@@ -122,7 +120,7 @@ class Manifest:
             )
         for code, rhythm in self.rhythm_codes.items():
             if rhythm not in known:
-                raise ValueError(f"rhythm_codes reads {code!r} as {rhythm!r}; allowed are {', '.join(known)}")
+                raise ValueError(f"rhythm_codes gives {code!r} the rhythm {rhythm!r}; allowed are {', '.join(known)}")
         if unlabelled := [record for record, label in self.record_labels.items() if label == ""]:
             more = f" and {len(unlabelled) - 1} more" if len(unlabelled) > 1 else ""
             raise ValueError(
@@ -132,7 +130,10 @@ class Manifest:
             self._check_record_label(record)
         for record, patient in self.patients.items():
             if f"{record}.hea" not in self.files:
-                raise ValueError(f"patients has {record!r}, but files has no {record}.hea; add it, or correct the name")
+                raise ValueError(
+                    f"patients names the record {record!r}, but files has no {record}.hea; add this file, or "
+                    "correct the name"
+                )
             if len(patient.split("/")) > 2 or not all(map(_PLAIN_NAME.fullmatch, patient.split("/"))):
                 raise ValueError(
                     f"patients gives {record!r} the patient {patient!r}; write 'record' or 'database/record'"
@@ -147,7 +148,8 @@ class Manifest:
     def _check_record_label(self, record: str) -> None:
         if f"{record}.hea" not in self.files:
             raise ValueError(
-                f"record_labels has {record!r}, but files has no {record}.hea; add it, or correct the name"
+                f"record_labels names the record {record!r}, but files has no {record}.hea; add this file, or "
+                "correct the name"
             )
         labels = self.labels_of(record)
         starts_s = [start_s for start_s, _ in labels]
@@ -159,7 +161,9 @@ class Manifest:
             )
         unknown = [code for _, code in labels if code not in self.rhythm_codes]
         if unknown:
-            raise ValueError(f"record_labels gives {record!r} the code {unknown[0]!r}; add it to rhythm_codes")
+            raise ValueError(
+                f"record_labels gives {record!r} the code {unknown[0]!r}, which is not in rhythm_codes; add it there"
+            )
 
     @property
     def records(self) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generato
     array([[1., 0., 0., 1., 2., 2., 1., 0.]])
     """
     if noise.ndim != 1 or not len(noise):
-        raise ValueError(f"noise has shape {noise.shape}; give one dimension, with at least one sample.")
+        raise ValueError(f"noise has shape {noise.shape}; give a 1-D array of one sample or more.")
     if not np.isfinite(noise).all():
         raise ValueError("noise has NaN or infinite values; remove them first.")
     m = len(noise)

@@ -172,7 +172,9 @@ def _signal_files(header: Path) -> set[Path]:
     files = {header.parent / signal.file for signal in found.signals if signal.file != "~"}
     for file in sorted(files):
         if not file.is_file():
-            raise FileNotFoundError(f"{header} names the signal file {file.name}, which is missing; copy it there")
+            raise FileNotFoundError(
+                f"{header} names the signal file {file.name}, which is missing; copy it to this folder"
+            )
     return files
 
 

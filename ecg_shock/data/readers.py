@@ -135,7 +135,8 @@ def read_record(
         )
     if fs is None or units is None:
         raise ValueError(
-            f"{path} does not say its sampling rate and unit; pass fs= (--fs) in Hz and units= (--units) such as 'mV'"
+            f"{path} does not state its sampling rate and unit; give fs= (--fs) in Hz and units= (--units), "
+            "such as 'mV'"
         )
     if suffix in TEXT:
         return read_csv(path, fs, units, leads, delimiter, decimal)
@@ -157,7 +158,7 @@ def open_file(path: Path, units: str | None) -> SignalFile | None:
 def check_text_options(path: Path, delimiter: str | None, decimal: str | None) -> None:
     """Raise ValueError if a delimiter or decimal sign is given for a file that is not a text table."""
     if path.suffix.lower() not in TEXT and (delimiter is not None or decimal is not None):
-        raise ValueError(f"{path} is not a text table; do not give delimiter= or decimal=")
+        raise ValueError(f"{path} is not a text table; remove delimiter= and decimal=")
 
 
 def check_arguments(fs: float | None, units: str | None) -> None:

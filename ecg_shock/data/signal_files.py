@@ -172,7 +172,10 @@ def _find_problem(file: SignalFile, i: int) -> Exception | None:
         )
     first = [f"{c.name} in {c.unit or 'no unit'}" for c in file.channels[:MAX_LISTED]]
     channels = listed(first, len(file.channels))
-    return ValueError(f"{file.path} has the channels {channels}; the unit of an ECG must be in {tuple(MV_PER_UNIT)}")
+    return ValueError(
+        f"{file.path} has no ECG: its channels are {channels}, but the unit of an ECG must be one of "
+        f"{tuple(MV_PER_UNIT)}"
+    )
 
 
 def check_agreement(file: SignalFile, chosen: Sequence[int], fs: float | None, units: str | None) -> None:
@@ -181,21 +184,17 @@ def check_agreement(file: SignalFile, chosen: Sequence[int], fs: float | None, u
     rates = [channel.fs for channel in channels]
     if len(set(rates)) > 1:
         raise ValueError(
-            f"{file.path} has leads with sampling rates of {sorted(set(rates))} Hz; choose leads= (--lead) of "
-            f"one sampling rate from {listed([channel.name for channel in channels])}"
+            f"{file.path} has leads with sampling rates of {sorted(set(rates))} Hz; choose leads of one rate with "
+            f"leads= (--lead) from {listed([channel.name for channel in channels])}"
         )
     if len({channel.n_samples for channel in channels}) > 1:
         raise ValueError(f"{file.path} has leads of different lengths. {WHAT_TO_DO}")
     check_fs(rates[0], f"{file.path}: ")
     if fs is not None and fs != rates[0]:
-        raise ValueError(
-            f"{file.path} has a sampling rate of {rates[0]} Hz, but fs= (--fs) is {fs!r}; do not give fs for this file"
-        )
+        raise ValueError(f"{file.path} has a sampling rate of {rates[0]} Hz, but fs= (--fs) is {fs!r}; remove fs")
     if units is not None and any(channel.mv_per_unit != MV_PER_UNIT[units] for channel in channels):
         found = sorted({channel.unit for channel in channels})
-        raise ValueError(
-            f"{file.path} is in {found}, but units= (--units) is {units!r}; do not give units for this file"
-        )
+        raise ValueError(f"{file.path} is in {found}, but units= (--units) is {units!r}; remove units")
 
 
 def lead_names(names: Sequence[str | None]) -> list[str]:

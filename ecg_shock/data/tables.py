@@ -377,7 +377,7 @@ def _read_header(path: Path, head: Sequence[str], layout: _Layout, fs: float) ->
         wrong = wrong[:-1] if named else wrong
         what = f"line {wrong[0]}" if len(wrong) == 1 else f"lines {wrong[0]} to {wrong[-1]}"
         raise ValueError(
-            f"{path}: {what} above the numbers cannot be read as names of the {width} columns, which begin in line "
+            f"{path}: {what} cannot be read as names of the {width} columns of numbers that begin in line "
             f"{layout.first_line + 1}. Remove {what}, or write # at the start"
         )
     row = above_rows[0]
@@ -417,7 +417,7 @@ def _read_columns(
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
     """Return the columns of numbers, and the columns of times in s, both by column index.
 
-    If `leads` is given, only those leads and columns that may be a time are read; times are compared with `fs` later.
+    If `leads` is given, only those leads and possible time columns are read; times are compared with `fs` later.
     """
     filled = lead_names(names)
     numbers = [i for i, kind in enumerate(layout.kinds) if kind == "number"]

@@ -210,7 +210,9 @@ class _SegmentedRecord(WfdbFile):
         variable = header.segments[0][1] == 0
         layout = records.pop(header.segments[0][0], None) if variable else next(iter(records.values()), None)
         if layout is None or len(layout.channels) != header.n_signals:
-            raise ValueError(f"{path} has {header.n_signals} signals, but its segments have other ones. {WHAT_TO_DO}")
+            raise ValueError(
+                f"{path} has {header.n_signals} signals, which differ from the signals of its segments. {WHAT_TO_DO}"
+            )
         described = [signal.description for signal in layout.header.signals]
         times_described = Counter(described)
         # For each segment: the column of each of the record's signals, or None if the segment does not have it.
@@ -258,8 +260,8 @@ class _SegmentedRecord(WfdbFile):
         path = self.path.parent / f"{name}.hea"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing, although {self.path.name} lists it as a segment; copy it there with its "
-                "signal files"
+                f"{path} is missing, although {self.path.name} lists it as a segment; copy the header and its signal "
+                "files to this folder"
             )
         segment = read_header(path)
         if segment.segments:
@@ -289,7 +291,7 @@ class _SegmentedRecord(WfdbFile):
                 )
             if found.n_samples != (last - first) * self._spans[i]:
                 return ValueError(
-                    f"{self.path} says that segment {quoted(name)} has {last - first} samples, but it has "
+                    f"{self.path} says that segment {quoted(name)} has {last - first} samples, but there are "
                     f"{found.n_samples // self._spans[i]}. {WHAT_TO_DO}"
                 )
         return None
@@ -348,8 +350,8 @@ def _count_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
     per_frame = sum(signal.samples_per_frame for signal in signals)
     if fmt == NO_SAMPLES:
         raise ValueError(
-            f"{path} describes signals without samples (format 0), like the layout segment of a record; give the path "
-            "of that record"
+            f"{path} describes signals without samples (format 0). If it is the layout segment of a record, "
+            "give the path of this record"
         )
     if others or fmt not in (*BLOCKS, *FLAC_BITS):
         formats = sorted({signal.fmt for signal in signals})
@@ -361,7 +363,7 @@ def _count_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
         raise ValueError(f"{path} describes a signal with 0 samples per frame. {WHAT_TO_DO}")
     file = path.parent / name
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing, although {path.name} names it; copy it there")
+        raise FileNotFoundError(f"{file} is missing, although {path.name} names it; copy it to this path")
     if fmt in FLAC_BITS:
         return _count_flac_frames(path, header, signals)
     size = file.stat().st_size
@@ -371,7 +373,8 @@ def _count_frames(path: Path, header: Header, signals: list[SignalLine]) -> int:
     least = offset + blocks * block_bytes + (PARTIAL_BLOCKS[fmt][partial - 1] if partial else 0)
     if not least <= size <= offset + (blocks + bool(partial)) * block_bytes:
         raise ValueError(
-            f"{file} has {size} bytes, but its header says {frames} samples in {least} bytes. {WHAT_TO_DO}"
+            f"{file} has {size} bytes, but the record's header says {frames} samples, which need {least} "
+            f"bytes. {WHAT_TO_DO}"
         )
     if not frames:
         raise ValueError(f"{file} holds no samples. {WHAT_TO_DO}")
@@ -387,7 +390,8 @@ def _count_flac_frames(path: Path, header: Header, signals: list[SignalLine]) ->
     allowed = FLAC_BITS[signal.fmt]
     if channels != len(signals) or bits > allowed:
         raise ValueError(
-            f"{file} has {channels} channels of {bits} bits, but its header says {len(signals)} channels of at most "
+            f"{file} has {channels} channels of {bits} bits, but the record's header says {len(signals)} "
+            "channels of at most "
             f"{allowed} bits. {WHAT_TO_DO}"
         )
     if len({each.samples_per_frame for each in signals}) > 1:
@@ -397,7 +401,7 @@ def _count_flac_frames(path: Path, header: Header, signals: list[SignalLine]) ->
         )
     frames = header.n_frames or max(0, samples - signal.byte_offset) // signal.samples_per_frame
     if samples != signal.byte_offset + frames * signal.samples_per_frame or not frames:
-        raise ValueError(f"{file} has {samples} samples, but its header says {frames} frames. {WHAT_TO_DO}")
+        raise ValueError(f"{file} has {samples} samples, but the record's header says {frames} frames. {WHAT_TO_DO}")
     return frames
 
 
@@ -428,6 +432,6 @@ def _open_flac(file: Path) -> Iterator[Any]:
     with file.open("rb") as stream:
         signature = stream.read(4)
     if signature != b"fLaC":
-        raise ValueError(f"{file} is not a FLAC file, although its header says so. {WHAT_TO_DO}")
+        raise ValueError(f"{file} is not a FLAC file, although the record's header says so. {WHAT_TO_DO}")
     with explain_damage(file, "FLAC"), soundfile.SoundFile(str(file)) as flac:
         yield flac

@@ -100,7 +100,9 @@ def read_header(path: Path) -> Header:
     record = lines[0].split()
     try:
         if len(record) < 2 or not re.fullmatch(r"\d{1,18}", record[1]):
-            raise ValueError("it must begin with the name of the record, without spaces, and the number of signals")
+            raise ValueError(
+                "the line must begin with the name of the record, without spaces, and the number of signals"
+            )
         fs: float = DEFAULT_FS
         if len(record) > 2:
             rate = _RATE.fullmatch(record[2])
@@ -171,7 +173,7 @@ def _check_name(path: Path, name: str) -> str:
 def _parse_segment(path: Path, line: str) -> tuple[str, int]:
     fields = line.split()
     if len(fields) != 2 or not re.fullmatch(r"\d{1,18}", fields[1]):
-        raise _line_error(path, line, ValueError("it must be the name of a segment and its number of samples"))
+        raise _line_error(path, line, ValueError("the line must be the name of a segment and its number of samples"))
     return _check_name(path, fields[0]), int(fields[1])
 
 
@@ -192,8 +194,8 @@ def _parse_signal(path: Path, line: str) -> SignalLine:
         gain = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
         if len(fields) > 2 and not gain:
             raise ValueError(
-                f"{quoted(fields[2])} is not a gain; write gain(baseline)/unit without spaces, with a decimal point, "
-                "such as 200(1024)/mV"
+                f"{quoted(fields[2])} is not a gain; write gain(baseline)/unit without spaces, such as 200(1024)/mV "
+                "or 200.5(1024)/mV"
             )
         rest = []
         for text, what in zip(

@@ -127,7 +127,9 @@ def concatenate(sets: Iterable[WindowSet]) -> WindowSet:
     sets = list(sets)
     lengths = sorted({s.window_s for s in sets})
     if len(lengths) != 1:
-        raise ValueError(f"the window sets have the lengths {lengths!r} s; give one or more sets of the same length.")
+        raise ValueError(
+            f"the sets have windows of {lengths!r} s; give one or more sets, with windows of the same length."
+        )
     arrays = {name: np.concatenate([getattr(s, name) for s in sets]) for name in ARRAY_FIELDS}
     return WindowSet(**arrays, window_s=lengths[0], excluded=tuple(entry for s in sets for entry in s.excluded))
 

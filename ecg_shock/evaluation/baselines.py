@@ -71,7 +71,9 @@ def fit_threshold(feature: np.ndarray, shockable: np.ndarray) -> Threshold:
             f"feature has shape {feature.shape} and shockable {shockable.shape}; allowed is (n_windows,) for both."
         )
     if np.isinf(feature).any():
-        raise ValueError(f"feature {int(np.argmax(np.isinf(feature)))} is infinite; allowed are numbers and NaN.")
+        raise ValueError(
+            f"feature[{int(np.argmax(np.isinf(feature)))}] is infinite; allowed are finite numbers and NaN."
+        )
     n_shockable = int(shockable.sum())
     n_nonshockable = len(shockable) - n_shockable
     if not n_shockable or not n_nonshockable:
@@ -150,14 +152,14 @@ def baseline_predictions(train: WindowSet, test: WindowSet, fold: int) -> dict[s
         raise ValueError(f"patients {sorted(shared)!r} are in train and in test; give test windows of other patients.")
     if train.window_s != test.window_s:
         raise ValueError(
-            f"train has windows of {train.window_s:g} s and test of {test.window_s:g} s; give both the same length, "
-            "because the features depend on it."
+            f"train has windows of {train.window_s:g} s, and test has windows of {test.window_s:g} s; give "
+            "windows of the same length, because the features depend on the length."
         )
     train = train.select(~np.isin(train.aha_class, INTERMEDIATE))
     if not len(train) or not len(test):
         raise ValueError(
             f"train has {len(train)} shockable or nonshockable windows, and test has {len(test)} windows; give "
-            "at least one in each."
+            "one or more in each."
         )
     shockable = np.isin(train.aha_class, SHOCKABLE)
     train_features = {detector.name: detector.feature(train.ecg) for detector in DETECTORS}

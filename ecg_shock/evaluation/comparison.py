@@ -156,7 +156,7 @@ def compare_predictions(
     check_bootstrap(alpha, resamples)
     merged = _merge(first, second)
     if not len(merged):
-        raise ValueError("there are no predictions; give at least one window")
+        raise ValueError("there are no predictions; give the predictions of one or more windows")
     comparisons = []
     for duration, windows in merged.groupby("duration_s"):
         counts = _count_by_patient(windows)
@@ -178,8 +178,8 @@ def _merge(first: Predictions, second: Predictions) -> pd.DataFrame:
         if len(missing):
             example = describe_window(missing.iloc[0])
             raise ValueError(
-                f"the {name} predictions lack {len(missing)} windows of the other, such as {example}; give both the "
-                "same windows"
+                f"the {name} predictions lack {len(missing)} windows of the other predictions, such as {example}; give "
+                "both for the same windows"
             )
     for column in ("patient", "aha_class"):
         different = merged[merged[column] != merged[f"{column}_second"]]

@@ -223,7 +223,9 @@ def _check_counts_by_patient(correct: np.ndarray, windows: np.ndarray) -> tuple[
             "allowed is (n_patients,) or (n_patients, n_proportions) for both"
         )
     if (correct < 0).any() or (correct > windows).any():
-        raise ValueError("a count in correct is negative or above the count in windows; allowed are 0 to that count")
+        raise ValueError(
+            "correct has a count below 0, or above the count in windows; allowed are 0 to the count in windows"
+        )
     if (windows.sum(axis=0) == 0).any():
         raise ValueError("a proportion has no windows; give each proportion at least one window")
     return (correct, windows) if correct.ndim == 2 else (correct[:, np.newaxis], windows[:, np.newaxis])

@@ -81,7 +81,7 @@ class EvaluationSet:
 
     def __post_init__(self) -> None:
         if not self.bundles:
-            raise ValueError("there is no bundle to evaluate; give at least one.")
+            raise ValueError("there is no bundle to evaluate; give one or more bundles.")
         if self.databases and len(self.bundles) > 1:
             raise ValueError(
                 f"there are {len(self.bundles)} bundles; give only one to evaluate on {', '.join(self.databases)}."

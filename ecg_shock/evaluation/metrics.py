@@ -352,7 +352,7 @@ def evaluate(
         If there are no predictions, or if `alpha` or `resamples` is not allowed.
     """
     if not len(predictions):
-        raise ValueError("there are no predictions; give at least one window")
+        raise ValueError("there are no predictions; give the predictions of one or more windows")
     missing = coverage.missing if coverage else ()
     return Validation(
         models=models,

@@ -240,7 +240,7 @@ class Predictions:
             If `parts` is empty, a window appears twice, or a patient is in two folds.
         """
         if not parts:
-            raise ValueError("there are no predictions to join; give at least one")
+            raise ValueError("there is nothing to join; give one or more Predictions")
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
@@ -553,7 +553,7 @@ def _parse(header: list[str], rows: Mapping[int, Sequence[str]], faults: dict[in
     table = table.assign(**{name: default for name, default in _DEFAULTS.items() if name not in table})
     rhythm, aha_class = table["rhythm"], table["aha_class"]
     for line in table.index[(rhythm == "") & (aha_class == "")]:
-        faults.setdefault(line, "rhythm and aha_class are both empty; give at least one")
+        faults.setdefault(line, "rhythm and aha_class are both empty; give one of them")
     for line, name in rhythm[(aha_class == "") & rhythm.isin(list(SPLIT_RHYTHMS))].items():
         faults.setdefault(
             line,

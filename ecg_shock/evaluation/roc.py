@@ -195,7 +195,7 @@ def _select_clear(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.
         raise ValueError(f"there are windows of {durations} s; give windows of one duration")
     clear = predictions.select(~np.isin(predictions.aha_class, INTERMEDIATE))
     if not len(clear):
-        raise ValueError("there are no shockable or nonshockable windows; give at least one")
+        raise ValueError("there is no shockable or nonshockable window; give one or more windows of these classes")
     patient = encode_names(clear.patient)
     return clear.probability, np.isin(clear.aha_class, SHOCKABLE), patient, int(patient.max()) + 1
 

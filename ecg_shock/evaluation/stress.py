@@ -136,7 +136,7 @@ class StressTest:
 
     def __init__(self, advisor: Advisor, windows: WindowSet, stresses: Sequence[Stress], *, seed: int = 0) -> None:
         if not len(windows):
-            raise ValueError("there are no windows; give at least one.")
+            raise ValueError("there are no windows; give one or more.")
         self._advisor, self._windows, self._seed = advisor, windows, seed
         self._stresses = (Stress("none", "", 0.0, _leave_unchanged), *stresses)
         self._shock = np.zeros((len(self._stresses), len(windows)), dtype=bool)

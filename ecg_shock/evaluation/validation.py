@@ -127,7 +127,8 @@ def read_predictions(
     if len(gaps) >= _MIN_GAPS and gaps.min() >= _FAR_APART:
         raise ValueError(
             f"{path}: in every record the windows begin {_FAR_APART:g} or more of their lengths apart, as if start_s "
-            "were in milliseconds or samples. Give seconds. If they are right, give the list of windows (--windows)."
+            "were in milliseconds or samples. Give seconds. If the starts are right, give the list of windows "
+            "(--windows)."
         )
     return predictions, None
 

@@ -240,8 +240,8 @@ def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]
     moved |= set(subsets.train.patient.tolist()).intersection(known.validation + known.test)
     if moved:
         raise ValueError(
-            f"patients {sorted(moved)!r} are in another subset of split {config.split!r} than in {bundle.folder}, "
-            "because the split was changed. Train the model again."
+            f"split {config.split!r} was changed after {bundle.folder} was trained: patients {sorted(moved)!r} "
+            "are now in another subset. Train the model again."
         )
     return subsets.train, subsets.validation
 

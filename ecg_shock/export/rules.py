@@ -15,8 +15,8 @@ C_CHECKS = ("missing", "out of range", "flat")  # those that ecg_shock.c has
 CONSTANTS = {"max_mv": MAX_MV, "gap_s": GAP_S, "lead_in_s": WARM_UP_S}
 STREAM_STEPS = (
     f"The network takes a window of one lead in mV at {FS:g} Hz after these steps, which are all causal.",
-    "1. Replace each invalid sample (lead off, saturated, beyond max_mv) by the last valid one. Before the first valid "
-    "sample the signal is 0.",
+    "1. Replace each invalid sample (lead off, saturated, above max_mv or below -max_mv) by the last valid one. Before "
+    "the first valid sample the signal is 0.",
     "2. Subtract the value of the first valid sample from all samples. After gap_s or more without a valid sample, "
     "change the subtracted value so that the next valid sample continues from the last value.",
     f"3. Resample to {FS:g} Hz: insert up - 1 zeros after each sample, filter with the taps (FIR), and keep the first "
@@ -47,8 +47,8 @@ QUALITY_RULE = (
 QUALITY_TERMS = {
     "raw": f"the raw samples of the window in mV: round(n * fs / {FS:g}) samples for n filtered samples, with the same "
     "end; in a golden vector the last raw_window samples of raw_mv",
-    "held": "raw, in which each invalid sample (missing or beyond max_mv) is replaced by the last valid one of the "
-    "window, at the start by the first valid one",
+    "held": "raw, in which each invalid sample (missing, above max_mv or below -max_mv) is replaced by the last valid "
+    "one of the window, at the start by the first valid one",
     "low, high, span": "the smallest and the largest sample of raw apart from missing ones, and high - low",
     "filtered": f"the window after the preprocessing, n samples in mV at {FS:g} Hz, before a conversion to int8",
     "power": "subtract the mean from filtered, multiply sample i by 0.5 - 0.5 * cos(2 * pi * i / (n - 1)), and take "
@@ -83,12 +83,13 @@ QUALITY_CHECKS = (
     QualityCheck(
         "missing",
         "More than the proportion max_missing of raw is missing (NaN, infinite, lead off). The C code counts samples "
-        "beyond max_mv as missing too. A window without a valid sample is unusable, and needs no other check.",
+        "above max_mv or below -max_mv as missing too. A window without a valid sample is unusable, and "
+        "needs no other check.",
         {"max_missing": quality.MAX_MISSING},
     ),
     QualityCheck(
         "out of range",
-        "span > max_range_mv, or a sample of raw is beyond max_mv.",
+        "span > max_range_mv, or a sample of raw is above max_mv or below -max_mv.",
         {"max_range_mv": quality.MAX_RANGE_MV, "max_mv": MAX_MV},
     ),
     QualityCheck(

@@ -305,7 +305,8 @@ def check_export(path: Path) -> None:
         found = sha256(file)
         if found != wanted:
             raise ValueError(
-                f"{file} has SHA-256 {found}, but its sidecar says {wanted}: it was changed or damaged. Export again."
+                f"{file} has SHA-256 {found}, but its sidecar says {wanted}: the file was changed or damaged. "
+                "Export again."
             )
     exported = RUNTIMES[sidecar.kind](path)
     decision = _decision(sidecar.decision.threshold, exported)
@@ -314,8 +315,8 @@ def check_export(path: Path) -> None:
     )
     if sidecar.decision != decision or not decided:
         raise ValueError(
-            f"the decision in {sidecar_of(path)} does not agree with its threshold of {decision.threshold:g} and its "
-            "golden vectors: it was changed. Export again."
+            f"the decision in {sidecar_of(path)} contradicts the threshold of {decision.threshold:g} or the golden "
+            "vectors in this file: the file was changed. Export again."
         )
     for vector in sidecar.golden:
         _check_golden(path, exported, preprocessing, vector)
@@ -343,9 +344,9 @@ def _check_golden(path: Path, exported: Runtime, preprocessing: Preprocessing, v
         or vector.usable != (not reason)
     ):
         raise ValueError(
-            f"{path} gives logit and probability {outputs} for the golden vector {vector.name!r} and logit {streamed} "
-            f"for its raw samples, but the sidecar says {wanted}; or the filtered samples or the quality differ. "
-            "Export again with this version of the package."
+            f"{path} does not reproduce the golden vector {vector.name!r} of its sidecar: the filtered samples or the "
+            f"quality differ, or logit and probability are {outputs} (logit from raw samples: {streamed}) instead of "
+            f"{wanted}. Export again with this version of the package."
         )
 
 

@@ -165,8 +165,8 @@ def scan(
             on_progress(done_s)
     if not windows.returned:
         raise ValueError(
-            f"{source.name or 'the recording'} is {source.duration_s:.6g} s long; give at least the "
-            f"{windows.window_s:g} s of a window."
+            f"{source.name or 'the recording'} is {source.duration_s:.6g} s long; give "
+            f"{windows.window_s:g} s or more, the length of a window."
         )
     probability = np.concatenate(probabilities)
     shock = probability >= advisor.bundle.threshold
@@ -232,7 +232,7 @@ def with_rule(scan: Scan, rule: AlarmRule) -> Scan:
 def _open_lead(recording: Any, fs: float | None, units: str | None, lead: str | None) -> Lead:
     if isinstance(recording, Lead):
         if (fs, units, lead) != (None, None, None):
-            raise ValueError("fs, units or lead is given, but a Lead has its own; remove them.")
+            raise ValueError("a Lead has its own fs, units and lead; remove fs, units and lead.")
         return recording
     if isinstance(recording, (str, Path)):
         return open_lead(recording, fs=fs, units=units, lead=lead)

@@ -65,7 +65,7 @@ class AlarmRule:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} of the alarm rule is {value!r}; allowed are integers.")
         if not 1 <= self.k <= self.n:
-            raise ValueError(f"the alarm rule is {self.k} of {self.n} windows; allowed are 1 <= k <= n.")
+            raise ValueError(f"the alarm rule is {self.k} of {self.n} windows; choose k of n with 1 <= k <= n.")
 
     def on(self, shock: np.ndarray) -> np.ndarray:
         """Return True for each window after which the alarm is on.
@@ -353,8 +353,8 @@ class Stream:
             self._surplus -= samples
             if self._surplus > MAX_SURPLUS * self._received + MAX_SURPLUS_S * self.fs:
                 raise ValueError(
-                    f"{self._surplus} of {self._received + self._surplus} samples are too many for the times at_s and "
-                    f"fs={self.fs:g} Hz. Start a new Stream with the correct sampling rate."
+                    f"{self._surplus} of {self._received + self._surplus} samples are more than fit between "
+                    f"the times at_s at fs={self.fs:g} Hz. Start a new Stream with the correct sampling rate."
                 )
         return np.concatenate([np.full(samples, np.nan), mv]) if samples > 0 else mv[-samples:]
 
@@ -363,7 +363,7 @@ class Stream:
         self._clock_start_s = (self._clock_start_s or 0.0) + change_s
         self._change_s = change_s
         logger.warning(
-            "after %.1f s of the stream, the clock was set %s by %.1f s; the samples follow the previous samples",
+            "after %.1f s of the stream, the clock was set %s by %.1f s; the stream continues without a gap",
             self.received_s,
             "forward" if change_s > 0 else "back",
             abs(change_s),

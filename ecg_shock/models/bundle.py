@@ -130,7 +130,8 @@ class Bundle:
         found = hashlib.sha256(content).hexdigest()
         if found != self.digests[name]:
             raise ValueError(
-                f"{path} has SHA-256 {found}, but {TOML_NAME} says {self.digests[name]}: it was changed or damaged. "
+                f"{path} has SHA-256 {found}, but {TOML_NAME} says {self.digests[name]}: the file was changed "
+                "or damaged. "
                 "Write the bundle again, or fetch a fresh copy."
             )
         return content

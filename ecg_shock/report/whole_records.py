@@ -197,8 +197,8 @@ def event_notes(whole: WholeRecords) -> list[str]:
         "segment. An event is detected if an alarm episode overlaps with it. Short events are rarely detected, because "
         f"an alarm needs at least {needed}.",
         "An alarm is false if at least half of the time from its episode's onset to the alarm is annotated as "
-        f"nonshockable, and there is no shockable or intermediate rhythm within {whole.tolerance_s:g} s of it. Fine "
-        "VF, other VT, noise and unlabelled time give neither events nor false alarms. All of cudb outside its VF "
+        f"nonshockable, and there is no shockable or intermediate rhythm within {whole.tolerance_s:g} s of the alarm. "
+        "Fine VF, other VT, noise and unlabelled time give neither events nor false alarms. All of cudb outside its VF "
         "counts as nonshockable, although it contains unlabelled VT. Therefore a false alarm is called doubtful if the "
         "rhythm is not named and the annotated beats are missing or as fast as VT. Doubtful false alarms are counted.",
         "The delay is the time from the annotated onset of an event to the alarm, for events that follow a "

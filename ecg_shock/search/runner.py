@@ -240,7 +240,7 @@ def _run_worker(
         on_message(message)
         if message["kind"] == "exhausted":
             _logger.warning(
-                "the search ends after %d of %d trials, because [space] has no other network; "
+                "the search ends after %d of %d trials, because [space] has no more networks; "
                 "set fewer trials, or widen the space",
                 message["drawn"],
                 study.search.trials,

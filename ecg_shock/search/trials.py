@@ -82,8 +82,8 @@ def read_trial(folder: Path) -> Trial | None:
         return Trial.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise ValueError(
-            f"{file} is damaged ({'; '.join(explain(error))}); delete it and run the same command again, "
-            "which repeats the trial"
+            f"{file} is damaged ({'; '.join(explain(error))}); delete it, and run the same command again "
+            "to repeat the trial"
         ) from error
 
 

@@ -57,7 +57,7 @@ def test_split_lists_every_patient_and_warns(own_manifest: Path, tmp_path: Path)
     assert printed.count("has no patient with shockable windows, and cannot validate") == 2
     status, printed = run("split", own_manifest, "--out", out)
     assert status == 1
-    assert "results compare only on the same split; remove it" in printed
+    assert "results can be compared only on the same split; remove the file" in printed
 
 
 @pytest.mark.parametrize(

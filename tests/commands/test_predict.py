@@ -71,7 +71,8 @@ def test_lead_beside_a_time_column(recording: tuple[Path, np.ndarray], tmp_path:
     assert run_json(path)["lead"] == run_json(path, "--lead", "II")["lead"] == "II"
     assert "lead II" in run(path).stdout
     assert (
-        "'time_s' is not an ECG lead; choose with leads= (--lead) from ['II']" in run(path, "--lead", "time_s").stderr
+        "'time_s' is not an ECG lead; choose a lead with leads= (--lead) from ['II']"
+        in run(path, "--lead", "time_s").stderr
     )
 
 
@@ -130,7 +131,7 @@ def test_unusable_strip_says_why(tmp_path: Path) -> None:
         ),
         (("--lead", "1", "--start", "inf"), "is not within the recording"),
         (("--lead", "V5"), "has no leads ['V5']; choose from ['1', '2']"),
-        ((), "no name says which lead is the ECG; choose with leads= (--lead) from ['1', '2']"),
+        ((), "no lead has the name of an ECG lead; choose a lead with leads= (--lead) from ['1', '2']"),
         (("--lead", "1", "--length", "1"), "allowed are 2 to 10 s"),
         (("--lead", "1", "--model", "nowhere"), "nowhere is not a bundle"),
     ],

@@ -94,7 +94,7 @@ def test_nothing_found(record: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--alarm", "5/3"), "alarm rule 5 of 3"),
+        (("--alarm", "5/3"), "alarm rule is 5 of 3"),
         (("--alarm", "three"), "give K/N"),
         (("--step", "0"), "step_s"),
         (("--window", "11"), "window_s"),

@@ -133,7 +133,7 @@ def test_start_that_is_not_allowed(run_folder: Path, tmp_path: Path, options: li
 def test_freezing_needs_a_start(tmp_path: Path) -> None:
     """Random weights cannot be frozen."""
     done = CliRunner().invoke(app, ["train", *RUN, "--freeze", "1", "--out", str(tmp_path)])
-    assert "--freeze is for --from" in done.output
+    assert "--freeze needs --from" in done.output
 
 
 def test_like_keeps_what_is_not_changed(run_folder: Path, tmp_path: Path) -> None:

@@ -98,7 +98,10 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.
     with locked(folder):
         done = CliRunner().invoke(app, ["tune", "quickstart", "--out", str(folder)])
     assert done.exit_code == 1
-    assert done.stderr == f"error: another run is using {folder}; wait for it, or choose another folder with --out\n"
+    assert (
+        done.stderr
+        == f"error: another run is using {folder}; wait until that run ends, or choose another folder with --out\n"
+    )
     assert [file.name for file in folder.iterdir()] == [".lock"]
 
 
@@ -156,4 +159,4 @@ def test_damaged_result_is_named(tmp_path: Path):
     done = CliRunner().invoke(app, ["tune", "--trials", "1", "--out", str(tmp_path / "run")])
     assert done.exit_code == 1
     assert done.stderr.startswith(f"error: {place / 'result.json'} is damaged (invalid JSON")
-    assert done.stderr.endswith("delete it and run the same command again, which repeats the trial\n")
+    assert done.stderr.endswith("delete it, and run the same command again to repeat the trial\n")

@@ -83,7 +83,7 @@ def test_balance_is_the_length_in_the_headers(recordings_dir: Path) -> None:
             "--sheet is 'nowhere/sheet.png', but its folder does not exist",
         ),
         (["synthetic", "--seed", "-1"], "--seed"),
-        (["synthetic", "--fold", "1"], "--fold is for --csv"),
+        (["synthetic", "--fold", "1"], "--fold needs --csv"),
         (["synthetic", "--csv", "list.txt"], "give a file that ends in .csv"),
         (["nstdb"], "nstdb has no labels"),
     ],

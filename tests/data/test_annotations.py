@@ -182,13 +182,13 @@ def test_beats(labels) -> None:
     [
         (
             [(12.5, "+", "(XYZ", 0)],
-            r"r at 12\.500 s: unknown rhythm code '\(XYZ'; the manifest of cudb has .*\(VF, .*\(VT",
+            r"r at 12\.500 s: unknown rhythm code '\(XYZ'; known are .*\(VF, .*\(VT.* in the manifest of cudb",
         ),
         ([(1, "+", "", 0)], "unknown rhythm code ''"),
-        ([(1, "]", "", 0)], "']' without its counterpart"),
-        ([(1, "[", "", 0), (2, "[", "", 0)], r"2\.000 s: '\[' without its counterpart"),
+        ([(1, "]", "", 0)], "']' has no matching bracket"),
+        ([(1, "[", "", 0), (2, "[", "", 0)], r"2\.000 s: '\[' has no matching bracket"),
         ([(1, "[", "", 0), (2, "+", "(N", 0)], r"'\(N' is inside '\['"),
-        ([(60, "N", "", 0)], r"outside the record of 60\.000 s"),
+        ([(60, "N", "", 0)], r"the record is from 0 to 60\.000 s"),
     ],
 )
 def test_contradictions_are_refused(marks: list[tuple[float, str, str, int]], message: str, labels) -> None:

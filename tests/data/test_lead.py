@@ -72,7 +72,7 @@ def test_truncated_file_is_refused_before_it_is_read(record: Path) -> None:
     """The size is checked against the header."""
     content = record.with_suffix(".dat").read_bytes()
     record.with_suffix(".dat").write_bytes(content[:-2])
-    with pytest.raises(ValueError, match="bytes, but its header says"):
+    with pytest.raises(ValueError, match="bytes, but the record's header says"):
         open_lead(record)
 
 
@@ -98,7 +98,7 @@ def test_one_lead_alone_is_kept_of_a_numpy_file(tmp_path: Path, rng: np.random.G
     opened = open_lead(tmp_path / "ecg.npy", fs=250.0, units="mV", lead="2")
     np.testing.assert_array_equal(np.concatenate(list(opened.pieces())), signal[:, 1])
     assert opened._signal.base is None or opened._signal.base.shape[1] == 1
-    with pytest.raises(ValueError, match=r"choose with leads= \(--lead\) from \['1', '2', '3'\]"):
+    with pytest.raises(ValueError, match=r"choose a lead with leads= \(--lead\) from \['1', '2', '3'\]"):
         open_lead(tmp_path / "ecg.npy", fs=250.0, units="mV")
 
 
@@ -161,7 +161,9 @@ def test_lead_is_the_first_ecg_by_its_name(names: tuple[str, ...], chosen: str |
     recording = Recording(np.zeros((2000, len(names))) + np.arange(len(names)), fs=250.0, leads=names)
     if chosen is None:
         for choose in (lambda: open_lead(recording), lambda: recording.strip(0, 5)):
-            with pytest.raises(ValueError, match=r"no name says which lead is the ECG; choose with leads= \(--lead\)"):
+            with pytest.raises(
+                ValueError, match=r"no lead has the name of an ECG lead; choose a lead with leads= \(--lead\)"
+            ):
                 choose()
         return
     assert open_lead(recording).lead == chosen

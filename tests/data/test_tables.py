@@ -123,7 +123,7 @@ def test_formats_without_rate_ask_for_it(tmp_path: Path) -> None:
     """CSV and NumPy files need fs and units, and units have to be known."""
     np.save(tmp_path / "a.npy", np.zeros(10))
     for arguments in ({}, {"fs": 250}, {"units": "mV"}):
-        with pytest.raises(ValueError, match=r"pass fs= \(--fs\) in Hz and units="):
+        with pytest.raises(ValueError, match=r"give fs= \(--fs\) in Hz and units="):
             read_record(tmp_path / "a.npy", **arguments)
     with pytest.raises(ValueError, match="units 'bananas' are unknown; allowed are"):
         read_record(tmp_path / "a.npy", fs=250, units="bananas")
@@ -206,7 +206,9 @@ def test_time_and_counters_are_no_leads(kind: str, form: str, tmp_path: Path, rn
         np.save(path, table) if form == "npy" else scipy.io.savemat(path, {"data": table})
     ecg, other = ("ECG", "Unnamed: 0") if form == "header" else ("2", "1")
     for leads in ([other],) if form == "header" else ([other], None):
-        with pytest.raises(ValueError, match=rf"column '{other}' .*; choose with leads= \(--lead\) from \['{ecg}'\]"):
+        with pytest.raises(
+            ValueError, match=rf"column '{other}' .*; choose a lead with leads= \(--lead\) from \['{ecg}'\]"
+        ):
             read_record(path, fs=FS, units="mV", leads=leads)
     for leads in ([ecg], None) if form == "header" else ([ecg],):
         if kind != "a gap":  # which is an error of its own
@@ -467,5 +469,5 @@ def test_complex_matlab_file(tmp_path: Path) -> None:
 def test_delimiters_are_of_tables_alone(tmp_path: Path) -> None:
     """Delimiter and decimal sign are refused for other formats."""
     np.save(tmp_path / "a.npy", vf())
-    with pytest.raises(ValueError, match="do not give delimiter= or decimal="):
+    with pytest.raises(ValueError, match="remove delimiter= and decimal="):
         read_record(tmp_path / "a.npy", fs=FS, units="mV", decimal=",")

@@ -68,7 +68,7 @@ def test_formats_that_wfdb_only_reads(fmt: str, n: int, n_leads: int, tmp_path: 
     signal_file = record.with_suffix(".dat")
     for content in (signal_file.read_bytes()[:-4], signal_file.read_bytes() + bytes(4)):
         signal_file.write_bytes(content)
-        with pytest.raises(ValueError, match="bytes, but its header says"):
+        with pytest.raises(ValueError, match="bytes, but the record's header says"):
             read_record(record)
 
 
@@ -86,7 +86,7 @@ def test_flac(fmt: str, subtype: str, tmp_path: Path, rng: np.random.Generator) 
         np.testing.assert_allclose(read_record(tmp_path / "r").signal, expected, rtol=1e-6)
     np.testing.assert_allclose(open_lead(tmp_path / "r", lead="V5").read(3, 77), expected[3:77, 1], rtol=1e-6)
     (tmp_path / "r.hea").write_text(f"r 2 250 901\n{lines}")
-    with pytest.raises(ValueError, match="900 samples, but its header says 901"):
+    with pytest.raises(ValueError, match="900 samples, but the record's header says 901"):
         read_record(tmp_path / "r")
     (tmp_path / "r.hea").write_text(f"r 2 250 900\n{lines}")
     (tmp_path / "r.flac").write_bytes((tmp_path / "r.flac").read_bytes()[:1500])
@@ -153,7 +153,7 @@ def test_segments_of_a_variable_layout(tmp_path: Path, rng: np.random.Generator)
         ("s/2 2 250 800\na 400\n../a 400\n", "in another folder"),
         ("s/2 2 250 800\na 400\ns 400\n", "has segments itself"),
         ("s/2 3 250 800\na 400\na 400\n", "has 3 signals"),
-        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x': it must be the name of a segment"),
+        ("s/2 2 250 800\na 400\na 400 x\n", "'a 400 x': the line must be the name of a segment"),
         ("s/2 2 250\na 400\n~ 999999999999999\n", "more than 366 days"),
     ],
 )

@@ -176,9 +176,13 @@ def test_other_windows_are_refused(make_predictions: Callable[..., Predictions])
     predictions = make_predictions(20)
     fewer = predictions.select(np.arange(20) != 7)
     name = f"record '{predictions.record[7]}'.*, {predictions.start_s[7]:g} s, 5 s"
-    with pytest.raises(ValueError, match=f"the second predictions lack 1 windows of the other, such as .*{name}"):
+    with pytest.raises(
+        ValueError, match=f"the second predictions lack 1 windows of the other predictions, such as .*{name}"
+    ):
         compare_predictions(predictions, fewer)
-    with pytest.raises(ValueError, match=f"the first predictions lack 1 windows of the other, such as .*{name}"):
+    with pytest.raises(
+        ValueError, match=f"the first predictions lack 1 windows of the other predictions, such as .*{name}"
+    ):
         compare_predictions(fewer, predictions)
     other = np.where(predictions.record == predictions.record[0], "p", predictions.patient)
     patients = dataclasses.replace(predictions, patient=other)

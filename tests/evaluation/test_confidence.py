@@ -160,8 +160,8 @@ def test_bootstrap_ends() -> None:
     [
         ([1, 2], [3], {}, "shape"),
         ([[[1]]], [[[1]]], {}, "shape"),
-        ([4], [3], {}, "a count in correct is negative or above"),
-        ([-1], [3], {}, "a count in correct is negative or above"),
+        ([4], [3], {}, "correct has a count below 0, or above"),
+        ([-1], [3], {}, "correct has a count below 0, or above"),
         ([], [], {}, "has no windows"),
         ([[1, 0]], [[1, 0]], {}, "has no windows"),
         ([1], [1], {"resamples": 100}, "resamples is 100"),
@@ -228,8 +228,8 @@ def test_design_effect_ends() -> None:
     assert design_effect(np.array([5, 5]), np.array([10, 10])) == 0
     for correct, windows, match in (
         ([1, 2], [3], "shape"),
-        ([4], [3], "negative or above"),
-        ([-1], [3], "negative or above"),
+        ([4], [3], "below 0, or above"),
+        ([-1], [3], "below 0, or above"),
         ([], [], "has no windows"),
         ([0], [0], "has no windows"),
     ):

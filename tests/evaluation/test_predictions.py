@@ -393,7 +393,7 @@ def test_concatenate_undoes_select(make_predictions: Callable[..., Predictions])
         Predictions.concatenate([short, short])
     with pytest.raises(ValueError, match="is in fold"):
         Predictions.concatenate([short, dataclasses.replace(long, fold=long.fold + 1)])
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="one or more Predictions"):
         Predictions.concatenate([])
     for mask in (np.array([0, 1]), np.array([True])):
         with pytest.raises(ValueError, match=r"allowed are bool and \(30,\)"):

@@ -230,7 +230,7 @@ def test_what_has_no_curve(compute: Callable, make_predictions: Callable[..., Pr
         compute(dataclasses.replace(predictions, probability=np.full(60, np.nan)))
     with pytest.raises(ValueError, match=r"windows of \[3.0, 5.0\] s"):
         compute(Predictions.concatenate([predictions, make_predictions(60, 3.0)]))
-    with pytest.raises(ValueError, match="no shockable or nonshockable windows"):
+    with pytest.raises(ValueError, match="no shockable or nonshockable window;"):
         compute(predictions.select(np.isin(predictions.aha_class, INTERMEDIATE)))
     with pytest.raises(ValueError, match="resamples is 10"):
         compute(predictions, resamples=10)

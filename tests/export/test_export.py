@@ -180,7 +180,7 @@ def test_nan_is_refused(exports: Callable[[str], ExportResult]) -> None:
             "litert",
             {},
             {"patients": {"train": ["a"], "validation": ["b"], "test": []}},
-            "are in another subset of split 'synthetic-v1'",
+            "are now in another subset",
         ),
         ("litert", {}, {"data": {"databases": ["synthetic"], "fold": 99}}, "fold=99"),
         ("litert", {}, {"data": None}, r"has no \[card\.data\]"),

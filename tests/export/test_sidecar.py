@@ -133,7 +133,7 @@ def test_changes_are_found(exports: Callable[[str], ExportResult], tmp_path: Pat
         {"threshold": 0.9},
     ):
         sidecar_path.write_text(json.dumps(sidecar | {"decision": decision | change}), encoding="utf-8")
-        with pytest.raises(ValueError, match="does not agree with its threshold"):
+        with pytest.raises(ValueError, match="contradicts the threshold"):
             check_export(path)
     sidecar_path.write_text(json.dumps(sidecar | {"decision": {"rule": decision["rule"]}}), encoding="utf-8")
     with pytest.raises(ValueError, match="decision.threshold is missing"):

@@ -163,7 +163,7 @@ def test_episodes_of_random_answers_are_apart_and_hold_their_alarms(advisor, rng
         (np.zeros(1000), {}, ValueError, "fs is missing"),
         (np.zeros((2, 1000)), {"fs": 250}, ValueError, "shape"),
         (np.zeros(0), {"fs": 250}, ValueError, "shape"),
-        (np.zeros(1000), {"fs": 250}, ValueError, "give at least the 5 s of a window"),
+        (np.zeros(1000), {"fs": 250}, ValueError, "give 5 s or more, the length of a window"),
         (np.zeros(9000), {"fs": 250, "units": "mm"}, ValueError, "units"),
         (np.zeros(9000), {"fs": 50}, ValueError, "out of range"),
         (np.arange(9000) / 250, {"fs": 250}, ValueError, "never falls, so it is a time or a counter"),
@@ -176,7 +176,7 @@ def test_episodes_of_random_answers_are_apart_and_hold_their_alarms(advisor, rng
         (Recording(np.zeros((9000, 1)), 250.0, ("II",)), {"lead": "V1"}, ValueError, "choose from"),
         (open_lead(Recording(np.zeros((9000, 1)), 250.0, ("II",))), {"lead": "V1"}, ValueError, "a Lead has its own"),
         (open_lead(Recording(np.zeros((9000, 1)), 250.0, ("II",))), {"fs": 360}, ValueError, "a Lead has its own"),
-        (Path("nowhere/at-all"), {}, FileNotFoundError, "missing"),
+        (Path("nowhere/at-all"), {}, FileNotFoundError, "neither nowhere/at-all nor"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_scanned(advisor, recording, given: dict, error: type[Exception], says: str) -> None:

@@ -42,7 +42,7 @@ def test_damaged_result_is_named(tmp_path: Path, trials: list[Trial], content: b
     """An empty or truncated result is an error that names it and says what to do."""
     write_trial(tmp_path, trials[0])
     (tmp_path / "result.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"result\.json is damaged \(.*; delete it and run the same command again"):
+    with pytest.raises(ValueError, match=r"result\.json is damaged \(.*; delete it, and run the same command again"):
         read_trial(tmp_path)
 
 
