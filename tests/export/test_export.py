@@ -90,27 +90,6 @@ def test_two_dimensional_network_is_the_same(
     assert model.input.dtype == "float32"
 
 
-@pytest.mark.parametrize("to", FORMATS)
-def test_threshold_and_window_are_those_of_the_request(
-    to: str, bundle: Bundle, subsets: Subsets, tmp_path: Path
-) -> None:
-    """The network takes windows of 3 s, is compared on such windows, and advises from the given probability on."""
-    result = export(bundle, to, tmp_path, threshold=0.8, window_s=3.0)
-    windows = load_subsets(bundle.card.data.model_copy(update={"window_s": 3.0})).validation
-    truth = np.isin(windows.aha_class, ["coarse_vf", "rapid_vt"])
-    shock = Advisor(bundle).probabilities(windows.ecg) >= 0.8
-    found = result.rescoring
-    assert (found.windows, windows.ecg.shape[1]) == (len(windows), 375)
-    assert (found.sensitivity, found.specificity) == (shock[truth].mean(), (~shock)[~truth].mean())
-    assert RUNTIMES[to](result.files[0]).input.shape == (1, 375, 1)
-    sidecar = json.loads(result.files[-1].read_text(encoding="utf-8"))
-    assert (sidecar["input"]["window_s"], sidecar["decision"]["threshold"]) == (3.0, 0.8)
-    assert sidecar["decision"]["threshold_logit"] == pytest.approx(math.log(4))
-    assert (sidecar["bundle"]["window_s"], sidecar["bundle"]["threshold"]) == (2.0, bundle.threshold)
-    assert all(v["shock"] == (v["usable"] and v["logit"] >= math.log(4)) for v in sidecar["golden"])
-    assert {v["raw_window"] for v in sidecar["golden"]} == {750}
-
-
 @pytest.mark.parametrize(("to", "kinds"), [("litert", {"f", "i"}), ("litert-int8", {"i"})])
 def test_bytes_and_types(
     to: str, kinds: set[str], exports: Callable[[str], ExportResult], bundle: Bundle, tmp_path: Path
@@ -197,6 +176,27 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         export(replace(bundle, spec=spec, raw_card=card), to, tmp_path / "out", data=tmp_path, **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_threshold_and_window_are_those_of_the_request(
+    to: str, bundle: Bundle, subsets: Subsets, tmp_path: Path
+) -> None:
+    """The network takes windows of 3 s, is compared on such windows, and advises from the given probability on."""
+    result = export(bundle, to, tmp_path, threshold=0.8, window_s=3.0)
+    windows = load_subsets(bundle.card.data.model_copy(update={"window_s": 3.0})).validation
+    truth = np.isin(windows.aha_class, ["coarse_vf", "rapid_vt"])
+    shock = Advisor(bundle).probabilities(windows.ecg) >= 0.8
+    found = result.rescoring
+    assert (found.windows, windows.ecg.shape[1]) == (len(windows), 375)
+    assert (found.sensitivity, found.specificity) == (shock[truth].mean(), (~shock)[~truth].mean())
+    assert RUNTIMES[to](result.files[0]).input.shape == (1, 375, 1)
+    sidecar = json.loads(result.files[-1].read_text(encoding="utf-8"))
+    assert (sidecar["input"]["window_s"], sidecar["decision"]["threshold"]) == (3.0, 0.8)
+    assert sidecar["decision"]["threshold_logit"] == pytest.approx(math.log(4))
+    assert (sidecar["bundle"]["window_s"], sidecar["bundle"]["threshold"]) == (2.0, bundle.threshold)
+    assert all(v["shock"] == (v["usable"] and v["logit"] >= math.log(4)) for v in sidecar["golden"])
+    assert {v["raw_window"] for v in sidecar["golden"]} == {750}
 
 
 def test_missing_software_is_named(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
