@@ -31,8 +31,16 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="runs/export/FORMAT")] = None,
     fs: Annotated[
         float,
-        typer.Option(help="Sampling rate of the device in Hz, for c and c-int8; other formats have 125 Hz."),
+        typer.Option(help="Sampling rate of the device in Hz. The JSON file describes the filter for this rate."),
     ] = 250.0,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Smallest probability of a shock, above 0 and below 1.", show_default="that of the model"),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(help="Length of a window in seconds, 2 to 10.", show_default="that of the model"),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
@@ -43,13 +51,15 @@ def export(
     The exported model is compared with the original on the validation patients.
     If they differ by more than the format allows, nothing is written.
 
-    A JSON file is written with the network. It describes the filter, the input
-    and the threshold, and contains test samples with their results. The C code
-    includes the filter, and needs no library.
+    A JSON file is written with the network. It describes the filter, the input,
+    the threshold and the rule for unusable windows, and contains test samples
+    with their results. The C code includes the filter, needs no library, and
+    comes with selftest.c, which runs test samples on the device.
 
     Example: ecg-shock export --to c-int8 --fs 500
     """
     from ecg_shock.export.export import export as export_model
+    from ecg_shock.preprocessing import FS
 
     console = Console()
     folder = out or Path("runs") / "export" / to
@@ -59,8 +69,15 @@ def export(
             task = progress.add_task(stage, total=steps)
             return lambda: progress.advance(task)
 
-        result = export_model(model, to, folder, fs=fs, data=data, on_stage=on_stage)
+        result = export_model(
+            model, to, folder, fs=fs, threshold=threshold, window_s=window, data=data, on_stage=on_stage
+        )
     console.print(_table(result.rescoring))
+    if threshold is not None or window is not None:
+        window_s = result.bundle.spec.input_samples / FS
+        console.print(
+            f"Se and Sp at a threshold of {result.bundle.threshold:g}, in windows of {window_s:g} s", highlight=False
+        )
     for flip in result.rescoring.flips[:MAX_FLIPS_SHOWN]:
         console.print(
             f"decision changed: {flip.database}/{flip.record} at {flip.start_s:g} s, {flip.aha_class}, "

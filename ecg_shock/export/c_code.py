@@ -78,6 +78,17 @@ def write_c(folder: Path, bundle: Bundle, weights: Sequence[np.ndarray], *, fs: 
     return [*written, path]
 
 
+def allowed_taps(fs: float) -> np.ndarray:
+    """Return the coefficients of the resampler; raise ValueError if a device would need too many of them."""
+    taps = resampler_taps(*rate_ratio(fs))
+    if len(taps) > MAX_TAPS:
+        raise ValueError(
+            f"to resample fs={fs!r} Hz to {FS:g} Hz, {len(taps)} filter coefficients are needed, but at most "
+            f"{MAX_TAPS} are allowed; give the nominal sampling rate, usually an integer"
+        )
+    return taps
+
+
 def quantize_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a kernel of shape (k, c_in, c_out) rounded to int8, and the float32 scale of each filter."""
     scales = (np.abs(kernel).max(axis=(0, 1)) / INT8_MAX).astype(np.float32)
@@ -134,7 +145,6 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
         "MIN_RANGE_MV": quality.MIN_RANGE_MV,
         "GRID_MV": GRID_MV,
         "FS": float(fs),
-        "THRESHOLD_LOGIT": logit_of(bundle.threshold),
         "DENSE_BIAS": float(dense_bias[0]),
     }
     table_bytes = sum(a.size * (1 if a.dtype == np.int8 else WORD_BYTES) for a in arrays.values())
@@ -158,6 +168,12 @@ def _model_header(bundle: Bundle, weights: Sequence[np.ndarray], *, fs: float, i
         "#define ECG_SHOCK_MODEL_H",
         "",
         *(f"#define ECG_SHOCK_{name} {_literal(value)}" for name, value in sizes.items()),
+        "",
+        "/* The smallest logit of a shock. For another probability p, define it in all compilation units: the value of",
+        "   log(p / (1 - p)) as a number, such as -0.5f. */",
+        "#ifndef ECG_SHOCK_THRESHOLD_LOGIT",
+        f"#define ECG_SHOCK_THRESHOLD_LOGIT {_literal(logit_of(bundle.threshold))}",
+        "#endif",
         "",
         "#endif",
         "",
@@ -183,13 +199,8 @@ def _struct_bytes(sizes: dict[str, int | float], step: int) -> int:
 
 def _polyphase(fs: float) -> np.ndarray:
     """Return the coefficients of the resampler, shape (up, n): a row for each phase, newest sample first."""
-    up, down = rate_ratio(fs)
-    taps = resampler_taps(up, down)
-    if len(taps) > MAX_TAPS:
-        raise ValueError(
-            f"to resample fs={fs!r} Hz to {FS:g} Hz, {len(taps)} filter coefficients are needed, but at most "
-            f"{MAX_TAPS} are allowed; give the nominal sampling rate, usually an integer"
-        )
+    up, _ = rate_ratio(fs)
+    taps = allowed_taps(fs)
     padded = np.zeros((-(-len(taps) // up), up))
     padded.ravel()[: len(taps)] = taps
     return padded.T

@@ -22,7 +22,7 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -31,14 +31,15 @@ import numpy as np
 
 from ecg_shock.data.datasets import load_subsets
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.export.c_code import MODEL_NAME, write_c
+from ecg_shock.export.c_code import MODEL_NAME, allowed_taps, write_c
 from ecg_shock.export.rescoring import Rescoring, check_tolerance, rescore
 from ecg_shock.export.runtimes import RUNTIMES, Tensor, need_c_compiler, need_onnx
-from ecg_shock.export.sidecar import INT8_ENDS_MV, INT8_STEP_MV, check_export, write_sidecar
+from ecg_shock.export.selftest import write_selftest
+from ecg_shock.export.sidecar import INT8_ENDS_MV, INT8_STEP_MV, check_export, golden_vectors, write_sidecar
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
-from ecg_shock.models.bundle import Bundle, load_bundle
+from ecg_shock.models.bundle import Bundle, check_threshold, load_bundle
 from ecg_shock.models.cnn import import_keras
-from ecg_shock.preprocessing import FS
+from ecg_shock.preprocessing import FS, MAX_WINDOW_S, MIN_WINDOW_S
 from ecg_shock.quiet import without_lines
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def export(
     folder: Path,
     *,
     fs: float = DEFAULT_FS,
+    threshold: float | None = None,
+    window_s: float | None = None,
     data: Path | None = None,
     on_stage: OnStage = _silent,
 ) -> ExportResult:
@@ -105,7 +108,12 @@ def export(
     folder : pathlib.Path
         Folder for the files. It is not changed if the export fails.
     fs : float
-        For C only: the sampling rate of the device in Hz, 100 to 2000.
+        Sampling rate of the device in Hz, 100 to 2000: that of the golden vectors. C code takes raw samples at this
+        rate. The other formats take filtered windows at 125 Hz; their sidecar has the filter for this rate.
+    threshold : float, optional
+        The probability of *shockable* from which a shock is advised; the bundle's own if not given.
+    window_s : float, optional
+        Length of a window in seconds, 2 to 10; the bundle's own if not given.
     data : pathlib.Path, optional
         Folder of the databases, see `ecg_shock.data.manifests.data_dir`.
     on_stage : callable, optional
@@ -118,14 +126,17 @@ def export(
     Raises
     ------
     ValueError
-        If the export differs from the bundle by more than its format allows, if packages or a C compiler are missing,
-        if int8 does not support the network's activation, or if the bundle's card is incomplete.
+        If the export differs from the bundle by more than its format allows, if a value is not allowed, if packages or
+        a C compiler are missing, if int8 does not support the network's activation, or if the bundle's card is
+        incomplete.
     FileNotFoundError
         If the bundle or recordings are missing.
 
     Notes
     -----
-    int8 is calibrated only with training windows of the bundle, up to 100 of each AHA class.
+    - int8 is calibrated only with training windows of the bundle, up to 100 of each AHA class.
+    - With another threshold or window length, the bundle is compared at this threshold, on validation windows of this
+      length. A network that was trained with windows of another length may be less accurate: see Se and Sp.
     """
     if to not in MODEL_NAMES:
         raise ValueError(f"to={to!r} is unknown; choose one of {', '.join(MODEL_NAMES)}.")
@@ -133,9 +144,9 @@ def export(
         need_onnx()
     if to in C_KINDS:
         need_c_compiler()
-    elif fs != DEFAULT_FS:
-        raise ValueError(f"fs={fs!r} is allowed for C only; {to} takes windows at {FS:g} Hz. Remove fs.")
-    bundle = model if isinstance(model, Bundle) else load_bundle(DEFAULT_BUNDLE if model is None else model)
+    allowed_taps(fs)  # raises if fs is not allowed
+    own = model if isinstance(model, Bundle) else load_bundle(DEFAULT_BUNDLE if model is None else model)
+    bundle = _with_settings(own, threshold, window_s)
     if to == "litert-int8" and bundle.spec.activation not in INT8_ACTIVATIONS:
         raise ValueError(
             f"{bundle.folder} has activation {bundle.spec.activation!r}; litert-int8 allows {INT8_ACTIVATIONS}. "
@@ -167,7 +178,10 @@ def export(
             step = on_stage("comparing on the validation subset", len(validation))
             rescoring = rescore(original, exported, validation, bundle.threshold, on_window=step)
             check_tolerance(rescoring, to)
-            sidecar = write_sidecar(path, to, bundle, exported, rescoring, code=code, fs=fs)
+            golden = golden_vectors(bundle, exported, fs)
+            if to in C_KINDS:
+                code.append(write_selftest(path.parent, golden, bundle.spec.input_samples))
+            sidecar = write_sidecar(path, to, bundle, own, exported, rescoring, golden, code=code)
             check_export(path)
             written = (path, *code, sidecar)
             files = tuple(folder / file.name for file in written)
@@ -197,6 +211,22 @@ def representative_windows(train: WindowSet) -> np.ndarray:
     lowest = train.ecg[np.argmin(train.ecg.min(axis=1))]
     ends = [highest * max(1.0, high / highest.max()), lowest * max(1.0, low / lowest.min())]
     return np.clip(np.concatenate([train.ecg[np.concatenate(chosen)], ends]), low, high).astype(np.float32)
+
+
+def _with_settings(bundle: Bundle, threshold: float | None, window_s: float | None) -> Bundle:
+    """Return the bundle with the threshold and window length of the export."""
+    if threshold is not None:
+        check_threshold(threshold)
+        bundle = replace(bundle, threshold=threshold)
+    if window_s is not None:
+        samples = round(window_s * FS) if MIN_WINDOW_S <= window_s <= MAX_WINDOW_S else 0
+        if samples == 0 or not math.isclose(samples, window_s * FS):
+            raise ValueError(
+                f"window_s={window_s!r} is not allowed; give {MIN_WINDOW_S:g} to {MAX_WINDOW_S:g} s, in multiples of "
+                f"{1 / FS:g} s."
+            )
+        bundle = replace(bundle, spec=replace(bundle.spec, input_samples=samples))
+    return bundle
 
 
 def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]:

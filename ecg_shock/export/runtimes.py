@@ -22,6 +22,8 @@ INT8_MIN, INT8_MAX = -128, 127
 C_COMPILERS = ("cc", "gcc", "clang")
 C_FLAGS = ("-std=c99", "-O2", "-shared", "-fPIC")
 C_SIZES = (r"#define ECG_SHOCK_WINDOW (\d+)", r"#define ECG_SHOCK_SCRATCH (\d+)", r"(\d+) bytes: sizeof")
+EXP_LIMIT = 87.0  # as in ecg_shock.c
+C_SOURCES = ("ecg_shock.c", "selftest.c")
 ONNX_PACKAGES = ("onnx", "tf2onnx", "onnxruntime")
 
 
@@ -174,7 +176,8 @@ class CCode(Runtime):
         compiler = need_c_compiler()
         with TemporaryDirectory() as folder:
             library = Path(folder) / "ecg_shock.so"
-            command = [compiler, *C_FLAGS, str(path.with_name("ecg_shock.c")), "-o", str(library)]
+            sources = [str(file) for name in C_SOURCES if (file := path.with_name(name)).exists()]
+            command = [compiler, *C_FLAGS, *sources, "-o", str(library)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ValueError(f"{path} and the C code in its folder do not compile: {done.stderr.strip()}")
@@ -198,7 +201,11 @@ class CCode(Runtime):
     def _invoke(self, window: np.ndarray) -> tuple[Any, Any]:
         contiguous = np.ascontiguousarray(window, dtype=np.float32)
         logit = self._code.ecg_shock_network(contiguous.ctypes.data_as(ctypes.c_void_p), self._scratch)
-        return logit, 1 / (1 + np.exp(-np.float64(logit)))
+        return logit, 1 / (1 + np.exp(-np.clip(np.float64(logit), -EXP_LIMIT, EXP_LIMIT)))
+
+    def selftest(self) -> int:
+        """Run ``selftest.c``, and return the number of wrong golden vectors."""
+        return int(self._code.ecg_shock_selftest(self._lead))
 
     def stream(self, raw_mv: np.ndarray) -> float:
         """Run the C code on raw samples, in mV, NaN where invalid; return its last logit, or NaN without advice."""
@@ -216,6 +223,17 @@ RUNTIMES: dict[str, type[Runtime]] = {
     "onnx": Onnx,
     "c": CCode,
     "c-int8": CCode,
+}
+
+# What computes the outputs of the golden vectors in each format.
+KERNELS = {
+    "litert": "LiteRT, default kernels (XNNPACK), single precision",
+    "litert-int8": "LiteRT, reference kernels (OpResolverType.BUILTIN_REF), which agree bit for bit with the reference "
+    "kernels of TFLite Micro. LiteRT's default kernels (XNNPACK) round differently: in the golden vectors by up to "
+    "default_kernels_differ_by steps of the stored logit. Other optimised kernels were not tested.",
+    "onnx": "ONNX Runtime, CPU, single precision",
+    "c": "ecg_shock.c, compiled for the computer that exported it, single precision",
+    "c-int8": "ecg_shock.c, compiled for the computer that exported it: int8 weights, activations in single precision",
 }
 
 

@@ -168,7 +168,7 @@ def write_bundle(
     """
     import tomli_w
 
-    _check_threshold(threshold)
+    check_threshold(threshold)
     tomli_w.dumps(card)  # raises TypeError before an older bundle is replaced
     folder.mkdir(parents=True, exist_ok=True)
     toml_path = folder / TOML_NAME
@@ -223,7 +223,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         if content["format"] != FORMAT:
             raise ValueError(f"format is {content['format']!r}, but this version reads {FORMAT}")
         threshold = content["threshold"]
-        _check_threshold(threshold)
+        check_threshold(threshold)
         return Bundle(
             folder=folder,
             spec=CnnSpec(**content["network"]),
@@ -247,7 +247,8 @@ def logit_of(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def _check_threshold(threshold: float) -> None:
+def check_threshold(threshold: float) -> None:
+    """Raise ValueError if a threshold is not a probability above 0 and below 1."""
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold!r} is not allowed; give a probability above 0 and below 1.")
 

@@ -79,14 +79,16 @@ def test_changed_decisions_are_listed(
     asked = []
 
     def exported(model: Path | None, to: str, folder: Path, **options: object) -> ExportResult:
-        asked.append((model, to, folder, options["data"]))
+        asked.append((model, to, folder, options["data"], options["threshold"], options["window_s"], options["fs"]))
         rescoring = Rescoring(2000, 20, 0.95, 0.98, 0.953, 0.9785, 0.125, 1.5, flips)
         return ExportResult(bundle, (bundle.folder / "model.tflite", bundle.folder / "CARD.md"), rescoring)
 
     monkeypatch.setattr(library, "export", exported)
-    done = run("--to", "litert-int8", "--data", tmp_path)
+    wanted = ("--threshold", "0.7", "--window", "3", "--fs", "300")
+    done = run("--to", "litert-int8", "--data", tmp_path, *wanted)
     assert done.exit_code == 0, done.output
-    assert asked == [(None, "litert-int8", Path("runs/export/litert-int8"), tmp_path)]
+    assert asked == [(None, "litert-int8", Path("runs/export/litert-int8"), tmp_path, 0.7, 3.0, 300.0)]
+    assert "Se and Sp at a threshold of 0.5, in windows of 2 s" in done.stdout  # of the bundle that was returned
     assert done.stdout.count("decision changed: ") == min(count, 10)
     assert ("decision changed: cudb/cu02 at 9.5 s, rapid_vt, probability 0.510 became 0.490" in done.stdout) == (
         count > 2

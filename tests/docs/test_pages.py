@@ -33,7 +33,7 @@ from ecg_shock.models.bundle import Bundle
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
-WITHOUT_RECORDINGS = ("own-recordings",)  # pages that make all they read
+WITHOUT_RECORDINGS = ("own-recordings", "deployment")  # pages that make all they read
 BLOCK = re.compile(r"^(?:<!-- (.*?) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OURS = {("ecg-shock",): [], ("python", "-m", "ecg_shock.tune"): ["tune"]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def test_rescoring_agrees_with_the_advisor_and_the_file(
     changed = [(windows.record[i], windows.start_s[i]) for i in np.flatnonzero(original != exported)]
     assert [(flip.record, flip.start_s) for flip in found.flips] == changed
     assert 0.1 < original.mean() < 0.9  # both decisions occur
-    code = ["ecg_shock.h", "ecg_shock.c"] if to in ("c", "c-int8") else []
+    code = ["ecg_shock.h", "ecg_shock.c", "selftest.c"] if to in ("c", "c-int8") else []
     assert [path.name for path in result.files] == [MODEL_NAMES[to], *code, f"{MODEL_NAMES[to]}.json"]
     assert sorted(result.files[0].parent.iterdir()) == sorted(result.files)
 
@@ -162,7 +163,13 @@ def test_nan_is_refused(exports: Callable[[str], ExportResult]) -> None:
 @pytest.mark.parametrize(
     ("to", "options", "change", "message"),
     [
-        ("litert", {"fs": 500.0}, {}, "takes windows at 125 Hz"),
+        ("litert", {"fs": 50.0}, {}, "fs=50.0 Hz is out of range"),
+        ("litert", {"fs": 249.97}, {}, "filter coefficients are needed"),
+        *(("litert", {"threshold": p}, {}, "above 0 and below 1") for p in (0.0, 1.0, -1.0, math.nan)),
+        *(
+            ("litert", {"window_s": s}, {}, "give 2 to 10 s, in multiples of 0.008 s")
+            for s in (1.9, 10.1, 2.5001, math.nan)
+        ),
         ("litert-int8", {}, {"activation": "elu"}, "activation 'elu'.*Export to litert"),
         ("litert-int8", {}, {"activation": "selu"}, "activation 'selu'.*Export to litert"),
         # otherwise int8 could be calibrated with validation patients
@@ -187,6 +194,27 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         export(replace(bundle, spec=spec, raw_card=card), to, tmp_path / "out", data=tmp_path, **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_threshold_and_window_are_those_of_the_request(
+    to: str, bundle: Bundle, subsets: Subsets, tmp_path: Path
+) -> None:
+    """The network takes windows of 3 s, is compared on such windows, and advises from the given probability on."""
+    result = export(bundle, to, tmp_path, threshold=0.8, window_s=3.0)
+    windows = load_subsets(bundle.card.data.model_copy(update={"window_s": 3.0})).validation
+    truth = np.isin(windows.aha_class, ["coarse_vf", "rapid_vt"])
+    shock = Advisor(bundle).probabilities(windows.ecg) >= 0.8
+    found = result.rescoring
+    assert (found.windows, windows.ecg.shape[1]) == (len(windows), 375)
+    assert (found.sensitivity, found.specificity) == (shock[truth].mean(), (~shock)[~truth].mean())
+    assert RUNTIMES[to](result.files[0]).input.shape == (1, 375, 1)
+    sidecar = json.loads(result.files[-1].read_text(encoding="utf-8"))
+    assert (sidecar["input"]["window_s"], sidecar["decision"]["threshold"]) == (3.0, 0.8)
+    assert sidecar["decision"]["threshold_logit"] == pytest.approx(math.log(4))
+    assert (sidecar["bundle"]["window_s"], sidecar["bundle"]["threshold"]) == (2.0, bundle.threshold)
+    assert all(v["shock"] == (v["usable"] and v["logit"] >= math.log(4)) for v in sidecar["golden"])
+    assert {v["raw_window"] for v in sidecar["golden"]} == {750}
 
 
 def test_missing_software_is_named(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

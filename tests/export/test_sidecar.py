@@ -16,7 +16,7 @@ from scipy.signal import lfilter, sosfilt
 
 from ecg_shock import Advisor, Stream
 from ecg_shock.export.export import ExportResult, export
-from ecg_shock.export.runtimes import CCode
+from ecg_shock.export.runtimes import CCode, LiteRt, LiteRtInt8
 from ecg_shock.export.sidecar import INT8_RANGE_MV, check_export
 from ecg_shock.models.bundle import Bundle
 
@@ -41,8 +41,8 @@ def test_sidecar_describes_the_preprocessing(exports: Callable[[str], ExportResu
     preprocessing = sidecar["preprocessing"]
     assert {int(rate) for rate in preprocessing["resampler"]["rates_hz"]} == {125, 250, 360, 500, 1000}
     resampler = preprocessing["resampler"]["rates_hz"]["250"]
-    assert len(sidecar["golden"]) == 6
-    assert sum(None in vector["raw_mv"] for vector in sidecar["golden"]) == 1
+    assert len(sidecar["golden"]) == 13
+    assert sum(None in vector["raw_mv"] for vector in sidecar["golden"]) == 2
     for vector in sidecar["golden"]:
         first, held, signal = None, 0.0, []
         for sample in vector["raw_mv"]:
@@ -54,10 +54,10 @@ def test_sidecar_describes_the_preprocessing(exports: Callable[[str], ExportResu
         inserted[:: resampler["up"]] = signal
         resampled = lfilter(resampler["taps"], [1.0], inserted)[:: resampler["down"]]
         filtered = sosfilt(np.array(preprocessing["sos"]), resampled)
-        np.testing.assert_allclose(filtered, vector["preprocessed_mv"], atol=1e-6)
+        np.testing.assert_allclose(filtered, vector["preprocessed_mv"], rtol=0, atol=1e-6)
         probability = Advisor(bundle).probabilities(filtered[np.newaxis, -bundle.spec.input_samples :])[0]
         assert vector["probability"] == pytest.approx(probability, abs=1e-5)
-        assert vector["shock"] == (probability >= bundle.threshold)
+        assert vector["shock"] == (probability >= bundle.threshold and vector["usable"])
     assert {vector["shock"] for vector in sidecar["golden"]} == {True, False}
 
 
@@ -78,7 +78,7 @@ def test_int8_window_and_decision_follow_from_the_sidecar(
         ]
         assert window == vector["stored_window"]
         assert vector["logit"] == logit["scale"] * (vector["stored_logit"] - logit["zero_point"])
-        assert vector["shock"] == (vector["stored_logit"] >= decision["threshold_stored"])
+        assert vector["shock"] == (vector["stored_logit"] >= decision["threshold_stored"] and vector["usable"])
     threshold = decision["threshold_logit"]
     assert threshold == pytest.approx(math.log(decision["threshold"]) - math.log1p(-decision["threshold"]))
     below, above = (logit["scale"] * (decision["threshold_stored"] + k - logit["zero_point"]) for k in (-1, 0))
@@ -120,6 +120,7 @@ def test_changes_are_found(exports: Callable[[str], ExportResult], tmp_path: Pat
     for change in (
         {"logit": sidecar["golden"][0]["logit"] + scale},
         {"raw_mv": [0.0] * len(sidecar["golden"][0]["raw_mv"])},
+        {"reason": "flat"},
     ):
         golden = [sidecar["golden"][0] | change, *sidecar["golden"][1:]]
         sidecar_path.write_text(json.dumps(sidecar | {"golden": golden}), encoding="utf-8")
@@ -139,7 +140,7 @@ def test_changes_are_found(exports: Callable[[str], ExportResult], tmp_path: Pat
         check_export(path)
     rubbish = [{}, sidecar | {"golden": [{}]}, sidecar | {"golden": 3}, sidecar | {"kind": "tflite"}]
     rubbish += [
-        sidecar | {"format": 2},
+        sidecar | {"format": 1},
         sidecar | {"preprocessing": sidecar["preprocessing"] | {"parameters": {"x": 1}}},
     ]
     for text in ("", "[]", *map(json.dumps, rubbish)):
@@ -162,8 +163,13 @@ def test_c_takes_raw_samples_at_the_rate_of_the_device(fs: float, bundle: Bundle
     for vector in sidecar["golden"]:
         raw = np.array([math.nan if value is None else value for value in vector["raw_mv"]])
         expected = Stream(fs, model=Advisor(bundle)).push(raw)[-1].advice
+        assert (vector["usable"], vector["reason"], vector["shock"]) == (
+            expected.usable,
+            expected.reason,
+            expected.shock,
+        )
         logit = model.stream(raw)
-        assert vector["logit"] == pytest.approx(logit, abs=1e-3)
+        assert vector["logit"] == pytest.approx(logit, rel=1e-3, abs=1e-3)
         if expected.usable:
             assert 1 / (1 + math.exp(-logit)) == pytest.approx(expected.probability, abs=1e-4)
     assert math.isnan(model.stream(np.zeros(round(1.9 * fs))))
@@ -172,3 +178,33 @@ def test_c_takes_raw_samples_at_the_rate_of_the_device(fs: float, bundle: Bundle
     code.write_bytes(code.read_bytes() + b"\n")
     with pytest.raises(ValueError, match=r"ecg_shock\.c has SHA-256"):
         check_export(result.files[0])
+
+
+@pytest.mark.parametrize(("to", "fs"), [("litert", 300.0), ("litert-int8", 249.9), ("onnx", 257.0), ("c", 128.6)])
+def test_filter_of_the_golden_rate_is_there(to: str, fs: float, bundle: Bundle, tmp_path: Path) -> None:
+    """At a rate that is not common, the sidecar has the taps beside the golden vectors, for LiteRT too."""
+    if to == "c" and shutil.which("gcc") is None:
+        pytest.skip("gcc is missing: the C code cannot be compiled")
+    if to == "onnx":
+        pytest.importorskip("tf2onnx", reason="no extra [onnx]")
+    sidecar = read_sidecar(export(bundle, to, tmp_path, fs=fs))
+    rates = sidecar["preprocessing"]["resampler"]["rates_hz"]
+    for vector in sidecar["golden"]:
+        assert vector["fs"] == float(vector["rate"]) == fs
+        rate = rates[vector["rate"]]
+        assert rate["up"] / rate["down"] == pytest.approx(125 / fs)
+        assert len(vector["preprocessed_mv"]) == math.ceil(len(vector["raw_mv"]) * rate["up"] / rate["down"])
+    assert list(rates) == sorted(rates, key=float)
+
+
+def test_int8_kernels_are_named(exports: Callable[[str], ExportResult]) -> None:
+    """The sidecar says that reference kernels gave the int8 vectors, and how much LiteRT's default kernels differ."""
+    result = exports("litert-int8")
+    sidecar = read_sidecar(result)
+    assert "BUILTIN_REF" in sidecar["kernels"]["golden"]
+    windows = np.array([vector["preprocessed_mv"][-250:] for vector in sidecar["golden"]])
+    stored = [vector["stored_logit"] for vector in sidecar["golden"]]
+    assert LiteRtInt8(result.files[0]).run(windows)[0].tolist() == stored
+    found, _ = LiteRt(result.files[0]).run(windows)
+    assert np.abs(found.astype(int) - stored).max() == sidecar["kernels"]["default_kernels_differ_by"]
+    assert "XNNPACK" in read_sidecar(exports("litert"))["kernels"]["golden"]

@@ -18,7 +18,8 @@
  * Quality: a shock is never advised if more than 10 % of the window's samples are invalid, if the samples span more
  * than 50 mV or less than 10 uV, or if one value repeats for 1 s. This code does NOT have the Python package's rules
  * for saturation, ringing of the filter after a fault before the window, broadband noise and mains hum. The device
- * must detect saturation, artefacts and detached leads itself, and pass NAN for invalid samples.
+ * must detect saturation, artefacts and detached leads itself, and pass NAN for invalid samples. The JSON file has all
+ * rules, with their limits.
  */
 #ifndef ECG_SHOCK_H
 #define ECG_SHOCK_H
@@ -107,6 +108,11 @@ int ecg_shock_push(ecg_shock *s, float mv, ecg_shock_advice *advice);
  * Samples that are NaN, infinite or beyond ECG_SHOCK_MAX_MV count as 0. The scratch memory is overwritten.
  */
 float ecg_shock_network(const float window_mv[ECG_SHOCK_WINDOW], float scratch[ECG_SHOCK_SCRATCH]);
+
+/*
+ * In selftest.c: run golden vectors, and return the number of wrong ones. The state is overwritten and reset.
+ */
+int ecg_shock_selftest(ecg_shock *s);
 
 #ifdef __cplusplus
 }
