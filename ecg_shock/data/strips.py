@@ -64,8 +64,10 @@ def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
 
     Raises
     ------
-    ValueError, FileNotFoundError
-        As `ecg_shock.data.datasets.training_recordings` does.
+    ValueError
+        If a database has no labels, or differs from its manifest.
+    FileNotFoundError
+        If a database is missing.
     """
     guards = guard_s(data)
     collected = _Collected(data)
