@@ -217,7 +217,7 @@ def _leads(data: DataConfig, folder: Path | None) -> Iterator[tuple[tuple[str, s
                     yield (recording.database, recording.name, lead), (recording.fs, len(recording.signal))
             continue
         manifest = load_manifest(name)
-        path = database_path(manifest.name, folder)
+        path = database_path(name, folder)
         for record in manifest.records:
             file = open_file(find_recording(path / record), None)
             for channel in file.channels if file else ():
