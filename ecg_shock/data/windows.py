@@ -314,7 +314,7 @@ def _refine_rhythm(recording: Recording, rhythm: str, start_s: float, end_s: flo
 def _label_window(
     window: np.ndarray, rhythm: str, recording: Recording, start_s: float, policy: LabelPolicy
 ) -> tuple[str, str]:
-    """Return a window's AHA class and "", or "" and the reason to exclude the window."""
+    """Return (AHA class, "") of a window, or ("", the reason to exclude it)."""
     if rhythm == "vf":
         if amplitude_mv(window) <= policy.coarse_vf_mv:
             return "fine_vf", ""

@@ -234,8 +234,8 @@ def _assign(patients: np.ndarray, data: DataConfig, fold: int | None) -> tuple[n
     unlisted = [name for name in names.tolist() if name not in tested_in]
     if unlisted and (fold is not None or len(unlisted) < len(names)):
         raise ValueError(
-            f"split {data.split!r} does not list the patients {unlisted[:SHOWN_PATIENTS]!r}; list their databases "
-            "separately, without a fold."
+            f"split {data.split!r} does not list the patients {unlisted[:SHOWN_PATIENTS]!r}; run the command "
+            "for their databases alone, and without a fold."
         )
     # Patients of no split are new to every model, so one fold tests them all, as in `EvaluationSet`.
     of_name = np.array([tested_in.get(name, 0) for name in names.tolist()], dtype=int)

@@ -359,7 +359,8 @@ def _take_only_lead(recording: Recording, fs: float | None, units: str) -> tuple
     if len(recording.leads) != 1:
         ecg = next((lead for lead in recording.leads if is_ecg(lead)), recording.leads[0])
         raise ValueError(
-            f"the recording has the leads {recording.leads!r}; choose one, such as recording.strip(0, 5, lead={ecg!r})."
+            f"the recording has the leads {recording.leads!r}; choose one, for "
+            f"example with recording.strip(0, 5, lead={ecg!r})."
         )
     return recording.signal[:, 0], recording.fs
 
