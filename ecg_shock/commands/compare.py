@@ -67,7 +67,7 @@ def compare(
     except KeyboardInterrupt:
         raise KeyboardInterrupt("run the same command to continue") from None
     summaries = summarise(asked, folder)
-    console.print(f"rule of decision: {asked.rule.strip()}\n", highlight=False, markup=False)
+    console.print(f"rule of decision: {' '.join(asked.rule.split())}\n", highlight=False, markup=False)
     console.print(_table(summaries))
     for fold, name in choose(asked, folder).items():
         console.print(f"fold {fold} chooses {name}", highlight=False, markup=False)
