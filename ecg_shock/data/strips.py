@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_shock.data.datasets import SYNTHETIC, DataConfig, guard_s, labelled_recordings, training_recordings
+from ecg_shock.data.datasets import (
+    SYNTHETIC,
+    DataConfig,
+    extra_patients,
+    guard_s,
+    labelled_recordings,
+    training_recordings,
+)
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.windows import WindowSet, cut_windows
 from ecg_shock.preprocessing import FS, resample_recording
@@ -70,7 +77,7 @@ def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
         If a database is missing.
     """
     guards = guard_s(data)
-    collected = _Collected(data)
+    collected = _Collected(data, frozenset(extra_patients(data)))
     for recording in training_recordings(data, folder):
         windows = cut_windows(
             recording,
@@ -91,8 +98,9 @@ def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
 class _Collected:
     """Leads and candidates, collected recording by recording."""
 
-    def __init__(self, data: DataConfig) -> None:
+    def __init__(self, data: DataConfig, extra: frozenset[str]) -> None:
         self._data = data
+        self._extra = extra  # names of the databases whose noise is artefact of people without a shockable rhythm
         self._signals: list[np.ndarray] = []
         self._samples = 0
         self._rows: list[tuple[int, int, int, int, int, str, str, str]] = []
@@ -100,14 +108,13 @@ class _Collected:
     def add(self, recording: Recording, windows: WindowSet) -> None:
         n = round(self._data.window_s * FS)
         leads = recording.leads if self._data.train_leads == "all" else recording.leads[:1]
-        extra = recording.database not in (*self._data.databases, SYNTHETIC)
         for column, lead in enumerate(leads):
             of_lead = [
                 (round(start_s * FS), aha_class)
                 for start_s, aha_class, name in zip(windows.start_s, windows.aha_class, windows.lead, strict=True)
                 if name == lead
             ]
-            artefact = list(_artefact_starts(recording, n)) if extra else []
+            artefact = list(_artefact_starts(recording, n)) if recording.database in self._extra else []
             candidates = [*of_lead, *((start, ARTEFACT) for start in artefact)]
             if not candidates:
                 continue

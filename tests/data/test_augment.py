@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ecg_shock.data.strips
 from ecg_shock.data.augment import SLOWED_VT, Augmentation, Augmenter, read_training_noise
 from ecg_shock.data.datasets import DataConfig
+from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.strips import ARTEFACT, Strips, load_strips
 from ecg_shock.data.windows import LabelPolicy, amplitude_mv, rate_bpm
@@ -135,6 +137,20 @@ def test_bad_settings_are_refused(strips: Strips, noise: dict[str, np.ndarray]) 
     )
     with pytest.raises(ValueError, match="no rapid_vt window"):
         augmenter(vf_only, noise, EVERYTHING).draw(1)
+
+
+def test_noise_is_artefact_in_extra_databases_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise of a database under test may hide VF, so it is no candidate, also if a path names the database."""
+    recording = Recording(
+        signal=lead(1.2, 1.0)[:, np.newaxis], fs=125.0, leads=("II",), name="r", database="mine", patient="mine/r",
+        episodes=(Episode(0, 30, "normal_sinus"), Episode(30, 60, "noise")),
+    )  # fmt: skip
+    monkeypatch.setattr(ecg_shock.data.strips, "training_recordings", lambda data, folder: [recording])
+    monkeypatch.setattr(ecg_shock.data.strips, "guard_s", lambda data: {"mine": 0.0})
+    data = DataConfig(databases=("folder/mine.toml",))
+    assert set(load_strips(data).aha_class) == {"normal_sinus"}
+    monkeypatch.setattr(ecg_shock.data.strips, "extra_patients", lambda data: {"mine": None})
+    assert set(load_strips(data).aha_class) == {"normal_sinus", ARTEFACT}
 
 
 @pytest.mark.recordings
