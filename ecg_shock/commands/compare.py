@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +40,8 @@ def compare(
     """
     from ecg_shock.search.compare import choose, read_comparison, read_results, run_comparison, summarise
 
+    # TensorFlow warns that functions are compiled repeatedly; here, each training compiles its own.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     asked = read_comparison(comparison)
     folder = out or Path("runs") / asked.name
     total = len(asked.names) * len(asked.folds) * len(asked.seeds)

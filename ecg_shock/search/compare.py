@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -150,13 +149,16 @@ class TrainingComparison(BaseModel):
     def settings(self, name: str) -> Settings:
         """Return the complete settings of the base or a variant."""
         sections = self.sections(name)
-        data = DataConfig.model_validate(sections["data"])
-        samples = round(data.window_s * FS)
-        return Settings(
-            data=data,
-            network=TypeAdapter(CnnSpec).validate_python({**sections["network"], "input_samples": samples}),
-            training=TrainingConfig.model_validate(sections["training"]),
-        )
+
+        def read(section: str, model: Any, **more: Any) -> Any:
+            try:
+                return TypeAdapter(model).validate_python({**sections[section], **more})
+            except ValidationError as error:
+                raise ValueError(f"[{section}] of {name!r}: {'; '.join(explain(error))}") from error
+
+        data = read("data", DataConfig)
+        network = read("network", CnnSpec, input_samples=round(data.window_s * FS))
+        return Settings(data, network, read("training", TrainingConfig))
 
     def sections(self, name: str) -> dict[str, dict[str, Any]]:
         """Return the fields that are set for the base or a variant, by section."""
@@ -195,7 +197,7 @@ class TrialResult:
     presentations : int
         Number of windows that the whole training presented.
     seconds : float
-        Its duration.
+        Duration of its epochs, in seconds.
     """
 
     name: str
@@ -224,6 +226,8 @@ def read_comparison(path: Path) -> TrainingComparison:
     ValueError
         If the file is not TOML, or a key or value is not allowed.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no comparison {path}; give the path of a TOML file")
     content = read_toml(path)
     try:
         return TrainingComparison.model_validate(content)
@@ -419,7 +423,6 @@ def _run_trial(
 ) -> TrialResult:
     from sklearn.metrics import roc_auc_score
 
-    started = time.perf_counter()
     training = with_values(settings.training, seed=seed)
     trained = fold.train(settings.network, training, folder)
     model = trained.load_model()
@@ -460,7 +463,7 @@ def _run_trial(
         other_hospitals=other,
         parameters=settings.network.parameter_count(),
         presentations=fold.presentations(training),
-        seconds=time.perf_counter() - started,
+        seconds=sum(log.seconds for log in trained.history),
     )
     content = {"settings": _identity(settings), "result": asdict(result)}
     write_text(folder / RESULT_NAME, json.dumps(content, indent=1))

@@ -64,7 +64,8 @@ def test_changes_are_merged_from_the_variant_before(file: Path) -> None:
         ({"rule": ""}, "rule"),
         ({"variants": [{"name": "a"}, {"name": "a"}]}, "two variants have the name 'a'"),
         ({"variants": [{"name": "a", "after": "b"}, {"name": "b"}]}, "'a' comes after 'b'"),
-        ({"variants": [{"name": "a", "training": {"epocs": 3}}]}, "epocs"),
+        ({"variants": [{"name": "a", "training": {"epocs": 3}}]}, r"\[training\] of 'a': epocs"),
+        ({"base": {}}, r"\[network\] of 'base': filters is missing"),
         ({"variants": [{"name": "../a"}]}, "name"),
     ],
 )
@@ -75,6 +76,8 @@ def test_mistakes_are_errors(tmp_path: Path, change: dict[str, object], message:
     with pytest.raises(ValueError, match=message) as error:
         read_comparison(path)
     assert str(path) in str(error.value)
+    with pytest.raises(FileNotFoundError, match=r"there is no comparison nothing\.toml"):
+        read_comparison(Path("nothing.toml"))
 
 
 def test_a_comparison_resumes_and_shares(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
