@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import tomli_w
 
-from ecg_shock.data.datasets import DataConfig, load_windows
+from ecg_shock.data.datasets import DataConfig, load_test, load_windows
 from ecg_shock.data.same_files import signal_digests
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import LabelPolicy, WindowSet
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure_rate_and_amplitude
-from ecg_shock.evaluation.metrics import evaluate
-from ecg_shock.inference.advisor import DEFAULT_BUNDLE
+from ecg_shock.evaluation.metrics import EXCLUDED, evaluate
+from ecg_shock.evaluation.validation import evaluate_by_labels
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE, Advisor
 from ecg_shock.models.bundle import FORMAT, KERAS_NAME, LITERT_NAME, Bundle, load_bundle
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import Preprocessing
@@ -192,6 +193,58 @@ def test_missing_database_is_said(tmp_path: Path) -> None:
     assert not evaluation.has_validation()
     with pytest.raises(FileNotFoundError, match="ecg-shock fetch vfdb"):
         next(evaluation.recordings(evaluation.records()))
+
+
+def test_each_window_is_predicted_once_for_both_label_policies(
+    synthetic_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each policy has the windows that it cuts, and a window of both has one advice, predicted once."""
+    rules = LabelPolicy(slow_vf_bpm=400.0, slow_vf_periodicity=0.25, vt_amplitude_ratio=1.15)
+    evaluation = EvaluationSet((synthetic_bundle(0, rules),))
+    predicted: list[int] = []
+    probabilities = Advisor.probabilities
+
+    def counted(self: Advisor, ecg: np.ndarray) -> np.ndarray:
+        predicted.append(len(ecg))
+        return probabilities(self, ecg)
+
+    monkeypatch.setattr(Advisor, "probabilities", counted)
+    found = evaluation.predictions_by_labels((5.0,))
+    assert list(found) == [rules, LabelPolicy()]
+    advice: dict[tuple[str, float], dict[LabelPolicy, tuple[str, bool]]] = {}
+    for labels, predictions in found.items():
+        config = DataConfig(databases=("synthetic",), labels=labels)
+        windows = load_test(config)
+        assert predictions.aha_class.tolist() == windows.aha_class.tolist()
+        expected = probabilities(evaluation.advisors[0], windows.ecg)
+        np.testing.assert_allclose(predictions.probability, expected, rtol=1e-5)
+        for record, start_s, aha_class, shock in zip(
+            predictions.record, predictions.start_s, predictions.aha_class, predictions.shock, strict=True
+        ):
+            advice.setdefault((record, start_s), {})[labels] = str(aha_class), bool(shock)
+    assert predicted == [len(advice)]
+
+    validation = evaluate_by_labels(found)
+    assert validation.performances == evaluate(found[rules]).performances
+    assert validation.default_labels is not None
+    assert validation.default_labels.performances == evaluate(found[LabelPolicy()]).performances
+    counts: dict[tuple[str, str], list[bool]] = {}
+    for by_labels in advice.values():
+        default, shock = by_labels[LabelPolicy()]
+        own = by_labels.get(rules, (EXCLUDED, shock))[0]
+        if own != default:
+            counts.setdefault((default, own), []).append(shock)
+    assert {own for _, own in counts} == {"slow_vf", EXCLUDED}
+    for (default, own), shocks in counts.items():
+        rows = [
+            row for row in validation.default_labels.set_apart if (row.default_class, row.aha_class) == (default, own)
+        ]
+        assert (sum(row.windows for row in rows), sum(row.shocks for row in rows)) == (len(shocks), sum(shocks))
+        assert len({row.patient for row in rows}) == len(rows)
+    assert sum(row.windows for row in validation.default_labels.set_apart) == sum(map(len, counts.values()))
+    default_only = EvaluationSet((synthetic_bundle(0),)).predictions_by_labels((5.0,))
+    assert list(default_only) == [LabelPolicy()]
+    assert evaluate_by_labels(default_only).default_labels is None
 
 
 def test_training_windows_are_of_one_fold(synthetic_bundle: Callable[..., Bundle]) -> None:
