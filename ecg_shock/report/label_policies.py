@@ -29,11 +29,13 @@ def labels_note(found: DefaultLabels, duration_s: float) -> str:
 
 def set_apart_text(found: DefaultLabels, duration_s: float) -> str:
     """Count the windows of one duration whose class differs, and those with a shock advised, by both classes."""
-    counts = [
-        f"{_label(default)} → {_label(own)}: {sum(row.windows for row in rows)} (of "
-        f"{patients_text(_patients(rows))}), {sum(row.shocks for row in rows)} advised a shock"
-        for (default, own), rows in _group(found, duration_s, "default_class", "aha_class").items()
-    ]
+    counts = []
+    for (default, own), rows in _group(found, duration_s, "default_class", "aha_class").items():
+        windows, shocks, _ = _shock_cells(rows)
+        counts.append(
+            f"{_label(default)} → {_label(own)}: {windows} {'window' if windows == '1' else 'windows'} of "
+            f"{patients_text(_patients(rows))}, {shocks} advised a shock"
+        )
     return "; ".join(counts) or "none"
 
 
