@@ -285,7 +285,8 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
     FileNotFoundError
         If there is no bundle.
     ValueError
-        If two bundles have the same fold, or if they differ in any other setting.
+        If two bundles have the same fold, or if they differ in what decides which windows are tested: databases, split,
+        labels and preprocessing. Networks and training may differ, because each fold may choose its own.
     """
     places = [folder, folder / BUNDLE_NAME, *sorted(folder.glob(f"fold-*/{BUNDLE_NAME}"))]
     bundles = [load_bundle(place) for place in places if (place / TOML_NAME).is_file()]
@@ -298,7 +299,7 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
         raise ValueError(f"{folder} holds bundles of the folds {folds}; give a folder with one bundle for each fold.")
     first, *others = bundles
     for other in others:
-        ours, theirs = _settings_except_fold(first), _settings_except_fold(other)
+        ours, theirs = _tested_settings(first), _tested_settings(other)
         differences = [
             f"{key} is {ours.get(key)!r} and {theirs.get(key)!r}"
             for key in ours | theirs
@@ -310,6 +311,17 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
                 "separately."
             )
     return tuple(sorted(bundles, key=lambda bundle: bundle.card.data.fold))
+
+
+def describe_all(bundles: Sequence[Bundle]) -> tuple[Model, ...]:
+    """Describe the bundles of all folds, and in what each differs from the first."""
+    first = _all_settings(bundles[0])
+    found = []
+    for bundle in bundles:
+        settings = _all_settings(bundle)
+        differences = [name for name in first | settings if first.get(name) != settings.get(name)]
+        found.append(replace(describe(bundle), differences=", ".join(differences)))
+    return tuple(found)
 
 
 def describe(bundle: Bundle) -> Model:
@@ -384,15 +396,19 @@ def _synthetic_records() -> tuple[Record, ...]:
     return tuple(Record(SYNTHETIC, SYNTHETIC, recording.name, recording.patient) for recording in recordings)
 
 
-def _settings_except_fold(bundle: Bundle) -> dict[str, Any]:
-    """Return the settings that must be equal in all folds of a model, by their names in `bundle.toml`."""
-    config = bundle.card.data
-    data = {f"data.{key}": value for key, value in config.model_dump(mode="json", exclude={"fold"}).items()}
-    training = {f"training.{key}": value for key, value in bundle.card.training.items()}
+def _tested_settings(bundle: Bundle) -> dict[str, Any]:
+    """Return the settings that decide which windows are tested, by their names in `bundle.toml`."""
+    names = {"databases", "split", "window_s", "labels"}
+    data = bundle.card.data.model_dump(mode="json", include=names)
+    return {"preprocessing": bundle.preprocessing, **{f"data.{key}": value for key, value in data.items()}}
+
+
+def _all_settings(bundle: Bundle) -> dict[str, Any]:
+    """Return all settings except the fold, by their names in `bundle.toml`."""
+    data = bundle.card.data.model_dump(mode="json", exclude={"fold"})
     return {
         "network": bundle.spec,
-        "preprocessing": bundle.preprocessing,
         "threshold": bundle.threshold,
-        **data,
-        **training,
+        **{f"data.{key}": value for key, value in data.items()},
+        **{f"training.{key}": value for key, value in bundle.card.training.items()},
     }

@@ -270,6 +270,8 @@ class Model:
         Number of weights.
     threshold : float
         A shock is advised at this probability of *shockable* or above.
+    differences : str
+        The settings in which it differs from the model of the first fold; may be empty.
     """
 
     name: str
@@ -281,6 +283,7 @@ class Model:
     parameters: int
     threshold: float
     selection: str
+    differences: str = ""
 
 
 @dataclass(frozen=True)

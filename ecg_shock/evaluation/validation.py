@@ -98,10 +98,10 @@ def validate(
         )
     elif Path(predictions).is_dir():
         _refuse_options("the folder of a model", threshold=threshold, windows=windows)
-        from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles
+        from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe_all, find_bundles
 
         bundles = find_bundles(Path(predictions))
-        models = tuple(describe(bundle) for bundle in bundles)
+        models = describe_all(bundles)
         evaluation = EvaluationSet(bundles, tuple(databases), None if data is None else Path(data))
         return evaluate_by_labels(
             evaluation.predictions_by_labels(), models=models, alpha=alpha, resamples=resamples, seed=seed

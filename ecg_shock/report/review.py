@@ -15,7 +15,7 @@ from ecg_shock.data.windows import LabelPolicy
 from ecg_shock.evaluation.baselines import SVM_CITATION, SVM_NAME
 from ecg_shock.evaluation.comparison import Comparison, compare_predictions
 from ecg_shock.evaluation.detectors import DETECTORS
-from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe
+from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe_all
 from ecg_shock.evaluation.metrics import Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, draw_clear_windows, standard_stresses
@@ -82,7 +82,7 @@ def review_bundles(
     """
     step = on_stage("windows of all lengths", len(evaluation.bundles) * len(DURATIONS_S))
     by_labels = evaluation.predictions_by_labels(on_duration=step)
-    validation = evaluate_by_labels(by_labels, models=tuple(describe(bundle) for bundle in evaluation.bundles))
+    validation = evaluate_by_labels(by_labels, models=describe_all(evaluation.bundles))
     predictions = by_labels[evaluation.labels]
     duration_s = headline(validation).duration_s
     out.mkdir(parents=True, exist_ok=True)

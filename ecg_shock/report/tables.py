@@ -322,6 +322,9 @@ def _model_notes(models: Iterable[Model]) -> Iterator[str]:
         folds = [str(model.fold) for model in models if model.split == split]
         what = "models of the folds" if len(folds) > 1 else "model of fold"
         yield f"Evaluated: the {what} {', '.join(folds)} of {printable(split)}."
+    for model in models:
+        if model.differences:
+            yield f"Fold {model.fold} differs from fold {models[0].fold} in: {printable(model.differences)}."
     for selection in dict.fromkeys(model.selection for model in models if model.selection):
         yield f"Selection: {printable(selection)}"
     if models:

@@ -211,7 +211,7 @@ def test_models_are_named_everywhere(make_predictions: Callable[..., Predictions
     document = json.loads(to_json(found))
     assert [model["fold"] for model in document["models"]] == [0, 1]
     assert set(document["models"][0]) == {
-        *("name", "folder", "split", "fold", "sha256", "commit", "parameters", "threshold", "selection"),
+        *("name", "folder", "split", "fold", "sha256", "commit", "parameters", "threshold", "selection", "differences"),
     }
     assert document["models"][0]["sha256"] == digest
     assert document["protocol"] == NETWORK_NOTE
