@@ -51,6 +51,9 @@ class Augmentation(BaseModel):
         Largest factor of the amplitude, and of its inverse. VF stays coarse, and asystole below its limit.
     polarity : bool
         Whether half of the windows are inverted.
+    reversal : float
+        Proportion of shockable windows that run backwards in time, which changes neither rate nor amplitude. VF has no
+        direction, and VT gets another shape of wide beats.
     noise, compressions, mains, clipping, electrode, band : float
         Proportions of windows with recorded noise of nstdb at 0 to 18 dB, modelled chest compressions, mains hum,
         clipped peaks, an electrode that moves or comes off, and the narrower pass band of another device.
@@ -70,6 +73,7 @@ class Augmentation(BaseModel):
     warp: float = Field(default=0.0, ge=0, le=0.5)
     gain: float = Field(default=1.0, ge=1, le=10)
     polarity: bool = False
+    reversal: float = Field(default=0.0, ge=0, le=1)
     noise: float = Field(default=0.0, ge=0, le=1)
     compressions: float = Field(default=0.0, ge=0, le=1)
     mains: float = Field(default=0.0, ge=0, le=1)
@@ -237,11 +241,19 @@ class Augmenter:
         # Anywhere in the window's class that includes most of the candidate.
         offset = rng.integers(0, round(STEP_S * FS), len(picked))
         start = np.clip(strips.start[picked] + offset, first, last - needed)
+        if settings.reversal:
+            backwards = np.isin(strips.aha_class[picked], SHOCKABLE) & ~is_slowed
+            backwards &= rng.random(len(picked)) < settings.reversal
+            start = np.where(backwards, start + speed * (self._n - 1), start)
+            speed = np.where(backwards, -speed, speed)
         raw = self._read(start, speed, picked)
         return raw, self._filter(raw)
 
     def _read(self, start: np.ndarray, speed: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        """Return strips that begin before the window, interpolated by cubic polynomials (Catmull and Rom)."""
+        """Return strips that begin before the window, interpolated by cubic polynomials (Catmull and Rom).
+
+        A negative speed reads backwards from `start`.
+        """
         at = start[:, np.newaxis] + speed[:, np.newaxis] * np.arange(-self._before, self._n)
         lead = self.strips.lead[picked]
         at = np.clip(at, lead[:, :1], lead[:, 1:] - 1)
