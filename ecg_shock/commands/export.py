@@ -48,7 +48,8 @@ def export(
 ) -> None:
     """Export a model for a device, and check the exported model.
 
-    The exported model is compared with the original on the validation patients.
+    The exported model is compared with the original on the validation patients,
+    or on the training patients if all patients trained the model.
     If they differ by more than the format allows, nothing is written.
 
     A JSON file is written with the network. It describes the filter, the input,
@@ -94,7 +95,7 @@ def export(
 
 
 def _table(rescoring: Rescoring) -> Table:
-    table = Table(title=f"validation subset: {rescoring.windows:,} windows of {rescoring.patients} patients")
+    table = Table(title=f"{rescoring.part} subset: {rescoring.windows:,} windows of {rescoring.patients} patients")
     for column in ("", "model", "exported", "change"):
         table.add_column(column, justify="right" if column else "left")
     for name, before, after in (

@@ -262,6 +262,7 @@ def _train_fold(
     )
     console.print(f"[bold]fold {fold.data.fold}[/]: {sizes}", highlight=False)
     start = fold.start_from(*earlier) if earlier else None
+    validated = len(fold.subsets.validation) > 0
     columns = (
         TextColumn("epoch"),
         BarColumn(bar_width=20),
@@ -273,7 +274,9 @@ def _train_fold(
         task = progress.add_task("train", total=training.epochs, now="")
 
         def on_epoch(log: EpochLog) -> None:
-            now = f"loss {log.loss:.4f}, validation BAC {100 * log.balanced_accuracy:.2f} %"
+            now = f"loss {log.loss:.4f}"
+            if validated:
+                now += f", validation BAC {100 * log.balanced_accuracy:.2f} %"
             progress.update(task, completed=log.epoch, now=now)
 
         result = fold.train(spec, training, folder, start=start, on_epoch=on_epoch)
@@ -291,11 +294,13 @@ def _train_fold(
         frozen_blocks=earlier.frozen_blocks if earlier else 0,
     )
     best = result.best
-    console.print(
-        f"  {counted(len(result.history), 'epoch')}; best is {best.epoch}: validation BAC "
-        f"{100 * best.balanced_accuracy:.2f} %, Se {100 * best.sensitivity:.2f} %, Sp {100 * best.specificity:.2f} %",
-        highlight=False,
+    chosen = (
+        f"best is {best.epoch}: validation BAC {100 * best.balanced_accuracy:.2f} %, "
+        f"Se {100 * best.sensitivity:.2f} %, Sp {100 * best.specificity:.2f} %"
+        if validated
+        else f"all patients of {fold.data.split} train, so the last epoch is kept"
     )
+    console.print(f"  {counted(len(result.history), 'epoch')}; {chosen}", highlight=False)
     if fold.subsets.other_hospitals is not None:
         _show_other_hospitals(bundle, fold.subsets.other_hospitals)
     console.print(f"  {bundle.folder}", highlight=False, markup=False)

@@ -52,7 +52,8 @@ def load_split(name: str) -> tuple[Fold, ...]:
     Returns
     -------
     tuple of Fold
-        The outer folds. Each patient is in the test subset of exactly one fold.
+        The outer folds. Each patient is in the test subset of exactly one fold. If the file has one group of patients
+        only, all of them train: the only fold then has no validation and no test patients.
 
     Raises
     ------
@@ -75,11 +76,15 @@ def load_split(name: str) -> tuple[Fold, ...]:
     path = folder / f"{name}.toml" if name in names else Path(name).expanduser()
     groups: Any = read_toml(path).get("folds")
     if not _are_groups(groups):
-        raise ValueError(f"{path}: folds={groups!r} must be a list of {MIN_GROUPS} or more lists of patients.")
+        raise ValueError(
+            f"{path}: folds={groups!r} must be a list of {MIN_GROUPS} or more lists of patients, or of one."
+        )
     everyone = [patient for group in groups for patient in group]
     repeated = sorted({patient for patient in everyone if everyone.count(patient) > 1})
     if repeated:
         raise ValueError(f"{path}: patients {repeated!r} are listed twice; list each patient in one fold only.")
+    if len(groups) == 1:
+        return (Fold(train=frozenset(everyone), validation=frozenset(), test=frozenset()),)
     tests = [frozenset(group) for group in groups]
     validations = [*tests[1:], tests[0]]
     return tuple(
@@ -159,6 +164,6 @@ def split_to_toml(groups: Sequence[Sequence[str]], command: str) -> str:
 
 
 def _are_groups(groups: object) -> bool:
-    if not isinstance(groups, list) or len(groups) < MIN_GROUPS:
+    if not isinstance(groups, list) or not (len(groups) == 1 or len(groups) >= MIN_GROUPS):
         return False
     return all(isinstance(group, list) and group and all(isinstance(p, str) for p in group) for group in groups)

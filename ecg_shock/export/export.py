@@ -1,5 +1,7 @@
 """Export a bundle to LiteRT, LiteRT int8, ONNX or C, and compare the export with the bundle on validation windows.
 
+A bundle that all patients trained has no validation windows; its exports are compared on training windows.
+
 An export consists of the network, which computes the logit and the probability of one window, and a JSON sidecar, see
 `ecg_shock.export.sidecar`.
 
@@ -153,7 +155,7 @@ def export(
             "Export to litert, or train another network."
         )
     step = on_stage("reading the recordings", 1)
-    train, validation = _windows(bundle, data)
+    train, compared = _windows(bundle, data)
     step()
 
     is_new = not folder.exists()
@@ -175,8 +177,9 @@ def export(
             exported = RUNTIMES[to](path)
             if to == "litert-int8":
                 _check_input(exported.input)
-            step = on_stage("comparing on the validation subset", len(validation))
-            rescoring = rescore(original, exported, validation, bundle.threshold, on_window=step)
+            part = "validation" if bundle.card.patients.validation else "training"
+            step = on_stage(f"comparing on the {part} subset", len(compared))
+            rescoring = rescore(original, exported, compared, bundle.threshold, part=part, on_window=step)
             check_tolerance(rescoring, to)
             golden = golden_vectors(bundle, exported, fs)
             if to in C_KINDS:
@@ -230,7 +233,10 @@ def _with_settings(bundle: Bundle, threshold: float | None, window_s: float | No
 
 
 def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]:
-    """Load the train and validation windows of the bundle, in its own window length, without `DataConfig.extra`."""
+    """Load the training windows of the bundle, and those on which an export is compared, in its own window length.
+
+    The windows of `DataConfig.extra` are excluded.
+    """
     # The extra databases are excluded, so that an export does not need their files.
     own = {"window_s": bundle.spec.input_samples / FS, "preprocessing": bundle.preprocessing, "extra": ()}
     config = bundle.card.data.model_copy(update=own)
@@ -243,7 +249,7 @@ def _windows(bundle: Bundle, folder: Path | None) -> tuple[WindowSet, WindowSet]
             f"split {config.split!r} was changed after {bundle.folder} was trained: patients {sorted(moved)!r} "
             "are now in another subset. Train the model again."
         )
-    return subsets.train, subsets.validation
+    return subsets.train, subsets.validation if len(subsets.validation) else subsets.train
 
 
 def _one_window(original: keras.Model, bundle: Bundle) -> keras.Model:

@@ -54,8 +54,10 @@ class Rescoring:
 
     Parameters
     ----------
+    part : str
+        The subset of the windows: ``"validation"``, or ``"training"`` for a bundle that all patients trained.
     windows, patients : int
-        Number of windows and patients in the validation subset.
+        Number of windows and patients in this subset.
     sensitivity, specificity : float
         Results of the bundle, 0 to 1.
     exported_sensitivity, exported_specificity : float
@@ -66,6 +68,7 @@ class Rescoring:
         The windows with different decisions.
     """
 
+    part: str
     windows: int
     patients: int
     sensitivity: float
@@ -83,13 +86,14 @@ def rescore(
     windows: WindowSet,
     threshold: float,
     *,
+    part: str = "validation",
     on_window: Callable[[], Any] | None = None,
 ) -> Rescoring:
     """Compare an exported model with the bundle's network, `original`.
 
     `windows` must have no intermediate AHA classes. The network advises a shock if its probability is at least
-    `threshold`. The exported model advises a shock if its logit is at least the logit of `threshold`. `on_window` is
-    called after each window.
+    `threshold`. The exported model advises a shock if its logit is at least the logit of `threshold`. `part` names the
+    subset of the windows. `on_window` is called after each window.
 
     Raises
     ------
@@ -99,8 +103,8 @@ def rescore(
     truth = shockable(windows)
     if truth.all() or not truth.any():
         raise ValueError(
-            f"the validation subset has {int(truth.sum())} shockable and {int((~truth).sum())} nonshockable windows; "
-            "both are needed to check an export. Train on a split whose validation subset has both."
+            f"the {part} subset has {int(truth.sum())} shockable and {int((~truth).sum())} nonshockable windows; "
+            f"both are needed to check an export. Train on a split whose {part} subset has both."
         )
     keras = import_keras()
     last = original.layers[-1]
@@ -129,6 +133,7 @@ def rescore(
         for i in np.flatnonzero(shock != exported_shock)
     )
     return Rescoring(
+        part=part,
         windows=len(windows),
         patients=len(set(windows.patient.tolist())),
         sensitivity=float(shock[truth].mean()),
@@ -172,6 +177,6 @@ def check_tolerance(rescoring: Rescoring, to: str) -> None:
                 "probabilities are close to the threshold"
             )
         raise ValueError(
-            f"the export to {to} differs from the bundle's model: {'; '.join(exceeded)} (validation subset, "
+            f"the export to {to} differs from the bundle's model: {'; '.join(exceeded)} ({rescoring.part} subset, "
             f"{rescoring.windows:,} windows of {rescoring.patients} patients). Nothing was written. {remedy}."
         )

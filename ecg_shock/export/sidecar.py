@@ -268,7 +268,7 @@ def write_sidecar(
             checks=tuple(replace(check, included=bool(code) and check.name in C_CHECKS) for check in QUALITY_CHECKS),
         ),
         golden=golden,
-        rescoring={"part": "validation", "kept_within": limits_of(to), **asdict(rescoring)},
+        rescoring={"kept_within": limits_of(to), **asdict(rescoring)},
         versions={**versions(), **packages},
         **optional,
     )

@@ -128,9 +128,12 @@ class Card:
     training : dict of str
         Training settings, the fields of `ecg_shock.training.trainer.TrainingConfig`.
     validation : ValidationScore or None
-        Result on the validation patients.
+        Result on the validation patients; None if all patients train.
     patients : Patients
         The patients of the three subsets.
+    expected : dict of str to str or None
+        For a model that all patients trained: results of models that were trained in the same way, on patients whom
+        they had not seen, one line per window length. What accuracy to expect of this model rests on them.
     versions : dict of str to str
         Versions of Python and of the packages that trained the model.
     test : dict of str to str or None
@@ -149,6 +152,7 @@ class Card:
     training: dict[str, Any]
     validation: ValidationScore | None = None
     patients: Patients
+    expected: dict[str, str] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     test: dict[str, str] | None = None
 

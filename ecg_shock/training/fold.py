@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -44,6 +44,9 @@ from ecg_shock.training.trainer import (
     TrainingResult,
     train,
 )
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,17 @@ class TrainingFold:
         start: Start | None = None,
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
-        """Train a network on the training subset, and choose the epoch on the validation subset; see `train`."""
+        """Train a network on the training subset, and choose the epoch on the validation subset; see `train`.
+
+        If all patients of the split train, there is no validation subset, and the last epoch is kept.
+        """
         training: Examples | ExampleSource
         if config.augmentation is not None:
             noise = self.noise if config.augmentation.needs_recorded_noise else {}
             training = _AugmentedExamples(_make_augmenter(self.data, config, self.strips, noise))
         else:
             training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
-        validation = examples(self.subsets.validation)
+        validation = examples(self.subsets.validation) if len(self.subsets.validation) else None
         return train(spec, training, validation, config, folder, start=start, on_epoch=on_epoch)
 
     def presentations(self, config: TrainingConfig) -> int:
@@ -145,10 +151,12 @@ class TrainingFold:
         result: TrainingResult,
         *,
         selection: str,
+        calibration: Calibration | None = None,
+        expected: dict[str, str] | None = None,
         earlier: Bundle | None = None,
         frozen_blocks: int = 0,
     ) -> Bundle:
-        """Write the best epoch of a training run on this fold as a bundle with a card.
+        """Write the chosen epoch of a training run on this fold as a bundle with a card.
 
         If the training's settings ask for it, the probabilities are calibrated on the validation patients.
 
@@ -162,20 +170,31 @@ class TrainingFold:
             The result of the training run.
         selection : str
             How the network and its settings were chosen, and on which patients.
+        calibration : Calibration, optional
+            A calibration from other models, for a model without validation patients.
+        expected : dict of str to str, optional
+            For such a model: the results of models that were trained in the same way, on patients whom they had not
+            seen, one line per window length.
         earlier : Bundle, optional
             The model whose weights the training started from: what it has seen, this one has seen, too.
         frozen_blocks : int
             How many of its first blocks kept their weights.
+
+        Raises
+        ------
+        ValueError
+            If the settings ask for a calibration, but there are neither validation patients nor `calibration`.
         """
         model = result.load_model()
-        validation = self.subsets.validation
-        logits = compile_inference(model)(validation.ecg)[0]
-        calibration = Calibration()
-        if result.config.calibrated:
-            truth = shockable(validation)
-            calibration = fit_calibration(logits, truth, validation.patient, validation.aha_class)
+        fitted, score = self._calibrate(model, result)
+        calibration = calibration or fitted
+        if calibration is not None:
             calibrate(model, calibration)
-        sensitivity, specificity = proportions(calibration.apply(logits) >= 0, shockable(validation))
+        elif result.config.calibrated:
+            raise ValueError(
+                f"{self.data.split} has no validation patients to calibrate on; give a calibration of other models, or "
+                "train without calibrated"
+            )
         synthetic = SYNTHETIC in self.data.databases
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
         extra = extra_patients(self.data)
@@ -191,6 +210,8 @@ class TrainingFold:
             files=self.subsets.seen_files,
         )
         protocol = "weights fitted on the train patients, the epoch chosen on the validation patients"
+        if score is None:
+            protocol = "weights fitted on all patients, the last epoch kept; no patient is left to test this model"
         if earlier is not None:
             known = _with_earlier(known, earlier, self.folder)
             protocol += (
@@ -208,19 +229,13 @@ class TrainingFold:
             commit=origin["commit"] or "not a checkout",
             data=self.data,
             training=result.config.model_dump(mode="json", exclude_none=True),
-            validation=ValidationScore(
-                epoch=result.best.epoch,
-                balanced_accuracy=(sensitivity + specificity) / 2,
-                sensitivity=sensitivity,
-                specificity=specificity,
-                windows=len(self.subsets.validation),
-                patients=len(known.validation),
-            ),
+            validation=score,
             patients=known,
             synthetic_windows=int((self.subsets.train.database == SYNTHETIC).sum()),
             synthetic_nonshockable=_count_synthetic_nonshockable(result),
-            calibration=asdict(calibration) if result.config.calibrated else None,
+            calibration=asdict(calibration) if calibration else None,
             versions=origin["versions"],
+            expected=expected,
         )
         return write_bundle(
             folder,
@@ -230,6 +245,30 @@ class TrainingFold:
             threshold=THRESHOLD,
             card=card.to_toml(folder / TOML_NAME),
         )
+
+    def _calibrate(
+        self, model: keras.Model, result: TrainingResult
+    ) -> tuple[Calibration | None, ValidationScore | None]:
+        """Fit the calibration to the validation patients; return it, and the result of the calibrated model on them."""
+        validation = self.subsets.validation
+        if not len(validation):
+            return None, None
+        logits = compile_inference(model)(validation.ecg)[0]
+        truth = shockable(validation)
+        calibration = None
+        if result.config.calibrated:
+            calibration = fit_calibration(logits, truth, validation.patient, validation.aha_class)
+            logits = calibration.apply(logits)
+        sensitivity, specificity = proportions(logits >= 0, truth)
+        score = ValidationScore(
+            epoch=result.best.epoch,
+            balanced_accuracy=(sensitivity + specificity) / 2,
+            sensitivity=sensitivity,
+            specificity=specificity,
+            windows=len(validation),
+            patients=len(patients(validation)),
+        )
+        return calibration, score
 
 
 def augmented_windows(bundle: Bundle, folder: Path | None = None) -> WindowSet:

@@ -152,7 +152,7 @@ class EpochLog:
     validation_loss : float
         Mean loss of the validation windows, without dropout; if `balanced`, the mean of the means of both classes.
     sensitivity, specificity, balanced_accuracy : float
-        On the validation windows at probability 0.5, from 0 to 1.
+        On the validation windows at probability 0.5, from 0 to 1; NaN if there are none.
     drawn, kish, largest_weight, gain, effective_batch
         See `DrawSummary`; the gradient is that of the last layer. `gain` and `effective_batch` are None for the sampler
         "obs".
@@ -221,7 +221,7 @@ class DivergedError(ValueError):
 def train(
     spec: CnnSpec,
     training: Examples | ExampleSource,
-    validation: Examples,
+    validation: Examples | None,
     config: TrainingConfig,
     folder: Path,
     *,
@@ -240,8 +240,8 @@ def train(
         The network.
     training : Examples or ExampleSource
         Windows for training, of both classes: the same in all epochs, or drawn anew for each epoch.
-    validation : Examples
-        Windows of other patients on which the epoch is chosen, of both classes.
+    validation : Examples or None
+        Windows of other patients on which the epoch is chosen, of both classes. If None, the last epoch is kept.
     config : TrainingConfig
         The settings.
     folder : pathlib.Path
@@ -283,7 +283,8 @@ def train(
             f"sampler={config.sampler!r} learns scores of windows, but these windows are drawn anew for each epoch; "
             "use the sampler 'uniform', or train without augmentation"
         )
-    check_subset("validation", validation, spec)
+    if validation is not None:
+        check_subset("validation", validation, spec)
     lengths = [round(length_s * FS) for length_s in config.lengths_s] or [spec.input_samples]
     if max(lengths) > spec.input_samples:
         raise ValueError(
@@ -364,10 +365,10 @@ def train(
         if averaged:
             optimizer.finalize_variable_values(model.trainable_variables)
         averages = _values(model.variables)
-        logits, _ = infer(validation.ecg)
+        score = _Score() if validation is None else _score(infer(validation.ecg)[0], validation.shockable, config)
         _assign(model.variables, variables)
-        log = _epoch_log(epoch, losses, draws.summary(), logits, validation.shockable, config, started)
-        if not math.isfinite(log.validation_loss):
+        log = _epoch_log(epoch, losses, draws.summary(), score, config, started)
+        if validation is not None and not math.isfinite(log.validation_loss):
             raise _divergence_error(epoch, log.validation_loss, history, config, folder)
 
         history.append(log)
@@ -426,7 +427,12 @@ def read_result(folder: Path) -> TrainingResult:
 
 
 def best_of(history: Sequence[EpochLog]) -> EpochLog:
-    """Return the epoch with the highest balanced accuracy and, among equals, the lowest validation loss."""
+    """Return the epoch with the highest balanced accuracy and, among equals, the lowest validation loss.
+
+    Without validation windows, this is the last epoch.
+    """
+    if math.isnan(history[-1].balanced_accuracy):
+        return history[-1]
     return max(history, key=lambda e: (e.balanced_accuracy, -e.validation_loss))
 
 
@@ -450,29 +456,42 @@ def _class_weights(shockable: np.ndarray, balanced: bool) -> np.ndarray:
     return (len(shockable) / (2.0 * counts))[shockable.astype(int)]
 
 
+@dataclass(frozen=True)
+class _Score:
+    """The results on the validation windows; NaN if there are none."""
+
+    validation_loss: float = math.nan
+    sensitivity: float = math.nan
+    specificity: float = math.nan
+
+
+def _score(logits: np.ndarray, shockable: np.ndarray, config: TrainingConfig) -> _Score:
+    towards_label = np.where(shockable, logits, -logits).astype(np.float64)
+    cross_entropy = np.logaddexp(0.0, -towards_label)
+    shock = logits >= logit_of(THRESHOLD)
+    return _Score(
+        validation_loss=float(np.mean(_class_weights(shockable, config.balanced) * cross_entropy)),
+        sensitivity=float(shock[shockable].mean()),
+        specificity=float((~shock[~shockable]).mean()),
+    )
+
+
 def _epoch_log(
     epoch: int,
     losses: Sequence[float],
     draws: DrawSummary,
-    logits: np.ndarray,
-    shockable: np.ndarray,
+    score: _Score,
     config: TrainingConfig,
     started: float,
 ) -> EpochLog:
-    towards_label = np.where(shockable, logits, -logits).astype(np.float64)
-    cross_entropy = np.logaddexp(0.0, -towards_label)
-    shock = logits >= logit_of(THRESHOLD)
     drawn = asdict(draws)
     if config.sampler in BIASED:  # its draws estimate the gradient of another objective
         drawn |= {"gain": None, "effective_batch": None}
-    sensitivity, specificity = float(shock[shockable].mean()), float((~shock[~shockable]).mean())
     return EpochLog(
         epoch=epoch,
         loss=float(np.mean(losses, dtype=np.float64)),
-        validation_loss=float(np.mean(_class_weights(shockable, config.balanced) * cross_entropy)),
-        sensitivity=sensitivity,
-        specificity=specificity,
-        balanced_accuracy=(sensitivity + specificity) / 2,
+        **asdict(score),
+        balanced_accuracy=(score.sensitivity + score.specificity) / 2,
         **drawn,
         seconds=time.perf_counter() - started,
     )
@@ -499,10 +518,10 @@ def _divergence_error(
 
 
 def _describe_run(
-    spec: CnnSpec, training: ExampleSource, validation: Examples, config: TrainingConfig
+    spec: CnnSpec, training: ExampleSource, validation: Examples | None, config: TrainingConfig
 ) -> dict[str, Any]:
     """Return network, settings and digests of the data, which identify a run, as JSON types."""
-    data = {"training": training.describe(), "validation": describe_examples(validation)}
+    data = {"training": training.describe(), "validation": describe_examples(validation) if validation else {}}
     run = {"format": CHECKPOINT_FORMAT, "network": spec.to_dict(), "config": config.model_dump(), "data": data}
     return json.loads(json.dumps(run))
 
