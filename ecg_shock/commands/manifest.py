@@ -56,7 +56,7 @@ def manifest(
     shown = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     console.print(f"{found.name}: {len(found.records):,} records, {shown}")
     if found.not_here:
-        console.print(f"{found.not_here:,} labels are of records that are not in {folder}")
+        console.print(f"{labels} also has {found.not_here:,} labels of records that are not in {folder}")
     if found.codes:
         table = Table("code", box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("records", justify="right")
@@ -64,11 +64,11 @@ def manifest(
         for code, count in sorted(found.codes.items()):
             table.add_row(code, f"{count:,}", found.rhythms[code] or "?")
         console.print(table)
-    console.print(f"written: {path}. Before you use it", soft_wrap=True)
+    console.print(f"written: {path}. Before you use it:", soft_wrap=True)
     if unlabelled:
-        console.print("- write the code of each record in [record_labels]")
-        console.print("- write in [rhythm_codes] what each code means")
+        console.print("- in [record_labels], write the code of each record")
+        console.print("- in [rhythm_codes], write the rhythm that each of these codes means")
     if found.codes:
-        console.print("- check in [rhythm_codes] what each code means, and replace the empty texts (?)")
-    console.print("- give the records of one patient the same name in [patients]")
+        console.print("- in [rhythm_codes], check the rhythm of each code, and replace each empty text (?) by a rhythm")
+    console.print("- in [patients], give all records of one patient the same name")
     console.print(f"then: ecg-shock windows {path} --data {folder.parent}", soft_wrap=True)

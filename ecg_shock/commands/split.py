@@ -65,6 +65,7 @@ def split(
                 lacking.append(f"group {number} has no patient with {kind} windows")
     console.print(table)
     for line in lacking:
-        console.print(f"warning: {line}, and cannot validate; use fewer folds, or more recordings", soft_wrap=True)
+        advice = "so a model cannot be chosen or tested on it; use fewer folds, or more recordings"
+        console.print(f"warning: {line}, {advice}", soft_wrap=True)
     console.print(f"written: {out}", soft_wrap=True)
     console.print(f"then: ecg-shock train --databases {','.join(databases)} --split {out}", soft_wrap=True)

@@ -100,7 +100,7 @@ def windows(
             )
     if augmented is not None:
         if sheet is None or databases or csv is not None:
-            raise ValueError("--augmented needs --sheet, and allows neither databases nor --csv.")
+            raise ValueError("--augmented needs --sheet FILE, without databases and without --csv.")
         _draw_augmented(augmented, data, sheet, seed)
         return
     config = DataConfig(databases=tuple(databases or DataConfig().databases), window_s=window)

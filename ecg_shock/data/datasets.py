@@ -173,7 +173,7 @@ class Subsets:
             if shared:
                 raise ValueError(
                     f"patients {sorted(shared)!r} are in other_hospitals and in another subset; each patient must be "
-                    "in one only."
+                    "in one subset only."
                 )
 
 

@@ -84,8 +84,8 @@ def fetch(
     address = manifest.url.rstrip("/")
     if not address:
         raise ValueError(
-            f"{database} has no url, so its files cannot be fetched; copy them to {target}, and check them with "
-            f"`ecg-shock fetch {database} --verify`"
+            f"the manifest of {database} has no url, so its files cannot be fetched; copy the files to {target}, and "
+            f"check them with `ecg-shock fetch {database} --verify`"
         )
     _require_safe(address)
     target.mkdir(parents=True, exist_ok=True)

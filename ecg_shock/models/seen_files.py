@@ -54,6 +54,6 @@ def check_unseen_files(
         more = f" and {len(copies) - SHOWN_PATIENTS} more" if len(copies) > SHOWN_PATIENTS else ""
         names = ", ".join(map(repr, copies[:SHOWN_PATIENTS])) + more
         raise ValueError(
-            f"{bundle.folder} has seen the recordings of {names}, under another name: their signal files "
-            "equal files that it was trained on or selected with. Remove them from the manifest."
+            f"{bundle.folder} was trained or selected on the recordings of {names}, under another name: the signal "
+            "files are equal. Remove these recordings from the manifest."
         )

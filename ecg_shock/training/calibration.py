@@ -70,7 +70,10 @@ def fit_calibration(
     fitted = LogisticRegression(C=np.inf).fit(logits.reshape(-1, 1), shockable, sample_weight=weight)
     scale, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if scale < MIN_SCALE:
-        raise ValueError(f"the logits do not tell shockable from nonshockable windows: their scale is {scale:.3g}.")
+        raise ValueError(
+            "the network does not tell shockable from nonshockable validation windows, so it cannot be calibrated (the "
+            f"fitted scale is {scale:.3g}, but must be at least {MIN_SCALE:g}); train it longer, or without calibrated."
+        )
     return Calibration(scale, offset)
 
 

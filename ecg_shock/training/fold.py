@@ -122,19 +122,20 @@ class TrainingFold:
         tested = patients(self.subsets.test)
         if seen := sorted(bundle.card.patients.seen(tested)):
             raise ValueError(
-                f"{bundle.folder} was trained on or selected with {len(seen)} of the {len(tested)} test patients of "
-                f"fold {self.data.fold}, such as {seen[0]!r}; a model that starts from it cannot be tested on them. "
-                "Choose another fold or split, or a bundle that has not seen them."
+                f"{bundle.folder} was trained or selected on {len(seen)} of the {len(tested)} test patients of fold "
+                f"{self.data.fold}, such as {seen[0]!r}; a model that starts from it cannot be tested on these "
+                "patients. Choose another fold or split, or another bundle."
             )
         check_unseen_files(bundle, self.data.databases, self.folder, tested)
         if not 0 <= frozen_blocks <= len(bundle.spec.filters):
             raise ValueError(
-                f"{frozen_blocks!r} blocks cannot be frozen; {bundle.folder} has {len(bundle.spec.filters)} blocks"
+                f"frozen_blocks (--freeze) is {frozen_blocks!r}; allowed are 0 to {len(bundle.spec.filters)}, the "
+                f"number of blocks of {bundle.folder}"
             )
         if self.data.preprocessing != bundle.preprocessing:
             raise ValueError(
-                f"the windows are filtered by {self.data.preprocessing!r}, but those of {bundle.folder} by "
-                f"{bundle.preprocessing!r}; use its filter"
+                f"the preprocessing is {self.data.preprocessing!r}, but {bundle.folder} was trained with "
+                f"{bundle.preprocessing!r}; use the preprocessing of the bundle"
             )
         return Start(bundle.load_keras().get_weights(), frozen_blocks)
 

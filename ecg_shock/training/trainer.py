@@ -280,15 +280,15 @@ def train(
         source = training
     else:
         raise ValueError(
-            f"sampler={config.sampler!r} learns scores of windows, but these windows are drawn anew for each epoch; "
-            "use the sampler 'uniform', or train without augmentation"
+            f"sampler={config.sampler!r} needs the same windows in all epochs, but augmentation draws new windows; "
+            "use sampler='uniform', or train without augmentation"
         )
     check_subset("validation", validation, spec)
     lengths = [round(length_s * FS) for length_s in config.lengths_s] or [spec.input_samples]
     if max(lengths) > spec.input_samples:
         raise ValueError(
-            f"lengths_s={config.lengths_s!r} has lengths above that of the windows, {spec.input_samples / FS:g} s; "
-            "leave them out, or use longer windows"
+            f"lengths_s is {config.lengths_s!r}, but the windows are only {spec.input_samples / FS:g} s long; remove "
+            "the longer lengths, or use longer windows"
         )
     run = _describe_run(spec, source, validation, config)
     if start is not None:
@@ -493,8 +493,8 @@ def _divergence_error(
         best = best_of(history)
         kept = f"{folder} keeps epoch {best.epoch} (balanced accuracy {best.balanced_accuracy:.4f})"
     return DivergedError(
-        f"the loss of epoch {epoch} is not finite: {loss}, with learning rate {config.learning_rate}; {kept}; "
-        "train in another folder with a lower learning rate, and look for windows of extreme amplitude"
+        f"the loss of epoch {epoch} is not finite: {loss}, at a learning rate of {config.learning_rate}; {kept}. "
+        "Train in another folder with a lower learning rate, and look for windows of extreme amplitude"
     )
 
 
