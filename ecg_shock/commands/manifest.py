@@ -13,25 +13,31 @@ from rich.table import Table
 
 def manifest(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of your WFDB records; its name becomes the database's.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Folder of your WFDB records. The database gets the name of this folder."
+        ),
     ],
     labels: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="Codes of records without annotation files, in lines of record,code or record,start_s,code.",
+            help="File with the rhythm codes of records without annotation files, one per line: record,code or "
+            "record,start_s,code.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="The manifest.", show_default="NAME OF FOLDER.toml")
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="File for the manifest.", show_default="NAME OF FOLDER.toml"),
     ] = None,
 ) -> None:
     """Write a manifest of your own recordings, for you to complete.
 
-    It lists each file with its size and SHA-256, the rhythm codes that the
-    annotation files or FILE.csv hold, and a patient for each record. You say what
-    the codes mean, and which records are of one patient.
+    The manifest lists each file with its size and SHA-256, the rhythm codes in
+    the annotation files or in FILE.csv, and a patient for each record. You then
+    write in the manifest what the codes mean, and which records are of the same
+    patient.
 
     Example: ecg-shock manifest recordings/mine --out mine.toml
     """

@@ -238,7 +238,7 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
 
 
 def load_other_hospitals(data: DataConfig, folder: Path | None = None) -> WindowSet:
-    """Load the nonshockable windows of those patients of `data.extra` who check the specificity, and do not train."""
+    """Load the nonshockable windows of those patients of `data.extra` who are not used for training."""
     check = frozenset().union(*(patients.check for patients in extra_patients(data).values()))
     windows = load_windows(data.model_copy(update={"databases": data.extra}), folder)
     return windows.select(_is_of(check, windows) & np.isin(windows.aha_class, NONSHOCKABLE))

@@ -84,8 +84,8 @@ class Manifest:
         Labels of records without an annotation file: one rhythm code for the whole record, or several pairs of start
         time in s and rhythm code, the first of which starts at 0.
     patients : mapping of str to str
-        If a patient has several records: for each record but the first, the patient's first record. It is given by its
-        name in this database, or as ``"database/record"`` in another one.
+        Only for patients with several records: the patient's first record, for each other record of this patient. The
+        first record is given by its name in this database, or as ``"database/record"`` in another one.
     files : mapping of str to FileEntry
         Size and digest of each file, by file name.
     """
@@ -306,7 +306,10 @@ def data_dir(override: str | Path | None = None) -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder for what can be made again: the environment variable ``ECG_SHOCK_CACHE``, else the user's."""
+    """Return the folder for files that can be made again.
+
+    This is the folder in the environment variable ``ECG_SHOCK_CACHE``, else the user's cache folder for this package.
+    """
     import pooch
 
     return Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser()

@@ -258,8 +258,8 @@ def predict(
     Returns
     -------
     Advice
-        The advice. If the strip is flat, saturated, noisy, out of range or mostly missing, `usable` is False and
-        `reason` gives the reason.
+        The advice. If the strip is flat, saturated, noisy or out of range, or if more than 10 % of its samples are
+        missing, `usable` is False and `reason` says why.
 
     Raises
     ------

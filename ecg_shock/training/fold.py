@@ -99,12 +99,12 @@ class TrainingFold:
         return train(spec, training, validation, config, folder, start=start, on_epoch=on_epoch)
 
     def presentations(self, config: TrainingConfig) -> int:
-        """Count the windows that a training of this many epochs presents."""
+        """Count the windows on which a training with these settings trains, over all its epochs."""
         windows = config.augmentation.windows if config.augmentation else len(self.subsets.train)
         return config.epochs * math.ceil(windows / config.batch_size) * config.batch_size
 
     def start_from(self, bundle: Bundle, frozen_blocks: int) -> Start:
-        """Return the weights of a bundle to start from, after checking that it has not seen a test patient.
+        """Return the weights of a bundle, from which a training can start, after checking its patients.
 
         Parameters
         ----------
@@ -116,8 +116,8 @@ class TrainingFold:
         Raises
         ------
         ValueError
-            If the bundle was trained on or selected with a test patient of this fold, under whatever name; if it has
-            fewer blocks; or if its windows are filtered in another way.
+            If the bundle was trained or selected on a test patient of this fold, even under another name; if it has
+            fewer blocks than `frozen_blocks`; or if its preprocessing is different.
         """
         tested = patients(self.subsets.test)
         if seen := sorted(bundle.card.patients.seen(tested)):
@@ -164,7 +164,7 @@ class TrainingFold:
         selection : str
             How the network and its settings were chosen, and on which patients.
         earlier : Bundle, optional
-            The model whose weights the training started from: what it has seen, this one has seen, too.
+            The model from whose weights the training started. Its patients are added to the new card.
         frozen_blocks : int
             How many of its first blocks kept their weights.
         """
