@@ -54,7 +54,7 @@ def split(
     groups = propose_groups(counts, folds, seed)
     write_text(out, split_to_toml(groups, f"ecg-shock split {' '.join(databases)} --folds {folds} --seed {seed}"))
     classes = SHOCKABLE + NONSHOCKABLE
-    table = Table("tests fold", title="Patients", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("group", title="Patients", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("all", *(AHA_LABELS[name].split(" (")[0] for name in classes)):
         table.add_column(heading, justify="right", max_width=max(map(len, heading.split())))
     lacking = []

@@ -504,7 +504,7 @@ def _require_labels(manifest: Manifest) -> None:
     if unlabelled:
         raise ValueError(
             f"{manifest.name} has no labels for its records {_shown(unlabelled)}: its manifest has neither "
-            f".{manifest.annotator} files nor record_labels for them. Add labels to the manifest, or use another "
+            f".{manifest.annotator} files nor [record_labels] for them. Add labels to the manifest, or use another "
             "database."
         )
 
