@@ -186,8 +186,8 @@ class ExtraPatients:
     version : str
         Version of the database.
     train, check : frozenset of str
-        Patients that are added to the training subset, and patients with whom the specificity on other hospitals is
-        measured.
+        The patients who are added to the training subset, and all others. The specificity on other hospitals is
+        measured on the others.
     """
 
     version: str

@@ -105,7 +105,7 @@ def describe_folder(folder: str | Path, labels: str | Path | None = None) -> Des
     Parameters
     ----------
     folder : str or pathlib.Path
-        Its name becomes that of the database. Folders in it are not searched.
+        Folder of the records. The database gets the name of this folder. Folders in it are not searched.
     labels : str or pathlib.Path, optional
         A CSV file with the columns ``record,code`` or ``record,start_s,code``, with or without these names in its first
         line, for records without annotation files.

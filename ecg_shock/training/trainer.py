@@ -75,8 +75,8 @@ class TrainingConfig(BaseModel):
     schedule : {"constant", "cosine"}
         Learning rate over the training: constant, or falling to 0 along half a cosine.
     lengths_s : tuple of float
-        Lengths in seconds to which training windows are cut, at most that of the windows. Every 8 steps one length is
-        drawn, and which part of the windows is used. If empty, windows are not cut.
+        Lengths in seconds to which training windows are cut, at most that of the windows. For every 8 steps, one of the
+        lengths is drawn, and a random part of the windows of this length is used. If empty, windows are not cut.
     augmentation : Augmentation or None
         How `ecg_shock.training.fold.TrainingFold` draws and changes the training windows of each epoch; None for the
         same windows in all epochs.
