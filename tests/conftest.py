@@ -16,6 +16,7 @@ import wfdb
 
 from ecg_shock.data.datasets import DataConfig
 from ecg_shock.data.splits import load_split
+from ecg_shock.data.windows import LabelPolicy
 from ecg_shock.evaluation.events import FalseAlarm, RecordEvents
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.reference import ReferenceEvent
@@ -95,11 +96,11 @@ def make_predictions(rng: np.random.Generator) -> Callable[..., Predictions]:
 def synthetic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
     """Let the model that comes with the package say that it was trained on a fold of the synthetic patients."""
 
-    def make(fold: int = 0) -> Bundle:
+    def make(fold: int = 0, labels: LabelPolicy | None = None) -> Bundle:
         folder = tmp_path_factory.mktemp("synthetic") / "bundle"
         shutil.copytree(DEFAULT_BUNDLE, folder)
         content = tomllib.loads((folder / TOML_NAME).read_text(encoding="utf-8"))
-        data = DataConfig(databases=("synthetic",), fold=fold)
+        data = DataConfig(databases=("synthetic",), fold=fold, labels=labels or LabelPolicy())
         patients = load_split(data.split)[fold]
         content["card"]["data"] = data.model_dump(mode="json", exclude_none=True)
         content["card"]["patients"] = {

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
+
+if TYPE_CHECKING:
+    from ecg_shock.models.bundle import Bundle
 
 
 def validate(
@@ -72,6 +75,14 @@ def validate(
             rich_help_panel="A model",
         ),
     ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            help="Evaluate only the models of these folds, separated by commas, such as 2,3,4.",
+            show_default="all",
+            rich_help_panel="A model",
+        ),
+    ] = None,
     record: Annotated[
         bool,
         typer.Option(
@@ -113,18 +124,22 @@ def validate(
     none means no decision, which is counted as wrong.
 
     The report is written as report.html, report.md and report.json. For a model,
-    its predictions are written to predictions.csv.
+    its predictions are written to predictions.csv. If it was trained with other
+    labels than the default ones, the same advice is also evaluated under the
+    default labels, and written to predictions-default-labels.csv.
     """
     from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
     from ecg_shock.inference.advisor import DEFAULT_BUNDLE
     from ecg_shock.models.bundle import add_to_card
-    from ecg_shock.report.review import PREDICTIONS_NAME, REPORT_NAMES, review_bundles, review_file
+    from ecg_shock.report.review import REPORT_NAMES, prediction_names, review_bundles, review_file
     from ecg_shock.report.tables import to_card, to_rich
 
     console = Console()
     if model and not predictions and (model.is_file() or model.suffix == ".csv"):
         model, predictions = None, model
     folder = out or (model / "validation" if model else Path("runs") / "validation")
+    if folds and not out:
+        folder = folder.with_name(f"{folder.name}-folds-{folds.replace(',', '-')}")
     command = _command(
         model,
         {
@@ -134,15 +149,17 @@ def validate(
             "--threshold": threshold,
             "--out": out,
             "--databases": databases,
+            "--folds": folds,
             "--record": record,
             "--quick": quick,
             "--data": data,
         },
     )
     if predictions:
-        if model or databases or record or quick or data:
+        if model or databases or folds or record or quick or data:
             raise ValueError(
-                "MODEL, --databases, --record, --quick and --data cannot be given with --predictions; remove them."
+                "MODEL, --databases, --folds, --record, --quick and --data cannot be given with --predictions; remove "
+                "them."
             )
         if predictions.is_dir():
             raise ValueError(
@@ -161,6 +178,8 @@ def validate(
         if against is not None:
             raise ValueError("--against cannot be given for a model; give its predictions.csv as --predictions.")
         bundles = find_bundles(model or DEFAULT_BUNDLE)
+        if folds:
+            bundles = _of_folds(bundles, folds)
         if record and (databases or len(bundles) > 1):
             raise ValueError(
                 "--record needs one bundle, and no --databases; remove --record, or give one bundle without "
@@ -174,11 +193,19 @@ def validate(
 
             evaluation = EvaluationSet(bundles, tuple(databases.split(",")) if databases else (), data)
             content = review_bundles(evaluation, folder, quick=quick, command=command, on_stage=on_stage)
-        written = [*REPORT_NAMES, PREDICTIONS_NAME]
+        written = [*REPORT_NAMES, *prediction_names(evaluation)]
     if record:
         add_to_card(bundles[0], {"test": to_card(content.validation)})
     console.print(to_rich(content.validation, content.whole_records, content.against))
     console.print(f"written: {folder}/{', '.join(written)}", highlight=False, markup=False)
+
+
+def _of_folds(bundles: tuple[Bundle, ...], folds: str) -> tuple[Bundle, ...]:
+    by_fold = {str(bundle.card.data.fold): bundle for bundle in bundles}
+    unknown = [fold for fold in folds.split(",") if fold not in by_fold]
+    if unknown:
+        raise ValueError(f"--folds is {folds!r}, but the model has the folds {', '.join(by_fold)}; choose from these.")
+    return tuple(by_fold[fold] for fold in sorted(set(folds.split(",")), key=int))
 
 
 def _command(model: Path | None, options: dict[str, object]) -> str:

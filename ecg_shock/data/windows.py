@@ -26,6 +26,7 @@ SETTLING_S = 1.0  # an invalid sample disturbs the 1 Hz high-pass for about this
 MAX_BEAT_GAP_S = 3.0  # longest time between annotated beats in a window of organised rhythm
 
 VT_RATE_RANGE_BPM = (40.0, 400.0)
+SLOW_VF_CONTEXT_S = 5.0  # length of the signal on which the rule of slow VF is measured, if a window is shorter
 MIN_PERIODICITY = 0.25  # autocorrelation below which no heart rate is measured
 # The heart rate is that of the shortest period whose autocorrelation is at least this proportion of the highest peak. A
 # lower value would count T waves and notches as beats. In 99.3 % of the 8555 regular 5-s windows of mitdb, the heart
@@ -50,7 +51,9 @@ class LabelPolicy:
         Asystole must have a peak-to-peak amplitude below this, in mV.
     slow_vf_bpm : float
         A window that is labelled ventricular fibrillation, but is periodic and slower than this rate (waves per
-        minute), is *slow VF*, an intermediate class. Late VF is slow too, but irregular. 0 turns the rule off.
+        minute), is *slow VF*, an intermediate class. Late VF is slow too, but irregular. 0 turns the rule off. A window
+        shorter than 5 s is measured with the signal of its episode around it, because two or three waves of VF are
+        often similar by chance.
     slow_vf_periodicity : float
         How periodic such a window must be: the autocorrelation at its period, from 0 to 1.
     vt_amplitude_ratio : float
@@ -246,7 +249,8 @@ def _cut_lead(
                 excluded["invalid samples"] += window_s
                 continue
             rhythm = _refine_rhythm(recording, episode.rhythm, start_s, start_s + window_s)
-            aha_class, reason = _label_window(window, rhythm, recording, start_s, policy)
+            around = _context(filtered, episode, start_s, window_s)
+            aha_class, reason = _label_window(window, around, rhythm, recording, start_s, policy)
             if reason:
                 excluded[reason] += window_s
                 continue
@@ -298,6 +302,14 @@ def _window_starts(
         yield sample / FS
 
 
+def _context(filtered: np.ndarray, episode: Episode, start_s: float, window_s: float) -> np.ndarray:
+    """Return a window with the signal of the same episode around it, `SLOW_VF_CONTEXT_S` long if the episode is."""
+    length_s = max(window_s, SLOW_VF_CONTEXT_S)
+    first_s = max(episode.start_s, min(start_s + (window_s - length_s) / 2, episode.end_s - length_s))
+    last_s = min(episode.end_s, first_s + length_s)
+    return filtered[round(first_s * FS) : round(last_s * FS)]
+
+
 def _refine_rhythm(recording: Recording, rhythm: str, start_s: float, end_s: float) -> str:
     """Return the rhythm of a window; sinus rhythm with annotated ectopic beats becomes ventricular or atrial ectopy."""
     if rhythm != "normal_sinus" or not len(recording.beats_s):
@@ -312,13 +324,13 @@ def _refine_rhythm(recording: Recording, rhythm: str, start_s: float, end_s: flo
 
 
 def _label_window(
-    window: np.ndarray, rhythm: str, recording: Recording, start_s: float, policy: LabelPolicy
+    window: np.ndarray, around: np.ndarray, rhythm: str, recording: Recording, start_s: float, policy: LabelPolicy
 ) -> tuple[str, str]:
-    """Return (AHA class, "") of a window, or ("", the reason to exclude it)."""
+    """Return (AHA class, "") of a window with the signal around it, or ("", the reason to exclude it)."""
     if rhythm == "vf":
         if amplitude_mv(window) <= policy.coarse_vf_mv:
             return "fine_vf", ""
-        return ("slow_vf" if _is_slow_vf(window, policy) else "coarse_vf"), ""
+        return ("slow_vf" if _is_slow_vf(around, policy) else "coarse_vf"), ""
     if rhythm == "vt":
         bpm = rate_bpm(window)
         if np.isnan(bpm):
@@ -336,10 +348,10 @@ def _label_window(
     return RHYTHMS[rhythm], ""
 
 
-def _is_slow_vf(window: np.ndarray, policy: LabelPolicy) -> bool:
+def _is_slow_vf(around: np.ndarray, policy: LabelPolicy) -> bool:
     if not policy.slow_vf_bpm:
         return False
-    bpm, periodicity = rate_and_periodicity(window)
+    bpm, periodicity = rate_and_periodicity(around)
     return bpm < policy.slow_vf_bpm and periodicity >= policy.slow_vf_periodicity  # False if nothing was measured
 
 

@@ -24,7 +24,7 @@ from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
-from ecg_shock.data.windows import Excluded, WindowSet, amplitude_mv, concatenate, rate_bpm
+from ecg_shock.data.windows import Excluded, LabelPolicy, WindowSet, amplitude_mv, concatenate, rate_bpm
 from ecg_shock.evaluation.baselines import baseline_predictions
 from ecg_shock.evaluation.metrics import Model
 from ecg_shock.evaluation.predictions import Predictions, combine_predictions
@@ -103,15 +103,23 @@ class EvaluationSet:
         """The model of each fold, ready to predict."""
         return {fold: Advisor(one.bundles[0]) for fold, one in self.by_fold.items()}
 
-    def windows(self, window_s: float) -> WindowSet:
+    @property
+    def labels(self) -> LabelPolicy:
+        """The label policy of the models."""
+        return self.bundles[0].card.data.labels
+
+    def windows(self, window_s: float, labels: LabelPolicy | None = None) -> WindowSet:
         """Load the test windows of all classes, fold by fold, each `window_s` seconds long.
 
         Each recording is filtered before it is cut into windows, as on a monitor that runs continuously. Windows with
-        annotated noise or invalid samples are excluded.
+        annotated noise or invalid samples are excluded. The classes are those of the label policy `labels`, or else of
+        the models' own policy.
         """
         found = []
         for bundle in self.bundles:
             config = self._config(bundle, window_s)
+            if labels:
+                config = config.model_copy(update={"labels": labels})
             windows = load_windows(config, self.folder) if self.databases else load_test(config, self.folder)
             check_unseen(bundle, windows.patient.tolist())
             found.append(windows)
@@ -152,19 +160,34 @@ class EvaluationSet:
         Predictions
             The predictions of all durations and classes, fold by fold.
         """
-        found = []
+        return self.predictions_by_labels(durations_s, on_duration=on_duration)[self.labels]
+
+    def predictions_by_labels(
+        self, durations_s: Sequence[float] = DURATIONS_S, *, on_duration: Callable[[], Any] | None = None
+    ) -> dict[LabelPolicy, Predictions]:
+        """Predict the test windows of each model, under its own label policy and under the default one.
+
+        Each window is predicted once. Parameters are those of `predictions`.
+
+        Returns
+        -------
+        dict of LabelPolicy to Predictions
+            The predictions under the models' own policy, and under the default policy if that differs.
+        """
+        found: dict[LabelPolicy, list[Predictions]] = {self.labels: [], LabelPolicy(): []}
         for fold, one in self.by_fold.items():
             for duration_s in durations_s:
-                windows = one.windows(duration_s)
+                sets = [one.windows(duration_s, labels) for labels in found]
+                windows, places = _unite(sets)
                 probability = self.advisors[fold].probabilities(windows.ecg)
                 rate, amplitude = measure_rate_and_amplitude(windows)
                 shock = probability >= one.bundles[0].threshold
-                found.append(
-                    combine_predictions(windows, fold, probability, shock, rate_bpm=rate, amplitude_mv=amplitude)
-                )
+                for predictions, labelled, at in zip(found.values(), sets, places, strict=True):
+                    measured = {"rate_bpm": rate[at], "amplitude_mv": amplitude[at]}
+                    predictions.append(combine_predictions(labelled, fold, probability[at], shock[at], **measured))
                 if on_duration:
                     on_duration()
-        return Predictions.concatenate(found)
+        return {labels: Predictions.concatenate(predictions) for labels, predictions in found.items()}
 
     def baselines(self, window_s: float, *, on_fold: Callable[[], Any] | None = None) -> dict[str, Predictions]:
         """Fit the classical detectors on the training windows of each fold, and predict the test windows of that fold.
@@ -262,7 +285,8 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
     FileNotFoundError
         If there is no bundle.
     ValueError
-        If two bundles have the same fold, or if they differ in any other setting.
+        If two bundles have the same fold, or if they differ in what decides which windows are tested: databases, split,
+        labels and preprocessing. Networks and training may differ, because each fold may choose its own.
     """
     places = [folder, folder / BUNDLE_NAME, *sorted(folder.glob(f"fold-*/{BUNDLE_NAME}"))]
     bundles = [load_bundle(place) for place in places if (place / TOML_NAME).is_file()]
@@ -275,7 +299,7 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
         raise ValueError(f"{folder} holds bundles of the folds {folds}; give a folder with one bundle for each fold.")
     first, *others = bundles
     for other in others:
-        ours, theirs = _settings_except_fold(first), _settings_except_fold(other)
+        ours, theirs = _tested_settings(first), _tested_settings(other)
         differences = [
             f"{key} is {ours.get(key)!r} and {theirs.get(key)!r}"
             for key in ours | theirs
@@ -287,6 +311,17 @@ def find_bundles(folder: Path) -> tuple[Bundle, ...]:
                 "separately."
             )
     return tuple(sorted(bundles, key=lambda bundle: bundle.card.data.fold))
+
+
+def describe_all(bundles: Sequence[Bundle]) -> tuple[Model, ...]:
+    """Describe the bundles of all folds, and in what each differs from the first."""
+    first = _all_settings(bundles[0])
+    found = []
+    for bundle in bundles:
+        settings = _all_settings(bundle)
+        differences = [name for name in first | settings if first.get(name) != settings.get(name)]
+        found.append(replace(describe(bundle), differences=", ".join(differences)))
+    return tuple(found)
 
 
 def describe(bundle: Bundle) -> Model:
@@ -336,6 +371,18 @@ def measure_rate_and_amplitude(windows: WindowSet) -> tuple[np.ndarray, np.ndarr
     return rate, amplitude
 
 
+def _unite(sets: Sequence[WindowSet]) -> tuple[WindowSet, list[np.ndarray]]:
+    """Return each window of several sets once, and the places of the windows of each set among them."""
+    place: dict[tuple[str, str, str, float], int] = {}
+    new, places = [], []
+    for windows in sets:
+        columns = (windows.database, windows.record, windows.lead, windows.start_s)
+        keys = list(zip(*(column.tolist() for column in columns), strict=True))
+        new.append(windows.select(np.array([key not in place for key in keys], dtype=bool)))
+        places.append(np.array([place.setdefault(key, len(place)) for key in keys], dtype=int))
+    return concatenate(new), places
+
+
 def _list_records(source: str) -> tuple[Record, ...]:
     if source == SYNTHETIC:
         return _synthetic_records()
@@ -349,15 +396,19 @@ def _synthetic_records() -> tuple[Record, ...]:
     return tuple(Record(SYNTHETIC, SYNTHETIC, recording.name, recording.patient) for recording in recordings)
 
 
-def _settings_except_fold(bundle: Bundle) -> dict[str, Any]:
-    """Return the settings that must be equal in all folds of a model, by their names in `bundle.toml`."""
-    config = bundle.card.data
-    data = {f"data.{key}": value for key, value in config.model_dump(mode="json", exclude={"fold"}).items()}
-    training = {f"training.{key}": value for key, value in bundle.card.training.items()}
+def _tested_settings(bundle: Bundle) -> dict[str, Any]:
+    """Return the settings that decide which windows are tested, by their names in `bundle.toml`."""
+    names = {"databases", "split", "window_s", "labels"}
+    data = bundle.card.data.model_dump(mode="json", include=names)
+    return {"preprocessing": bundle.preprocessing, **{f"data.{key}": value for key, value in data.items()}}
+
+
+def _all_settings(bundle: Bundle) -> dict[str, Any]:
+    """Return all settings except the fold, by their names in `bundle.toml`."""
+    data = bundle.card.data.model_dump(mode="json", exclude={"fold"})
     return {
         "network": bundle.spec,
-        "preprocessing": bundle.preprocessing,
         "threshold": bundle.threshold,
-        **data,
-        **training,
+        **{f"data.{key}": value for key, value in data.items()},
+        **{f"training.{key}": value for key, value in bundle.card.training.items()},
     }

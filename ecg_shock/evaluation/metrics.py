@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecg_shock.data.synthetic import DATABASE as SYNTHETIC
+from ecg_shock.data.windows import LabelPolicy
 from ecg_shock.evaluation.confidence import (
     ALPHA,
     RESAMPLES,
@@ -29,6 +30,7 @@ from ecg_shock.evaluation.confidence import (
     upper_limit,
 )
 from ecg_shock.evaluation.predictions import SPLIT_RHYTHMS, Predictions
+from ecg_shock.evaluation.roc import Calibration, calibration
 from ecg_shock.rhythms import AHA_CLASSES, CLASSES, INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ DOES_NOT_MEET = "does not meet"
 TOO_FEW_WINDOWS = "too few windows"
 WITHHELD = "withheld"
 REPORT_ONLY = "report only"
+
+EXCLUDED = "excluded"  # instead of the class of a window that a label policy excludes
 
 MAX_PATIENTS_NAMED = 10  # in the list of the patients with the most errors
 
@@ -167,6 +171,24 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
+class FoldRow:
+    """The results for the test patients of one fold.
+
+    Parameters
+    ----------
+    fold : int
+        The number of the fold.
+    sensitivity, specificity, balanced_accuracy : Proportion, Proportion, BalancedAccuracy
+        As in `Performance`.
+    """
+
+    fold: int
+    sensitivity: Proportion
+    specificity: Proportion
+    balanced_accuracy: BalancedAccuracy
+
+
+@dataclass(frozen=True)
 class Performance:
     """The results of an algorithm on windows of one duration.
 
@@ -200,6 +222,10 @@ class Performance:
     overlapping : int
         The number of windows that begin before the previous window of the same record ends, on the same or another
         lead.
+    by_fold : tuple of FoldRow
+        The results of each fold, if there are several.
+    calibration : Calibration or None
+        How good the probabilities are; None if there are none, or no shockable or nonshockable windows.
     """
 
     duration_s: float
@@ -221,6 +247,8 @@ class Performance:
     most_errors: tuple[GroupRow, ...]
     by_label: tuple[LabelRow, ...] = ()
     overlapping: int = 0
+    by_fold: tuple[FoldRow, ...] = ()
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -242,6 +270,8 @@ class Model:
         Number of weights.
     threshold : float
         A shock is advised at this probability of *shockable* or above.
+    differences : str
+        The settings in which it differs from the model of the first fold; may be empty.
     """
 
     name: str
@@ -253,6 +283,7 @@ class Model:
     parameters: int
     threshold: float
     selection: str
+    differences: str = ""
 
 
 @dataclass(frozen=True)
@@ -297,6 +328,50 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class SetApart:
+    """Windows of one patient that have another class under the default label policy than under that of the model.
+
+    Parameters
+    ----------
+    duration_s : float
+        Length of each window in seconds.
+    default_class, aha_class : str
+        Their class under the default policy, and under the policy of the model; `EXCLUDED` if they are excluded.
+    database, patient : str
+        Their database and patient.
+    windows, shocks : int
+        Their number, at least 1, and the number of those with a shock advised.
+    """
+
+    duration_s: float
+    default_class: str
+    aha_class: str
+    database: str
+    patient: str
+    windows: int
+    shocks: int
+
+
+@dataclass(frozen=True)
+class DefaultLabels:
+    """The results under the default label policy, of a model that was trained under another one.
+
+    Parameters
+    ----------
+    policy : LabelPolicy
+        The policy of the model.
+    performances : tuple of Performance
+        The results of the same advice under the default policy, the shortest duration first.
+    set_apart : tuple of SetApart
+        The windows whose class differs, by duration, class, database and patient.
+    """
+
+    policy: LabelPolicy
+    performances: tuple[Performance, ...]
+    set_apart: tuple[SetApart, ...]
+
+
+@dataclass(frozen=True)
 class Validation:
     """The results at every duration, and how their confidence limits were computed.
 
@@ -316,6 +391,8 @@ class Validation:
         Description of the file of predictions, if they are not by our models; may be empty.
     coverage : Coverage or None
         How many of the listed windows have a prediction; None if there was no list.
+    default_labels : DefaultLabels or None
+        The results under the default label policy; None if `performances` are those results.
     """
 
     models: tuple[Model, ...]
@@ -326,6 +403,7 @@ class Validation:
     seed: int
     source: str = ""
     coverage: Coverage | None = None
+    default_labels: DefaultLabels | None = None
 
 
 def evaluate(
@@ -403,8 +481,12 @@ def _evaluate_duration(
         undecided = int(no_decision[mask].sum())
         return AhaRow(aha_class, MEASURES[groups[aha_class]], goal, rate, verdict, overlapping, absent, undecided)
 
+    def balanced_accuracy(*groups: np.ndarray) -> BalancedAccuracy:
+        return compute_balanced_accuracy(patient, counted, groups, alpha, resamples, seed)
+
     shockable, nonshockable = ((table["group"] == group).to_numpy() for group in ("shockable", "nonshockable"))
     sensitivity, specificity = proportion(shockable), proportion(nonshockable)
+    of_folds = {int(fold): (table["fold"] == fold).to_numpy() for fold in np.unique(table["fold"])}
     tp, tn = sensitivity.count, specificity.count
     fn, fp = sensitivity.windows - tp, specificity.windows - tn
     errors = [row for row in _group_rows(table, "patient") if row.group != "intermediate" and row.count < row.windows]
@@ -420,9 +502,7 @@ def _evaluate_duration(
         ),
         sensitivity=sensitivity,
         specificity=specificity,
-        balanced_accuracy=compute_balanced_accuracy(
-            patient, counted, (shockable, nonshockable), alpha, resamples, seed
-        ),
+        balanced_accuracy=balanced_accuracy(shockable, nonshockable),
         tp=tp,
         fn=fn,
         tn=tn,
@@ -438,7 +518,50 @@ def _evaluate_duration(
             for aha_class, measured, limit, mask in _relabel(table)
         ),
         overlapping=int(_overlaps(record, start_s, duration_s).sum()),
+        by_fold=tuple(
+            FoldRow(
+                fold,
+                proportion(shockable & of_fold),
+                proportion(nonshockable & of_fold),
+                balanced_accuracy(shockable & of_fold, nonshockable & of_fold),
+            )
+            for fold, of_fold in of_folds.items()
+            if len(of_folds) > 1
+        ),
+        calibration=calibration(predictions)
+        if predictions.has_probability and (shockable | nonshockable).any()
+        else None,
     )
+
+
+def compare_labels(own: Predictions, default: Predictions) -> tuple[SetApart, ...]:
+    """Find the windows whose class differs between two label policies, and count the advice given.
+
+    Parameters
+    ----------
+    own, default : Predictions
+        The same advice on the windows of the model's policy, and on those of the default policy.
+
+    Returns
+    -------
+    tuple of SetApart
+        By duration, class, database and patient; classes have the order of `ecg_shock.rhythms.CLASSES`.
+    """
+    import pandas as pd
+
+    window = ["duration_s", "database", "record", "lead", "start_s", "patient"]
+    tables = (
+        pd.DataFrame({name: getattr(predictions, name) for name in (*window, "aha_class", "shock")})
+        for predictions in (default, own)
+    )
+    found = pd.merge(*tables, on=window, how="outer", suffixes=("_default", "_own"))
+    found["shock"] = found["shock_own"].where(found["shock_own"].notna(), found["shock_default"]).astype(bool)
+    by = ["duration_s", "aha_class_default", "aha_class_own", "database", "patient"]
+    for name in by[1:3]:
+        found[name] = pd.Categorical(found[name].fillna(EXCLUDED), [*CLASSES, EXCLUDED])
+    differ = found[found["aha_class_default"].astype(str) != found["aha_class_own"].astype(str)]
+    counts = differ.groupby(by, observed=True)["shock"].agg(["size", "sum"]).reset_index()
+    return tuple(SetApart(*row) for row in counts.itertuples(index=False))
 
 
 def _relabel(table: pd.DataFrame) -> Iterator[tuple[str, str, float, np.ndarray]]:

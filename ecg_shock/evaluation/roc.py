@@ -1,4 +1,4 @@
-"""Compute the ROC curve and the reliability (calibration) of predicted probabilities.
+"""Compute the ROC curve, and the reliability and calibration of predicted probabilities.
 
 Windows of the intermediate classes (fine VF, other VT) are excluded, because they have no right advice.
 """
@@ -14,6 +14,7 @@ from ecg_shock.evaluation.predictions import Predictions, encode_names
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
 BINS = 10
+EDGES = np.arange(BINS + 1) / BINS  # linspace would give 0.30000000000000004
 BAND_THRESHOLDS = 100  # thresholds of the resampled curves: quantiles of the probabilities of each group
 # Finer below 20 %, where AEDs work
 BAND_FALSE_POSITIVE_RATES = np.unique(np.concatenate([np.linspace(0, 0.2, 41), np.linspace(0, 1, 51)]).round(3))
@@ -83,6 +84,35 @@ class Reliability:
     share: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities are from the truth, 0 (best) to 1.
+
+    In a test set with few shockable windows, the scores with equal weights are those to compare with 0, because a model
+    is trained and calibrated with equal weights.
+
+    Parameters
+    ----------
+    brier, calibration_error : float
+        The Brier score [1]_, which is the mean squared difference between the probability and the truth (1 for
+        shockable, 0 for nonshockable); and the expected calibration error [2]_, which is the mean over the windows of
+        the difference between mean probability and proportion of shockable windows in their bin, see `reliability`.
+    equal_brier, equal_calibration_error : float or None
+        The same if all shockable windows together have the same weight as all nonshockable ones. None if there are no
+        shockable or no nonshockable windows.
+
+    References
+    ----------
+    .. [1] Brier, Monthly Weather Review 78:1-3, 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2
+    .. [2] Naeini, Cooper and Hauskrecht, Proceedings of the AAAI Conference on Artificial Intelligence, 2901-2907, 2015
+    """
+
+    brier: float
+    calibration_error: float
+    equal_brier: float | None
+    equal_calibration_error: float | None
 
 
 def roc(predictions: Predictions, *, alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = 0) -> Roc:
@@ -160,8 +190,7 @@ def reliability(
     """
     check_bootstrap(alpha, resamples)
     probability, shockable, patient, n_patients = _select_clear(predictions)
-    edges = np.arange(BINS + 1) / BINS  # linspace would give 0.30000000000000004
-    number = np.minimum(np.searchsorted(edges, probability, side="right") - 1, BINS - 1)
+    number = _bin_of(probability)
     cell = number * n_patients + patient
     windows = np.bincount(cell, minlength=BINS * n_patients).reshape(BINS, n_patients)
     positives = np.bincount(cell[shockable], minlength=BINS * n_patients).reshape(BINS, n_patients)
@@ -175,7 +204,7 @@ def reliability(
         share = positives.sum(axis=1) / windows.sum(axis=1)
         mean = np.bincount(number, weights=probability, minlength=BINS) / windows.sum(axis=1)
     return Reliability(
-        edges=edges,
+        edges=EDGES,
         windows=windows.sum(axis=1),
         patients=(windows > 0).sum(axis=1),
         shockable=positives.sum(axis=1),
@@ -184,6 +213,29 @@ def reliability(
         lower=lower,
         upper=upper,
     )
+
+
+def calibration(predictions: Predictions) -> Calibration:
+    """Compute the Brier score and the expected calibration error.
+
+    Errors are those of `roc`, except that the windows may all be of one group.
+    """
+    probability, shockable, _, _ = _select_clear(predictions)
+    number = _bin_of(probability)
+
+    def scores(weight: np.ndarray) -> tuple[float, float]:
+        brier = np.average((probability - shockable) ** 2, weights=weight)
+        gaps = np.bincount(number, weights=weight * (probability - shockable))
+        return float(brier), float(np.abs(gaps).sum() / weight.sum())
+
+    equal: tuple[float | None, float | None] = None, None
+    if shockable.any() and not shockable.all():
+        equal = scores(np.where(shockable, 1 / shockable.sum(), 1 / (~shockable).sum()))
+    return Calibration(*scores(np.ones(len(probability))), *equal)
+
+
+def _bin_of(probability: np.ndarray) -> np.ndarray:
+    return np.minimum(np.searchsorted(EDGES, probability, side="right") - 1, BINS - 1)
 
 
 def _select_clear(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

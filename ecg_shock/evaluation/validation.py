@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from ecg_shock.data.windows import LabelPolicy
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
-from ecg_shock.evaluation.metrics import Coverage, Model, Validation, evaluate
+from ecg_shock.evaluation.metrics import Coverage, DefaultLabels, Model, Validation, compare_labels, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.files import sha256
 
@@ -83,7 +85,6 @@ def validate(
     >>> coarse_vf.rate.observed, coarse_vf.verdict
     (0.995, 'meets')
     """
-    models: tuple[Model, ...] = ()
     source = ""
     coverage: Coverage | None = None
     if isinstance(predictions, Predictions):
@@ -97,18 +98,50 @@ def validate(
         )
     elif Path(predictions).is_dir():
         _refuse_options("the folder of a model", threshold=threshold, windows=windows)
-        from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles
+        from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe_all, find_bundles
 
         bundles = find_bundles(Path(predictions))
-        models = tuple(describe(bundle) for bundle in bundles)
-        predictions = EvaluationSet(bundles, tuple(databases), None if data is None else Path(data)).predictions()
+        models = describe_all(bundles)
+        evaluation = EvaluationSet(bundles, tuple(databases), None if data is None else Path(data))
+        return evaluate_by_labels(
+            evaluation.predictions_by_labels(), models=models, alpha=alpha, resamples=resamples, seed=seed
+        )
     else:
         _refuse_options("a file of predictions", databases=databases, data=data)
         source = describe_file(Path(predictions), threshold)
         predictions, coverage = read_predictions(Path(predictions), windows, threshold)
-    return evaluate(
-        predictions, models=models, source=source, coverage=coverage, alpha=alpha, resamples=resamples, seed=seed
-    )
+    return evaluate(predictions, source=source, coverage=coverage, alpha=alpha, resamples=resamples, seed=seed)
+
+
+def evaluate_by_labels(
+    predictions: Mapping[LabelPolicy, Predictions],
+    *,
+    models: tuple[Model, ...] = (),
+    alpha: float = ALPHA,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Validation:
+    """Evaluate the same advice under the label policy of the models, and under the default policy if it differs.
+
+    Parameters
+    ----------
+    predictions : mapping of LabelPolicy to Predictions
+        What `ecg_shock.evaluation.evaluation_set.EvaluationSet.predictions_by_labels` returns.
+    models, alpha, resamples, seed
+        See `ecg_shock.evaluation.metrics.evaluate`.
+
+    Returns
+    -------
+    Validation
+        The results under the policy of the models, with those under the default policy in `default_labels`.
+    """
+    (labels, own), *others = predictions.items()
+    validation = evaluate(own, models=models, alpha=alpha, resamples=resamples, seed=seed)
+    if not others:
+        return validation
+    ((_, default),) = others
+    performances = evaluate(default, alpha=alpha, resamples=resamples, seed=seed).performances
+    return replace(validation, default_labels=DefaultLabels(labels, performances, compare_labels(own, default)))
 
 
 def read_predictions(

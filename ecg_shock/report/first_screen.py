@@ -66,8 +66,11 @@ def describe_evaluated(
     }
 
 
-def summarise_verdicts(performance: Performance) -> dict[str, Any]:
-    """Return a summary of the verdicts for one duration, and the row and chart of each class, for the HTML template."""
+def summarise_verdicts(performance: Performance, labels: str = "") -> dict[str, Any]:
+    """Return a summary of the verdicts for one duration, and the row and chart of each class, for the HTML template.
+
+    `labels` begins the titles of the table and the charts.
+    """
     low = _left_end(performance)
     found = [row.verdict for row in performance.aha]
     meet, fail, few, withheld = (found.count(name) for name in (MEETS, DOES_NOT_MEET, TOO_FEW_WINDOWS, WITHHELD))
@@ -78,8 +81,8 @@ def summarise_verdicts(performance: Performance) -> dict[str, Any]:
             "symbol": SYMBOLS[row.verdict],
             "style": CLASSES[row.verdict],
             "chart": goal_figure(
-                f"{class_name(row.aha_class)}, windows of {duration}: observed and limits from {100 * low:.0f} to "
-                "100 %",
+                f"{labels}{class_name(row.aha_class)}, windows of {duration}: observed and limits from "
+                f"{100 * low:.0f} to 100 %",
                 row,
                 low,
             )
@@ -97,7 +100,8 @@ def summarise_verdicts(performance: Performance) -> dict[str, Any]:
         summary += (
             f" The {'verdict on 1 class is' if withheld == 1 else f'verdicts on {withheld} classes are'} withheld."
         )
-    return {"duration": duration, "summary": summary, "rows": rows, "left_end": f"{100 * low:.0f}"}
+    caption = f"{labels}AHA classes, windows of {duration}"
+    return {"duration": duration, "caption": caption, "summary": summary, "rows": rows, "left_end": f"{100 * low:.0f}"}
 
 
 def _left_end(performance: Performance) -> float:

@@ -11,14 +11,15 @@ import numpy as np
 from ecg_shock.data.datasets import SYNTHETIC, SYNTHETIC_PATIENTS, SYNTHETIC_SEED
 from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.noise import NOISE_DATABASE
+from ecg_shock.data.windows import LabelPolicy
 from ecg_shock.evaluation.baselines import SVM_CITATION, SVM_NAME
 from ecg_shock.evaluation.comparison import Comparison, compare_predictions
 from ecg_shock.evaluation.detectors import DETECTORS
-from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe
+from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe_all
 from ecg_shock.evaluation.metrics import Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, draw_clear_windows, standard_stresses
-from ecg_shock.evaluation.validation import describe_file, read_predictions
+from ecg_shock.evaluation.validation import describe_file, evaluate_by_labels, read_predictions
 from ecg_shock.evaluation.whole_records import RecordScans, WholeRecords
 from ecg_shock.files import commit, flatten, sha256, versions, write_text
 from ecg_shock.report.formats import rounded_down
@@ -28,7 +29,7 @@ from ecg_shock.report.strips import strips_of
 from ecg_shock.report.tables import headline, to_json, to_markdown
 from ecg_shock.report.whole_records import QUALITY_NOTE
 
-PREDICTIONS_NAME = "predictions.csv"
+PREDICTIONS_NAME, DEFAULT_PREDICTIONS_NAME = "predictions.csv", "predictions-default-labels.csv"
 REPORT_NAMES = ("report.html", "report.md", "report.json")
 
 # In the stress tests, windows are predicted once for each of about fifty disturbances.
@@ -54,10 +55,18 @@ def _silent(stage: str, steps: int) -> Callable[[], Any]:
     return lambda: None
 
 
+def prediction_names(evaluation: EvaluationSet) -> tuple[str, ...]:
+    """Return the names of the files of predictions: one, or a second one under the default labels if they differ."""
+    return (PREDICTIONS_NAME, *([] if evaluation.labels == LabelPolicy() else [DEFAULT_PREDICTIONS_NAME]))
+
+
 def review_bundles(
     evaluation: EvaluationSet, out: Path, *, quick: bool = False, command: str = "", on_stage: OnStage = _silent
 ) -> ReportContent:
-    """Evaluate models on their test patients, and write ``predictions.csv`` and the reports.
+    """Evaluate models on their test patients, and write the predictions and the reports.
+
+    If the models were trained with other labels than the default ones, the predictions and results under the default
+    labels are written too.
 
     Parameters
     ----------
@@ -72,11 +81,13 @@ def review_bundles(
         step.
     """
     step = on_stage("windows of all lengths", len(evaluation.bundles) * len(DURATIONS_S))
-    predictions = evaluation.predictions(on_duration=step)
-    validation = evaluate(predictions, models=tuple(describe(bundle) for bundle in evaluation.bundles))
+    by_labels = evaluation.predictions_by_labels(on_duration=step)
+    validation = evaluate_by_labels(by_labels, models=describe_all(evaluation.bundles))
+    predictions = by_labels[evaluation.labels]
     duration_s = headline(validation).duration_s
     out.mkdir(parents=True, exist_ok=True)
-    predictions.write_csv(out / PREDICTIONS_NAME)
+    for name, written in zip(prediction_names(evaluation), by_labels.values(), strict=True):
+        written.write_csv(out / name)
 
     notes: list[str] = []
     baselines: dict[str, Validation] = {}
@@ -263,7 +274,7 @@ def _provenance(
     noise = [] if quick or not _has_noise(evaluation.folder) else [NOISE_DATABASE]
     found: dict[str, str | Mapping[str, str]] = {
         **({"Command": command} if command else {}),
-        "Predictions": {PREDICTIONS_NAME: f"SHA-256 {sha256(out / PREDICTIONS_NAME)}"},
+        "Predictions": {name: f"SHA-256 {sha256(out / name)}" for name in prediction_names(evaluation)},
         "Data": dict(_describe_data(name) for name in dict.fromkeys([*configs[0].databases, *tested, *noise])),
         "Configuration": {
             "databases": ", ".join(tested),

@@ -18,9 +18,10 @@ from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.roc import reliability, roc
 from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.report.figures import reliability_figure, roc_figure, se_sp_figure
-from ecg_shock.report.first_screen import SYMBOLS
+from ecg_shock.report.first_screen import SYMBOLS, summarise_verdicts
 from ecg_shock.report.formats import NONE, Table, class_name, p_value_text, points, rounded_down
-from ecg_shock.report.tables import comparison_note
+from ecg_shock.report.label_policies import DEFAULT_LABELS, labels_comparison_table, labels_note, set_apart_tables
+from ecg_shock.report.tables import comparison_note, folds_table, headline, pooled_table
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 
@@ -64,6 +65,27 @@ def no_curves(predictions: Predictions) -> str:
     if not all(np.isin(predictions.aha_class, group).any() for group in (SHOCKABLE, NONSHOCKABLE)):
         return "they need shockable and nonshockable windows"
     return ""
+
+
+def labels_section(validation: Validation) -> dict[str, Any]:
+    """Show the results under the default labels beside the model's own; empty if the model has the default labels."""
+    found = validation.default_labels
+    if found is None:
+        return {}
+    at = headline(validation).duration_s
+    (at_headline,) = (other for other in found.performances if other.duration_s == at)
+    others = [other for other in found.performances if other is not at_headline]
+    return {
+        "note": labels_note(found, at),
+        "comparison": labels_comparison_table(validation.performances, found),
+        "verdict": summarise_verdicts(at_headline, DEFAULT_LABELS),
+        "other_verdicts": [summarise_verdicts(other, DEFAULT_LABELS) for other in others],
+        "tables": [
+            pooled_table(found.performances, DEFAULT_LABELS),
+            *([folds_table(at_headline, DEFAULT_LABELS)] if at_headline.by_fold else []),
+            *set_apart_tables(found, at),
+        ],
+    }
 
 
 def durations_figure(performances: Sequence[Performance]) -> Markup:

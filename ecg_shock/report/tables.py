@@ -40,6 +40,13 @@ from ecg_shock.report.formats import (
     rounded_down,
     rounded_up,
 )
+from ecg_shock.report.label_policies import (
+    DEFAULT_LABELS,
+    labels_comparison_table,
+    labels_note,
+    set_apart_tables,
+    set_apart_text,
+)
 from ecg_shock.report.whole_records import event_notes, event_tables
 from ecg_shock.rhythms import AHA_LABELS
 
@@ -57,6 +64,11 @@ VERDICT_NOTE = (
 BAC_NOTE = (
     "BAC: balanced accuracy, the mean of Se and Sp. PPV, the positive predictive value, depends on the proportion of "
     "shockable windows in the test set."
+)
+CALIBRATION_NOTE = (
+    "Brier score: the mean squared difference between probability and truth. ECE, the expected calibration error: the "
+    "mean difference between probability and proportion of shockable windows in ten bins. Equal weights: all shockable "
+    "windows together have the same weight as all nonshockable ones."
 )
 SYNTHETIC_NOTE = "synthetic: simulated signals, which say nothing about real ECG."
 PROPORTION_HEADER = ("Patients", "Windows", "Observed", "Limit by\nwindow", "Limit by\npatient", "Patient\nmean")
@@ -94,6 +106,8 @@ def to_dict(
         - ``limits``: ``level``, ``alpha``, ``resamples`` and ``seed``.
         - ``coverage``: the fields of `ecg_shock.evaluation.metrics.Coverage`, or None without a list of windows.
         - ``performances``: a list with the fields of `Performance`, the shortest duration first.
+        - ``default_labels``: the fields of `ecg_shock.evaluation.metrics.DefaultLabels`, or None if the model has the
+          default label policy.
         - ``comparisons``: by name of another algorithm, a list with the fields of `ecg_shock.Comparison`.
         - ``whole_records``: the fields of `ecg_shock.evaluation.whole_records.WholeRecords`, or None.
     """
@@ -111,6 +125,7 @@ def to_dict(
         },
         "coverage": asdict(validation.coverage) if validation.coverage else None,
         "performances": [asdict(performance) for performance in validation.performances],
+        "default_labels": asdict(validation.default_labels) if validation.default_labels else None,
         "comparisons": {
             name: [asdict(comparison) for comparison in found] for name, found in (comparisons or {}).items()
         },
@@ -130,25 +145,35 @@ def to_card(validation: Validation) -> dict[str, str]:
     -------
     dict of str to str
         A text for each duration, such as ``"5 s"``: Se, Sp and balanced accuracy in %, with windows, patients and lower
-        limits by patient; and the AHA verdicts. The key ``"limits"`` gives the confidence level.
+        limits by patient; and the AHA verdicts. The key ``"limits"`` gives the confidence level. For a model with
+        other labels than the default ones, the keys ``"5 s, default labels"`` and ``"5 s, other class"`` give the
+        results under the default label policy, and the advice for the windows whose class differs.
     """
     card = {"limits": level_of(validation)}
-    for performance in validation.performances:
-        rates = (("Se", performance.sensitivity), ("Sp", performance.specificity))
-        parts = [
-            f"{name} {rounded_down(rate.observed)} ({rate.count}/{rate.windows} windows, {rate.patients} patients, "
-            f"limit by patient {rounded_down(rate.patient_limit)})"
-            for name, rate in rates
-        ]
-        accuracy = performance.balanced_accuracy
-        parts.append(f"BAC {rounded_down(accuracy.observed)} (limit by patient {rounded_down(accuracy.patient_limit)})")
-        verdicts = [
-            f"{row.aha_class} {row.rate.count}/{row.rate.windows} {row.verdict}"
-            for row in performance.aha
-            if row.rate.windows
-        ]
-        card[f"{performance.duration_s:g} s"] = "; ".join([*parts, *verdicts])
+    card |= {f"{performance.duration_s:g} s": _card_text(performance) for performance in validation.performances}
+    if validation.default_labels:
+        for performance in validation.default_labels.performances:
+            name = f"{performance.duration_s:g} s"
+            card[f"{name}, default labels"] = _card_text(performance)
+            card[f"{name}, other class"] = set_apart_text(validation.default_labels, performance.duration_s)
     return card
+
+
+def _card_text(performance: Performance) -> str:
+    rates = (("Se", performance.sensitivity), ("Sp", performance.specificity))
+    parts = [
+        f"{name} {rounded_down(rate.observed)} ({rate.count}/{rate.windows} windows, {rate.patients} patients, "
+        f"limit by patient {rounded_down(rate.patient_limit)})"
+        for name, rate in rates
+    ]
+    accuracy = performance.balanced_accuracy
+    parts.append(f"BAC {rounded_down(accuracy.observed)} (limit by patient {rounded_down(accuracy.patient_limit)})")
+    verdicts = [
+        f"{row.aha_class} {row.rate.count}/{row.rate.windows} {row.verdict}"
+        for row in performance.aha
+        if row.rate.windows
+    ]
+    return "; ".join([*parts, *verdicts])
 
 
 def to_json(validation: Validation, whole: WholeRecords | None = None, comparisons: Comparisons | None = None) -> str:
@@ -199,6 +224,7 @@ def _notes(validation: Validation, whole: WholeRecords | None, comparisons: Comp
         "Design effect: the variance of the proportion, divided by the variance for independent windows. Effective "
         "windows: the number of independent windows with the same variance.",
         BAC_NOTE,
+        *([CALIBRATION_NOTE] if any(at.calibration for at in validation.performances) else []),
         "Proportions are in %, rounded to the algorithm's disadvantage.",
         DISCLAIMER,
     ]
@@ -208,6 +234,11 @@ def _notes(validation: Validation, whole: WholeRecords | None, comparisons: Comp
         *withheld_notes(validation.performances),
         *([f"Evaluated: {printable(validation.source)}."] if validation.source else []),
         *_model_notes(validation.models),
+        *(
+            [labels_note(validation.default_labels, headline(validation).duration_s)]
+            if validation.default_labels
+            else []
+        ),
         *notes,
         *window_notes(validation.performances),
         *(event_notes(whole) if whole else []),
@@ -291,6 +322,9 @@ def _model_notes(models: Iterable[Model]) -> Iterator[str]:
         folds = [str(model.fold) for model in models if model.split == split]
         what = "models of the folds" if len(folds) > 1 else "model of fold"
         yield f"Evaluated: the {what} {', '.join(folds)} of {printable(split)}."
+    for model in models:
+        if model.differences:
+            yield f"Fold {model.fold} differs from fold {models[0].fold} in: {printable(model.differences)}."
     for selection in dict.fromkeys(model.selection for model in models if model.selection):
         yield f"Selection: {printable(selection)}"
     if models:
@@ -305,15 +339,28 @@ def _tables(
 ) -> list[Table]:
     performances = validation.performances
     tables = [models_table(validation.models)] if validation.models else []
+    if validation.default_labels:
+        tables.append(labels_comparison_table(performances, validation.default_labels))
     tables += [pooled_table(performances), counts_table(performances)]
     tables += [_aha_table(performance) for performance in performances]
+    tables += [calibration_table(performances)] if any(at.calibration for at in performances) else []
     for performance in detailed:
+        if performance.by_fold:
+            tables.append(folds_table(performance))
         tables.append(effective_table(performance))
         if performance.by_label:
             tables.append(labels_table(performance))
         tables.append(groups_table("database", performance, performance.by_database))
         tables.append(groups_table("rhythm", performance, performance.by_rhythm))
         tables.append(groups_table("patient", performance, performance.most_errors, ", most errors"))
+    if validation.default_labels:
+        shown = {performance.duration_s for performance in detailed}
+        tables.append(pooled_table(validation.default_labels.performances, DEFAULT_LABELS))
+        for performance in validation.default_labels.performances:
+            if performance.duration_s in shown:
+                tables.append(_aha_table(performance, DEFAULT_LABELS))
+                tables += [folds_table(performance, DEFAULT_LABELS)] if performance.by_fold else []
+                tables += set_apart_tables(validation.default_labels, performance.duration_s)
     if whole:
         tables += event_tables(whole)
     tables += [_comparison_table(name, found) for name, found in (comparisons or {}).items()]
@@ -338,8 +385,46 @@ def models_table(models: Iterable[Model]) -> Table:
     return Table.from_rows("Models", models, columns)
 
 
-def pooled_table(performances: Iterable[Performance]) -> Table:
-    """Make a table of sensitivity, specificity and balanced accuracy by duration."""
+def folds_table(performance: Performance, labels: str = "") -> Table:
+    """Make a table of the results of each fold, and of all folds; `labels` begins its title."""
+    total = performance.sensitivity, performance.specificity, performance.balanced_accuracy
+    folds = [(str(row.fold), row.sensitivity, row.specificity, row.balanced_accuracy) for row in performance.by_fold]
+    rows = tuple(
+        (
+            name,
+            str(accuracy.patients),
+            *(cell for rate in (se, sp) for cell in (f"{rate.count}/{rate.windows}", rounded_down(rate.observed))),
+            rounded_down(accuracy.observed),
+            rounded_down(accuracy.patient_limit),
+        )
+        for name, se, sp, accuracy in (*folds, ("all", *total))
+    )
+    header = ("Fold", "Patients", "Shockable", "Se", "Nonshockable", "Sp", "BAC", "BAC, limit\nby patient")
+    return Table(f"{labels}By fold, windows of {performance.duration_s:g} s", header, rows)
+
+
+def calibration_table(performances: Iterable[Performance]) -> Table:
+    """Make a table of the Brier score and the expected calibration error by duration."""
+    names = ("brier", "calibration_error", "equal_brier", "equal_calibration_error")
+    rows = tuple(
+        (
+            f"{at.duration_s:g} s",
+            str(at.tp + at.fn + at.tn + at.fp),
+            *(_four_decimals(getattr(at.calibration, name)) for name in names),
+        )
+        for at in performances
+        if at.calibration
+    )
+    header = ("Window", "Windows", "Brier\nscore", "ECE", "Brier score,\nequal weights", "ECE,\nequal weights")
+    return Table("Calibration of the probabilities (0 is best)", header, rows)
+
+
+def _four_decimals(error: float | None) -> str:
+    return NONE if error is None else f"{math.ceil(1e4 * error) / 1e4:.4f}"
+
+
+def pooled_table(performances: Iterable[Performance], labels: str = "") -> Table:
+    """Make a table of sensitivity, specificity and balanced accuracy by duration; `labels` begins its title."""
     rows: list[tuple[str, ...]] = []
     for performance in performances:
         window = f"{performance.duration_s:g} s"
@@ -349,7 +434,7 @@ def pooled_table(performances: Iterable[Performance]) -> Table:
         observed, limit = rounded_down(balanced.observed), rounded_down(balanced.patient_limit)
         rows.append((window, "BAC", str(balanced.patients), NONE, observed, NONE, limit, NONE, NONE))
     header = ("Window", "Measure", *PROPORTION_HEADER, "Design\neffect")
-    return Table("All shockable and nonshockable windows", header, tuple(rows))
+    return Table(f"{labels}All shockable and nonshockable windows", header, tuple(rows))
 
 
 def counts_table(performances: Iterable[Performance]) -> Table:
@@ -370,8 +455,8 @@ def counts_table(performances: Iterable[Performance]) -> Table:
     return Table.from_rows(title, performances, columns)
 
 
-def _aha_table(performance: Performance) -> Table:
-    title = f"AHA classes (and goals), windows of {performance.duration_s:g} s"
+def _aha_table(performance: Performance, labels: str = "") -> Table:
+    title = f"{labels}AHA classes (and goals), windows of {performance.duration_s:g} s"
     return Table(title, ("Class", *PROPORTION_HEADER, "Verdict"), tuple(aha_cells(row) for row in performance.aha))
 
 

@@ -88,9 +88,10 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
     [
         (
             ["MODEL", "--predictions", "FILE"],
-            "MODEL, --databases, --record, --quick and --data cannot be given with --predictions; remove them",
+            "MODEL, --databases, --folds, --record, --quick and --data cannot be given with --predictions; remove them",
         ),
         (["--predictions", "FILE", "--databases", "vfdb"], "cannot be given with --predictions; remove them"),
+        (["--predictions", "FILE", "--folds", "1"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--record"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--quick"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--data", "there"], "cannot be given with --predictions; remove them"),

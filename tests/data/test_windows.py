@@ -223,6 +223,25 @@ def test_slow_vf_is_slow_and_periodic(rng: np.random.Generator) -> None:
     assert set(cut_windows(irregular, 5.0, policy=strict).aha_class) == {"coarse_vf"}
 
 
+def test_short_windows_of_vf_are_measured_with_the_signal_around_them(rng: np.random.Generator) -> None:
+    """In 2 s, irregular VF is often periodic by chance: the rule measures 5 s of the same episode around the window."""
+    hz = 1.7 + np.repeat(rng.uniform(-0.7, 0.7, 120), 125)
+    irregular = record(0.5 * np.sin(2 * np.pi * np.cumsum(hz) / 250), (0, 60, "vf"))
+    rule = LabelPolicy(slow_vf_bpm=150.0)
+    short = cut_windows(irregular, 2.0, policy=rule)
+    filtered = preprocess(irregular.signal[:, 0], irregular.fs)
+
+    def is_slow(ecg: np.ndarray) -> bool:
+        bpm, found = rate_and_periodicity(ecg)
+        return bool(bpm < 150 and found >= 0.6)
+
+    firsts = [round(125 * min(max(start_s - 1.5, 0.0), 55.0)) for start_s in short.start_s]
+    around = [filtered[first : first + 625] for first in firsts]
+    expected = [is_slow(ecg) for ecg in around]
+    assert [aha_class == "slow_vf" for aha_class in short.aha_class] == expected
+    assert sum(map(is_slow, short.ecg)) > sum(expected)
+
+
 def test_vt_that_breaks_off_is_excluded() -> None:
     """VT that falls to a third of its amplitude inside a window is excluded from that window, if the rule is on."""
     signal = sine(3.0, 1.0)

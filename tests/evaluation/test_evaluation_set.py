@@ -12,13 +12,20 @@ import numpy as np
 import pytest
 import tomli_w
 
-from ecg_shock.data.datasets import DataConfig, load_windows
+from ecg_shock.data.datasets import DataConfig, load_test, load_windows
 from ecg_shock.data.same_files import signal_digests
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import LabelPolicy, WindowSet
-from ecg_shock.evaluation.evaluation_set import EvaluationSet, describe, find_bundles, measure_rate_and_amplitude
-from ecg_shock.evaluation.metrics import evaluate
-from ecg_shock.inference.advisor import DEFAULT_BUNDLE
+from ecg_shock.evaluation.evaluation_set import (
+    EvaluationSet,
+    describe,
+    describe_all,
+    find_bundles,
+    measure_rate_and_amplitude,
+)
+from ecg_shock.evaluation.metrics import EXCLUDED, evaluate
+from ecg_shock.evaluation.validation import evaluate_by_labels
+from ecg_shock.inference.advisor import DEFAULT_BUNDLE, Advisor
 from ecg_shock.models.bundle import FORMAT, KERAS_NAME, LITERT_NAME, Bundle, load_bundle
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import Preprocessing
@@ -62,22 +69,27 @@ def test_folds_of_one_model_are_found_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": asdict(CnnSpec((4, 2), (5, 5)))}, r"network is .*\(4, 3\).*\(4, 2\)"),
         ({"preprocessing": Preprocessing(high_hz=35.0).to_dict()}, r"preprocessing is .*30\.0.*35\.0"),
-        ({"threshold": 0.4}, r"threshold is 0\.5 and 0\.4"),
         ({"data": {"split": "synthetic-v1"}}, r"data\.split is 'public-v1' and 'synthetic-v1'"),
-        ({"data": {"supplement": ["asystole"]}}, r"data\.supplement is \[\] and \['asystole'\]"),
-        ({"card": {"training": {**TRAINING, "seed": 1}}}, r"training\.seed is 0 and 1"),
-        ({"card": {"training": {**TRAINING, "patience": 5}}}, r"training\.patience is None and 5"),
+        ({"data": {"labels": {"rapid_vt_bpm": 160.0}}}, r"data\.labels is .*150\.0.*160\.0.*"),
     ],
 )
 def test_unlike_models_are_not_pooled(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    """The error names every setting that differs, except the fold."""
+    """Folds with other windows, filters or labels are refused, and the error names the setting."""
     write(tmp_path / "fold-0" / "bundle", 0)
     write(tmp_path / "fold-1" / "bundle", 1, **changes)
     with pytest.raises(ValueError, match=rf"cannot be pooled: {message}[^;]*\. Validate each separately") as refusal:
         find_bundles(tmp_path)
     assert str(tmp_path / "fold-1" / "bundle") in str(refusal.value)
+
+
+def test_folds_may_choose_their_own_training(tmp_path: Path) -> None:
+    """Models with other networks and training are pooled, and the description names each setting that differs."""
+    write(tmp_path / "fold-0" / "bundle", 0)
+    changes = {"network": asdict(CnnSpec((4, 2), (5, 5))), "card": {"training": {**TRAINING, "seed": 1}}}
+    write(tmp_path / "fold-1" / "bundle", 1, **changes)
+    models = describe_all(find_bundles(tmp_path))
+    assert [model.differences for model in models] == ["", "network, training.seed"]
 
 
 def test_description_is_what_the_bundle_says(tmp_path: Path) -> None:
@@ -192,6 +204,58 @@ def test_missing_database_is_said(tmp_path: Path) -> None:
     assert not evaluation.has_validation()
     with pytest.raises(FileNotFoundError, match="ecg-shock fetch vfdb"):
         next(evaluation.recordings(evaluation.records()))
+
+
+def test_each_window_is_predicted_once_for_both_label_policies(
+    synthetic_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each policy has the windows that it cuts, and a window of both has one advice, predicted once."""
+    rules = LabelPolicy(slow_vf_bpm=400.0, slow_vf_periodicity=0.25, vt_amplitude_ratio=1.15)
+    evaluation = EvaluationSet((synthetic_bundle(0, rules),))
+    predicted: list[int] = []
+    probabilities = Advisor.probabilities
+
+    def counted(self: Advisor, ecg: np.ndarray) -> np.ndarray:
+        predicted.append(len(ecg))
+        return probabilities(self, ecg)
+
+    monkeypatch.setattr(Advisor, "probabilities", counted)
+    found = evaluation.predictions_by_labels((5.0,))
+    assert list(found) == [rules, LabelPolicy()]
+    advice: dict[tuple[str, float], dict[LabelPolicy, tuple[str, bool]]] = {}
+    for labels, predictions in found.items():
+        config = DataConfig(databases=("synthetic",), labels=labels)
+        windows = load_test(config)
+        assert predictions.aha_class.tolist() == windows.aha_class.tolist()
+        expected = probabilities(evaluation.advisors[0], windows.ecg)
+        np.testing.assert_allclose(predictions.probability, expected, rtol=1e-5)
+        for record, start_s, aha_class, shock in zip(
+            predictions.record, predictions.start_s, predictions.aha_class, predictions.shock, strict=True
+        ):
+            advice.setdefault((record, start_s), {})[labels] = str(aha_class), bool(shock)
+    assert predicted == [len(advice)]
+
+    validation = evaluate_by_labels(found)
+    assert validation.performances == evaluate(found[rules]).performances
+    assert validation.default_labels is not None
+    assert validation.default_labels.performances == evaluate(found[LabelPolicy()]).performances
+    counts: dict[tuple[str, str], list[bool]] = {}
+    for by_labels in advice.values():
+        default, shock = by_labels[LabelPolicy()]
+        own = by_labels.get(rules, (EXCLUDED, shock))[0]
+        if own != default:
+            counts.setdefault((default, own), []).append(shock)
+    assert {own for _, own in counts} == {"slow_vf", EXCLUDED}
+    for (default, own), shocks in counts.items():
+        rows = [
+            row for row in validation.default_labels.set_apart if (row.default_class, row.aha_class) == (default, own)
+        ]
+        assert (sum(row.windows for row in rows), sum(row.shocks for row in rows)) == (len(shocks), sum(shocks))
+        assert len({row.patient for row in rows}) == len(rows)
+    assert sum(row.windows for row in validation.default_labels.set_apart) == sum(map(len, counts.values()))
+    default_only = EvaluationSet((synthetic_bundle(0),)).predictions_by_labels((5.0,))
+    assert list(default_only) == [LabelPolicy()]
+    assert evaluate_by_labels(default_only).default_labels is None
 
 
 def test_training_windows_are_of_one_fold(synthetic_bundle: Callable[..., Bundle]) -> None:

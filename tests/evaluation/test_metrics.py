@@ -37,6 +37,18 @@ def windows_of(predictions: Predictions) -> list[dict]:
     return windows
 
 
+def test_each_fold_is_evaluated_by_itself(make_predictions: Callable[..., Predictions]) -> None:
+    """The row of a fold has the results of its windows alone; a single fold has no row."""
+    predictions = make_predictions(400)
+    (performance,) = evaluate(predictions).performances
+    assert [row.fold for row in performance.by_fold] == [0, 1, 2, 3, 4]
+    for row in performance.by_fold:
+        (alone,) = evaluate(predictions.select(predictions.fold == row.fold)).performances
+        assert (row.sensitivity, row.specificity) == (alone.sensitivity, alone.specificity)
+        assert row.balanced_accuracy == alone.balanced_accuracy
+        assert alone.by_fold == ()
+
+
 def test_rows_are_what_a_loop_counts(make_predictions: Callable[..., Predictions]) -> None:
     """The results of all seven classes agree with a loop over windows."""
     predictions = make_predictions(600)

@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from ecg_shock.evaluation.confidence import bootstrap_limit
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.evaluation.roc import BINS, reliability, roc
+from ecg_shock.evaluation.roc import BINS, calibration, reliability, roc
 from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
 
@@ -220,6 +220,30 @@ def test_probabilities_that_are_what_they_say(make_predictions: Callable[..., Pr
     assert (found.share[full] <= found.upper[full]).all()
     for name in ("probability", "share", "lower", "upper"):
         assert np.isnan(getattr(found, name)[~full]).all()
+
+
+def test_scores_are_what_a_loop_sums(make_predictions: Callable[..., Predictions], rng: np.random.Generator) -> None:
+    """The Brier score is that of scikit-learn; the calibration error is the gap of each bin, by its weight."""
+    predictions = overlapping(make_predictions(500), rng)
+    found = calibration(predictions)
+    windows = clear_windows(predictions)
+    probability, truth = np.array([p for p, *_ in windows]), np.array([float(s) for _, s, _ in windows])
+    once, equal = np.ones(len(truth)), np.where(truth == 1, (truth == 0).sum(), (truth == 1).sum()).astype(float)
+    for weight, brier, error in (
+        (once, found.brier, found.calibration_error),
+        (equal, found.equal_brier, found.equal_calibration_error),
+    ):
+        assert brier == pytest.approx(metrics.brier_score_loss(truth, probability, sample_weight=weight))
+        gaps = 0.0
+        for low in np.arange(BINS) / BINS:
+            inside = (probability >= low) & ((probability < low + 0.1 - 1e-9) | (low == 0.9))
+            if inside.any():
+                means = (np.average(of[inside], weights=weight[inside]) for of in (probability, truth))
+                gaps += weight[inside].sum() * abs(next(means) - next(means))
+        assert error == pytest.approx(gaps / weight.sum())
+    assert found.equal_calibration_error != pytest.approx(found.calibration_error, abs=0.01)
+    calm = calibration(predictions.select(~np.isin(predictions.aha_class, SHOCKABLE)))
+    assert (calm.equal_brier, calm.equal_calibration_error) == (None, None)
 
 
 @pytest.mark.parametrize("compute", [roc, reliability])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ecg_shock
+from ecg_shock.data.windows import LabelPolicy
 from ecg_shock.evaluation import evaluation_set as protocol
 from ecg_shock.evaluation.metrics import Model, evaluate
 from ecg_shock.evaluation.predictions import Predictions
@@ -61,15 +62,15 @@ def test_a_folder_is_a_model(
         def __init__(self, *arguments: Any) -> None:
             asked.append(arguments)
 
-        def predictions(self) -> Predictions:
-            return predictions
+        def predictions_by_labels(self) -> dict[LabelPolicy, Predictions]:
+            return {LabelPolicy(): predictions}
 
     monkeypatch.setattr(protocol, "find_bundles", lambda folder: (f"bundle of {folder}",))
     monkeypatch.setattr(protocol, "describe", lambda bundle: model)
     monkeypatch.setattr(protocol, "EvaluationSet", Asked)
     found = ecg_shock.validate(tmp_path, databases=["cudb"], data="there")
     assert asked == [((f"bundle of {tmp_path}",), ("cudb",), Path("there"))]
-    assert (found.models, found.performances) == ((model,), evaluate(predictions).performances)
+    assert found == evaluate(predictions, models=(model,))
 
 
 def test_options_of_other_kinds_are_refused(make_predictions: Callable[..., Predictions], tmp_path: Path) -> None:

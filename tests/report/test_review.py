@@ -26,6 +26,7 @@ from ecg_shock.data.manifests import load_manifest, resource_dir
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
 from ecg_shock.data.synthetic import synthetic_recordings
+from ecg_shock.data.windows import LabelPolicy
 from ecg_shock.evaluation.baselines import SVM_NAME, baseline_predictions
 from ecg_shock.evaluation.detectors import DETECTORS
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, Record
@@ -33,6 +34,7 @@ from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.whole_records import RecordScans
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import TOML_NAME, load_bundle
+from ecg_shock.report.formats import rounded_down
 from ecg_shock.report.gallery import Strip, draw_strip
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
@@ -297,9 +299,63 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     assert "was evaluated on other windows" not in page
     assert "windows of 5 s of fold 0, with its model only, were drawn" in page
     split = load_split("synthetic-v1")
+    assert [row[0] for row in Tables(page).tables["By fold, windows of 5 s"][1:]] == ["0", "1", "all"]
+    validate(tmp_path, "--quick", "--folds", "1")
+    one = Predictions.read_csv(tmp_path / "validation-folds-1" / "predictions.csv")
+    assert one.record.tolist() == predictions.record[predictions.fold == 1].tolist()
+    refused = CliRunner().invoke(app, ["validate", str(tmp_path), "--folds", "1,2"])
+    assert "--folds is '1,2', but the model has the folds 0, 1; choose from these." in refused.output
     both = EvaluationSet(tuple(load_bundle(tmp_path / f"fold-{fold}" / "bundle") for fold in (0, 1)))
     records = {f"synthetic/{entry.record}" for entry in both.excluded(5.0)}
     assert records == split[0].test | split[1].test
+
+
+def test_both_label_policies_side_by_side(tmp_path: Path) -> None:
+    """Terminal, page, card and JSON show the results under both; each file of predictions reproduces one of them."""
+    rules = LabelPolicy(slow_vf_bpm=400.0, slow_vf_periodicity=0.25, vt_amplitude_ratio=1.001)
+    model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",), labels=rules))
+    done = validate(model, "--quick", "--record", "--out", tmp_path / "out")
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
+    page, markdown, report = (
+        (tmp_path / "out" / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md", "json")
+    )
+    document = json.loads(report)
+    results = {"predictions.csv": document, "predictions-default-labels.csv": document["default_labels"]}
+    cells = []
+    for name, result in results.items():
+        validate("--predictions", tmp_path / "out" / name, "--out", tmp_path / "again")
+        again = json.loads((tmp_path / "again" / "report.json").read_text(encoding="utf-8"))
+        assert again["performances"] == result["performances"]
+        se = next(at for at in again["performances"] if at["duration_s"] == 5.0)["sensitivity"]
+        cells += [str(se["patients"]), rounded_down(se["observed"]), rounded_down(se["patient_limit"])]
+    assert cells[:3] != cells[3:]
+    title = "The model's own labels and the default labels (limits by patient)"
+    assert ["5 s", "Se", *cells] in Tables(page).tables[title]
+    assert page.index(title.partition("own")[2]) < page.index("AHA classes, windows of 5 s")
+    assert ["5", "s", "Se", *cells] in [line.split() for line in done.stdout.splitlines()]
+    assert " ".join(["Se", *cells]) in " ".join(markdown.replace("|", " ").split())
+
+    moved = [row for row in document["default_labels"]["set_apart"] if row["duration_s"] == 5.0]
+    assert {row["aha_class"] for row in moved} == {"slow_vf", "excluded"}
+    rows = Tables(page).tables["Windows of 5 s of another class than by default"][1:]
+    assert sum(int(row[4]) for row in rows) == sum(row["windows"] for row in moved) > 0
+    assert sum(int(row[5]) for row in rows) == sum(row["shocks"] for row in moved)
+    by_patient = Tables(page).tables["Windows of 5 s of another class than by default, by patient"][1:]
+    assert [row[0] for row in by_patient] == sorted(row["patient"] for row in moved)
+    assert "slow_vf_bpm 400 (default 0), slow_vf_periodicity 0.25 (default 0.6)" in page[: page.index("<table")]
+    card = load_bundle(model).card.test
+    assert card is not None
+    assert {"5 s", "5 s, default labels", "5 s, other class"} <= card.keys()
+    assert f"Se {cells[1]} " in card["5 s"]
+    assert f"Se {cells[4]} " in card["5 s, default labels"]
+
+
+def test_default_labels_are_evaluated_once(review: Path, page: str) -> None:
+    """A model with the default labels has no second evaluation."""
+    assert json.loads((review / "report.json").read_text(encoding="utf-8"))["default_labels"] is None
+    for text in (page, (review / "report.md").read_text(encoding="utf-8")):
+        assert "default labels" not in text.lower()
+        assert "another class than by default" not in text
 
 
 def test_decisions_alone(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
         "limits",
         "coverage",
         "performances",
+        "default_labels",
         "comparisons",
         "whole_records",
     ]
@@ -82,6 +83,7 @@ def test_json_holds_everything_under_stable_keys(validation: Validation) -> None
         *("duration_s", "windows", "patients", "aha", "sensitivity", "specificity", "balanced_accuracy"),
         *("tp", "fn", "tn", "fp", "ppv", "false_positive_rate", "false_positive_rate_upper_limit"),
         *("by_database", "by_rhythm", "most_errors", "by_label", "overlapping"),
+        *("by_fold", "calibration"),
     }
     assert set(first["aha"][0]) == {
         "aha_class",
@@ -155,7 +157,7 @@ def test_narrow_terminal_cuts_no_number(validation: Validation) -> None:
 def test_markdown_columns_are_aligned(validation: Validation) -> None:
     """As plain text, the bars of each Markdown table stand below each other."""
     tables = [part for part in to_markdown(validation).split("\n\n") if part.startswith("|")]
-    assert len(tables) == 12
+    assert len(tables) == 15
     for table in tables:
         bars = {tuple(i for i, c in enumerate(line) if c == "|") for line in table.strip().split("\n")}
         assert len(bars) == 1
@@ -175,10 +177,10 @@ def test_every_output_of_synthetic_windows_says_so(make_predictions: Callable[..
     synthetic = evaluate(make_predictions(100, databases=("synthetic",)))
     assert to_dict(synthetic)["synthetic"] is True
     headings = [line for line in to_markdown(synthetic).split("\n") if line.startswith("#")]
-    assert len(headings) == 7
+    assert len(headings) == 9
     assert all(heading.endswith("(synthetic)") for heading in headings)
     assert to_markdown(synthetic).startswith("- synthetic: simulated signals")
-    assert terminal(synthetic, 120).count("(synthetic)") == 7
+    assert terminal(synthetic, 120).count("(synthetic)") == 9
 
 
 def test_hostile_names_stay_text(make_predictions: Callable[..., Predictions]) -> None:
@@ -209,7 +211,7 @@ def test_models_are_named_everywhere(make_predictions: Callable[..., Predictions
     document = json.loads(to_json(found))
     assert [model["fold"] for model in document["models"]] == [0, 1]
     assert set(document["models"][0]) == {
-        *("name", "folder", "split", "fold", "sha256", "commit", "parameters", "threshold", "selection"),
+        *("name", "folder", "split", "fold", "sha256", "commit", "parameters", "threshold", "selection", "differences"),
     }
     assert document["models"][0]["sha256"] == digest
     assert document["protocol"] == NETWORK_NOTE
