@@ -85,7 +85,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def path_beside(name: str, file: Path) -> str:
-    """Return a path that stands in a file, and is relative to its folder, as seen from the working directory."""
+    """Convert a path that was read from `file`, and is relative to its folder, to one from the working directory."""
     path = Path(name).expanduser()
     if path.is_absolute():
         return str(path)
@@ -94,7 +94,7 @@ def path_beside(name: str, file: Path) -> str:
 
 
 def path_for(name: str, file: Path) -> str:
-    """Return a path as it is written into a file: relative to the file's folder, with slashes."""
+    """Convert a path from the working directory to one that can be written into `file`: relative to its folder."""
     path = Path(name).expanduser().absolute()
     return Path(os.path.relpath(path, file.absolute().parent)).as_posix()
 

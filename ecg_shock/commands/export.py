@@ -35,7 +35,10 @@ def export(
     ] = 250.0,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Smallest probability of a shock, above 0 and below 1.", show_default="that of the model"),
+        typer.Option(
+            help="Smallest probability of shockable with which a shock is advised, above 0 and below 1.",
+            show_default="that of the model",
+        ),
     ] = None,
     window: Annotated[
         float | None,
@@ -48,14 +51,15 @@ def export(
 ) -> None:
     """Export a model for a device, and check the exported model.
 
-    The exported model is compared with the original on the validation patients,
-    or on the training patients if all patients trained the model.
-    If they differ by more than the format allows, nothing is written.
+    First, the command compares the exported model with the original on the
+    validation patients, or on the training patients if all patients trained the
+    model. If they differ by more than the tolerance of the format, it writes
+    nothing.
 
-    A JSON file is written with the network. It describes the filter, the input,
-    the threshold and the rule for unusable windows, and contains test samples
-    with their results. The C code includes the filter, needs no library, and
-    comes with selftest.c, which runs test samples on the device.
+    With the network, the command writes a JSON file. It describes the filter, the
+    input, the threshold and the rule for unusable windows, and contains test
+    samples with their results. The C code includes the filter, and needs no
+    library. It comes with selftest.c, which runs test samples on the device.
 
     Example: ecg-shock export --to c-int8 --fs 500
     """

@@ -13,25 +13,31 @@ from rich.table import Table
 
 def manifest(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of your WFDB records; its name becomes the database's.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Folder of your WFDB records. The database gets the name of this folder."
+        ),
     ],
     labels: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="Codes of records without annotation files, in lines of record,code or record,start_s,code.",
+            help="File with the rhythm codes of records without annotation files, one per line: record,code or "
+            "record,start_s,code.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="The manifest.", show_default="NAME OF FOLDER.toml")
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="File for the manifest.", show_default="NAME OF FOLDER.toml"),
     ] = None,
 ) -> None:
     """Write a manifest of your own recordings, for you to complete.
 
-    It lists each file with its size and SHA-256, the rhythm codes that the
-    annotation files or FILE.csv hold, and a patient for each record. You say what
-    the codes mean, and which records are of one patient.
+    The manifest lists each file with its size and SHA-256, the rhythm codes in
+    the annotation files or in FILE.csv, and a patient for each record. You then
+    write in the manifest what the codes mean, and which records are of the same
+    patient.
 
     Example: ecg-shock manifest recordings/mine --out mine.toml
     """
@@ -56,7 +62,7 @@ def manifest(
     shown = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     console.print(f"{found.name}: {len(found.records):,} records, {shown}")
     if found.not_here:
-        console.print(f"{found.not_here:,} labels are of records that are not in {folder}")
+        console.print(f"{labels} also has {found.not_here:,} labels of records that are not in {folder}")
     if found.codes:
         table = Table("code", box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("records", justify="right")
@@ -64,11 +70,11 @@ def manifest(
         for code, count in sorted(found.codes.items()):
             table.add_row(code, f"{count:,}", found.rhythms[code] or "?")
         console.print(table)
-    console.print(f"written: {path}. Before you use it", soft_wrap=True)
+    console.print(f"written: {path}. Before you use it:", soft_wrap=True)
     if unlabelled:
-        console.print("- write the code of each record in [record_labels]")
-        console.print("- write in [rhythm_codes] what each code means")
+        console.print("- in [record_labels], write the code of each record")
+        console.print("- in [rhythm_codes], write the rhythm that each of these codes means")
     if found.codes:
-        console.print("- check in [rhythm_codes] what each code means, and replace the empty texts (?)")
-    console.print("- give the records of one patient the same name in [patients]")
+        console.print("- in [rhythm_codes], check the rhythm of each code, and replace each empty text (?) by a rhythm")
+    console.print("- in [patients], give all records of one patient the same name")
     console.print(f"then: ecg-shock windows {path} --data {folder.parent}", soft_wrap=True)

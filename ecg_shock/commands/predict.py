@@ -36,8 +36,9 @@ def predict(
 ) -> None:
     """Advise a shock, or no shock, for one strip of one lead.
 
-    A strip is a part of the recording of 2 to 10 s. No shock is advised if it is
-    unusable: flat, saturated, noisy, out of range or mostly missing.
+    A strip is a part of the recording of 2 to 10 s. No shock is advised for an
+    unusable strip: one that is flat, saturated, noisy or out of range, or has
+    more than 10 % of its samples missing.
 
     Example: ecg-shock predict cudb/cu01 --start 225 --length 5
     """

@@ -15,10 +15,10 @@ def split(
     databases: Annotated[
         list[str], typer.Argument(metavar="DB", help="Databases: paths of manifests (.toml), or names such as vfdb.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.toml", help="The split.")] = Path("split.toml"),
+    out: Annotated[Path, typer.Option(metavar="FILE.toml", help="File for the split.")] = Path("split.toml"),
     folds: Annotated[int, typer.Option(min=3, help="Number of folds.")] = 5,
     window: Annotated[float, typer.Option(help="Length of the windows that are counted, in seconds, 2 to 10.")] = 5.0,
-    seed: Annotated[int, typer.Option(min=0, help="Decides between groups that are equally good.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the choice between groups that are equally good.")] = 0,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -28,9 +28,10 @@ def split(
 ) -> None:
     """Divide the patients into groups, one for each fold.
 
-    The patients of a group test one fold, those of the next group validate it,
-    and all others train it. Each group gets about as many patients, and windows
-    of each AHA class, as any other.
+    In fold k, the patients of group k are the test patients. Those of the next
+    group are the validation patients, and all others are the training patients.
+    All groups get about the same number of patients, and of windows of each AHA
+    class.
 
     Example: ecg-shock split mine.toml --folds 3 --out mine-split.toml
     """
@@ -53,7 +54,7 @@ def split(
     groups = propose_groups(counts, folds, seed)
     write_text(out, split_to_toml(groups, f"ecg-shock split {' '.join(databases)} --folds {folds} --seed {seed}"))
     classes = SHOCKABLE + NONSHOCKABLE
-    table = Table("tests fold", title="Patients", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("group", title="Patients", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("all", *(AHA_LABELS[name].split(" (")[0] for name in classes)):
         table.add_column(heading, justify="right", max_width=max(map(len, heading.split())))
     lacking = []
@@ -65,6 +66,7 @@ def split(
                 lacking.append(f"group {number} has no patient with {kind} windows")
     console.print(table)
     for line in lacking:
-        console.print(f"warning: {line}, and cannot validate; use fewer folds, or more recordings", soft_wrap=True)
+        advice = "so a model cannot be chosen or tested on it; use fewer folds, or more recordings"
+        console.print(f"warning: {line}, {advice}", soft_wrap=True)
     console.print(f"written: {out}", soft_wrap=True)
     console.print(f"then: ecg-shock train --databases {','.join(databases)} --split {out}", soft_wrap=True)

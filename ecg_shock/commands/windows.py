@@ -56,7 +56,7 @@ def windows(
         int | None,
         typer.Option(
             min=0,
-            help="For --csv: the fold whose training, validation and test patients the column role names.",
+            help="With --csv: the fold for the column role, which is train, validation or test.",
             show_default="each patient has the role test",
         ),
     ] = None,
@@ -64,7 +64,7 @@ def windows(
         Path | None,
         typer.Option(
             metavar="BUNDLE",
-            help="For --sheet: plot the windows that trained this bundle, with their augmentation.",
+            help="With --sheet: plot the augmented windows on which this bundle was trained.",
             show_default=False,
         ),
     ] = None,
@@ -78,11 +78,12 @@ def windows(
       ecg-shock windows vfdb cudb --window 4 --sheet windows.png
       ecg-shock windows cudb --csv windows.csv
 
-    The CSV file lists what to run your own algorithm on: database, record,
-    patient, lead; start and length in seconds, and in samples of the recording's
-    own rate; rhythm and AHA class; the fold that tests the patient, and the
-    patient's role. Starts are multiples of 8 ms. Add a column shock, and give the
-    file to ecg-shock validate --predictions.
+    The CSV file lists the windows on which you can run your own algorithm. Its
+    columns are database, record, patient and lead; start and length in seconds,
+    and in samples at the recording's sampling rate; rhythm and AHA class; the
+    fold in which the patient is a test patient; and the patient's role. Starts
+    are multiples of 8 ms. Add a column shock with the advice of your algorithm,
+    and give the file to ecg-shock validate --predictions.
     """
     from ecg_shock.data.datasets import DataConfig, load_windows
     from ecg_shock.files import atomic_writer
@@ -100,7 +101,7 @@ def windows(
             )
     if augmented is not None:
         if sheet is None or databases or csv is not None:
-            raise ValueError("--augmented needs --sheet, and allows neither databases nor --csv.")
+            raise ValueError("--augmented needs --sheet FILE, without databases and without --csv.")
         _draw_augmented(augmented, data, sheet, seed)
         return
     config = DataConfig(databases=tuple(databases or DataConfig().databases), window_s=window)

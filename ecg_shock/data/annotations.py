@@ -213,7 +213,7 @@ def _list_changes(path: Path, annotations: Sequence[_Annotation], manifest: Mani
             if annotation.text not in manifest.rhythm_codes:
                 raise ValueError(
                     f"{where}: unknown rhythm code {annotation.text!r}; known are "
-                    f"{', '.join(manifest.rhythm_codes)}; add the code to rhythm_codes in the manifest of "
+                    f"{', '.join(manifest.rhythm_codes)}; add the code to [rhythm_codes] in the manifest of "
                     f"{manifest.name}"
                 )
             rhythm, code = manifest.rhythm_codes[annotation.text], annotation.text

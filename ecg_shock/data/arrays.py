@@ -35,7 +35,7 @@ def read_npy(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> 
     if not (np.issubdtype(kind, np.floating) or np.issubdtype(kind, np.integer)):
         raise TypeError(f"{path} holds values of type {str(kind)[:40]}; save real numbers, such as float32")
     if len(shape) not in (1, 2):
-        raise ValueError(f"{path} has shape {shape}; save (n_samples,) or (n_samples, n_leads)")
+        raise ValueError(f"{path} has shape {shape}; save an array of shape (n_samples,) or (n_samples, n_leads)")
     return _build_from_columns(path, array, fs, units, leads)
 
 
@@ -84,7 +84,9 @@ def _build_from_columns(path: Path, array: np.ndarray, fs: float, units: str, le
     """Build a recording from an array whose columns are leads."""
     shape = array.shape
     if len(shape) == 2 and shape[1] > shape[0]:
-        raise ValueError(f"{path} has shape {shape}, more leads than samples; transpose it to (n_samples, n_leads)")
+        raise ValueError(
+            f"{path} has shape {shape}, more leads than samples; transpose the array to (n_samples, n_leads)"
+        )
     array = array.reshape(shape[0], -1) if array.size else np.empty((0, 1))
     unnamed = [""] * array.shape[1]
     names = lead_names(unnamed)

@@ -44,11 +44,12 @@ class Augmentation(BaseModel):
     windows : int
         Number of windows in an epoch. Half of them are shockable.
     patient_windows : int
-        A patient counts in proportion to the windows of each class, up to this many windows that do not overlap.
+        Within a class, a patient is drawn in proportion to the number of windows that do not overlap. Patients with
+        more than `patient_windows` of these count as if they had this number.
     warp : float
         Largest change of the heart rate, as a proportion. Rapid VT stays above the limit of *rapid*.
     gain : float
-        Largest factor of the amplitude, and of its inverse. VF stays coarse, and asystole below its limit.
+        Largest factor by which an amplitude is multiplied or divided. VF stays coarse, and asystole below its limit.
     polarity : bool
         Whether half of the windows are inverted.
     reversal : float
@@ -137,11 +138,11 @@ class Augmenter:
     preprocessing : Preprocessing
         The filter.
     extra : tuple of str
-        Databases whose nonshockable windows have `extra_weight` of the nonshockable windows with a heart rhythm.
+        Names of the databases of `DataConfig.extra`.
     extra_weight : float
-        That proportion.
+        Proportion of the drawn nonshockable windows that is from these databases. Artefact and slowed VT do not count.
     seed : int
-        The windows of an epoch depend on the seed and the epoch only.
+        Seed of all random numbers. The windows of an epoch depend only on the seed and on the number of the epoch.
 
     Raises
     ------

@@ -226,7 +226,8 @@ def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, 
     path, name : pathlib.Path, str
         The file and the column, for messages.
     times : numpy.ndarray
-        Values of the column, shape (n,), NaN where missing. They are not checked if they fall too far for a time.
+        Values of the column, shape (n,), NaN where missing. If they fall so far that they cannot be times, they are not
+        checked.
     unit : str
         Unit of the column; if empty, any unit of time is possible.
     fs : float

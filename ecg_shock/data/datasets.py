@@ -173,7 +173,7 @@ class Subsets:
             if shared:
                 raise ValueError(
                     f"patients {sorted(shared)!r} are in other_hospitals and in another subset; each patient must be "
-                    "in one only."
+                    "in one subset only."
                 )
 
 
@@ -186,8 +186,8 @@ class ExtraPatients:
     version : str
         Version of the database.
     train, check : frozenset of str
-        Patients that are added to the training subset, and patients with whom the specificity on other hospitals is
-        measured.
+        The patients who are added to the training subset, and all others. The specificity on other hospitals is
+        measured on the others.
     """
 
     version: str
@@ -238,7 +238,7 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
 
 
 def load_other_hospitals(data: DataConfig, folder: Path | None = None) -> WindowSet:
-    """Load the nonshockable windows of those patients of `data.extra` who check the specificity, and do not train."""
+    """Load the nonshockable windows of those patients of `data.extra` who are not used for training."""
     check = frozenset().union(*(patients.check for patients in extra_patients(data).values()))
     windows = load_windows(data.model_copy(update={"databases": data.extra}), folder)
     return windows.select(_is_of(check, windows) & np.isin(windows.aha_class, NONSHOCKABLE))
@@ -504,7 +504,7 @@ def _require_labels(manifest: Manifest) -> None:
     if unlabelled:
         raise ValueError(
             f"{manifest.name} has no labels for its records {_shown(unlabelled)}: its manifest has neither "
-            f".{manifest.annotator} files nor record_labels for them. Add labels to the manifest, or use another "
+            f".{manifest.annotator} files nor [record_labels] for them. Add labels to the manifest, or use another "
             "database."
         )
 

@@ -84,8 +84,8 @@ def fetch(
     address = manifest.url.rstrip("/")
     if not address:
         raise ValueError(
-            f"{database} has no url, so its files cannot be fetched; copy them to {target}, and check them with "
-            f"`ecg-shock fetch {database} --verify`"
+            f"the manifest of {database} has no url, so its files cannot be fetched; copy the files to {target}, and "
+            f"check them with `ecg-shock fetch {database} --verify`"
         )
     _require_safe(address)
     target.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def verify(database: str | Path, folder: str | Path | None = None) -> tuple[Prob
 def require_verified(database: str | Path, folder: str | Path | None = None) -> Path:
     """Return the folder of a database, after checking that its files are those of its manifest.
 
-    Which files were right is remembered in the cache, by their size and times: only those that differ are read again.
+    The cache stores the size and the times of each file that was correct. A file is read again only if these differ.
 
     Parameters
     ----------

@@ -73,7 +73,8 @@ def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
     if kinds == [None]:
         return 0
     raise ValueError(
-        f"{where}: no lead has the name of an ECG lead; choose a lead with leads= (--lead) from {listed(names)}"
+        f"{where} has no lead with the name of an ECG lead; choose a lead with lead= or leads= (--lead) from "
+        f"{listed(names)}"
     )
 
 

@@ -84,8 +84,8 @@ class Manifest:
         Labels of records without an annotation file: one rhythm code for the whole record, or several pairs of start
         time in s and rhythm code, the first of which starts at 0.
     patients : mapping of str to str
-        If a patient has several records: for each record but the first, the patient's first record. It is given by its
-        name in this database, or as ``"database/record"`` in another one.
+        Only for patients with several records: the patient's first record, for each other record of this patient. The
+        first record is given by its name in this database, or as ``"database/record"`` in another one.
     files : mapping of str to FileEntry
         Size and digest of each file, by file name.
     """
@@ -108,7 +108,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if not self.files:
-            raise ValueError("files is empty; `ecg-shock manifest FOLDER` writes a manifest of the files in a folder")
+            raise ValueError("[files] is empty; `ecg-shock manifest FOLDER` writes a manifest of the files in a folder")
         for name in (self.name, *self.files):
             check_plain_name(name)
         if not 0 <= self.guard_s < float("inf"):
@@ -116,39 +116,39 @@ class Manifest:
         known = (*RHYTHMS, *UNUSABLE)
         if empty := [code for code, rhythm in self.rhythm_codes.items() if rhythm == ""]:
             raise ValueError(
-                f"rhythm_codes does not say what {', '.join(map(repr, empty))} means; allowed are {', '.join(known)}"
+                f"[rhythm_codes] does not say what {', '.join(map(repr, empty))} means; allowed are {', '.join(known)}"
             )
         for code, rhythm in self.rhythm_codes.items():
             if rhythm not in known:
-                raise ValueError(f"rhythm_codes gives {code!r} the rhythm {rhythm!r}; allowed are {', '.join(known)}")
+                raise ValueError(f"[rhythm_codes] gives {code!r} the rhythm {rhythm!r}; allowed are {', '.join(known)}")
         if unlabelled := [record for record, label in self.record_labels.items() if label == ""]:
             more = f" and {len(unlabelled) - 1} more" if len(unlabelled) > 1 else ""
             raise ValueError(
-                f"record_labels gives no code for {unlabelled[0]!r}{more}; write the code of each record's rhythm"
+                f"[record_labels] gives no code for {unlabelled[0]!r}{more}; write the code of each record's rhythm"
             )
         for record in self.record_labels:
             self._check_record_label(record)
         for record, patient in self.patients.items():
             if f"{record}.hea" not in self.files:
                 raise ValueError(
-                    f"patients names the record {record!r}, but files has no {record}.hea; add this file, or "
+                    f"[patients] names the record {record!r}, but [files] has no {record}.hea; add this file, or "
                     "correct the name"
                 )
             if len(patient.split("/")) > 2 or not all(map(_PLAIN_NAME.fullmatch, patient.split("/"))):
                 raise ValueError(
-                    f"patients gives {record!r} the patient {patient!r}; write 'record' or 'database/record'"
+                    f"[patients] gives {record!r} the patient {patient!r}; write 'record' or 'database/record'"
                 )
             first = patient.removeprefix(f"{self.name}/")
             if first in self.patients and self.patient_of(first) != self.patient_of(record):
                 raise ValueError(
-                    f"patients gives {record!r} the patient {first!r}, whose own patient is {self.patients[first]!r}; "
-                    f"write {record} = {self.patients[first]!r}"
+                    f"[patients] gives {record!r} the patient {first!r}, whose own patient is "
+                    f"{self.patients[first]!r}; write {record} = {self.patients[first]!r}"
                 )
 
     def _check_record_label(self, record: str) -> None:
         if f"{record}.hea" not in self.files:
             raise ValueError(
-                f"record_labels names the record {record!r}, but files has no {record}.hea; add this file, or "
+                f"[record_labels] names the record {record!r}, but [files] has no {record}.hea; add this file, or "
                 "correct the name"
             )
         labels = self.labels_of(record)
@@ -156,13 +156,14 @@ class Manifest:
         rises = all(a < b < float("inf") for a, b in zip(starts_s, starts_s[1:], strict=False))
         if not (labels and starts_s[0] == 0 and rises):
             raise ValueError(
-                f"record_labels gives {record!r} the start times {starts_s} s; the first must be 0, and they must "
+                f"[record_labels] gives {record!r} the start times {starts_s} s; the first must be 0, and they must "
                 "increase"
             )
         unknown = [code for _, code in labels if code not in self.rhythm_codes]
         if unknown:
             raise ValueError(
-                f"record_labels gives {record!r} the code {unknown[0]!r}, which is not in rhythm_codes; add it there"
+                f"[record_labels] gives {record!r} the code {unknown[0]!r}, which is not in [rhythm_codes]; add it "
+                "there"
             )
 
     @property
@@ -306,7 +307,10 @@ def data_dir(override: str | Path | None = None) -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder for what can be made again: the environment variable ``ECG_SHOCK_CACHE``, else the user's."""
+    """Return the folder for files that can be made again.
+
+    This is the folder in the environment variable ``ECG_SHOCK_CACHE``, else the user's cache folder for this package.
+    """
     import pooch
 
     return Path(os.environ.get("ECG_SHOCK_CACHE") or pooch.os_cache("ecg_shock")).expanduser()

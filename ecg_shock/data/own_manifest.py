@@ -1,4 +1,4 @@
-"""Describe a folder of WFDB records of one's own as a manifest, for its owner to complete."""
+"""Describe a folder of your own WFDB records as a manifest, which you then complete."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ version = "1"
 licence = ""
 citation = ""
 annotator = {annotator}  # suffix of the annotation files
-guard_s = {guard_s}  # by how many seconds the labelled changes of rhythm are uncertain
+guard_s = {guard_s}  # uncertainty of the labelled changes of rhythm, in seconds
 """
 CODES = """
-# What each code means, one of:
+# The rhythm that each code means, one of:
 # {rhythms};
-# noise for artefact, unlabelled for what cannot be told.
+# noise (artefact); unlabelled (the rhythm cannot be told).
 """
 LABELS = """
-# One code for a whole record, or [[0, "code"], [31.5, "other code"]] with the seconds from which each holds.
+# The code of each record. For several rhythms, write start times in seconds: [[0, "code"], [31.5, "other code"]].
 """
 PATIENTS = """
-# The patient of each record. Give all records of one patient the name of the first: splits keep patients apart.
+# The patient of each record. If a patient has several records, give all of them the name of the first record.
 """
 FILES = """
-# Size and SHA-256 of each file: results say on which bytes they were computed.
+# Size and SHA-256 of each file. If a file changes, commands that read it stop with an error.
 """
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a folder holds.
+    """The content of a folder of WFDB records.
 
     Parameters
     ----------
@@ -60,15 +60,16 @@ class Description:
     records : tuple of str
         Names of the records, sorted.
     annotated : frozenset of str
-        Those that have an annotation file.
+        Names of the records that have an annotation file.
     labels : dict of str to list of (float, str)
-        Codes of records without one, each with the second from which it holds; empty where none is given.
+        Labels of each record without an annotation file, as pairs of start time in seconds and rhythm code. The list
+        is empty if no label is given.
     not_here : int
         Number of labels of records that are not in the folder.
     codes : dict of str to int
-        In how many records each rhythm code stands.
+        Number of records that contain each rhythm code.
     rhythms : dict of str to str
-        What each code means; empty where its owner has to say so.
+        The rhythm that each code means; empty if this is not known, so that you have to write it in the manifest.
     files : tuple of pathlib.Path
         Headers, signal files and annotation files, sorted by name.
     """
@@ -104,7 +105,7 @@ def describe_folder(folder: str | Path, labels: str | Path | None = None) -> Des
     Parameters
     ----------
     folder : str or pathlib.Path
-        Its name becomes that of the database. Folders in it are not searched.
+        Folder of the records. The database gets the name of this folder. Folders in it are not searched.
     labels : str or pathlib.Path, optional
         A CSV file with the columns ``record,code`` or ``record,start_s,code``, with or without these names in its first
         line, for records without annotation files.

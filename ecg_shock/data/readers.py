@@ -158,7 +158,7 @@ def open_file(path: Path, units: str | None) -> SignalFile | None:
 def check_text_options(path: Path, delimiter: str | None, decimal: str | None) -> None:
     """Raise ValueError if a delimiter or decimal sign is given for a file that is not a text table."""
     if path.suffix.lower() not in TEXT and (delimiter is not None or decimal is not None):
-        raise ValueError(f"{path} is not a text table; remove delimiter= and decimal=")
+        raise ValueError(f"{path} is not a text table; remove delimiter= (--delimiter) and decimal= (--decimal)")
 
 
 def check_arguments(fs: float | None, units: str | None) -> None:

@@ -34,8 +34,8 @@ def label_record(recording: Recording, record: str, manifest: Manifest) -> Recor
     starts_s = [start_s for start_s, _ in labels]
     if starts_s[-1] >= recording.duration_s:
         raise ValueError(
-            f"record_labels of {manifest.name} gives {record!r} a label at {starts_s[-1]:g} s, but the recording ends "
-            f"at {recording.duration_s:g} s; correct the manifest."
+            f"[record_labels] of {manifest.name} gives {record!r} a label at {starts_s[-1]:g} s, but the recording "
+            f"ends at {recording.duration_s:g} s; correct the manifest."
         )
     episodes = tuple(
         Episode(start_s, end_s, manifest.rhythm_codes[code], code)

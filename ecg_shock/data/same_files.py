@@ -24,14 +24,16 @@ def signal_digests(databases: Iterable[str], folder: str | Path | None = None) -
     databases : iterable of str
         Names or manifest paths.
     folder : str or pathlib.Path, optional
-        Folder that holds the databases. It is read only for files that could be of WFDB format 212, in databases of the
-        user's own: the public manifests have the digest of the samples of some files, and not of their bytes.
+        Folder that holds the databases. Only files of your own databases that may have WFDB format 212 are read. For
+        some files of this format, the public manifests have only a digest of the samples, with which these files are
+        compared.
 
     Returns
     -------
     dict of str to str
-        Patient by ``"sha256:DIGITS"`` or ``"samples:DIGITS"``, the beginning of a SHA-256. A file may have both. A
-        signal file without a record of its name has itself as its patient.
+        The patient, by the digest of the file. The digest is ``"sha256:DIGITS"`` or ``"samples:DIGITS"``, with the
+        first digits of the SHA-256 of the file or of its samples; a file may have both. If no record has the name of a
+        signal file, the name of the file stands for its patient.
 
     Raises
     ------

@@ -94,7 +94,7 @@ def load_split(name: str) -> tuple[Fold, ...]:
 
 
 def count_patients(windows: WindowSet, patients: Collection[str]) -> dict[str, np.ndarray]:
-    """Return each patient's number of windows of the five clear AHA classes, shape (5,), also of those without any."""
+    """Count the windows of each patient in each of the five shockable and nonshockable AHA classes, shape (5,)."""
     classes = SHOCKABLE + NONSHOCKABLE
     return {
         patient: np.array([np.sum(windows.aha_class[windows.patient == patient] == name) for name in classes])
@@ -103,9 +103,10 @@ def count_patients(windows: WindowSet, patients: Collection[str]) -> dict[str, n
 
 
 def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, seed: int) -> list[list[str]]:
-    """Deal patients into groups of about equally many patients and windows of every class.
+    """Divide patients into groups with about the same number of patients, and of windows of each class.
 
-    Patients with the rarest classes are dealt first, each to the group that then deviates least.
+    The patients with the rarest classes are assigned first. Each patient is assigned to the group with which the groups
+    then differ least.
 
     Parameters
     ----------
@@ -114,12 +115,12 @@ def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, se
     n_groups : int
         Number of groups.
     seed : int
-        Decides between equals.
+        Seed for the choice between equally good groups.
 
     Returns
     -------
     list of list of str
-        Sorted patients of each group.
+        Names of the patients of each group, sorted.
 
     Raises
     ------

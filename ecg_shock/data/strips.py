@@ -1,4 +1,4 @@
-"""Where training windows can be cut: every labelled second of all leads, not filtered, so that it can be augmented."""
+"""Find where training windows can be cut: in every labelled second of all leads, before the filter."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Strips:
     start : numpy.ndarray
         Shape (n_candidates,), int: the first sample of each window in `signal`.
     span : numpy.ndarray
-        Shape (n_candidates, 2), int: the first sample, and the one after the last, of the window's class around it,
-        without interruption.
+        Shape (n_candidates, 2), int: the segment around the window that has the window's class without interruption, as
+        its first sample and the one after its last.
     lead : numpy.ndarray
-        Shape (n_candidates, 2), int: the same of the lead.
+        Shape (n_candidates, 2), int: the window's lead in `signal`, as its first sample and the one after its last.
     patient, database, aha_class : numpy.ndarray
         Shape (n_candidates,), strings. The class may be `ARTEFACT`.
     window_s : float
@@ -60,7 +60,7 @@ class Strips:
 
 
 def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
-    """Load the candidates of the patients who train, those of `data.supplement` and `data.extra` included.
+    """Load the candidates of the training patients, including those of `data.supplement` and `data.extra`.
 
     Parameters
     ----------

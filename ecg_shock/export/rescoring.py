@@ -159,24 +159,32 @@ def check_tolerance(rescoring: Rescoring, to: str) -> None:
     difference = rescoring.largest_probability_difference
     found = {
         "flipped": (flipped, f"{100 * flipped:.2f} % of the decisions changed"),
-        "sensitivity_change": (abs(sensitivity_change), f"Se changed by {100 * sensitivity_change:+.2f} points"),
-        "specificity_change": (abs(specificity_change), f"Sp changed by {100 * specificity_change:+.2f} points"),
+        "sensitivity_change": (
+            abs(sensitivity_change),
+            f"Se changed by {100 * sensitivity_change:+.2f} percentage points",
+        ),
+        "specificity_change": (
+            abs(specificity_change),
+            f"Sp changed by {100 * specificity_change:+.2f} percentage points",
+        ),
         "probability_difference": (difference, f"probabilities differ by up to {difference:.2g}"),
     }
     exceeded = []
     for name, limit in limits_of(to).items():
         value, text = found[name]
         if not value <= limit:  # true for NaN
-            allowed = f"{limit:g}" if name == "probability_difference" else f"{100 * limit:g} %"
+            allowed = f"{limit:g}" if name == "probability_difference" else f"{100 * limit:g}"
+            allowed += " %" if name == "flipped" else ""
             exceeded.append(f"{text}, but at most {allowed} is allowed")
     if exceeded:
         remedy = "Install the package versions that pyproject.toml requires, or train the model again"
         if to.endswith("-int8"):
             remedy = (
-                f"Export to {to.removesuffix('-int8')}, or train with more patients or another network: too many "
-                "probabilities are close to the threshold"
+                f"Too many probabilities are close to the threshold: export to {to.removesuffix('-int8')}, or train "
+                "with more patients or another network"
             )
         raise ValueError(
-            f"the export to {to} differs from the bundle's model: {'; '.join(exceeded)} ({rescoring.part} subset, "
+            f"the export to {to} differs too much from the original model: {'; '.join(exceeded)} "
+            f"({rescoring.part} subset, "
             f"{rescoring.windows:,} windows of {rescoring.patients} patients). Nothing was written. {remedy}."
         )

@@ -1,4 +1,4 @@
-"""Rules for a port, in words and numbers, that a sidecar holds: the preprocessing, and the checks of the quality.
+"""The rules that a sidecar gives for a port, in words and numbers: the preprocessing, and the checks of the quality.
 
 The numbers are those of `ecg_shock.preprocessing` and `ecg_shock.inference.quality`.
 """

@@ -180,7 +180,10 @@ class CCode(Runtime):
             command = [compiler, *C_FLAGS, *sources, "-o", str(library)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise ValueError(f"{path} and the C code in its folder do not compile: {done.stderr.strip()}")
+                raise ValueError(
+                    f"{path} and the C code in its folder do not compile; export again. The compiler says: "
+                    f"{done.stderr.strip()}"
+                )
             self._code = ctypes.CDLL(str(library))
         text = path.read_text(encoding="ascii")
         sizes = []

@@ -258,8 +258,8 @@ def predict(
     Returns
     -------
     Advice
-        The advice. If the strip is flat, saturated, noisy, out of range or mostly missing, `usable` is False and
-        `reason` gives the reason.
+        The advice. If the strip is flat, saturated, noisy or out of range, or if more than 10 % of its samples are
+        missing, `usable` is False and `reason` says why.
 
     Raises
     ------
@@ -343,8 +343,8 @@ def _choose_fs(signal: Any, fs: float | None) -> float | None:
     if fs is not None or isinstance(signal, Recording):
         return fs
     warnings.warn(
-        f"fs is not given, so a sampling rate of {FS:g} Hz is assumed; at any other rate the advice is wrong. Give "
-        f"fs= in Hz, such as fs={FS:g}, or give a Recording.",
+        f"fs is not given, so a sampling rate of {FS:g} Hz is assumed; if the signal has another rate, the advice can "
+        f"be wrong. Give fs= in Hz, such as fs={FS:g}, or give a Recording.",
         UserWarning,
         stacklevel=3,
     )

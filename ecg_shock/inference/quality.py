@@ -1,4 +1,4 @@
-"""Find strips that cannot be classified: flat, saturated, noisy, out of range or mostly missing.
+"""Find strips that cannot be classified: flat, saturated, noisy or out of range, or with too many missing samples.
 
 A network trained on ECG gives meaningless probabilities for such strips. Each limit below was set between two values:
 the most extreme value of clear VF and VT in vfdb, cudb and mitdb (all leads, 2 to 10 s), and the values that the fault

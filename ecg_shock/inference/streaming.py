@@ -353,8 +353,8 @@ class Stream:
             self._surplus -= samples
             if self._surplus > MAX_SURPLUS * self._received + MAX_SURPLUS_S * self.fs:
                 raise ValueError(
-                    f"{self._surplus} of {self._received + self._surplus} samples are more than fit between "
-                    f"the times at_s at fs={self.fs:g} Hz. Start a new Stream with the correct sampling rate."
+                    f"{self._surplus} more samples came than fit between the times at_s at fs={self.fs:g} Hz. "
+                    "Start a new Stream with the correct sampling rate."
                 )
         return np.concatenate([np.full(samples, np.nan), mv]) if samples > 0 else mv[-samples:]
 

@@ -59,7 +59,8 @@ class Patients:
         Digests of the signal files of all patients except the test patients, and of those that an earlier model has
         seen; see `ecg_shock.data.same_files.signal_digests`.
     earlier : tuple of str
-        Patients on which the model was trained or selected whose weights this one started from.
+        If the training started from the weights of another model: the patients on whom that model was trained or
+        selected.
     """
 
     train: tuple[str, ...]
@@ -70,7 +71,7 @@ class Patients:
     earlier: tuple[str, ...] = ()
 
     def seen(self, patients: Iterable[str]) -> frozenset[str]:
-        """Return those of `patients` on which the model was trained or selected, and must not be tested.
+        """Return those of `patients` on whom the model was trained or selected, and so must not be tested.
 
         All patients of the extra databases are included.
         """

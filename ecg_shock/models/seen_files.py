@@ -1,4 +1,4 @@
-"""Refuse to test a model on recordings that it has seen under another name."""
+"""Refuse to test a model on recordings on which it was trained or selected, even if they have another name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SHOWN_PATIENTS = 10
 
 
 def seen_digests(bundle: Bundle, folder: str | Path | None = None) -> frozenset[str]:
-    """Return the digests of the signal files that a model has seen.
+    """Return the digests of the signal files on which a model was trained or selected.
 
-    They are those on its card, else those of its patients in the manifests of its databases; `folder` holds these.
+    They are on its card. If an older card has none, they are taken from the manifests of the databases in `folder`.
     """
     card = bundle.card
     if card.patients.files:
@@ -31,9 +31,9 @@ def check_unseen_files(
     folder: str | Path | None = None,
     patients: Collection[str] | None = None,
 ) -> None:
-    """Raise a ValueError if a model has seen a signal file that it would be tested on, as one of another patient.
+    """Raise a ValueError if a model was trained or selected on a tested signal file under the name of another patient.
 
-    A tested patient whom the card names among those that it has seen is not looked for here.
+    Tested patients whom the card names as training or validation patients are not checked here.
 
     Parameters
     ----------
@@ -54,6 +54,6 @@ def check_unseen_files(
         more = f" and {len(copies) - SHOWN_PATIENTS} more" if len(copies) > SHOWN_PATIENTS else ""
         names = ", ".join(map(repr, copies[:SHOWN_PATIENTS])) + more
         raise ValueError(
-            f"{bundle.folder} has seen the recordings of {names}, under another name: their signal files "
-            "equal files that it was trained on or selected with. Remove them from the manifest."
+            f"{bundle.folder} was trained or selected on the recordings of {names}, under another name: the signal "
+            "files are equal. Remove these recordings from the manifest."
         )

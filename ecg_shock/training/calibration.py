@@ -1,7 +1,8 @@
 """Calibrate a network's probabilities on validation patients, and build the calibration into its last layer.
 
-A network is surer of patients that it was not trained on than it should be. Logistic calibration [1]_ changes its
-logit z to a z + b. Changing the weights of the last layer does the same, so bundles and exports need nothing new.
+For patients on whom it was not trained, the probabilities of a network are usually too close to 0 and 1. Logistic
+calibration [1]_ changes the logit z of the network to a z + b. This is the same as another weight and bias of the last
+layer, so bundles and exports need nothing new.
 
 References
 ----------
@@ -38,9 +39,9 @@ def fit_calibration(
 ) -> Calibration:
     """Fit a calibration by logistic regression.
 
-    Both classes have the same total weight, as in balanced accuracy, so a calibrated probability is that of a window
-    from equally many shockable and nonshockable ones. The windows of one patient and AHA class have at most the weight
-    of `patient_windows` windows.
+    Shockable and nonshockable windows have the same total weight, as in balanced accuracy. So a calibrated probability
+    is right if both are equally frequent. Together, the windows of one patient and AHA class have at most the weight of
+    `patient_windows` windows.
 
     Parameters
     ----------
@@ -70,7 +71,10 @@ def fit_calibration(
     fitted = LogisticRegression(C=np.inf).fit(logits.reshape(-1, 1), shockable, sample_weight=weight)
     scale, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if scale < MIN_SCALE:
-        raise ValueError(f"the logits do not tell shockable from nonshockable windows: their scale is {scale:.3g}.")
+        raise ValueError(
+            "the network does not tell shockable from nonshockable validation windows, so it cannot be calibrated (the "
+            f"fitted scale is {scale:.3g}, but must be at least {MIN_SCALE:g}); train it longer, or without calibrated."
+        )
     return Calibration(scale, offset)
 
 

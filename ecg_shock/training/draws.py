@@ -24,7 +24,9 @@ ROUNDING = 1e-9  # a variance below this proportion of the second moment is a ro
 
 @dataclass(frozen=True)
 class DrawSummary:
-    """Which windows an epoch drew, and how the sampling changed the variance of the gradient.
+    """A summary of the windows that an epoch drew, and of the variance of the gradient.
+
+    Below, w is the importance weight of a window, and ‖g‖ is the norm of its gradient.
 
     Parameters
     ----------

@@ -105,12 +105,12 @@ class TrainingFold:
         return train(spec, training, validation, config, folder, start=start, on_epoch=on_epoch)
 
     def presentations(self, config: TrainingConfig) -> int:
-        """Count the windows that a training of this many epochs presents."""
+        """Count the windows on which a training with these settings trains, over all its epochs."""
         windows = config.augmentation.windows if config.augmentation else len(self.subsets.train)
         return config.epochs * math.ceil(windows / config.batch_size) * config.batch_size
 
     def start_from(self, bundle: Bundle, frozen_blocks: int) -> Start:
-        """Return the weights of a bundle to start from, after checking that it has not seen a test patient.
+        """Return the weights of a bundle, from which a training can start, after checking its patients.
 
         Parameters
         ----------
@@ -122,25 +122,26 @@ class TrainingFold:
         Raises
         ------
         ValueError
-            If the bundle was trained on or selected with a test patient of this fold, under whatever name; if it has
-            fewer blocks; or if its windows are filtered in another way.
+            If the bundle was trained or selected on a test patient of this fold, even under another name; if it has
+            fewer blocks than `frozen_blocks`; or if its preprocessing is different.
         """
         tested = patients(self.subsets.test)
         if seen := sorted(bundle.card.patients.seen(tested)):
             raise ValueError(
-                f"{bundle.folder} was trained on or selected with {len(seen)} of the {len(tested)} test patients of "
-                f"fold {self.data.fold}, such as {seen[0]!r}; a model that starts from it cannot be tested on them. "
-                "Choose another fold or split, or a bundle that has not seen them."
+                f"{bundle.folder} was trained or selected on {len(seen)} of the {len(tested)} test patients of fold "
+                f"{self.data.fold}, such as {seen[0]!r}; a model that starts from it cannot be tested on these "
+                "patients. Choose another fold or split, or another bundle."
             )
         check_unseen_files(bundle, self.data.databases, self.folder, tested)
         if not 0 <= frozen_blocks <= len(bundle.spec.filters):
             raise ValueError(
-                f"{frozen_blocks!r} blocks cannot be frozen; {bundle.folder} has {len(bundle.spec.filters)} blocks"
+                f"frozen_blocks (--freeze) is {frozen_blocks!r}; allowed are 0 to {len(bundle.spec.filters)}, the "
+                f"number of blocks of {bundle.folder}"
             )
         if self.data.preprocessing != bundle.preprocessing:
             raise ValueError(
-                f"the windows are filtered by {self.data.preprocessing!r}, but those of {bundle.folder} by "
-                f"{bundle.preprocessing!r}; use its filter"
+                f"the preprocessing is {self.data.preprocessing!r}, but {bundle.folder} was trained with "
+                f"{bundle.preprocessing!r}; use the preprocessing of the bundle"
             )
         return Start(bundle.load_keras().get_weights(), frozen_blocks)
 
@@ -176,7 +177,7 @@ class TrainingFold:
             For such a model: the results of models that were trained in the same way, on patients whom they had not
             seen, one line per window length.
         earlier : Bundle, optional
-            The model whose weights the training started from: what it has seen, this one has seen, too.
+            The model from whose weights the training started. Its patients are added to the new card.
         frozen_blocks : int
             How many of its first blocks kept their weights.
 

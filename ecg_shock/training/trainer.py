@@ -75,8 +75,8 @@ class TrainingConfig(BaseModel):
     schedule : {"constant", "cosine"}
         Learning rate over the training: constant, or falling to 0 along half a cosine.
     lengths_s : tuple of float
-        Lengths in seconds to which training windows are cut, at most that of the windows. Every 8 steps one length is
-        drawn, and which part of the windows is used. If empty, windows are not cut.
+        Lengths in seconds to which training windows are cut, at most that of the windows. For every 8 steps, one of the
+        lengths is drawn, and a random part of the windows of this length is used. If empty, windows are not cut.
     augmentation : Augmentation or None
         How `ecg_shock.training.fold.TrainingFold` draws and changes the training windows of each epoch; None for the
         same windows in all epochs.
@@ -280,16 +280,16 @@ def train(
         source = training
     else:
         raise ValueError(
-            f"sampler={config.sampler!r} learns scores of windows, but these windows are drawn anew for each epoch; "
-            "use the sampler 'uniform', or train without augmentation"
+            f"sampler={config.sampler!r} needs the same windows in all epochs, but augmentation draws new windows; "
+            "use sampler='uniform', or train without augmentation"
         )
     if validation is not None:
         check_subset("validation", validation, spec)
     lengths = [round(length_s * FS) for length_s in config.lengths_s] or [spec.input_samples]
     if max(lengths) > spec.input_samples:
         raise ValueError(
-            f"lengths_s={config.lengths_s!r} has lengths above that of the windows, {spec.input_samples / FS:g} s; "
-            "leave them out, or use longer windows"
+            f"lengths_s is {config.lengths_s!r}, but the windows are only {spec.input_samples / FS:g} s long; remove "
+            "the longer lengths, or use longer windows"
         )
     run = _describe_run(spec, source, validation, config)
     if start is not None:
@@ -512,8 +512,8 @@ def _divergence_error(
         best = best_of(history)
         kept = f"{folder} keeps epoch {best.epoch} (balanced accuracy {best.balanced_accuracy:.4f})"
     return DivergedError(
-        f"the loss of epoch {epoch} is not finite: {loss}, with learning rate {config.learning_rate}; {kept}; "
-        "train in another folder with a lower learning rate, and look for windows of extreme amplitude"
+        f"the loss of epoch {epoch} is not finite: {loss}, at a learning rate of {config.learning_rate}; {kept}. "
+        "Train in another folder with a lower learning rate, and look for windows of extreme amplitude"
     )
 
 

@@ -30,10 +30,10 @@ def test_manifest_says_what_is_left_to_do(own_manifest: Path, tmp_path: Path) ->
     arguments = ("manifest", tmp_path / "data" / "mine", "--labels", tmp_path / "labels.csv", "--out", out)
     status, printed = run(*arguments)
     assert status == 0, printed
-    for part in ("12 records, 2 labelled in", "10 without a label", "1 labels are of records that are not in"):
+    for part in ("12 records, 2 labelled in", "10 without a label", "also has 1 labels of records that are not in"):
         assert part in printed
     assert "(N 1 normal_sinus my rhythm 1 ?" in printed
-    assert "write the code of each record in [record_labels]" in printed
+    assert "in [record_labels], write the code of each record" in printed
     text = out.read_text()
     assert tomllib.loads(text)["record_labels"]["r2"] == "my rhythm"
     status, printed = run(*arguments)
@@ -54,7 +54,7 @@ def test_split_lists_every_patient_and_warns(own_manifest: Path, tmp_path: Path)
     assert {patient for fold in folds for patient in fold.test} == everyone
     assert max(len(fold.test) for fold in folds) - min(len(fold.test) for fold in folds) <= 1
     # Only r3 has VT, so that two of three groups have no shockable windows.
-    assert printed.count("has no patient with shockable windows, and cannot validate") == 2
+    assert printed.count("has no patient with shockable windows, so a model cannot be chosen or tested on it") == 2
     status, printed = run("split", own_manifest, "--out", out)
     assert status == 1
     assert "results can be compared only on the same split; remove the file" in printed

@@ -131,7 +131,7 @@ def test_unusable_strip_says_why(tmp_path: Path) -> None:
         ),
         (("--lead", "1", "--start", "inf"), "is not within the recording"),
         (("--lead", "V5"), "has no leads ['V5']; choose from ['1', '2']"),
-        ((), "no lead has the name of an ECG lead; choose a lead with leads= (--lead) from ['1', '2']"),
+        ((), "no lead with the name of an ECG lead; choose a lead with lead= or leads= (--lead) from ['1', '2']"),
         (("--lead", "1", "--length", "1"), "allowed are 2 to 10 s"),
         (("--lead", "1", "--model", "nowhere"), "nowhere is not a bundle"),
     ],

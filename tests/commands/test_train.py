@@ -116,7 +116,7 @@ def test_training_starts_from_a_bundle(run_folder: Path, tmp_path: Path) -> None
     ("options", "message"),
     [
         (["--fold", "1"], "test patients of fold 1, such as 'synthetic/p"),
-        (["--freeze", "3"], "3 blocks cannot be frozen; "),
+        (["--freeze", "3"], "frozen_blocks (--freeze) is 3; allowed are 0 to "),
         (["--filters", "4,4"], "--from takes the network of its bundle"),
         (["--like", "runs/x"], "remove"),
     ],

@@ -256,7 +256,7 @@ def test_redirection_to_http_is_not_followed(manifest: Path, server: Server, tmp
 def test_manifest_without_address_is_an_error(manifest: Path, server: Server, tmp_path: Path) -> None:
     """A manifest of local recordings can be verified, not fetched."""
     manifest.write_text(manifest.read_text(encoding="utf-8").replace(server.url, ""), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"tiny\.toml has no url, so .*copy them to .*tiny, and check them"):
+    with pytest.raises(ValueError, match=r"tiny\.toml has no url, so .*copy the files to .*tiny, and check them"):
         fetch(manifest, tmp_path / "data")
 
 

@@ -98,7 +98,7 @@ def test_one_lead_alone_is_kept_of_a_numpy_file(tmp_path: Path, rng: np.random.G
     opened = open_lead(tmp_path / "ecg.npy", fs=250.0, units="mV", lead="2")
     np.testing.assert_array_equal(np.concatenate(list(opened.pieces())), signal[:, 1])
     assert opened._signal.base is None or opened._signal.base.shape[1] == 1
-    with pytest.raises(ValueError, match=r"choose a lead with leads= \(--lead\) from \['1', '2', '3'\]"):
+    with pytest.raises(ValueError, match=r"choose a lead with lead= or leads= \(--lead\) from \['1', '2', '3'\]"):
         open_lead(tmp_path / "ecg.npy", fs=250.0, units="mV")
 
 
@@ -162,7 +162,7 @@ def test_lead_is_the_first_ecg_by_its_name(names: tuple[str, ...], chosen: str |
     if chosen is None:
         for choose in (lambda: open_lead(recording), lambda: recording.strip(0, 5)):
             with pytest.raises(
-                ValueError, match=r"no lead has the name of an ECG lead; choose a lead with leads= \(--lead\)"
+                ValueError, match=r"no lead with the name of an ECG lead; choose a lead with lead= or leads= \(--lead\)"
             ):
                 choose()
         return

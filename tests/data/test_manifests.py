@@ -194,16 +194,16 @@ def test_file_name_that_could_leave_the_folder_is_refused(name: str, manifest_pa
         (f', samples_sha256 = "{DIGEST}"', "", r"files\.r2\.hea.* give one of sha256, samples_sha256"),
         (DIGEST, DIGEST[1:], r"files\.r1\.hea.* is not a SHA-256"),
         ('"(VF" = "vf"', '"(VF" = "fibrillation"', r"gives '\(VF' the rhythm 'fibrillation'; allowed are vf, vt"),
-        ('"r2" = "r1"', '"r7" = "r1"', r"patients names the record 'r7'"),
+        ('"r2" = "r1"', '"r7" = "r1"', r"\[patients\] names the record 'r7'"),
         (
             "[patients]",
             '[record_labels]\n"r7" = "(VF"\n[patients]',
-            r"record_labels names the record 'r7', but files has no r7",
+            r"record_labels\] names the record 'r7', but \[files\] has no r7",
         ),
         (
             "[patients]",
             '[record_labels]\n"r1" = "(VT"\n[patients]',
-            r"gives 'r1' the code '\(VT', which is not in rhythm_codes",
+            r"gives 'r1' the code '\(VT', which is not in \[rhythm_codes\]",
         ),
         (
             "[patients]",
@@ -218,7 +218,7 @@ def test_file_name_that_could_leave_the_folder_is_refused(name: str, manifest_pa
         ("guard_s = 2", "guard_s = -1", r"guard_s is -1"),
         ("guard_s = 2", "guard_s = nan", r"guard_s is nan"),
         ("guard_s = 2", "guard_s = ", r"is not valid TOML"),
-        (VALID[VALID.index('"r1.hea"') :], "", r"files is empty; `ecg-shock manifest FOLDER`"),
+        (VALID[VALID.index('"r1.hea"') :], "", r"\[files\] is empty; `ecg-shock manifest FOLDER`"),
     ],
 )
 def test_wrong_manifest_is_refused(right: str, wrong: str, message: str, manifest_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_unknown_code_and_missing_label_are_left_to_the_owner(own_manifest: Path
     path = tmp_path / "new.toml"
     text = found.to_toml()
     for right, wrong in (
-        ('"my VT" = "vt"', "rhythm_codes does not say what 'my VT' means; allowed are vf, "),
-        ('r11 = "normal_sinus"', r"record_labels gives no code for 'r11'"),
+        ('"my VT" = "vt"', r"\[rhythm_codes\] does not say what 'my VT' means; allowed are vf, "),
+        ('r11 = "normal_sinus"', r"\[record_labels\] gives no code for 'r11'"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=wrong):

@@ -469,5 +469,5 @@ def test_complex_matlab_file(tmp_path: Path) -> None:
 def test_delimiters_are_of_tables_alone(tmp_path: Path) -> None:
     """Delimiter and decimal sign are refused for other formats."""
     np.save(tmp_path / "a.npy", vf())
-    with pytest.raises(ValueError, match="remove delimiter= and decimal="):
+    with pytest.raises(ValueError, match=r"remove delimiter= \(--delimiter\) and decimal="):
         read_record(tmp_path / "a.npy", fs=FS, units="mV", decimal=",")

@@ -280,7 +280,9 @@ def test_training_patients_under_another_name_are_refused(
     write(tmp_path / "bundle", 0, data={"databases": [str(own_manifest)]}, card={"patients": patients})
     bundles = (load_bundle(tmp_path / "bundle"),)
     EvaluationSet(bundles, (str(copied_database("new", (6, 7))),))
-    with pytest.raises(ValueError, match=r"has seen the recordings of 'theirs/x4', under another name"):
+    with pytest.raises(
+        ValueError, match=r"was trained or selected on the recordings of 'theirs/x4', under another name"
+    ):
         EvaluationSet(bundles, (str(copied_database("theirs", (4, 6))),))
 
 
@@ -302,5 +304,5 @@ def test_copies_of_the_default_models_patients_are_refused(record: str, recordin
         }
     manifest = {"name": "mine", "title": "", "version": "", "licence": "", "citation": "", "files": files}
     (tmp_path / "mine.toml").write_text(tomli_w.dumps(manifest))
-    with pytest.raises(ValueError, match=r"has seen the recordings of 'mine/r1', under another name"):
+    with pytest.raises(ValueError, match=r"was trained or selected on the recordings of 'mine/r1', under another name"):
         EvaluationSet((load_bundle(DEFAULT_BUNDLE),), (str(tmp_path / "mine.toml"),), tmp_path)

@@ -145,7 +145,7 @@ def test_wrong_export_is_refused_and_the_older_one_is_kept(
 
     monkeypatch.setattr(module, "_one_window", inverted)
     for folder in (old, tmp_path / "new" / "deep"):
-        with pytest.raises(ValueError, match="differs from the bundle's model") as refusal:
+        with pytest.raises(ValueError, match="differs too much from the original model") as refusal:
             export(bundle, to, folder)
         assert limit in str(refusal.value)
         assert "Nothing was written" in str(refusal.value)
