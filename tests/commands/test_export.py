@@ -80,7 +80,7 @@ def test_changed_decisions_are_listed(
 
     def exported(model: Path | None, to: str, folder: Path, **options: object) -> ExportResult:
         asked.append((model, to, folder, options["data"], options["threshold"], options["window_s"], options["fs"]))
-        rescoring = Rescoring(2000, 20, 0.95, 0.98, 0.953, 0.9785, 0.125, 1.5, flips)
+        rescoring = Rescoring("validation", 2000, 20, 0.95, 0.98, 0.953, 0.9785, 0.125, 1.5, flips)
         return ExportResult(bundle, (bundle.folder / "model.tflite", bundle.folder / "CARD.md"), rescoring)
 
     monkeypatch.setattr(library, "export", exported)

@@ -63,7 +63,9 @@ def test_a_patient_in_two_subsets_is_refused(a: str, b: str) -> None:
 
 def test_unknown_split_lists_the_known_ones() -> None:
     """An unknown name is an error that lists the known ones; a path is not a name."""
-    with pytest.raises(ValueError, match=r"unknown split 'public-v2'; known are public-v1, synthetic-v1"):
+    with pytest.raises(
+        ValueError, match=r"unknown split 'public-v2'; known are public-v1, public-v1-all, synthetic-v1"
+    ):
         load_split("public-v2")
     with pytest.raises(ValueError, match="unknown split"):
         load_split("../splits/public-v1")
@@ -96,6 +98,13 @@ def test_sound_split_file_is_read(split_file: Path) -> None:
     folds = load_split("mine")
     assert [sorted(fold.validation) for fold in folds] == [["a/2", "a/3"], ["a/4"], ["a/1"]]
     assert [sorted(fold.train) for fold in folds] == [["a/4"], ["a/1"], ["a/2", "a/3"]]
+
+
+def test_all_patients_train_in_a_split_of_one_group() -> None:
+    """public-v1-all has the patients of public-v1, and all of them train."""
+    (fold,) = load_split("public-v1-all")
+    assert fold.train == frozenset.union(*(one.test for one in load_split("public-v1")))
+    assert not fold.validation | fold.test
 
 
 def test_split_of_ones_own_is_read_by_its_path(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,12 +12,15 @@ import pytest
 
 from ecg_shock.data.datasets import DataConfig, ExtraPatients, Subsets
 from ecg_shock.data.same_files import signal_digests
+from ecg_shock.data.splits import load_split
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.evaluation.evaluation_set import check_unseen
+from ecg_shock.evaluation.evaluation_set import EvaluationSet, check_unseen
+from ecg_shock.export.export import export
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models import CnnSpec
 from ecg_shock.models.bundle import load_bundle
 from ecg_shock.models.card import ExtraDatabase
+from ecg_shock.training.calibration import Calibration
 from ecg_shock.training.fold import TrainingFold, examples, training_of
 from ecg_shock.training.trainer import TrainingConfig, read_result
 
@@ -97,6 +101,31 @@ def test_best_epoch_becomes_a_bundle_with_a_card(windows, tmp_path):
     assert best == trained.best
     assert bundle.card.validation.balanced_accuracy == best.balanced_accuracy
     assert (bundle.card.validation.windows, bundle.card.validation.patients) == (2, 1)
+
+
+def test_model_of_all_patients_has_no_accuracy_of_its_own(tmp_path):
+    """The last epoch is kept, the calibration comes from elsewhere, and nobody is left to test the model."""
+    everyone = sorted(frozenset.union(*(fold.test for fold in load_split("synthetic-v1"))))
+    (tmp_path / "all.toml").write_text(f"folds = [{json.dumps(everyone)}]")
+    data = DataConfig(databases=("synthetic",), split=str(tmp_path / "all.toml"))
+    fold = TrainingFold.load(data)
+    spec = CnnSpec(filters=(4,), kernels=(10,), pool=8)
+    trained = fold.train(spec, TrainingConfig(epochs=3, calibrated=True), tmp_path / "run")
+    assert trained.best is trained.history[-1]
+    assert np.isnan(trained.best.balanced_accuracy)
+    with pytest.raises(ValueError, match="no validation patients to calibrate on"):
+        fold.write_bundle(tmp_path / "bundle", "all", trained, selection="")
+    expected = {"5 s": "balanced accuracy 98 %"}
+    bundle = fold.write_bundle(
+        tmp_path / "bundle", "all", trained, selection="", calibration=Calibration(0.5, 0.1), expected=expected
+    )
+    assert (bundle.card.validation, bundle.card.expected) == (None, expected)
+    logit = np.log(1 / np.array(bundle.load_keras()(fold.subsets.train.ecg[:9, :, np.newaxis])) - 1)
+    before = np.log(1 / np.array(trained.load_model()(fold.subsets.train.ecg[:9, :, np.newaxis])) - 1)
+    np.testing.assert_allclose(-logit, -0.5 * before + 0.1, atol=1e-4)
+    with pytest.raises(ValueError, match="no patient is left to test it.*balanced accuracy 98 %"):
+        EvaluationSet((bundle,))
+    assert export(bundle, "litert", tmp_path / "export").rescoring.part == "training"
 
 
 def test_what_the_earlier_model_has_seen_stays_seen(windows, tmp_path):
