@@ -37,7 +37,7 @@ from ecg_shock.preprocessing import FS
 from ecg_shock.training.calibration import Calibration, fit_calibration
 from ecg_shock.training.fold import TrainingFold, proportions
 from ecg_shock.training.steps import compile_inference
-from ecg_shock.training.trainer import TrainingConfig
+from ecg_shock.training.trainer import TrainingConfig, TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ def run_comparison(
     on_trial : callable, optional
         Called with each new result.
     """
-    loaded: dict[str, tuple[TrainingFold, _Checks]] = {}
+    loaded: dict[str, tuple[TrainingFold, ValidationWindows]] = {}
     for seed, fold, name in product(comparison.seeds, comparison.folds, comparison.names):
         trial = trial_folder(folder, name, fold, seed)
         trial.mkdir(parents=True, exist_ok=True)
@@ -271,7 +271,7 @@ def run_comparison(
                 key = data.model_dump_json()
                 if key not in loaded:
                     training_fold = TrainingFold.load(data, data_folder)
-                    loaded[key] = training_fold, _Checks(training_fold, comparison.other_hospitals)
+                    loaded[key] = training_fold, ValidationWindows(training_fold, comparison.other_hospitals)
                 result = _run_trial(name, settings, seed, *loaded[key], trial)
         except InUseError:
             continue
@@ -405,7 +405,7 @@ def _gain(folder: Path, before: str, after: str, pairs: Sequence[tuple[int, int]
     return float(gains(counts.sum(axis=0))), (float(low), float(high))
 
 
-class _Checks:
+class ValidationWindows:
     """The windows that the trainings of one fold are evaluated on."""
 
     def __init__(self, fold: TrainingFold, other_hospitals: tuple[str, ...]) -> None:
@@ -419,12 +419,19 @@ class _Checks:
 
 
 def _run_trial(
-    name: str, settings: Settings, seed: int, fold: TrainingFold, checks: _Checks, folder: Path
+    name: str, settings: Settings, seed: int, fold: TrainingFold, checks: ValidationWindows, folder: Path
 ) -> TrialResult:
+    """Train, evaluate on the validation patients, and write the result."""
+    trained = fold.train(settings.network, with_values(settings.training, seed=seed), folder)
+    result = evaluate_training(name, fold, checks, trained)
+    write_text(folder / RESULT_NAME, json.dumps({"settings": _identity(settings), "result": asdict(result)}, indent=1))
+    return result
+
+
+def evaluate_training(name: str, fold: TrainingFold, checks: ValidationWindows, trained: TrainingResult) -> TrialResult:
+    """Evaluate a training on the validation patients, and write its advice to `VALIDATION_NAME`."""
     from sklearn.metrics import roc_auc_score
 
-    training = with_values(settings.training, seed=seed)
-    trained = fold.train(settings.network, training, folder)
     model = trained.load_model()
     infer = compile_inference(model)
     logits = {length: infer(windows.ecg)[0] for length, windows in checks.validation.items()}
@@ -433,7 +440,7 @@ def _run_trial(
     try:
         calibration = fit_calibration(logits[main], shockable(windows), windows.patient, windows.aha_class)
     except ValueError as error:  # a network that has learned nothing must not end the comparison
-        logger.warning("%s: %s", folder, error)
+        logger.warning("%s: %s", trained.folder, error)
         calibration = Calibration()
     sensitivity, specificity = {}, {}
     for length, of_length in checks.validation.items():
@@ -443,16 +450,16 @@ def _run_trial(
     if checks.other_hospitals is not None:
         other = float((calibration.apply(infer(checks.other_hospitals.ecg)[0]) < 0).mean())
     np.savez(
-        folder / VALIDATION_NAME,
+        trained.folder / VALIDATION_NAME,
         allow_pickle=False,
         patient=windows.patient,
         shockable=shockable(windows),
         shock=calibration.apply(logits[main]) >= 0,
     )
-    result = TrialResult(
+    return TrialResult(
         name=name,
         fold=fold.data.fold,
-        seed=seed,
+        seed=trained.config.seed,
         epoch=trained.best.epoch,
         calibration=calibration,
         balanced_accuracy={length: (sensitivity[length] + specificity[length]) / 2 for length in logits},
@@ -461,13 +468,10 @@ def _run_trial(
         uncalibrated=trained.best.balanced_accuracy,
         auc=float(roc_auc_score(shockable(windows), logits[main])),
         other_hospitals=other,
-        parameters=settings.network.parameter_count(),
-        presentations=fold.presentations(training),
+        parameters=trained.spec.parameter_count(),
+        presentations=fold.presentations(trained.config),
         seconds=sum(log.seconds for log in trained.history),
     )
-    content = {"settings": _identity(settings), "result": asdict(result)}
-    write_text(folder / RESULT_NAME, json.dumps(content, indent=1))
-    return result
 
 
 def _read_result(folder: Path, settings: Settings) -> TrialResult | None:

@@ -27,6 +27,9 @@ class Examples:
         Group of each window for the sampler, shape (N,); by default its rhythm.
     weights : numpy.ndarray of float, optional
         Factor for each window's loss, in addition to the class weight, shape (N,), above 0; 1 by default.
+    targets : numpy.ndarray of float, optional
+        The probability of *shockable* that the network learns for each window, shape (N,), 0 to 1; by default that of
+        its label, 0 or 1.
     """
 
     ecg: np.ndarray
@@ -34,6 +37,7 @@ class Examples:
     rhythm: np.ndarray
     groups: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
     weights: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
+    targets: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ecg", np.ascontiguousarray(self.ecg, dtype=np.float32))
@@ -41,6 +45,8 @@ class Examples:
         object.__setattr__(self, "rhythm", np.asarray(self.rhythm, dtype=np.str_))
         groups = np.unique(self.rhythm, return_inverse=True)[1] if self.groups is None else self.groups
         object.__setattr__(self, "groups", np.asarray(groups))
+        targets = self.shockable if self.targets is None else self.targets
+        object.__setattr__(self, "targets", np.asarray(targets, dtype=np.float32))
         n = len(self.ecg)
         weights = np.ones(n) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
         object.__setattr__(self, "weights", weights)
@@ -52,6 +58,8 @@ class Examples:
                 f"ecg, shockable, rhythm and groups have shapes {self.ecg.shape}, {labels[0]}, {labels[1]} and "
                 f"{labels[2]}; ecg must be (N, samples) with at least one window, and the others (N,)"
             )
+        if self.targets.shape != (n,) or not ((self.targets >= 0) & (self.targets <= 1)).all():
+            raise ValueError(f"targets have shape {self.targets.shape}; give {n} probabilities from 0 to 1")
         if self.shockable.dtype != np.bool_:
             raise ValueError(f"shockable has type {self.shockable.dtype}; it must be bool")
         if not np.issubdtype(self.groups.dtype, np.integer):
@@ -109,6 +117,7 @@ def describe_examples(examples: Examples) -> dict[str, Any]:
         "sha256": digest(
             *(examples.ecg, examples.shockable, examples.groups.astype(np.int64), examples.rhythm),
             *([examples.weights] if (examples.weights != 1).any() else []),
+            *([examples.targets] if (examples.targets != examples.shockable).any() else []),
         ),
     }
 

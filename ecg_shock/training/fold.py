@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
+from scipy.special import expit
 
 from ecg_shock.data.augment import SLOWED_VT, Augmentation, Augmenter, read_training_noise
 from ecg_shock.data.datasets import (
@@ -89,18 +90,27 @@ class TrainingFold:
         folder: Path,
         *,
         start: Start | None = None,
+        teachers: Sequence[keras.Model] = (),
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
         """Train a network on the training subset, and choose the epoch on the validation subset; see `train`.
 
         If all patients of the split train, there is no validation subset, and the last epoch is kept.
+
+        With `teachers`, which were trained on the same patients, the network learns the mean of their probabilities
+        instead of the labels. This is distillation [1]_.
+
+        References
+        ----------
+        .. [1] Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015
         """
         training: Examples | ExampleSource
         if config.augmentation is not None:
             noise = self.noise if config.augmentation.needs_recorded_noise else {}
-            training = _AugmentedExamples(_make_augmenter(self.data, config, self.strips, noise))
+            training = _AugmentedExamples(_make_augmenter(self.data, config, self.strips, noise), _Teachers(teachers))
         else:
             training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
+            training = _Teachers(teachers).teach(training)
         validation = examples(self.subsets.validation) if len(self.subsets.validation) else None
         return train(spec, training, validation, config, folder, start=start, on_epoch=on_epoch)
 
@@ -154,6 +164,7 @@ class TrainingFold:
         selection: str,
         calibration: Calibration | None = None,
         expected: dict[str, str] | None = None,
+        teachers: int = 0,
         earlier: Bundle | None = None,
         frozen_blocks: int = 0,
     ) -> Bundle:
@@ -176,6 +187,8 @@ class TrainingFold:
         expected : dict of str to str, optional
             For such a model: the results of models that were trained in the same way, on patients whom they had not
             seen, one line per window length.
+        teachers : int
+            From how many networks the network learned, see `train`.
         earlier : Bundle, optional
             The model from whose weights the training started. Its patients are added to the new card.
         frozen_blocks : int
@@ -213,6 +226,8 @@ class TrainingFold:
         protocol = "weights fitted on the train patients, the epoch chosen on the validation patients"
         if score is None:
             protocol = "weights fitted on all patients, the last epoch kept; no patient is left to test this model"
+        if teachers:
+            protocol += f"; the network learned the mean probability of {teachers} networks of the same train patients"
         if earlier is not None:
             known = _with_earlier(known, earlier, self.folder)
             protocol += (
@@ -330,17 +345,32 @@ def _make_augmenter(
 class _AugmentedExamples:
     """Augmented windows as a source of examples."""
 
-    def __init__(self, augmenter: Augmenter) -> None:
+    def __init__(self, augmenter: Augmenter, teachers: _Teachers) -> None:
         self._augmenter = augmenter
+        self._teachers = teachers
 
     def describe(self) -> dict[str, Any]:
         strips = self._augmenter.strips
         sha256 = digest(strips.signal, strips.start, strips.span, strips.aha_class, strips.patient)
-        return {"candidates": len(strips), "sha256": sha256}
+        teachers = self._teachers.digests
+        return {"candidates": len(strips), "sha256": sha256, **({"teachers": teachers} if teachers else {})}
 
     def draw(self, epoch: int) -> Examples:
         windows = self._augmenter.draw(epoch)
-        return Examples(ecg=windows.ecg, shockable=windows.shockable, rhythm=windows.rhythm)
+        return self._teachers.teach(Examples(ecg=windows.ecg, shockable=windows.shockable, rhythm=windows.rhythm))
+
+
+class _Teachers:
+    """Networks whose mean probability another network learns; without any, it learns the labels."""
+
+    def __init__(self, models: Sequence[keras.Model]) -> None:
+        self.digests = [digest(*model.get_weights()) for model in models]
+        self._infer = [compile_inference(model) for model in models]
+
+    def teach(self, windows: Examples) -> Examples:
+        if not self._infer:
+            return windows
+        return replace(windows, targets=np.mean([expit(infer(windows.ecg)[0]) for infer in self._infer], axis=0))
 
 
 def proportions(shock: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

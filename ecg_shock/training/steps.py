@@ -71,13 +71,13 @@ class TrainSteps:
 
         self._run_steps = run_steps
 
-    def load(self, ecg: np.ndarray, shockable: np.ndarray) -> None:
-        """Load the windows to draw from, shape (N, n), and their labels, shape (N,)."""
+    def load(self, ecg: np.ndarray, targets: np.ndarray) -> None:
+        """Load the windows to draw from, shape (N, n), and the probabilities to learn, shape (N,)."""
         import tensorflow as tf
 
         # All windows are one tensor in memory, from which each step gathers its windows inside TensorFlow.
         self._windows = tf.constant(ecg[..., np.newaxis])
-        self._target = tf.constant(shockable, dtype=tf.float32)
+        self._target = tf.constant(targets, dtype=tf.float32)
 
     def __call__(
         self, indices: np.ndarray, weights: np.ndarray, first: int, length: int

@@ -339,7 +339,7 @@ def train(
         if epoch != drawn_epoch:
             examples, drawn_epoch = source.draw(epoch), epoch
         if examples is not loaded:
-            train_steps.load(examples.ecg, examples.shockable)
+            train_steps.load(examples.ecg, examples.targets)
             class_weights = examples.weights * _class_weights(examples.shockable, config.balanced)
             loaded = examples
         cuts = np.random.default_rng([config.seed, epoch])

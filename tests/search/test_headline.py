@@ -56,7 +56,7 @@ def script() -> ModuleType:
 def test_from_candidates_to_the_pretrained_model(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each fold keeps its best seed, and the model of all patients quotes the results of the folds."""
+    """The networks of each fold are distilled into one, and the model of all patients quotes their results."""
     (tmp_path / "small.toml").write_text(COMPARISON)
     everyone = sorted(frozenset.union(*(fold.test for fold in load_split("synthetic-v1"))))
     (tmp_path / "all.toml").write_text(f"folds = [{json.dumps(everyone)}]")
@@ -74,14 +74,9 @@ def test_from_candidates_to_the_pretrained_model(
     assert (out / "trials.csv").read_text().count("\n") == 1 + 2 * 2 * 2
     bundles = find_bundles(out)
     assert [bundle.card.data.fold for bundle in bundles] == [0, 1]
-    for fold, bundle in enumerate(bundles):
-        results = [
-            json.loads(path.read_text())["result"]
-            for path in (out / "final" / "base").glob(f"fold-{fold}-seed-*/result.json")
-        ]
-        scores = {result["seed"]: sum(result["balanced_accuracy"].values()) for result in results}
-        assert sorted(scores) == [0, 1, 2]
-        assert scores[bundle.card.training["seed"]] == max(scores.values())
+    assert [bundle.card.training["seed"] for bundle in bundles] == [3, 3]
+    assert "mean probability of 3 networks" in bundles[0].card.protocol
+    assert (out / "final.csv").read_text().count("distilled") == 2
 
     evaluation = EvaluationSet(bundles)
     content = review_bundles(evaluation, out / "validation", quick=True)

@@ -128,6 +128,22 @@ def test_model_of_all_patients_has_no_accuracy_of_its_own(tmp_path):
     assert export(bundle, "litert", tmp_path / "export").rescoring.part == "training"
 
 
+def test_network_learns_from_its_teachers(windows, tmp_path):
+    """With teachers that are sure of the opposite of the labels, the network learns the opposite."""
+    data = DataConfig(databases=("vfdb",), window_s=2.0)
+    everything = windows.select(np.arange(len(windows)))
+    fold = TrainingFold(data, Subsets(everything, windows.select(np.array([], int)), windows.select(np.array([], int))))
+    spec = CnnSpec(filters=(8,), kernels=(5,), dropout=0.0, input_samples=250)
+    config = TrainingConfig(epochs=150, batch_size=8, learning_rate=0.02)
+    taught = fold.train(spec, config, tmp_path / "labels").load_model()
+    truth = np.isin(windows.aha_class, ("coarse_vf", "rapid_vt"))
+    assert ((np.array(taught(windows.ecg[..., np.newaxis]))[:, 0] > 0.5) == truth).all()
+    dense = taught.get_layer("shockable")
+    dense.set_weights([-value for value in dense.get_weights()])
+    other = fold.train(spec, config, tmp_path / "taught", teachers=(taught, taught)).load_model()
+    assert ((np.array(other(windows.ecg[..., np.newaxis]))[:, 0] > 0.5) == ~truth).all()
+
+
 def test_what_the_earlier_model_has_seen_stays_seen(windows, tmp_path):
     """The card of a fine-tuned model has the patients and files of the earlier one, also of two trainings before."""
     earlier = load_bundle(DEFAULT_BUNDLE)

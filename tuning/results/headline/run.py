@@ -2,18 +2,20 @@
 
 1. *Candidates*: train all variants of `tuning/comparisons/headline.toml` on all folds with all seeds.
 2. *Choice*: each fold chooses a variant by the rule in that file, on its own validation patients.
-3. *Final trainings*: each fold trains its choice with five seeds, those of step 1 included, and keeps the seed with the
-   highest score on its own validation patients. The score is that of the choice.
-4. *Bundles*: one for each fold, calibrated on its validation patients, in `OUT/fold-0/bundle` and so on.
+3. *Final trainings*: each fold trains its choice with five seeds, those of step 1 included. A network of the same kind
+   then learns the mean probability of these five networks (distillation).
+4. *Bundles*: this network becomes the bundle of the fold, calibrated on its validation patients, in `OUT/fold-0/bundle`
+   and so on.
 
 The test patients are not used. To evaluate the bundles on them, run `ecg-shock validate OUT` afterwards, once.
 
-5. `run.py --pretrained`, after that: train the pretrained model on all patients, in `OUT/pretrained`. It takes the
-   variant that most folds chose, the earliest in the file among equals, with seed 0, and keeps the last epoch. Its
-   calibration is the mean of those of that variant in step 1. Its card quotes the results of the bundles of step 4.
+5. `run.py --pretrained`, after that: train the pretrained model on all patients in the same way, in `OUT/pretrained`.
+   It takes the variant that most folds chose, the earliest in the file among equals. There is nobody to choose an epoch
+   by, so each training keeps its last one. The calibration is the mean of those of the bundles of step 4, and the card
+   quotes their results.
 
 Everything is kept in the folder; the same command continues where it was stopped. The trainings of step 1 are listed in
-`trials.csv`.
+`trials.csv`, those of step 3 in `final.csv`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,18 @@ import numpy as np
 import pandas as pd
 
 from ecg_shock.data.splits import load_split
+from ecg_shock.evaluation.evaluation_set import find_bundles
 from ecg_shock.files import atomic_writer, with_values
 from ecg_shock.models.bundle import BUNDLE_NAME
 from ecg_shock.search.compare import (
     BASE,
     Changes,
+    Settings,
     TrainingComparison,
     TrialResult,
+    ValidationWindows,
     choose,
+    evaluate_training,
     read_comparison,
     read_results,
     run_comparison,
@@ -44,7 +51,7 @@ from ecg_shock.search.compare import (
 )
 from ecg_shock.training.calibration import Calibration
 from ecg_shock.training.fold import TrainingFold
-from ecg_shock.training.trainer import read_result
+from ecg_shock.training.trainer import TrainingResult, read_result
 
 CANDIDATES = Path(__file__).parents[2] / "comparisons" / "headline.toml"
 FINAL_SEEDS = (0, 1, 2, 3, 4)
@@ -65,19 +72,21 @@ def main() -> None:
     run_comparison(candidates, arguments.out / "candidates", arguments.data, on_trial=_print)
     write_trials(candidates, arguments.out)
     choices = choose(candidates, arguments.out / "candidates")
-    for fold, name in choices.items():
-        print(f"fold {fold} chooses {name}", flush=True)
-        _train_finally(candidates, name, fold, arguments.out, arguments.data)
-    missing = sorted(set(candidates.folds) - set(choices))
-    if missing:
-        print(f"folds {missing} have candidates that another process is training; run this again when it has finished")
+    print(", ".join(f"fold {fold}: {name}" for fold, name in choices.items()), flush=True)
+    if len(choices) < len(candidates.folds):
+        print("another process is training the other candidates; run this again when it has finished")
+        return
+    train_finally(candidates, choices, arguments.out, arguments.data)
 
 
 def write_trials(comparison: TrainingComparison, out: Path) -> None:
     """Write one row for each training of the candidates."""
-    rows = [_flat(result) for result in read_results(comparison, out / "candidates")]
-    with atomic_writer(out / "trials.csv") as file:
-        pd.DataFrame(rows).to_csv(file, index=False, float_format="%.6g")
+    _write(read_results(comparison, out / "candidates"), out / "trials.csv")
+
+
+def _write(results: Iterable[TrialResult], path: Path) -> None:
+    with atomic_writer(path) as file:
+        pd.DataFrame(map(_flat, results)).to_csv(file, index=False, float_format="%.6g")
 
 
 def _flat(result: TrialResult) -> dict[str, object]:
@@ -90,37 +99,42 @@ def _flat(result: TrialResult) -> dict[str, object]:
     return row
 
 
-def _train_finally(candidates: TrainingComparison, name: str, fold: int, out: Path, data: Path | None) -> None:
-    """Train the choice of a fold with several seeds, and write the best as the fold's bundle."""
-    final = TrainingComparison(
-        name="final",
-        folds=(fold,),
-        seeds=FINAL_SEEDS,
-        rule="the highest score on the fold's validation patients",
-        other_hospitals=candidates.other_hospitals,
-        base=Changes(**candidates.sections(name)),
-    )
-    for seed in candidates.seeds:
-        copy = trial_folder(out / "final", BASE, fold, seed)
-        if not copy.exists():
-            shutil.copytree(trial_folder(out / "candidates", name, fold, seed), copy)
-    run_comparison(final, out / "final", data, on_trial=_print)
-    results = list(read_results(final, out / "final"))
-    if len(results) < len(FINAL_SEEDS):
-        print(f"fold {fold}: another process is training; run this again when it has finished", flush=True)
-        return
-    best = max(results, key=lambda result: np.mean(list(result.balanced_accuracy.values())))
-    settings = final.settings(BASE)
-    training_fold = TrainingFold.load(with_values(settings.data, fold=fold), data)
-    patients = len(load_split(settings.data.split)[fold].validation)
-    bundle = training_fold.write_bundle(
-        out / f"fold-{fold}" / BUNDLE_NAME,
-        f"headline, fold {fold}",
-        read_result(trial_folder(out / "final", BASE, fold, best.seed)),
-        selection=f"{name}, one of {len(candidates.names)} ways of training, and the best of {len(FINAL_SEEDS)} seeds, "
-        f"both chosen on the {patients} validation patients of this fold",
-    )
-    print(f"fold {fold}: seed {best.seed}, {bundle.folder}", flush=True)
+def train_finally(candidates: TrainingComparison, choices: dict[int, str], out: Path, data: Path | None) -> None:
+    """Train the choice of each fold with five seeds, distil them, and write the bundle of the fold."""
+    rows = []
+    for fold, name in choices.items():
+        final = TrainingComparison(
+            name="final",
+            folds=(fold,),
+            seeds=FINAL_SEEDS,
+            rule="no choice: the five networks are distilled into one",
+            other_hospitals=candidates.other_hospitals,
+            base=Changes(**candidates.sections(name)),
+        )
+        for seed in candidates.seeds:
+            copy = trial_folder(out / "final", BASE, fold, seed)
+            if not copy.exists():
+                shutil.copytree(trial_folder(out / "candidates", name, fold, seed), copy)
+        run_comparison(final, out / "final", data, on_trial=_print)
+        settings = final.settings(BASE)
+        training_fold = TrainingFold.load(with_values(settings.data, fold=fold), data)
+        trials = [trial_folder(out / "final", BASE, fold, seed) for seed in FINAL_SEEDS]
+        trained = _distil(training_fold, settings, trials, out / "distilled" / f"fold-{fold}")
+        windows = ValidationWindows(training_fold, candidates.other_hospitals)
+        result = evaluate_training("distilled", training_fold, windows, trained)
+        _print(result)
+        rows += [replace(one, name=name) for one in read_results(final, out / "final")] + [result]
+        patients = len(load_split(settings.data.split)[fold].validation)
+        bundle = training_fold.write_bundle(
+            out / f"fold-{fold}" / BUNDLE_NAME,
+            f"headline, fold {fold}",
+            trained,
+            selection=f"{name}, one of {len(candidates.names)} ways of training, chosen on the {patients} validation "
+            "patients of this fold",
+            teachers=len(trials),
+        )
+        print(f"fold {fold}: {bundle.folder}", flush=True)
+    _write(rows, out / "final.csv")
 
 
 def train_pretrained(candidates: TrainingComparison, out: Path, data: Path | None) -> None:
@@ -132,19 +146,30 @@ def train_pretrained(candidates: TrainingComparison, out: Path, data: Path | Non
     name = max(candidates.names, key=choices.count)
     settings = candidates.settings(name)
     fold = TrainingFold.load(with_values(settings.data, split=ALL_PATIENTS, fold=0), data)
-    trained = fold.train(settings.network, settings.training, out / "pretrained-training")
-    found = [result.calibration for result in read_results(candidates, out / "candidates") if result.name == name]
-    calibration = Calibration(*np.mean([(one.scale, one.offset) for one in found], axis=0).tolist())
+    trials = [out / "pretrained-trainings" / f"seed-{seed}" for seed in FINAL_SEEDS]
+    for seed, trial in zip(FINAL_SEEDS, trials, strict=True):
+        fold.train(settings.network, with_values(settings.training, seed=seed), trial)
+        print(f"{trial}: done", flush=True)
+    calibrations = [bundle.card.calibration for bundle in find_bundles(out)]
+    mean = {key: float(np.mean([one[key] for one in calibrations if one])) for key in ("scale", "offset")}
     bundle = fold.write_bundle(
         out / "pretrained",
         "pretrained",
-        trained,
+        _distil(fold, settings, trials, out / "pretrained-trainings" / "distilled"),
         selection=f"{name}, which {choices.count(name)} of {len(choices)} folds of {settings.data.split} chose on "
-        f"their validation patients; the calibration is the mean of {len(found)} models of these folds",
-        calibration=calibration,
+        "their validation patients; the calibration is the mean of those of the models of these folds",
+        calibration=Calibration(**mean),
         expected=_expected(json.loads(report.read_text(encoding="utf-8"))),
+        teachers=len(trials),
     )
-    print(f"{bundle.folder}: {bundle.spec.parameter_count()} parameters, {calibration}")
+    print(f"{bundle.folder}: {bundle.spec.parameter_count()} parameters, {mean}")
+
+
+def _distil(fold: TrainingFold, settings: Settings, trials: Sequence[Path], folder: Path) -> TrainingResult:
+    """Train a network that learns the mean probability of those of other trainings, with another seed."""
+    teachers = [read_result(trial).load_model() for trial in trials]
+    training = with_values(settings.training, seed=max(FINAL_SEEDS) + 1)
+    return fold.train(settings.network, training, folder, teachers=teachers)
 
 
 def _expected(report: dict[str, Any]) -> dict[str, str]:
