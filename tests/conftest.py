@@ -93,6 +93,12 @@ def make_predictions(rng: np.random.Generator) -> Callable[..., Predictions]:
 
 
 @pytest.fixture
+def fold_bundle() -> Bundle:
+    """Return the model of fold 0 of public-v1, which has test patients; the pretrained model has none."""
+    return load_bundle(Path(__file__).parents[1] / "tuning/results/headline/bundles/fold-0/bundle")
+
+
+@pytest.fixture
 def synthetic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
     """Let the model that comes with the package say that it was trained on a fold of the synthetic patients."""
 

@@ -142,10 +142,9 @@ def test_measurements_say_what_the_labels_say(recordings_dir: Path) -> None:
 
 
 @pytest.mark.recordings
-def test_other_limits_include_the_one_that_was_used(recordings_dir: Path) -> None:
-    """For the pretrained model's test patients, the rows for 150 bpm and 0.2 mV are the AHA rows."""
-    bundle = load_bundle(DEFAULT_BUNDLE)
-    (performance,) = evaluate(EvaluationSet((bundle,), folder=recordings_dir).predictions([5.0])).performances
+def test_other_limits_include_the_one_that_was_used(fold_bundle: Bundle, recordings_dir: Path) -> None:
+    """For the test patients of a real model, the rows for 150 bpm and 0.2 mV are the AHA rows."""
+    (performance,) = evaluate(EvaluationSet((fold_bundle,), folder=recordings_dir).predictions([5.0])).performances
     rows = {row.aha_class: row for row in performance.aha}
     same = [label.row for label in performance.by_label if label.limit in (150.0, 0.2)]
     assert same == [rows["rapid_vt"], rows["coarse_vf"]]
@@ -198,9 +197,9 @@ def test_seen_patients_are_refused(synthetic_bundle: Callable[..., Bundle]) -> N
         EvaluationSet((replace(bundle, raw_card={}),))
 
 
-def test_missing_database_is_said(tmp_path: Path) -> None:
+def test_missing_database_is_said(fold_bundle: Bundle, tmp_path: Path) -> None:
     """A missing database is an error that names the folder and the command; `has_validation` is False."""
-    evaluation = EvaluationSet((load_bundle(DEFAULT_BUNDLE),), folder=tmp_path)
+    evaluation = EvaluationSet((fold_bundle,), folder=tmp_path)
     assert not evaluation.has_validation()
     with pytest.raises(FileNotFoundError, match="ecg-shock fetch vfdb"):
         next(evaluation.recordings(evaluation.records()))

@@ -285,7 +285,7 @@ def test_recordings_without_a_window_change_nothing(advisor: Advisor) -> None:
 def test_real_recordings_from_end_to_end(advisor: Advisor, recordings_dir: Path) -> None:
     """All stresses on two records: little muscle noise changes little, and much of it is refused."""
     recordings, windows = [], []
-    for database, record in (("vfdb", "418"), ("mitdb", "219")):  # validation patients of the pretrained model
+    for database, record in (("vfdb", "418"), ("mitdb", "219")):
         manifest = load_manifest(database)
         recordings.append(read_labelled(record, manifest, recordings_dir / database))
         windows.append(cut_windows(recordings[-1], 5.0, guard_s=manifest.guard_s))

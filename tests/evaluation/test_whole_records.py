@@ -21,9 +21,8 @@ from ecg_shock.evaluation.evaluation_set import EvaluationSet
 from ecg_shock.evaluation.events import RecordEvents, episode_events, event_figures
 from ecg_shock.evaluation.reference import reference_segments
 from ecg_shock.evaluation.whole_records import DEFAULT_RULE, RULES, RecordScans, WholeRecords, choose_rule
-from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.inference.scanning import with_rule
-from ecg_shock.models.bundle import Bundle, load_bundle
+from ecg_shock.models.bundle import Bundle
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -167,7 +166,9 @@ def test_short_records_are_named(synthetic_bundle: Callable[..., Bundle]) -> Non
 
 
 @pytest.mark.recordings
-def test_two_real_records(tmp_path: Path, recordings_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_real_records(
+    fold_bundle: Bundle, tmp_path: Path, recordings_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Events of two records of cudb are their brackets as wfdb reads them, and their time is that of the files."""
     records = ("cu03", "cu30")
     content = tomllib.loads((resource_dir("data_manifests") / "cudb.toml").read_text(encoding="utf-8"))
@@ -176,7 +177,7 @@ def test_two_real_records(tmp_path: Path, recordings_dir: Path, monkeypatch: pyt
     manifest = tmp_path / "two.toml"
     manifest.write_text(tomli_w.dumps(content), encoding="utf-8")
     monkeypatch.setattr(EvaluationSet, "has_validation", lambda self: False)  # 22 records more
-    whole = whole_records(EvaluationSet((load_bundle(DEFAULT_BUNDLE),), (str(manifest),), recordings_dir))
+    whole = whole_records(EvaluationSet((fold_bundle,), (str(manifest),), recordings_dir))
     assert [r.record for r in whole.records] == list(records)
     for said in whole.records:
         path = recordings_dir / "cudb" / said.record

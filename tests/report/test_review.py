@@ -33,7 +33,7 @@ from ecg_shock.evaluation.evaluation_set import EvaluationSet, Record
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.whole_records import RecordScans
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
-from ecg_shock.models.bundle import TOML_NAME, load_bundle
+from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
 from ecg_shock.report.formats import rounded_down
 from ecg_shock.report.gallery import Strip, draw_strip
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
@@ -378,7 +378,9 @@ def test_decisions_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.recordings
-def test_real_records(tmp_path: Path, recordings_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_records(
+    fold_bundle: Bundle, tmp_path: Path, recordings_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two records of cudb that the model has not seen: samples as wfdb reads them, seconds, and digests."""
     import wfdb
 
@@ -390,7 +392,7 @@ def test_real_records(tmp_path: Path, recordings_dir: Path, monkeypatch: pytest.
     manifest = tmp_path / "two.toml"
     manifest.write_text(tomli_w.dumps(content), encoding="utf-8")
     out = tmp_path / "out"
-    validate("--databases", manifest, "--quick", "--data", recordings_dir, "--out", out)
+    validate(fold_bundle.folder, "--databases", manifest, "--quick", "--data", recordings_dir, "--out", out)
     page = (out / "report.html").read_text(encoding="utf-8")
     predictions = Predictions.read_csv(out / "predictions.csv")
     assert set(predictions.record.tolist()) == set(records)

@@ -10,8 +10,8 @@ import pytest
 from ecg_shock.data.recordings import Recording
 from ecg_shock.evaluation.evaluation_set import EvaluationSet
 from ecg_shock.evaluation.predictions import Predictions
-from ecg_shock.inference.advisor import DEFAULT_BUNDLE, Advisor
-from ecg_shock.models.bundle import load_bundle
+from ecg_shock.inference.advisor import Advisor
+from ecg_shock.models.bundle import Bundle
 from ecg_shock.preprocessing import preprocess
 from ecg_shock.report.html import Strip
 from ecg_shock.report.strips import strips_of
@@ -92,9 +92,9 @@ def test_each_fold_has_its_model(rng: np.random.Generator, advisor: Advisor) -> 
 
 
 @pytest.mark.recordings
-def test_predicted_probability_is_found_again(recordings_dir: Path) -> None:
+def test_predicted_probability_is_found_again(fold_bundle: Bundle, recordings_dir: Path) -> None:
     """Of real test windows the probability at the end of each is exactly the one that was evaluated."""
-    evaluation = EvaluationSet((load_bundle(DEFAULT_BUNDLE),), folder=recordings_dir)
+    evaluation = EvaluationSet((fold_bundle,), folder=recordings_dir)
     predictions = evaluation.predictions([5.0])
     predictions = predictions.select(np.isin(predictions.record, ["cu03", "615"]))
     rows = list(range(0, len(predictions), 7))

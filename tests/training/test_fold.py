@@ -144,9 +144,9 @@ def test_network_learns_from_its_teachers(windows, tmp_path):
     assert ((np.array(other(windows.ecg[..., np.newaxis]))[:, 0] > 0.5) == ~truth).all()
 
 
-def test_what_the_earlier_model_has_seen_stays_seen(windows, tmp_path):
+def test_what_the_earlier_model_has_seen_stays_seen(windows, fold_bundle, tmp_path):
     """The card of a fine-tuned model has the patients and files of the earlier one, also of two trainings before."""
-    earlier = load_bundle(DEFAULT_BUNDLE)
+    earlier = fold_bundle
     data = DataConfig(databases=("vfdb",), window_s=2.0)
     fold = TrainingFold(data, Subsets(*(windows.select(np.array(rows)) for rows in ([0, 1, 3, 4], [2, 6], [5]))))
     spec = CnnSpec(filters=(2,), kernels=(5,), input_samples=250)

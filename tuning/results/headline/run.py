@@ -14,6 +14,10 @@ The test patients are not used. To evaluate the bundles on them, run `ecg-shock 
    by, so each training keeps its last one. The calibration is the mean of those of the bundles of step 4, and the card
    quotes their results.
 
+6. `run.py --cross-database`, after step 4: for each database, train a model on all patients of the other databases,
+   with one seed and without calibration, in `OUT/without-vfdb` and so on. Evaluate it with
+   `ecg-shock validate OUT/without-vfdb --databases vfdb`.
+
 Everything is kept in the folder; the same command continues where it was stopped. The trainings of step 1 are listed in
 `trials.csv`, those of step 3 in `final.csv`.
 """
@@ -30,10 +34,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tomli_w
 
+from ecg_shock.data.manifests import load_manifest
 from ecg_shock.data.splits import load_split
 from ecg_shock.evaluation.evaluation_set import find_bundles
-from ecg_shock.files import atomic_writer, with_values
+from ecg_shock.files import atomic_writer, with_values, write_text
 from ecg_shock.models.bundle import BUNDLE_NAME
 from ecg_shock.search.compare import (
     BASE,
@@ -64,10 +70,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/headline"), help="folder of the run")
     parser.add_argument("--data", type=Path, default=None, help="folder of the recordings")
     parser.add_argument("--pretrained", action="store_true", help="train the pretrained model, after the validation")
+    parser.add_argument("--cross-database", action="store_true", help="train models without one database each")
     arguments = parser.parse_args()
     candidates = read_comparison(CANDIDATES)
     if arguments.pretrained:
         train_pretrained(candidates, arguments.out, arguments.data)
+        return
+    if arguments.cross_database:
+        train_across_databases(candidates, arguments.out, arguments.data)
         return
     run_comparison(candidates, arguments.out / "candidates", arguments.data, on_trial=_print)
     write_trials(candidates, arguments.out)
@@ -139,11 +149,10 @@ def train_finally(candidates: TrainingComparison, choices: dict[int, str], out: 
 
 def train_pretrained(candidates: TrainingComparison, out: Path, data: Path | None) -> None:
     """Train the pretrained model on all patients, by the rule in step 5."""
-    choices = list(choose(candidates, out / "candidates").values())
     report = out / "validation" / "report.json"
-    if len(choices) < len(candidates.folds) or not report.is_file():
+    if not report.is_file():
         raise FileNotFoundError(f"there is no {report}; run this script without --pretrained, then ecg-shock validate")
-    name = max(candidates.names, key=choices.count)
+    name, folds = _most_chosen(candidates, out)
     settings = candidates.settings(name)
     fold = TrainingFold.load(with_values(settings.data, split=ALL_PATIENTS, fold=0), data)
     trials = [out / "pretrained-trainings" / f"seed-{seed}" for seed in FINAL_SEEDS]
@@ -156,13 +165,38 @@ def train_pretrained(candidates: TrainingComparison, out: Path, data: Path | Non
         out / "pretrained",
         "pretrained",
         _distil(fold, settings, trials, out / "pretrained-trainings" / "distilled"),
-        selection=f"{name}, which {choices.count(name)} of {len(choices)} folds of {settings.data.split} chose on "
+        selection=f"{name}, which {folds} of {len(candidates.folds)} folds of {settings.data.split} chose on "
         "their validation patients; the calibration is the mean of those of the models of these folds",
         calibration=Calibration(**mean),
         expected=_expected(json.loads(report.read_text(encoding="utf-8"))),
         teachers=len(trials),
     )
     print(f"{bundle.folder}: {bundle.spec.parameter_count()} parameters, {mean}")
+
+
+def train_across_databases(candidates: TrainingComparison, out: Path, data: Path | None) -> None:
+    """Train a model without each of the databases, by the variant that most folds chose."""
+    settings = candidates.settings(_most_chosen(candidates, out)[0])
+    for left in settings.data.databases:
+        others = tuple(name for name in settings.data.databases if name != left)
+        manifests = [load_manifest(name) for name in others]
+        everyone = sorted({manifest.patient_of(record) for manifest in manifests for record in manifest.records})
+        split = out / f"without-{left}.toml"
+        write_text(split, tomli_w.dumps({"folds": [everyone]}))
+        fold = TrainingFold.load(with_values(settings.data, databases=others, split=str(split), fold=0), data)
+        training = with_values(settings.training, calibrated=False)
+        trained = fold.train(settings.network, training, out / "cross-database" / left)
+        fold.write_bundle(out / f"without-{left}", f"without {left}", trained, selection="that of the pretrained model")
+        print(f"to evaluate it: ecg-shock validate {out / f'without-{left}'} --databases {left}", flush=True)
+
+
+def _most_chosen(candidates: TrainingComparison, out: Path) -> tuple[str, int]:
+    """Return the variant that most folds chose, the earliest among equals, and the number of these folds."""
+    choices = list(choose(candidates, out / "candidates").values())
+    if len(choices) < len(candidates.folds):
+        raise FileNotFoundError(f"{out} does not hold all candidates; run this script without options first")
+    name = max(candidates.names, key=choices.count)
+    return name, choices.count(name)
 
 
 def _distil(fold: TrainingFold, settings: Settings, trials: Sequence[Path], folder: Path) -> TrainingResult:
