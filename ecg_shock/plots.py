@@ -185,15 +185,16 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
     height = sum(heights.values()) + len(heights) * (GAP_IN + HEADING_IN + TITLE_IN) + HEADING_IN + 2 * MARGIN_IN
     figure = Figure(figsize=(width, height), dpi=150)
     y = height - MARGIN_IN - HEADING_IN
+    databases = ", ".join(name for name in dict.fromkeys(found.database.tolist()) if name)  # artefact has none
     caption = (
-        f"{found.window_s:g}-s windows by AHA class · {', '.join(dict.fromkeys(found.database.tolist()))} · "
+        f"{found.window_s:g}-s windows by AHA class · {databases} · "
         f"filtered · large box {LARGE_BOX_S:g} s × {LARGE_BOX_MV:g} mV · seed {seed}"
     )
     figure.text(MARGIN_IN / width, y / height, caption, fontsize=12)
     for name, indices in chosen.items():
         y -= GAP_IN + HEADING_IN
         member = found.aha_class == name
-        patients = len(np.unique(found.patient[member]))
+        patients = len(set(found.patient[member].tolist()) - {""})
         label = AHA_LABELS.get(name, name.replace("_", " "))
         figure.text(
             MARGIN_IN / width,
@@ -228,7 +229,11 @@ def _draw_window(axes: Axes, found: WindowSet, index: int, half_range_mv: float)
     ecg = found.ecg[index]
     _draw_paper(axes, found.window_s, half_range_mv)
     axes.plot(np.arange(len(ecg)) / FS, ecg, color="black", linewidth=0.8)
-    place = f"{found.database[index]}/{found.record[index]} @ {found.start_s[index]:.1f} s"
+    place = ""
+    if found.record[index]:
+        place = f"{found.database[index]}/{found.record[index]}"
+        if np.isfinite(found.start_s[index]):  # a window that was changed is from no time of the record
+            place += f" @ {found.start_s[index]:.1f} s"
     rhythm = str(found.rhythm[index]).replace("_", " ")
     axes.set_title(f"{place}  {found.lead[index]}  {rhythm}", fontsize=8, loc="left", pad=2.5)
 

@@ -300,7 +300,8 @@ def augmented_windows(bundle: Bundle, folder: Path | None = None) -> WindowSet:
     Returns
     -------
     WindowSet
-        The rhythm, like the AHA class, is ``"slowed_vt"`` or ``"artefact"`` for synthetic nonshockable windows.
+        The starts are NaN. The rhythm, like the AHA class, is ``"slowed_vt"`` or ``"artefact"`` for synthetic
+        nonshockable windows.
 
     Raises
     ------
@@ -322,7 +323,7 @@ def augmented_windows(bundle: Bundle, folder: Path | None = None) -> WindowSet:
         patient=drawn.patient,
         rhythm=drawn.rhythm,
         aha_class=drawn.rhythm,
-        start_s=np.zeros(len(drawn.ecg)),
+        start_s=np.full(len(drawn.ecg), np.nan),
         window_s=data.window_s,
     )
 
