@@ -14,7 +14,10 @@ The test patients are not used. To evaluate the bundles on them, run `ecg-shock 
    by, so each training keeps its last one. The calibration is the mean of those of the bundles of step 4, and the card
    quotes their results.
 
-6. `run.py --cross-database`, after step 4: for each database, train a model on all patients of the other databases,
+6. `run.py --one-variant`, after step 4: train the variant of the pretrained model on all folds, in `OUT/one-variant`.
+   Evaluate it with `ecg-shock validate OUT/one-variant`. This says what that variant is worth, but it was chosen over
+   the validation patients of all folds, who are the test patients of other folds. So the result is slightly too good.
+7. `run.py --cross-database`, after step 4: for each database, train a model on all patients of the other databases,
    with one seed and without calibration, in `OUT/without-vfdb` and so on. Evaluate it with
    `ecg-shock validate OUT/without-vfdb --databases vfdb`.
 
@@ -70,11 +73,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/headline"), help="folder of the run")
     parser.add_argument("--data", type=Path, default=None, help="folder of the recordings")
     parser.add_argument("--pretrained", action="store_true", help="train the pretrained model, after the validation")
+    parser.add_argument("--one-variant", action="store_true", help="train the pretrained model's variant on all folds")
     parser.add_argument("--cross-database", action="store_true", help="train models without one database each")
     arguments = parser.parse_args()
     candidates = read_comparison(CANDIDATES)
     if arguments.pretrained:
         train_pretrained(candidates, arguments.out, arguments.data)
+        return
+    if arguments.one_variant:
+        choices = dict.fromkeys(candidates.folds, _most_chosen(candidates, arguments.out)[0])
+        train_finally(candidates, choices, arguments.out, arguments.out / "one-variant", arguments.data)
         return
     if arguments.cross_database:
         train_across_databases(candidates, arguments.out, arguments.data)
@@ -86,7 +94,7 @@ def main() -> None:
     if len(choices) < len(candidates.folds):
         print("another process is training the other candidates; run this again when it has finished")
         return
-    train_finally(candidates, choices, arguments.out, arguments.data)
+    train_finally(candidates, choices, arguments.out, arguments.out, arguments.data)
 
 
 def write_trials(comparison: TrainingComparison, out: Path) -> None:
@@ -109,8 +117,10 @@ def _flat(result: TrialResult) -> dict[str, object]:
     return row
 
 
-def train_finally(candidates: TrainingComparison, choices: dict[int, str], out: Path, data: Path | None) -> None:
-    """Train the choice of each fold with five seeds, distil them, and write the bundle of the fold."""
+def train_finally(
+    candidates: TrainingComparison, choices: dict[int, str], out: Path, bundles: Path, data: Path | None
+) -> None:
+    """Train the variant of each fold with five seeds, distil them, and write the bundle of the fold to `bundles`."""
     rows = []
     for fold, name in choices.items():
         final = TrainingComparison(
@@ -122,29 +132,29 @@ def train_finally(candidates: TrainingComparison, choices: dict[int, str], out: 
             base=Changes(**candidates.sections(name)),
         )
         for seed in candidates.seeds:
-            copy = trial_folder(out / "final", BASE, fold, seed)
+            copy = trial_folder(out / "final" / name, BASE, fold, seed)
             if not copy.exists():
                 shutil.copytree(trial_folder(out / "candidates", name, fold, seed), copy)
-        run_comparison(final, out / "final", data, on_trial=_print)
+        run_comparison(final, out / "final" / name, data, on_trial=_print)
         settings = final.settings(BASE)
         training_fold = TrainingFold.load(with_values(settings.data, fold=fold), data)
-        trials = [trial_folder(out / "final", BASE, fold, seed) for seed in FINAL_SEEDS]
-        trained = _distil(training_fold, settings, trials, out / "distilled" / f"fold-{fold}")
+        trials = [trial_folder(out / "final" / name, BASE, fold, seed) for seed in FINAL_SEEDS]
+        trained = _distil(training_fold, settings, trials, out / "distilled" / name / f"fold-{fold}")
         windows = ValidationWindows(training_fold, candidates.other_hospitals)
         result = evaluate_training("distilled", training_fold, windows, trained)
         _print(result)
-        rows += [replace(one, name=name) for one in read_results(final, out / "final")] + [result]
+        rows += [replace(one, name=name) for one in read_results(final, out / "final" / name)] + [result]
         patients = len(load_split(settings.data.split)[fold].validation)
         bundle = training_fold.write_bundle(
-            out / f"fold-{fold}" / BUNDLE_NAME,
-            f"headline, fold {fold}",
+            bundles / f"fold-{fold}" / BUNDLE_NAME,
+            f"{bundles.name}, fold {fold}",
             trained,
             selection=f"{name}, one of {len(candidates.names)} ways of training, chosen on the {patients} validation "
             "patients of this fold",
             teachers=len(trials),
         )
         print(f"fold {fold}: {bundle.folder}", flush=True)
-    _write(rows, out / "final.csv")
+    _write(rows, bundles / "final.csv")
 
 
 def train_pretrained(candidates: TrainingComparison, out: Path, data: Path | None) -> None:
