@@ -54,7 +54,7 @@ class AlarmRule:
     [False, False, False, True, False, False]
     """
 
-    # Chosen on the 22 validation patients of fold 0 of public-v1, with the pretrained model: a median delay of 6.9 s
+    # Chosen on the 22 validation patients of fold 0 of public-v1, with an earlier model: a median delay of 6.9 s
     # (90 % within 8.5 s) and 27 false alarms in 7.5 h, instead of 41 (3 of 5) or 92 (1 of 1).
     k: int = 5
     n: int = 8

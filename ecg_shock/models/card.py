@@ -121,9 +121,9 @@ class Card:
         Number of synthetic windows in the training subset.
     synthetic_nonshockable : dict of str to int
         Number of windows of slowed VT and of artefact that augmentation drew for the training.
-    calibration : dict of str to float or None
-        Scale and offset of the logit, if the probabilities are calibrated on the validation patients. The weights of
-        the last layer include them.
+    calibration : float or None
+        Factor of the logit, if the probabilities are calibrated on the validation patients. The weights of the last
+        layer include it.
     data : DataConfig
         Databases, split, fold, windows and preprocessing.
     training : dict of str
@@ -148,7 +148,7 @@ class Card:
     commit: str = ""
     synthetic_windows: int = 0
     synthetic_nonshockable: dict[str, int] = field(default_factory=dict)
-    calibration: dict[str, float] | None = None
+    calibration: float | None = None
     data: DataConfig
     training: dict[str, Any]
     validation: ValidationScore | None = None

@@ -213,7 +213,7 @@ def event_notes(whole: WholeRecords) -> list[str]:
         f"{' '.join(map(_chosen, whole.choices))} Do not choose a rule from the table of other rules: its results "
         "are those of the test patients.",
         f"For comparison, the results of the default rule, {_rule(whole.fixed_rule)}, are shown for all folds. This "
-        "rule was chosen with the pretrained model on the validation patients of fold 0 of public-v1. They are the "
+        "rule was chosen with an earlier model on the validation patients of fold 0 of public-v1. They are the "
         "test patients of fold 1, so the results for fold 1 are too good.",
         QUALITY_NOTE,
     ]

@@ -19,7 +19,6 @@ several processes can share one comparison. Only validation patients are evaluat
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -34,12 +33,9 @@ from ecg_shock.evaluation.confidence import RESAMPLES, resample_patients
 from ecg_shock.files import InUseError, explain, flatten, locked, read_toml, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import FS
-from ecg_shock.training.calibration import Calibration, fit_calibration
 from ecg_shock.training.fold import TrainingFold, proportions
 from ecg_shock.training.steps import compile_inference
 from ecg_shock.training.trainer import TrainingConfig, TrainingResult
-
-logger = logging.getLogger(__name__)
 
 BASE = "base"
 RESULT_NAME, VALIDATION_NAME = "result.json", "validation.npz"
@@ -180,14 +176,10 @@ class TrialResult:
         Fold and seed.
     epoch : int
         The chosen epoch.
-    calibration : Calibration
-        Of the logits, fitted to the validation windows of 5 s; none if the network has learned nothing.
     balanced_accuracy : dict of str to float
-        At the calibrated probability 0.5, by window length in seconds.
+        At the probability 0.5, by window length in seconds.
     sensitivity, specificity : dict of str to float
         The same.
-    uncalibrated : float
-        Balanced accuracy at the network's own probability 0.5, windows of 5 s.
     auc : float
         Area under the ROC curve, windows of 5 s.
     other_hospitals : float or None
@@ -204,11 +196,9 @@ class TrialResult:
     fold: int
     seed: int
     epoch: int
-    calibration: Calibration
     balanced_accuracy: dict[str, float]
     sensitivity: dict[str, float]
     specificity: dict[str, float]
-    uncalibrated: float
     auc: float
     other_hospitals: float | None
     parameters: int
@@ -437,35 +427,28 @@ def evaluate_training(name: str, fold: TrainingFold, checks: ValidationWindows, 
     logits = {length: infer(windows.ecg)[0] for length, windows in checks.validation.items()}
     main = f"{fold.data.window_s:g}"
     windows = checks.validation[main]
-    try:
-        calibration = fit_calibration(logits[main], shockable(windows), windows.patient, windows.aha_class)
-    except ValueError as error:  # a network that has learned nothing must not end the comparison
-        logger.warning("%s: %s", trained.folder, error)
-        calibration = Calibration()
     sensitivity, specificity = {}, {}
     for length, of_length in checks.validation.items():
-        shock = calibration.apply(logits[length]) >= 0
+        shock = logits[length] >= 0
         sensitivity[length], specificity[length] = proportions(shock, shockable(of_length))
     other = None
     if checks.other_hospitals is not None:
-        other = float((calibration.apply(infer(checks.other_hospitals.ecg)[0]) < 0).mean())
+        other = float((infer(checks.other_hospitals.ecg)[0] < 0).mean())
     np.savez(
         trained.folder / VALIDATION_NAME,
         allow_pickle=False,
         patient=windows.patient,
         shockable=shockable(windows),
-        shock=calibration.apply(logits[main]) >= 0,
+        shock=logits[main] >= 0,
     )
     return TrialResult(
         name=name,
         fold=fold.data.fold,
         seed=trained.config.seed,
         epoch=trained.best.epoch,
-        calibration=calibration,
         balanced_accuracy={length: (sensitivity[length] + specificity[length]) / 2 for length in logits},
         sensitivity=sensitivity,
         specificity=specificity,
-        uncalibrated=trained.best.balanced_accuracy,
         auc=float(roc_auc_score(shockable(windows), logits[main])),
         other_hospitals=other,
         parameters=trained.spec.parameter_count(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from ecg_shock.models.bundle import KERAS_NAME, TOML_NAME, Bundle, write_bundle
 from ecg_shock.models.card import Card, ExtraDatabase, Patients, ValidationScore
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.models.seen_files import check_unseen_files, seen_digests
-from ecg_shock.training.calibration import Calibration, calibrate, fit_calibration
+from ecg_shock.training.calibration import calibrate, fit_calibration
 from ecg_shock.training.examples import Examples, ExampleSource, digest
 from ecg_shock.training.steps import compile_inference
 from ecg_shock.training.trainer import (
@@ -162,7 +162,7 @@ class TrainingFold:
         result: TrainingResult,
         *,
         selection: str,
-        calibration: Calibration | None = None,
+        calibration: float | None = None,
         expected: dict[str, str] | None = None,
         teachers: int = 0,
         earlier: Bundle | None = None,
@@ -182,8 +182,8 @@ class TrainingFold:
             The result of the training run.
         selection : str
             How the network and its settings were chosen, and on which patients.
-        calibration : Calibration, optional
-            A calibration from other models, for a model without validation patients.
+        calibration : float, optional
+            The factor of the logits from other models, for a model without validation patients.
         expected : dict of str to str, optional
             For such a model: the results of models that were trained in the same way, on patients whom they had not
             seen, one line per window length.
@@ -249,7 +249,7 @@ class TrainingFold:
             patients=known,
             synthetic_windows=int((self.subsets.train.database == SYNTHETIC).sum()),
             synthetic_nonshockable=_count_synthetic_nonshockable(result),
-            calibration=asdict(calibration) if calibration else None,
+            calibration=calibration,
             versions=origin["versions"],
             expected=expected,
         )
@@ -262,10 +262,8 @@ class TrainingFold:
             card=card.to_toml(folder / TOML_NAME),
         )
 
-    def _calibrate(
-        self, model: keras.Model, result: TrainingResult
-    ) -> tuple[Calibration | None, ValidationScore | None]:
-        """Fit the calibration to the validation patients; return it, and the result of the calibrated model on them."""
+    def _calibrate(self, model: keras.Model, result: TrainingResult) -> tuple[float | None, ValidationScore | None]:
+        """Fit the calibration to the validation patients; return it, and the result of the model on them."""
         validation = self.subsets.validation
         if not len(validation):
             return None, None
@@ -274,7 +272,6 @@ class TrainingFold:
         calibration = None
         if result.config.calibrated:
             calibration = fit_calibration(logits, truth, validation.patient, validation.aha_class)
-            logits = calibration.apply(logits)
         sensitivity, specificity = proportions(logits >= 0, truth)
         score = ValidationScore(
             epoch=result.best.epoch,

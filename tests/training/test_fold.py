@@ -20,7 +20,6 @@ from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models import CnnSpec
 from ecg_shock.models.bundle import load_bundle
 from ecg_shock.models.card import ExtraDatabase
-from ecg_shock.training.calibration import Calibration
 from ecg_shock.training.fold import TrainingFold, examples, training_of
 from ecg_shock.training.trainer import TrainingConfig, read_result
 
@@ -116,13 +115,11 @@ def test_model_of_all_patients_has_no_accuracy_of_its_own(tmp_path):
     with pytest.raises(ValueError, match="no validation patients to calibrate on"):
         fold.write_bundle(tmp_path / "bundle", "all", trained, selection="")
     expected = {"5 s": "balanced accuracy 98 %"}
-    bundle = fold.write_bundle(
-        tmp_path / "bundle", "all", trained, selection="", calibration=Calibration(0.5, 0.1), expected=expected
-    )
+    bundle = fold.write_bundle(tmp_path / "bundle", "all", trained, selection="", calibration=0.5, expected=expected)
     assert (bundle.card.validation, bundle.card.expected) == (None, expected)
     logit = np.log(1 / np.array(bundle.load_keras()(fold.subsets.train.ecg[:9, :, np.newaxis])) - 1)
     before = np.log(1 / np.array(trained.load_model()(fold.subsets.train.ecg[:9, :, np.newaxis])) - 1)
-    np.testing.assert_allclose(-logit, -0.5 * before + 0.1, atol=1e-4)
+    np.testing.assert_allclose(-logit, -0.5 * before, atol=1e-4)
     with pytest.raises(ValueError, match="no patient is left to test it.*balanced accuracy 98 %"):
         EvaluationSet((bundle,))
     assert export(bundle, "litert", tmp_path / "export").rescoring.part == "training"

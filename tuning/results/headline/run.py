@@ -44,6 +44,7 @@ from ecg_shock.data.splits import load_split
 from ecg_shock.evaluation.evaluation_set import find_bundles
 from ecg_shock.files import atomic_writer, with_values, write_text
 from ecg_shock.models.bundle import BUNDLE_NAME
+from ecg_shock.report.formats import rounded_down
 from ecg_shock.search.compare import (
     BASE,
     Changes,
@@ -58,7 +59,6 @@ from ecg_shock.search.compare import (
     run_comparison,
     trial_folder,
 )
-from ecg_shock.training.calibration import Calibration
 from ecg_shock.training.fold import TrainingFold
 from ecg_shock.training.trainer import TrainingResult, read_result
 
@@ -169,19 +169,18 @@ def train_pretrained(candidates: TrainingComparison, out: Path, data: Path | Non
     for seed, trial in zip(FINAL_SEEDS, trials, strict=True):
         fold.train(settings.network, with_values(settings.training, seed=seed), trial)
         print(f"{trial}: done", flush=True)
-    calibrations = [bundle.card.calibration for bundle in find_bundles(out)]
-    mean = {key: float(np.mean([one[key] for one in calibrations if one])) for key in ("scale", "offset")}
+    scales = [bundle.card.calibration for bundle in find_bundles(out)]
     bundle = fold.write_bundle(
         out / "pretrained",
         "pretrained",
         _distil(fold, settings, trials, out / "pretrained-trainings" / "distilled"),
         selection=f"{name}, which {folds} of {len(candidates.folds)} folds of {settings.data.split} chose on "
         "their validation patients; the calibration is the mean of those of the models of these folds",
-        calibration=Calibration(**mean),
+        calibration=float(np.mean([scale for scale in scales if scale])),
         expected=_expected(json.loads(report.read_text(encoding="utf-8"))),
         teachers=len(trials),
     )
-    print(f"{bundle.folder}: {bundle.spec.parameter_count()} parameters, {mean}")
+    print(f"{bundle.folder}: {bundle.spec.parameter_count()} parameters")
 
 
 def train_across_databases(candidates: TrainingComparison, out: Path, data: Path | None) -> None:
@@ -219,12 +218,14 @@ def _distil(fold: TrainingFold, settings: Settings, trials: Sequence[Path], fold
 def _expected(report: dict[str, Any]) -> dict[str, str]:
     """Return a line for each window length, from the report on the models of the folds."""
     lines = {"limits": report["limits"]["level"]}
-    for at in report["performances"]:
-        accuracy = at["balanced_accuracy"]
-        lines[f"{at['duration_s']:g} s"] = (
-            f"balanced accuracy {100 * accuracy['observed']:.1f} %, limit by patient "
-            f"{100 * accuracy['patient_limit']:.1f} %, {accuracy['patients']} patients"
-        )
+    labels = {"": report["performances"], ", default labels": report["default_labels"]["performances"]}
+    for name, performances in labels.items():
+        for at in performances:
+            accuracy = at["balanced_accuracy"]
+            lines[f"{at['duration_s']:g} s{name}"] = (
+                f"balanced accuracy {rounded_down(accuracy['observed'])} %, limit by patient "
+                f"{rounded_down(accuracy['patient_limit'])} %, {accuracy['patients']} patients"
+            )
     return lines
 
 
