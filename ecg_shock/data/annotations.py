@@ -119,8 +119,8 @@ def read_labelled(record: str, manifest: Manifest, folder: str | Path) -> Record
     OSError
         If the header, a signal file or the annotation file is missing.
     ValueError
-        If the database has no such record, a file is damaged, an annotation lies outside the record or before the
-        previous one, a rhythm code is unknown, or brackets do not match.
+        If the database has no such record, a file is damaged, an annotation lies outside the record, the annotations
+        are not in order of time, a rhythm code is unknown, or the start or end of VF (``[`` or ``]``) has no partner.
     """
     patient = manifest.patient_of(record)
     path = Path(folder) / record

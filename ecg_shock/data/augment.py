@@ -114,7 +114,14 @@ class AugmentedWindows:
 
 
 def read_training_noise(folder: Path | None = None) -> dict[str, np.ndarray]:
-    """Read the second lead of the noise records of nstdb, at 125 Hz in an arbitrary unit."""
+    """Read the noise of the MIT-BIH Noise Stress Test Database (nstdb).
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        The second lead of the records bw, em and ma, by record name, resampled to 125 Hz. The records are not
+        calibrated, so the unit is arbitrary.
+    """
     found = {}
     for record in NOISE_RECORDS:
         recording = read_record(database_path(NOISE_DATABASE, folder, f"{record}.hea"))

@@ -43,7 +43,10 @@ FLAC_SAMPLES_AT_ONCE = 2**20
 
 
 def find_wfdb_header(path: Path) -> Path | None:
-    """Return the path of a WFDB record's header, or None if there is no header; see `read_record` for `path`."""
+    """Find the header of a WFDB record; return None if there is none.
+
+    `path` is the record without suffix, or its file with the suffix .hea, .dat, .mat or .flac.
+    """
     if path.suffix == ".hea":
         candidates = [path]
     elif path.suffix in (".dat", ".mat", ".flac"):
@@ -226,7 +229,8 @@ class _SegmentedRecord(WfdbFile):
                 self._columns[name] = list(range(len(described)))
             else:
                 raise ValueError(
-                    f"{path}: segment {quoted(name)} has other signals than the first segment. {WHAT_TO_DO}"
+                    f"{path}: segment {quoted(name)} has {len(found)} signals, but the first segment has "
+                    f"{len(described)}. {WHAT_TO_DO}"
                 )
         self._records = records
         self._parts: list[tuple[str, int, int]] = []  # name, first and last frame

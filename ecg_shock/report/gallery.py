@@ -68,9 +68,10 @@ def wrong_advice(predictions: Predictions) -> dict[str, np.ndarray]:
 
 
 def worst_first(predictions: Predictions) -> list[int]:
-    """Return the rows with wrong advice, those with the most wrong probability first.
+    """Return the row numbers of the windows with wrong advice.
 
-    Without probabilities, the rows are sorted by patient, record and time.
+    The windows whose probability is farthest from the label come first. Without probabilities, they are sorted by
+    patient, database, record and time.
     """
     wrong = wrong_advice(predictions)
     rows = np.flatnonzero(wrong[MISSED] | wrong[FALSE])

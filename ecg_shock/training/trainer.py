@@ -82,7 +82,7 @@ class TrainingConfig(BaseModel):
         same windows in all epochs.
     calibrated : bool
         Whether `ecg_shock.training.fold.TrainingFold.write_bundle` calibrates the probabilities on the validation
-        patients. The epoch is chosen before.
+        patients. This changes no decision.
     seed : int
         Seed of the initial weights, the dropout, the sampler and the augmentation.
     """
