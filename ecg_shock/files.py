@@ -160,8 +160,8 @@ class InUseError(OSError):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock an existing folder against other processes that lock it.
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Lock an existing folder against other processes that lock it, and wait for another's lock only if `wait`.
 
     The lock is released when the process ends, even if it is killed. The empty file ``.lock`` is not removed.
 
@@ -175,7 +175,7 @@ def locked(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
-        with FileLock(folder / LOCK_NAME, timeout=0, is_singleton=False):
+        with FileLock(folder / LOCK_NAME, timeout=-1 if wait else 0, is_singleton=False):
             yield
     except Timeout:
         raise InUseError(

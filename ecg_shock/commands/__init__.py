@@ -31,6 +31,20 @@ Model = Annotated[
     Path | None,
     typer.Option(help="Folder of a model that was saved as a bundle.", show_default="the pretrained model"),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(min=1, help="Number of trainings side by side, each in its own process.", rich_help_panel="Speed"),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="tls://HOST:PORT",
+        help="Dask scheduler whose workers train in place of this machine. The certificates are those of Dask's "
+        "configuration.",
+        show_default=False,
+        rich_help_panel="Speed",
+    ),
+]
 
 
 def counted(number: int, noun: str) -> str:

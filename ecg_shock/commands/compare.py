@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ecg_shock.commands import Scheduler, Workers
+from ecg_shock.commands._trainings import Trainings
 
 if TYPE_CHECKING:
     from ecg_shock.search.compare import Summary, TrialResult
@@ -28,45 +29,36 @@ def compare(
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
     ] = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Compare ways of training in pairs, with the same folds and seeds.
 
     Every variant is trained on every fold with every seed, and evaluated on
-    the validation patients; the test patients are not used. Ctrl-C or a crash
-    loses at most the current epoch: run the same command to continue. Several
-    processes may run the same command to share the work.
+    the validation patients; the test patients are not used. Ctrl-C stops after
+    the current epoch, and a crash loses at most that epoch: run the same
+    command to continue.
 
     Example: ecg-shock compare tuning/comparisons/headline.toml
     """
-    from ecg_shock.search.compare import choose, read_comparison, read_results, run_comparison, summarise
+    from ecg_shock.files import locked
+    from ecg_shock.search.compare import choose, read_comparison, read_results, run_comparison, summarise, title
+    from ecg_shock.search.engine import LOG_FILE, Engine
 
-    # TensorFlow warns that functions are compiled repeatedly; here, each training compiles its own.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     asked = read_comparison(comparison)
     folder = out or Path("runs") / asked.name
     total = len(asked.names) * len(asked.folds) * len(asked.seeds)
-    columns = (
-        TextColumn("trainings"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[now]}"),
-        TimeRemainingColumn(),
-    )
+    engine = Engine(folder / LOG_FILE, workers=workers, scheduler=scheduler)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            done = sum(1 for _ in read_results(asked, folder))
-            task = progress.add_task("compare", total=total, completed=done, now="")
+        with locked(folder), engine:
+            done = [result.balanced_accuracy["5"] for result in read_results(asked, folder)]
+            with Trainings(console, "trainings", total, len(done), max(done, default=0.0)) as trainings:
 
-            def on_trial(result: TrialResult) -> None:
-                line = (
-                    f"{result.name}, fold {result.fold}, seed {result.seed}: "
-                    f"BAC {100 * result.balanced_accuracy['5']:.2f} %"
-                )
-                progress.update(task, advance=1, now=line)
-                if not console.is_terminal:
-                    console.print(f"{line}, {result.seconds:.0f} s", highlight=False, markup=False)
+                def on_trial(result: TrialResult) -> None:
+                    trainings.end(title(result.name, result.fold, result.seed), result.balanced_accuracy["5"])
 
-            run_comparison(asked, folder, data, on_trial=on_trial)
+                run_comparison(asked, folder, engine, data, on_progress=trainings.on_progress, on_trial=on_trial)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("run the same command to continue") from None
     summaries = summarise(asked, folder)
@@ -78,7 +70,7 @@ def compare(
         if summary.trainings < len(asked.folds) * len(asked.seeds):
             console.print(
                 f"{summary.name}: {len(asked.folds) * len(asked.seeds) - summary.trainings} trainings are missing; "
-                "another process may be running them",
+                "run the same command again to repeat them",
                 highlight=False,
             )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -10,14 +12,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ecg_shock.commands import counted
+from ecg_shock.commands import Scheduler, Workers, counted
+from ecg_shock.commands._trainings import Trainings
 
 if TYPE_CHECKING:
+    from ecg_shock.data.datasets import DataConfig
     from ecg_shock.data.windows import WindowSet
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import Bundle
-    from ecg_shock.training.fold import TrainingFold
-    from ecg_shock.training.trainer import EpochLog, TrainingConfig
+    from ecg_shock.search.engine import Engine
+    from ecg_shock.training.fold import FoldSource, TrainingFold
+    from ecg_shock.training.trainer import EpochLog, Start, TrainingConfig
 
 DEFAULT = "default"  # the bundle in the package
 FINE_TUNING_RATE = 1e-4  # a tenth of the usual one, so that the first steps do not undo what was learnt
@@ -158,12 +163,15 @@ def train(
             rich_help_panel="Data",
         ),
     ] = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Train a network, and save its best epoch as a bundle.
 
     The best epoch has the highest balanced accuracy on the validation patients.
     The test patients are not used. To continue after Ctrl-C or a crash, run the
-    same command again; at most one epoch is lost.
+    same command again; at most one epoch is lost. With --fold all, --workers
+    trains several folds side by side.
 
     Example: ecg-shock train --fold all --epochs 100 --out runs/mine
     """
@@ -174,6 +182,7 @@ def train(
     from ecg_shock.models import CnnSpec
     from ecg_shock.models.bundle import load_bundle
     from ecg_shock.preprocessing import FS
+    from ecg_shock.search.engine import LOG_FILE, Engine
     from ecg_shock.training.fold import TrainingFold, training_of
     from ecg_shock.training.trainer import TrainingConfig
 
@@ -224,13 +233,18 @@ def train(
         folds = list(range(len(load_split(config.split))))
     else:
         folds = [config.fold if fold is None else int(fold)]
-    for k in folds:
+    start_from = Earlier(earlier, freeze) if earlier else None
+    configs = [with_values(config, fold=k) for k in folds]
+    if workers > 1 or scheduler:
+        with Engine(out / LOG_FILE, workers=min(workers, len(folds)), scheduler=scheduler) as engine:
+            _train_side_by_side(engine, configs, data, spec, training, out, start_from)
+    for config in configs:
         with console.status("reading the recordings"):
-            of_fold = TrainingFold.load(with_values(config, fold=k), data)
-        folder = out / f"fold-{k}"
+            of_fold = TrainingFold.load(config, data)
+        folder = out / f"fold-{config.fold}"
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            _train_fold(of_fold, spec, training, folder, base, Earlier(earlier, freeze) if earlier else None)
+            _train_fold(of_fold, spec, training, folder, base, start_from)
     console.print(f"to evaluate it: ecg-shock validate {out}", highlight=False, markup=False)
 
 
@@ -239,6 +253,53 @@ class Earlier(NamedTuple):
 
     bundle: Bundle
     frozen_blocks: int
+
+
+def _train_side_by_side(
+    engine: Engine,
+    configs: Sequence[DataConfig],
+    data: Path | None,
+    spec: CnnSpec,
+    training: TrainingConfig,
+    out: Path,
+    earlier: Earlier | None,
+) -> None:
+    """Train on several folds in worker processes; `_train_fold` finds what they have trained."""
+    from ecg_shock.search.engine import LOG_FILE
+    from ecg_shock.search.tasks import Task, WorkerError
+    from ecg_shock.training.fold import FoldSource, TrainingFold
+    from ecg_shock.training.trainer import read_result
+
+    out.mkdir(parents=True, exist_ok=True)
+    tasks = []
+    for config in configs:
+        with console.status("reading the recordings"):
+            fold = TrainingFold.load(config, data)
+        source = FoldSource(config, None if engine.remote else data, fold.digest)
+        arguments = (spec, training, source, fold.start_from(*earlier) if earlier else None)
+        folder = out / f"fold-{config.fold}"
+        tasks.append(Task(f"fold {config.fold}", folder, training.epochs, train_fold, arguments))
+    trainings = Trainings(console, "train", len(tasks), 0)
+    with trainings, closing(engine.run(tasks, trainings.on_progress)) as ended:
+        for task, failure in ended:
+            if failure:
+                raise WorkerError(f"{task.name}: {failure}; {out / LOG_FILE} may say why")
+            trainings.end(task.name, read_result(task.folder).best.balanced_accuracy)
+
+
+def train_fold(
+    spec: CnnSpec,
+    config: TrainingConfig,
+    source: FoldSource,
+    start: Start | None,
+    *,
+    folder: Path,
+    on_epoch: Callable[[EpochLog], None],
+) -> None:
+    """Train on a fold in a worker process."""
+    from ecg_shock.training.fold import load_fold
+
+    load_fold(source).train(spec, config, folder, start=start, on_epoch=on_epoch)
 
 
 def _train_fold(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -14,15 +13,17 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ecg_shock.commands import counted
+from ecg_shock.commands import Scheduler, Workers, counted
+from ecg_shock.commands._trainings import Trainings
 
 if TYPE_CHECKING:
     from ecg_shock.data.datasets import Subsets
     from ecg_shock.search.consensus import Candidate, Setting
+    from ecg_shock.search.engine import Engine
     from ecg_shock.search.study import Study
+    from ecg_shock.search.tasks import Task
     from ecg_shock.search.trials import Trial
     from ecg_shock.training.fold import TrainingFold
     from ecg_shock.training.trainer import TrainingConfig
@@ -59,6 +60,8 @@ def tune(
         Path | None,
         typer.Option(help="Folder of the recordings.", show_default="ECG_SHOCK_DATA, else the cache folder"),
     ] = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Train many networks, choose the best, and save it as a bundle.
 
@@ -81,6 +84,7 @@ def tune(
     )
     from ecg_shock.data.manifests import data_dir
     from ecg_shock.files import locked
+    from ecg_shock.search.engine import LOG_FILE, Engine
     from ecg_shock.search.study import read_study
     from ecg_shock.training.fold import TrainingFold
 
@@ -91,28 +95,37 @@ def tune(
     try:
         with console.status("reading the recordings"):
             fold = TrainingFold.load(asked.data, recordings)
+        engine = Engine(
+            folder / LOG_FILE,
+            workers=workers,
+            scheduler=scheduler,
+            trainings_per_process=asked.search.trials_per_process,
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            _run(asked, fold, folder, recordings)
+        with locked(folder), engine:
+            _run(asked, fold, folder, engine)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("run the same command to continue") from None
 
 
-def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> None:
+def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None:
     from ecg_shock.models.bundle import BUNDLE_NAME
     from ecg_shock.plots import draw_trials
     from ecg_shock.search import consensus
     from ecg_shock.search import runner as run
     from ecg_shock.search import trials as ledger
     from ecg_shock.search.study import save_study
+    from ecg_shock.training.fold import FoldSource
     from ecg_shock.training.trainer import read_result
 
     save_study(study, folder)
-    run.record_start(study, fold.subsets, folder)
+    run.record_start(study, fold, folder)
     _show_plan(study, fold.subsets, folder)
+    source = FoldSource(fold.data, None if engine.remote else fold.folder, fold.digest)
 
-    with _progress("search", study.search.trials, ledger.read_trials(folder / "search")) as follow:
-        trials = run.search(study, folder, data_dir=recordings, on_message=follow)
+    done = ledger.read_trials(folder / "search")
+    _train(engine, "search", study.search.trials, done, run.trial_tasks(study, folder, source))
+    trials = ledger.read_trials(folder / "search")
     mark = " · synthetic" if study.synthetic else ""
     ledger.write_csv(folder / "trials.csv", trials)
     draw_trials(trials, title=f"{study.name}: {len(trials)} trials{mark}").savefig(folder / "trials.png")
@@ -127,8 +140,8 @@ def _run(study: Study, fold: TrainingFold, folder: Path, recordings: Path) -> No
         )
     _show_candidates(candidates, study)
     jobs, done = run.retraining_jobs(study, candidates), run.read_retrained(study, candidates, folder)
-    with _progress("retrain", len(jobs), done) as follow:
-        retrained = run.retrain(study, candidates, folder, data_dir=recordings, on_message=follow)
+    _train(engine, "retrain", len(jobs), done, run.retraining_tasks(study, candidates, folder, source))
+    retrained = run.read_retrained(study, candidates, folder)
     compared = consensus.group_by_setting(retrained)
     choice = consensus.choose(compared)
     ledger.write_csv(folder / "retrained.csv", retrained)
@@ -147,44 +160,13 @@ def _print_path(name: str, path: str) -> None:
     console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-@contextmanager
-def _progress(what: str, total: int, done: tuple[Trial, ...]) -> Iterator[Any]:
-    """Yield a function that shows messages of the search: in a progress bar on a terminal, else line by line."""
+def _train(engine: Engine, what: str, total: int, done: tuple[Trial, ...], tasks: Iterator[Task]) -> None:
+    from ecg_shock.search.runner import train_networks
+
     best = max((trial.balanced_accuracy for trial in done if trial.error is None), default=0.0)
-    ended = len(done)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("best {task.fields[best]:.2f} %"),
-        TextColumn("[dim]{task.fields[now]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task(what, total=total, completed=ended, best=100 * best, now="")
-
-    def follow(message: dict[str, Any]) -> None:
-        nonlocal best, ended
-        if message["kind"] == "epoch":
-            now = f"epoch {message['epoch']}/{message['epochs']} {100 * message['balanced_accuracy']:.2f} %"
-            bar.update(task, now=now)
-        if message["kind"] != "end":
-            return
-        ended += 1
-        if message["error"]:
-            outcome = f"failed: {message['error']}"
-            console.print(f"{what} {message['trial']} {outcome}", style="yellow", highlight=False, markup=False)
-        else:
-            best = max(best, message["balanced_accuracy"])
-            outcome = f"BAC {100 * message['balanced_accuracy']:.2f} %"
-            if not console.is_terminal:
-                line = f"{what} {ended}/{total}: {message['trial']} {outcome}, best {100 * best:.2f} %"
-                console.print(line, highlight=False, soft_wrap=True)
-        bar.update(task, completed=ended, best=100 * best, now="")
-
-    with bar:
-        yield follow
+    with Trainings(console, what, total, len(done), best) as trainings:
+        for trial in train_networks(engine, tasks, trainings.on_progress):
+            trainings.end(trial.name, trial.balanced_accuracy, trial.error)
 
 
 def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:

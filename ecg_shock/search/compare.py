@@ -12,14 +12,17 @@ A comparison is a TOML file:
     ``name``, and the fields that differ, in ``[variants.data]`` and so on: from the base, or from the variant that
     ``after`` names.
 
-Each training has a folder of its own with its result. A run that was interrupted continues where it stopped, and
-several processes can share one comparison. Only validation patients are evaluated.
+Each training has a folder of its own with its result. A run that was interrupted continues where it stopped. Only
+validation patients are evaluated.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -30,12 +33,16 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, 
 
 from ecg_shock.data.datasets import DataConfig, load_other_hospitals, load_validation, shockable
 from ecg_shock.evaluation.confidence import RESAMPLES, resample_patients
-from ecg_shock.files import InUseError, explain, flatten, locked, read_toml, with_values, write_text
+from ecg_shock.files import explain, flatten, read_toml, with_values, write_text
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import FS
-from ecg_shock.training.fold import TrainingFold, proportions
+from ecg_shock.search.engine import IGNORE, Engine, OnProgress
+from ecg_shock.search.tasks import Task
+from ecg_shock.training.fold import MAX_FOLDS, FoldSource, TrainingFold, load_fold, proportions
 from ecg_shock.training.steps import compile_inference
-from ecg_shock.training.trainer import TrainingConfig, TrainingResult
+from ecg_shock.training.trainer import EpochLog, TrainingConfig, TrainingResult
+
+logger = logging.getLogger(__name__)
 
 BASE = "base"
 RESULT_NAME, VALIDATION_NAME = "result.json", "validation.npz"
@@ -229,13 +236,15 @@ def read_comparison(path: Path) -> TrainingComparison:
 def run_comparison(
     comparison: TrainingComparison,
     folder: Path,
+    engine: Engine,
     data_folder: Path | None = None,
     *,
-    on_trial: Callable[[TrialResult], None] | None = None,
+    on_progress: OnProgress = IGNORE,
+    on_trial: Callable[[TrialResult], None] = lambda result: None,
 ) -> None:
-    """Train what is not trained yet, seed by seed and fold by fold, with the windows of all folds in memory.
+    """Train what is not trained yet, seed by seed and fold by fold.
 
-    A training that another process is running is left to that process.
+    A training whose process dies repeatedly is left out, with a warning.
 
     Parameters
     ----------
@@ -243,30 +252,57 @@ def run_comparison(
         The comparison.
     folder : pathlib.Path
         Folder of the run.
+    engine : Engine
+        The worker processes.
     data_folder : pathlib.Path, optional
         Folder that holds the databases.
-    on_trial : callable, optional
+    on_progress : callable
+        See `Engine.run`.
+    on_trial : callable
         Called with each new result.
     """
-    loaded: dict[str, tuple[TrainingFold, ValidationWindows]] = {}
+    with closing(engine.run(_tasks(comparison, folder, engine, data_folder), on_progress)) as ended:
+        for task, failure in ended:
+            result = _read_result(task.folder, task.arguments[1])
+            if result is None:
+                logger.warning("%s has no result: %s", task.name, failure)
+            else:
+                on_trial(result)
+
+
+def _tasks(comparison: TrainingComparison, folder: Path, engine: Engine, data_folder: Path | None) -> Iterator[Task]:
+    @functools.cache
+    def source(data: DataConfig) -> FoldSource:
+        if engine.remote:
+            return FoldSource(data, None, TrainingFold.load(data, data_folder).digest)
+        return FoldSource(data, data_folder, None)
+
     for seed, fold, name in product(comparison.seeds, comparison.folds, comparison.names):
-        trial = trial_folder(folder, name, fold, seed)
-        trial.mkdir(parents=True, exist_ok=True)
-        settings = comparison.settings(name)
-        try:
-            with locked(trial):
-                if _read_result(trial, settings) is not None:
-                    continue
-                data = with_values(settings.data, fold=fold)
-                key = data.model_dump_json()
-                if key not in loaded:
-                    training_fold = TrainingFold.load(data, data_folder)
-                    loaded[key] = training_fold, ValidationWindows(training_fold, comparison.other_hospitals)
-                result = _run_trial(name, settings, seed, *loaded[key], trial)
-        except InUseError:
-            continue
-        if on_trial:
-            on_trial(result)
+        trial, settings = trial_folder(folder, name, fold, seed), comparison.settings(name)
+        if _read_result(trial, settings) is None:
+            data = with_values(settings.data, fold=fold)
+            arguments = (name, settings, seed, source(data), comparison.other_hospitals)
+            yield Task(title(name, fold, seed), trial, settings.training.epochs, train_variant, arguments)
+
+
+def train_variant(
+    name: str,
+    settings: Settings,
+    seed: int,
+    source: FoldSource,
+    other_hospitals: tuple[str, ...],
+    *,
+    folder: Path,
+    on_epoch: Callable[[EpochLog], None],
+) -> None:
+    """Train one variant in a worker process, and write its result to its folder, unless it is there."""
+    if _read_result(folder, settings) is None:
+        _run_trial(name, settings, seed, load_fold(source), _checks(source, other_hospitals), folder, on_epoch)
+
+
+def title(name: str, fold: int, seed: int) -> str:
+    """Return the name of one training."""
+    return f"{name}, fold {fold}, seed {seed}"
 
 
 def trial_folder(folder: Path, name: str, fold: int, seed: int) -> Path:
@@ -398,24 +434,33 @@ def _gain(folder: Path, before: str, after: str, pairs: Sequence[tuple[int, int]
 class ValidationWindows:
     """The windows that the trainings of one fold are evaluated on."""
 
-    def __init__(self, fold: TrainingFold, other_hospitals: tuple[str, ...]) -> None:
+    def __init__(self, source: FoldSource | TrainingFold, other_hospitals: tuple[str, ...]) -> None:
         self.validation = {
-            f"{window_s:g}": load_validation(with_values(fold.data, window_s=window_s), fold.folder)
+            f"{window_s:g}": load_validation(with_values(source.data, window_s=window_s), source.folder)
             for window_s in DURATIONS_S
         }
         self.other_hospitals = None
         if other_hospitals:
-            self.other_hospitals = load_other_hospitals(with_values(fold.data, extra=other_hospitals), fold.folder)
+            self.other_hospitals = load_other_hospitals(with_values(source.data, extra=other_hospitals), source.folder)
+
+
+_checks = functools.lru_cache(maxsize=MAX_FOLDS)(ValidationWindows)
 
 
 def _run_trial(
-    name: str, settings: Settings, seed: int, fold: TrainingFold, checks: ValidationWindows, folder: Path
-) -> TrialResult:
+    name: str,
+    settings: Settings,
+    seed: int,
+    fold: TrainingFold,
+    checks: ValidationWindows,
+    folder: Path,
+    on_epoch: Callable[[EpochLog], None],
+) -> None:
     """Train, evaluate on the validation patients, and write the result."""
-    trained = fold.train(settings.network, with_values(settings.training, seed=seed), folder)
+    training = with_values(settings.training, seed=seed)
+    trained = fold.train(settings.network, training, folder, on_epoch=on_epoch)
     result = evaluate_training(name, fold, checks, trained)
     write_text(folder / RESULT_NAME, json.dumps({"settings": _identity(settings), "result": asdict(result)}, indent=1))
-    return result
 
 
 def evaluate_training(name: str, fold: TrainingFold, checks: ValidationWindows, trained: TrainingResult) -> TrialResult:

@@ -11,43 +11,61 @@ import json
 import logging
 import os
 import platform
-import sys
+import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ecg_shock.data.datasets import SYNTHETIC, Subsets, of_extra
+from ecg_shock.data.datasets import SYNTHETIC, of_extra
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import commit, versions, with_values, write_text
-from ecg_shock.models.cnn import CnnSpec
+from ecg_shock.models.cnn import CnnSpec, import_keras
 from ecg_shock.search.consensus import Candidate, Setting, find_candidates
+from ecg_shock.search.engine import Engine, OnProgress
 from ecg_shock.search.study import Study
-from ecg_shock.search.supervisor import WorkerError, supervise
-from ecg_shock.search.trials import Trial, dashed, read_trial, read_trials, write_trial
-from ecg_shock.training.examples import digest
-from ecg_shock.training.trainer import TrainingConfig
+from ecg_shock.search.tasks import Task, WorkerError
+from ecg_shock.search.trials import RESULT_FILE, Trial, dashed, read_trial, read_trials, write_trial
+from ecg_shock.training.fold import FoldSource, TrainingFold, load_fold
+from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig
 
-Phase = Literal["search", "retrain"]
-LOG_FILE = "worker.log"
 RUN_FILE = "run.json"
 CHOICE_FILE = "choice.json"
 MAX_CONSECUTIVE_FAILURES = 10
+MAX_ERROR_LENGTH = 300
 
 _logger = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """A network to retrain. `name` is its folder, the same for the same job, so that its result can be reused."""
+    """A network to train. `name` is the same for the same job, so that its result can be reused."""
 
     name: str
     spec: CnnSpec
     config: TrainingConfig
 
+    @property
+    def untrained(self) -> Trial:
+        """The trial without results."""
+        return Trial(
+            name=self.name,
+            filters=tuple(self.spec.filters),
+            kernels=tuple(self.spec.kernels),
+            learning_rate=self.config.learning_rate,
+            seed=self.config.seed,
+            parameters=self.spec.parameter_count(),
+            macs=self.spec.macs(),
+        )
 
-def record_start(study: Study, subsets: Subsets, folder: Path) -> None:
+    def task(self, folder: Path, source: FoldSource, *, keep_weights: bool) -> Task:
+        """Return the task that trains the network in `folder`."""
+        return Task(self.name, folder, self.config.epochs, train_network, (self, source, keep_weights))
+
+
+def record_start(study: Study, fold: TrainingFold, folder: Path) -> None:
     """Write `run.json` with the seeds, patients, versions and data digest of a run.
 
     If it exists, add this start to it. From the test subset, only the names of the patients and the numbers of windows
@@ -59,8 +77,7 @@ def record_start(study: Study, subsets: Subsets, folder: Path) -> None:
         If the run was begun with other windows, or its `run.json` is damaged.
     """
     file = folder / RUN_FILE
-    used = (subsets.train, subsets.validation)
-    found = digest(*(array for subset in used for array in (subset.ecg, subset.aha_class, subset.patient)))
+    found, subsets = fold.digest, fold.subsets
     starts: list[Any] = []
     if file.is_file():
         try:
@@ -107,6 +124,35 @@ def supplemented(subset: WindowSet, study: Study) -> np.ndarray:
     return (subset.database == SYNTHETIC) & (not study.synthetic)
 
 
+def trial_tasks(study: Study, folder: Path, source: FoldSource) -> Iterator[Task]:
+    """Draw the networks of a study, and yield the trials that have no result in the run folder yet."""
+    ended = {trial.name for trial in read_trials(folder / "search")}
+    if len(ended) >= study.search.trials:
+        return
+    import_keras()  # without TensorFlow's messages
+    from ecg_shock.search.draws import draw_networks
+
+    number = 0
+    for number, spec in enumerate(draw_networks(study), start=1):
+        job = Job(f"{number - 1:04d}", spec, study.trial_training)
+        if job.name not in ended:
+            yield job.task(folder / "search" / f"trial_{job.name}", source, keep_weights=False)
+    if number < study.search.trials:
+        _logger.warning(
+            "the search ends after %d of %d trials, because [space] has no more networks; "
+            "set fewer trials, or widen the space",
+            number,
+            study.search.trials,
+        )
+
+
+def retraining_tasks(study: Study, chosen: tuple[Candidate, ...], folder: Path, source: FoldSource) -> Iterator[Task]:
+    """Yield the retrainings that have no result in the run folder yet."""
+    for job in retraining_jobs(study, chosen):
+        if read_trial(folder / "retrain" / job.name) is None:
+            yield job.task(folder / "retrain" / job.name, source, keep_weights=True)
+
+
 def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, ...]:
     """Return the networks to retrain, ordered by seed, so that an interrupted run has results for every setting."""
     return tuple(
@@ -121,51 +167,61 @@ def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, .
     )
 
 
-def search(
-    study: Study, folder: Path, *, data_dir: Path, on_message: Callable[[dict[str, Any]], None]
-) -> tuple[Trial, ...]:
-    """Draw and train the networks of a study. Trials that are already in the run folder are kept.
-
-    Parameters
-    ----------
-    study : Study
-        The study of the run folder.
-    folder : Path
-        The run folder.
-    data_dir : Path
-        Folder of the recordings.
-    on_message : callable
-        Called with each message of the worker process, see `ecg_shock.search.worker`.
-
-    Returns
-    -------
-    tuple of Trial
-        All trials, including failed ones.
+def train_networks(engine: Engine, tasks: Iterable[Task], on_progress: OnProgress) -> Iterator[Trial]:
+    """Run the tasks of a study, and yield each trial that has ended, whether it failed or not; see `Engine.run`.
 
     Raises
     ------
     WorkerError
-        If the worker process fails, or too many trials fail in a row.
+        If a worker or its machine fails, or if `MAX_CONSECUTIVE_FAILURES` trials fail in a row.
     KeyboardInterrupt
-        After Ctrl-C. Another call resumes the search.
+        After Ctrl-C.
     """
-    if len(read_trials(folder / "search")) < study.search.trials:
-        _run_worker("search", study, folder, data_dir, on_message)
-    return read_trials(folder / "search")
+    failures = 0
+    with closing(engine.run(tasks, on_progress)) as ended:
+        for task, failure in ended:
+            if failure is not None:
+                write_trial(task.folder, task.arguments[0].untrained.model_copy(update={"error": failure}))
+            trial = read_trial(task.folder)
+            if trial is None:
+                raise WorkerError(f"the worker has not written {task.folder / RESULT_FILE}; run the same command again")
+            yield trial
+            failures = failures + 1 if trial.error else 0
+            if failures == MAX_CONSECUTIVE_FAILURES:
+                raise WorkerError(
+                    f"{failures} trainings in a row failed, the last one with {trial.error!r}; see error.txt in the "
+                    f"folders of {task.folder.parent}. Fix the cause and run the same command again to continue."
+                )
 
 
-def retrain(
-    study: Study,
-    chosen: tuple[Candidate, ...],
-    folder: Path,
-    *,
-    data_dir: Path,
-    on_message: Callable[[dict[str, Any]], None],
-) -> tuple[Trial, ...]:
-    """Retrain each candidate with every learning rate and seed, unless the run folder has the result; see `search`."""
-    if len(read_retrained(study, chosen, folder)) < len(retraining_jobs(study, chosen)):
-        _run_worker("retrain", study, folder, data_dir, on_message)
-    return read_retrained(study, chosen, folder)
+def train_network(
+    job: Job, source: FoldSource, keep_weights: bool, *, folder: Path, on_epoch: Callable[[EpochLog], None]
+) -> None:
+    """Train a network in a worker process, and write the trial to its folder, unless it is there; see `Task`.
+
+    If the training fails, the trial says why. Errors of files and memory are those of the machine, and are raised.
+    """
+    if read_trial(folder) is not None:
+        return
+    fold = load_fold(source)
+    try:
+        result = fold.train(job.spec, job.config, folder, on_epoch=on_epoch)
+        outcome: dict[str, Any] = {
+            "balanced_accuracy": result.best.balanced_accuracy,
+            "sensitivity": result.best.sensitivity,
+            "specificity": result.best.specificity,
+            "loss": result.best.validation_loss,
+            "best_epoch": result.best.epoch,
+            "seconds": round(sum(log.seconds for log in result.history), 2),
+        }
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        write_text(folder / "error.txt", traceback.format_exc())
+        outcome = {"error": f"{type(error).__name__}: {error}".replace("\n", " ")[:MAX_ERROR_LENGTH]}
+    write_trial(folder, job.untrained.model_copy(update=outcome))
+    if not keep_weights and "error" not in outcome:
+        (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
 
 
 def read_retrained(study: Study, chosen: tuple[Candidate, ...], folder: Path) -> tuple[Trial, ...]:
@@ -229,42 +285,3 @@ def _summary(subset: WindowSet, study: Study) -> dict[str, Any]:
             "windows": count(subset.aha_class[added]),
         }
     return summary
-
-
-def _run_worker(
-    phase: Phase, study: Study, folder: Path, data_dir: Path, on_message: Callable[[dict[str, Any]], None]
-) -> None:
-    failures = 0
-
-    def handle(message: dict[str, Any]) -> None:
-        nonlocal failures
-        on_message(message)
-        if message["kind"] == "exhausted":
-            _logger.warning(
-                "the search ends after %d of %d trials, because [space] has no more networks; "
-                "set fewer trials, or widen the space",
-                message["drawn"],
-                study.search.trials,
-            )
-        if message["kind"] == "broken":
-            raise WorkerError(f"{message['error']}; fix the cause and run the same command again to continue")
-        if message["kind"] == "end":
-            failures = failures + 1 if message["error"] else 0
-        if failures == MAX_CONSECUTIVE_FAILURES:
-            raise WorkerError(
-                f"{failures} trainings in a row failed, the last one with {message['error']!r}; see error.txt in the "
-                f"folders of {folder / phase}. Fix the cause and run the same command again to continue."
-            )
-
-    def give_up(name: str, reason: str) -> None:
-        trial_folder = folder / phase / name
-        begun = Trial.model_validate_json((trial_folder / "begun.json").read_text(encoding="utf-8"))
-        write_trial(trial_folder, begun.model_copy(update={"error": reason}))
-        handle({"kind": "end", "trial": name, "error": reason})
-
-    supervise(
-        [sys.executable, "-m", "ecg_shock.search.worker", str(folder), phase, "--data", str(data_dir)],
-        folder / LOG_FILE,
-        on_message=handle,
-        on_give_up=give_up,
-    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ from ecg_shock.training.trainer import (
 if TYPE_CHECKING:
     import keras
 
+MAX_FOLDS = 5  # whose windows `load_fold` keeps in memory
+
 
 @dataclass(frozen=True)
 class TrainingFold:
@@ -72,6 +75,12 @@ class TrainingFold:
     def load(cls, data: DataConfig, folder: Path | None = None) -> TrainingFold:
         """Load the windows of a fold from recordings in `folder`."""
         return cls(data, load_subsets(data, folder), folder)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the train and validation windows, their labels and patients."""
+        used = (self.subsets.train, self.subsets.validation)
+        return digest(*(array for subset in used for array in (subset.ecg, subset.aha_class, subset.patient)))
 
     @cached_property
     def strips(self) -> Strips:
@@ -282,6 +291,43 @@ class TrainingFold:
             patients=len(patients(validation)),
         )
         return calibration, score
+
+
+@dataclass(frozen=True)
+class FoldSource:
+    """The windows of a fold, which several processes or machines load.
+
+    Parameters
+    ----------
+    data : DataConfig
+        The settings of the windows.
+    folder : pathlib.Path or None
+        Folder that holds the databases; None for the one that the machine uses by default.
+    sha256 : str or None
+        `TrainingFold.digest` that the windows must have, if any.
+    """
+
+    data: DataConfig
+    folder: Path | None
+    sha256: str | None
+
+
+@lru_cache(maxsize=MAX_FOLDS)
+def load_fold(source: FoldSource) -> TrainingFold:
+    """Load the windows of a fold, and keep them in memory for the next call.
+
+    Raises
+    ------
+    ValueError
+        If the windows have another digest.
+    """
+    fold = TrainingFold.load(source.data, source.folder)
+    if source.sha256 not in (None, fold.digest):
+        raise ValueError(
+            f"the windows of {socket.gethostname()} have the digest {fold.digest[:12]}…, not {str(source.sha256)[:12]}"
+            "…; use the same recordings, manifests and version of this package on all machines"
+        )
+    return fold
 
 
 def augmented_windows(bundle: Bundle, folder: Path | None = None) -> WindowSet:

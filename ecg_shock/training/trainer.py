@@ -123,7 +123,7 @@ class TrainingConfig(BaseModel):
         return {name: value for name, value in settings.items() if name not in REMOVED_SETTINGS}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Start:
     """Weights of a trained network to start from, in place of random ones.
 
@@ -137,6 +137,9 @@ class Start:
 
     weights: list[np.ndarray]
     frozen_blocks: int = 0
+
+    def __repr__(self) -> str:
+        return f"Start({digest(*self.weights)!r}, frozen_blocks={self.frozen_blocks})"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from ecg_shock.data.manifests import resource_dir
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.models.bundle import load_bundle
+from ecg_shock.search.engine import OnProgress
+from ecg_shock.search.tasks import Task
 from ecg_shock.training.fold import patients, training_of
 
 RUN = ["--databases", "synthetic", "--filters", "4,4", "--kernels", "10,10", "--epochs", "2", "--balanced"]
@@ -87,6 +91,32 @@ def test_training_like_a_bundle_repeats_it(run_folder: Path, tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     again = load_bundle(tmp_path / "fold-0" / "bundle")
     assert again.read_litert() == load_bundle(like).read_litert()
+
+
+def test_folds_are_trained_side_by_side(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several workers the engine trains each fold as this process does, and the command writes the bundles."""
+    trained: list[str] = []
+
+    class Engine:
+        remote = False
+
+        def __init__(self, log: Path, *, workers: int, scheduler: str | None) -> None:
+            assert (workers, scheduler) == (5, None)  # no more workers than folds
+
+        def run(self, tasks: list[Task], on_progress: OnProgress) -> Iterator[tuple[Task, str | None]]:
+            for task in tasks:
+                task.function(*task.arguments, folder=task.folder, on_epoch=lambda log: None)
+                trained.append(task.name)
+                yield task, None
+
+    monkeypatch.setattr("ecg_shock.search.engine.Engine", lambda *given, **named: nullcontext(Engine(*given, **named)))
+    done = CliRunner().invoke(app, ["train", *RUN, "--fold", "all", "--out", str(tmp_path), "--workers", "8"])
+    assert done.exit_code == 0, done.output
+    assert trained == [f"fold {fold}" for fold in range(5)]
+    assert "train 5/5: fold 4 BAC" in done.output
+    for fold in ("fold-0", "fold-1"):
+        again = load_bundle(tmp_path / fold / "bundle")
+        assert again.read_litert() == load_bundle(run_folder / fold / "bundle").read_litert()
 
 
 def test_training_starts_from_a_bundle(run_folder: Path, tmp_path: Path) -> None:

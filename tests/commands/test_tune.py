@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ecg_shock.commands import tune
+from ecg_shock.commands._trainings import Trainings
 from ecg_shock.commands.app import app
 from ecg_shock.data.datasets import Subsets
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import locked
 from ecg_shock.search.study import read_study
+from ecg_shock.search.tasks import Task
 from ecg_shock.search.trials import Trial
 
 
@@ -149,6 +152,27 @@ def test_table_shows_the_best(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert shown.index("95.00") < shown.index("94.00")
     assert "90.00" not in shown
     assert "4 trained, 2 shown, 1 failed" in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_running_trainings_are_shown(terminal: bool, tmp_path: Path):
+    """A terminal shows a table of what is running; elsewhere, each training that has ended is a line."""
+    console = Console(width=100, record=True, force_terminal=terminal, file=io.StringIO())
+    running, ended = (Task(name, tmp_path, 20, print, ()) for name in ("0007", "0008"))
+    with Trainings(console, "search", 40, 7, 0.95) as trainings:
+        for epoch, accuracy in ((0, None), (1, 0.9), (2, 0.8)):
+            trainings.on_progress(running, epoch, accuracy)
+        trainings.on_progress(ended, 20, 0.96)
+        trainings.end("0008", 0.96)
+        trainings.end("0009", float("nan"), "the loss is nan")
+        if terminal:
+            console.print(trainings._table())
+    shown = console.export_text()
+    assert "search 0009 failed: the loss is nan" in shown
+    assert ("search 8/40: 0008 BAC 96.00 %, best 96.00 %, " in shown) is not terminal
+    if terminal:
+        assert "9/40 best 96.00 %, 1 failed, " in shown
+        assert "0007 2/20 80.00 90.00" in " ".join(shown.split())
 
 
 def test_damaged_result_is_named(tmp_path: Path):

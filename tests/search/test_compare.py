@@ -1,9 +1,10 @@
-"""Comparisons train in pairs, resume, share work, refuse changes, and see no test label."""
+"""Comparisons train in pairs, resume, refuse changes, and see no test label."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import tomli_w
 
 from ecg_shock.data import datasets
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.files import locked
 from ecg_shock.search.compare import (
     RESULT_NAME,
     Decision,
+    TrialResult,
+    _checks,
     choose,
     read_comparison,
     read_results,
@@ -22,6 +24,7 @@ from ecg_shock.search.compare import (
     summarise,
     trial_folder,
 )
+from ecg_shock.training.fold import load_fold
 
 CONTENT = {
     "name": "small",
@@ -80,14 +83,18 @@ def test_mistakes_are_errors(tmp_path: Path, change: dict[str, object], message:
         read_comparison(Path("nothing.toml"))
 
 
-def test_a_comparison_resumes_and_shares(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done is not trained again, what another process trains is left to it, and no test label matters."""
+def test_a_comparison_resumes(file: Path, tmp_path: Path, inline_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done is not trained again, and no test label matters."""
     comparison, folder = read_comparison(file), tmp_path / "run"
-    other = trial_folder(folder, "wide", 1, 3)
-    other.mkdir(parents=True)
     trained: list[str] = []
-    with locked(other):
-        run_comparison(comparison, folder, on_trial=lambda result: trained.append(f"{result.name} {result.fold}"))
+
+    def on_trial(result: TrialResult) -> None:
+        trained.append(f"{result.name} {result.fold}")
+        if len(trained) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_comparison(comparison, folder, inline_engine, on_trial=on_trial)
     assert trained == ["base 0", "drawn 0", "wide 0", "base 1", "drawn 1"]
     before = {(result.name, result.fold): result for result in read_results(comparison, folder)}
 
@@ -101,10 +108,12 @@ def test_a_comparison_resumes_and_shares(file: Path, tmp_path: Path, monkeypatch
         return fold, windows
 
     monkeypatch.setattr(datasets, "_load_known", with_other_test_labels)
-    run_comparison(comparison, folder, on_trial=lambda result: trained.append(f"{result.name} {result.fold}"))
+    load_fold.cache_clear()
+    _checks.cache_clear()
+    run_comparison(comparison, folder, inline_engine, on_trial=on_trial)
     assert trained[5:] == ["wide 1"]
     again = tmp_path / "again"
-    run_comparison(comparison, again)
+    run_comparison(comparison, again, inline_engine)
     for result in read_results(comparison, again):
         if (result.name, result.fold) in before:
             assert result.balanced_accuracy == before[result.name, result.fold].balanced_accuracy
@@ -134,4 +143,4 @@ def test_a_comparison_resumes_and_shares(file: Path, tmp_path: Path, monkeypatch
     content["settings"]["training"]["epochs"] = 4
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=r"training.epochs: 4 in the folder, 3 now"):
-        run_comparison(comparison, folder)
+        run_comparison(comparison, folder, inline_engine)

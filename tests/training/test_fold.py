@@ -20,8 +20,8 @@ from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models import CnnSpec
 from ecg_shock.models.bundle import load_bundle
 from ecg_shock.models.card import ExtraDatabase
-from ecg_shock.training.fold import TrainingFold, examples, training_of
-from ecg_shock.training.trainer import TrainingConfig, read_result
+from ecg_shock.training.fold import FoldSource, TrainingFold, examples, load_fold, training_of
+from ecg_shock.training.trainer import Start, TrainingConfig, read_result
 
 # Two databases have the same rhythm, and a patient has two rhythms.
 ROWS = [
@@ -80,6 +80,27 @@ def test_groups_are_the_same_in_any_order(windows):
     order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
     again = examples(windows.select(order), "rhythm-patient")
     np.testing.assert_array_equal(again.groups, made.groups[order])
+
+
+def test_other_windows_are_refused(monkeypatch):
+    """Windows with another digest than that of the machine which started the training are an error."""
+    data = DataConfig(databases=("synthetic",))
+    fold = TrainingFold.load(data)
+    monkeypatch.setattr(TrainingFold, "load", lambda data, folder: fold)
+    load_fold.cache_clear()
+    assert load_fold(FoldSource(data, None, fold.digest)) is fold
+    with pytest.raises(ValueError, match=f"have the digest {fold.digest[:12]}…, not 012…; use the same recordings"):
+        load_fold(FoldSource(data, None, "012"))
+    load_fold.cache_clear()
+
+
+def test_a_start_is_shown_by_the_digest_of_its_weights():
+    """Two starts have the same representation only if their weights are equal."""
+    weights = [np.zeros((100, 100)), np.ones(3)]
+    other = [weights[0].copy(), weights[1]]
+    assert repr(Start(weights, 1)) == repr(Start(other, 1))
+    other[0][50, 50] = 1e-9
+    assert len({repr(Start(weights, 1)), repr(Start(other, 1)), repr(Start(weights, 2))}) == 3
 
 
 def test_best_epoch_becomes_a_bundle_with_a_card(windows, tmp_path):

@@ -42,7 +42,7 @@ import tomli_w
 from ecg_shock.data.manifests import load_manifest
 from ecg_shock.data.splits import load_split
 from ecg_shock.evaluation.evaluation_set import find_bundles
-from ecg_shock.files import atomic_writer, with_values, write_text
+from ecg_shock.files import atomic_writer, locked, with_values, write_text
 from ecg_shock.models.bundle import BUNDLE_NAME
 from ecg_shock.report.formats import rounded_down
 from ecg_shock.search.compare import (
@@ -59,10 +59,12 @@ from ecg_shock.search.compare import (
     run_comparison,
     trial_folder,
 )
+from ecg_shock.search.engine import LOG_FILE, Engine
 from ecg_shock.training.fold import TrainingFold
 from ecg_shock.training.trainer import TrainingResult, read_result
 
 CANDIDATES = Path(__file__).parents[2] / "comparisons" / "headline.toml"
+WORKERS = 2
 FINAL_SEEDS = (0, 1, 2, 3, 4)
 ALL_PATIENTS = "public-v1-all"
 
@@ -87,14 +89,21 @@ def main() -> None:
     if arguments.cross_database:
         train_across_databases(candidates, arguments.out, arguments.data)
         return
-    run_comparison(candidates, arguments.out / "candidates", arguments.data, on_trial=_print)
+    _train(candidates, arguments.out / "candidates", arguments.data)
     write_trials(candidates, arguments.out)
     choices = choose(candidates, arguments.out / "candidates")
     print(", ".join(f"fold {fold}: {name}" for fold, name in choices.items()), flush=True)
     if len(choices) < len(candidates.folds):
-        print("another process is training the other candidates; run this again when it has finished")
+        print("some candidates have no result; run this again to repeat them")
         return
     train_finally(candidates, choices, arguments.out, arguments.out, arguments.data)
+
+
+def _train(comparison: TrainingComparison, folder: Path, data: Path | None) -> None:
+    """Run the trainings of a comparison that are missing, some of them at the same time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder), Engine(folder / LOG_FILE, workers=WORKERS) as engine:
+        run_comparison(comparison, folder, engine, data, on_trial=_print)
 
 
 def write_trials(comparison: TrainingComparison, out: Path) -> None:
@@ -135,7 +144,7 @@ def train_finally(
             copy = trial_folder(out / "final" / name, BASE, fold, seed)
             if not copy.exists():
                 shutil.copytree(trial_folder(out / "candidates", name, fold, seed), copy)
-        run_comparison(final, out / "final" / name, data, on_trial=_print)
+        _train(final, out / "final" / name, data)
         settings = final.settings(BASE)
         training_fold = TrainingFold.load(with_values(settings.data, fold=fold), data)
         trials = [trial_folder(out / "final" / name, BASE, fold, seed) for seed in FINAL_SEEDS]
