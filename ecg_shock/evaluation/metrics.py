@@ -567,14 +567,15 @@ def compare_labels(own: Predictions, default: Predictions) -> tuple[SetApart, ..
 def _relabel(table: pd.DataFrame) -> Iterator[tuple[str, str, float, np.ndarray]]:
     """Yield the class, the measured column, the limit and the mask of the windows, for each other limit.
 
-    VT, or VF, is skipped if any of its windows was not measured.
+    VT, or VF, is skipped if any of its windows was not measured. Slow VF stays an intermediate class at all limits.
     """
     for aha_class, measured, limits, compare in (
         ("rapid_vt", "rate_bpm", RAPID_VT_BPM, np.greater_equal),
         ("coarse_vf", "amplitude_mv", COARSE_VF_MV, np.greater),
     ):
         rhythm = _RHYTHM_OF[measured]
-        of_rhythm, values = (table["rhythm"] == rhythm).to_numpy(), table[measured].to_numpy()
+        of_rhythm = ((table["rhythm"] == rhythm) & (table["aha_class"] != "slow_vf")).to_numpy()
+        values = table[measured].to_numpy()
         if of_rhythm.any() and not np.isnan(values[of_rhythm]).any():
             for limit in limits:
                 yield aha_class, measured, limit, of_rhythm & compare(values, limit)

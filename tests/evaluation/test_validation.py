@@ -66,7 +66,7 @@ def test_a_folder_is_a_model(
             return {LabelPolicy(): predictions}
 
     monkeypatch.setattr(protocol, "find_bundles", lambda folder: (f"bundle of {folder}",))
-    monkeypatch.setattr(protocol, "describe", lambda bundle: model)
+    monkeypatch.setattr(protocol, "describe_all", lambda bundles: (model,))
     monkeypatch.setattr(protocol, "EvaluationSet", Asked)
     found = ecg_shock.validate(tmp_path, databases=["cudb"], data="there")
     assert asked == [((f"bundle of {tmp_path}",), ("cudb",), Path("there"))]
