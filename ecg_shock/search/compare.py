@@ -244,7 +244,7 @@ def run_comparison(
 ) -> None:
     """Train what is not trained yet, seed by seed and fold by fold.
 
-    A training whose process dies repeatedly is left out, with a warning.
+    A training whose process dies repeatedly is skipped, with a warning.
 
     Parameters
     ----------
