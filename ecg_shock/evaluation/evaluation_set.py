@@ -90,11 +90,10 @@ class EvaluationSet:
         for bundle in self.bundles:
             card = bundle.card  # raises if it is incomplete
             if not self.databases and not card.patients.test:
-                expected = "".join(f" {length}: {text}." for length, text in (card.expected or {}).items())
                 raise ValueError(
                     f"{bundle.folder} was trained on all patients of {card.data.split}, so no patient is left to test "
-                    "it. Give recordings of other patients with --databases, or a folder of models of single folds."
-                    + (f" Such models, trained in the same way, had these results.{expected}" if expected else "")
+                    "it. Give recordings of other patients with --databases, or a folder of models of single folds. "
+                    "The accuracy to expect is in its CARD.md."
                 )
             tested = (self.databases, None) if self.databases else (card.data.databases, card.patients.test)
             check_unseen_files(bundle, tested[0], self.folder, tested[1])

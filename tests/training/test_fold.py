@@ -138,10 +138,11 @@ def test_model_of_all_patients_has_no_accuracy_of_its_own(tmp_path):
     expected = {"5 s": "balanced accuracy 98 %"}
     bundle = fold.write_bundle(tmp_path / "bundle", "all", trained, selection="", calibration=0.5, expected=expected)
     assert (bundle.card.validation, bundle.card.expected) == (None, expected)
+    assert "5 s: balanced accuracy 98 %" in (bundle.folder / "CARD.md").read_text(encoding="utf-8")
     logit = np.log(1 / np.array(bundle.load_keras()(fold.subsets.train.ecg[:9, :, np.newaxis])) - 1)
     before = np.log(1 / np.array(trained.load_model()(fold.subsets.train.ecg[:9, :, np.newaxis])) - 1)
     np.testing.assert_allclose(-logit, -0.5 * before, atol=1e-4)
-    with pytest.raises(ValueError, match="no patient is left to test it.*balanced accuracy 98 %"):
+    with pytest.raises(ValueError, match="no patient is left to test it.*CARD.md"):
         EvaluationSet((bundle,))
     assert export(bundle, "litert", tmp_path / "export").rescoring.part == "training"
 
