@@ -1,4 +1,4 @@
-"""Reproduce the headline and the pretrained model: `python tuning/results/headline/run.py`, two hours on two cores.
+"""Reproduce the headline and the pretrained model: `python tuning/results/headline/run.py`.
 
 1. *Candidates*: train all variants of `tuning/comparisons/headline.toml` on all folds with all seeds.
 2. *Choice*: each fold chooses a variant by the rule in that file, on its own validation patients.
