@@ -1,12 +1,11 @@
 """Augmentation: training windows drawn anew for each epoch, and changed in ways that keep their label true.
 
 A label depends on the heart rate (ventricular tachycardia), on the amplitude (ventricular fibrillation, asystole) and
-on the morphology. Each change keeps what its window's label depends on, or changes the label by the rule of the label
-policy. The order is that of a recording: the heart's rate and amplitude, then the artefact of electrodes and
-compressions, then the limits of the device, and last the preprocessing that all windows share.
+on the morphology. Each change keeps what its window's label depends on. The changes follow the path of a recording:
+first the heart's rate and amplitude, then artefact of electrodes and chest compressions, then the limits of the device,
+and last the preprocessing that all windows share.
 
-Two kinds of training windows are *synthetic nonshockable*: rapid ventricular tachycardia that is slowed below the limit
-of *rapid*, and artefact without a heart rhythm. `AugmentedWindows.rhythm` names them.
+Artefact without a heart rhythm is added as *synthetic nonshockable* windows. `AugmentedWindows.rhythm` names them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from ecg_shock.data.windows import LabelPolicy, amplitude_mv, rate_bpm
 from ecg_shock.preprocessing import FS, Preprocessing, preprocess_strips, resample_recording
 from ecg_shock.rhythms import SHOCKABLE
 
-SLOWED_VT = "slowed_vt"
 SETTLING_S = 2.0  # of a window that is cut from a longer recording, whose filters have settled
 NOISE_RECORDS = ("bw", "em", "ma")
 NOISE_LEAD = 1  # the stress tests of validation reports use the other lead of the same records
@@ -33,7 +31,13 @@ AMPLITUDE_MARGIN = 1.1  # how far an amplitude that was changed stays from a lim
 RATE_MARGIN = 1.05  # and a rate
 MIN_AMPLITUDE_MV = 0.1  # noise relative to a smaller amplitude, such as that of asystole, is relative to 1 mV
 REFERENCE_MV = 1.0
-ARTEFACT_KINDS = ("labelled", "recorded", "walk", "coloured", "wander", "sawtooth", "compressions", "hum")
+ARTEFACT_MV = (0.2, 5.0)  # range of the amplitude of artefact after the filter
+# The kinds of artefact, and how often each is drawn relative to the others. Sawtooth waves and tones are drawn more often
+# than monitors record them, because otherwise a network takes them for VF.
+ARTEFACT_KINDS = {
+    **{"labelled": 3.0, "recorded": 4.0, "walk": 1.0, "coloured": 3.0, "wander": 1.0, "sawtooth": 6.0},
+    **{"compressions": 2.0, "hum": 1.0, "tone": 3.0, "steps": 2.0, "spikes": 1.0},
+}
 
 
 class Augmentation(BaseModel):
@@ -52,16 +56,9 @@ class Augmentation(BaseModel):
         Largest factor by which an amplitude is multiplied or divided. VF stays coarse, and asystole below its limit.
     polarity : bool
         Whether half of the windows are inverted.
-    reversal : float
-        Proportion of shockable windows that run backwards in time, which changes neither rate nor amplitude. VF has no
-        direction, and VT gets another shape of wide beats.
     noise, compressions, mains, clipping, electrode, band : float
         Proportions of windows with recorded noise of nstdb at 0 to 18 dB, modelled chest compressions, mains hum,
         clipped peaks, an electrode that moves or comes off, and the narrower pass band of another device.
-    slowed_vt : float
-        Proportion of nonshockable windows that are rapid VT slowed to `slowed_vt_bpm`.
-    slowed_vt_bpm : tuple of float
-        Range of the rate of slowed VT, in beats per minute, below the label policy's limit of rapid VT.
     artefact : float
         Proportion of nonshockable windows that are artefact without a heart rhythm: recorded noise, segments that a
         database of `DataConfig.extra` labels as noise, and modelled artefact.
@@ -74,15 +71,12 @@ class Augmentation(BaseModel):
     warp: float = Field(default=0.0, ge=0, le=0.5)
     gain: float = Field(default=1.0, ge=1, le=10)
     polarity: bool = False
-    reversal: float = Field(default=0.0, ge=0, le=1)
     noise: float = Field(default=0.0, ge=0, le=1)
     compressions: float = Field(default=0.0, ge=0, le=1)
     mains: float = Field(default=0.0, ge=0, le=1)
     clipping: float = Field(default=0.0, ge=0, le=1)
     electrode: float = Field(default=0.0, ge=0, le=1)
     band: float = Field(default=0.0, ge=0, le=1)
-    slowed_vt: float = Field(default=0.0, ge=0, lt=0.5)
-    slowed_vt_bpm: tuple[float, float] = (75.0, 138.0)
     artefact: float = Field(default=0.0, ge=0, lt=0.5)
 
     @property
@@ -100,7 +94,7 @@ class AugmentedWindows:
     ecg : numpy.ndarray
         Shape (n_windows, n_samples), float32, mV, preprocessed, at 125 Hz.
     rhythm : numpy.ndarray
-        Shape (n_windows,), strings: the AHA class, ``"slowed_vt"`` or ``"artefact"``.
+        Shape (n_windows,), strings: the AHA class, or ``"artefact"``.
     shockable : numpy.ndarray
         Shape (n_windows,), bool.
     patient : numpy.ndarray
@@ -147,7 +141,7 @@ class Augmenter:
     extra : tuple of str
         Names of the databases of `DataConfig.extra`.
     extra_weight : float
-        Proportion of the drawn nonshockable windows that is from these databases. Artefact and slowed VT do not count.
+        Proportion of the drawn nonshockable windows that is from these databases. Artefact does not count.
     seed : int
         Seed of all random numbers. The windows of an epoch depend only on the seed and on the number of the epoch.
 
@@ -169,11 +163,6 @@ class Augmenter:
         extra_weight: float = 0.4,
         seed: int = 0,
     ) -> None:
-        if not settings.slowed_vt_bpm[0] < settings.slowed_vt_bpm[1] < policy.rapid_vt_bpm:
-            raise ValueError(
-                f"slowed_vt_bpm={settings.slowed_vt_bpm!r} is not allowed; give a lower and a higher rate below the "
-                f"limit of rapid VT, {policy.rapid_vt_bpm:g} bpm."
-            )
         self.strips = strips
         self._settings = settings
         self._noise = noise
@@ -191,20 +180,17 @@ class Augmenter:
         rng = np.random.default_rng([self._seed, epoch])
         shockable_count = settings.windows // 2
         nonshockable_count = settings.windows - shockable_count
-        slowed = round(settings.slowed_vt * nonshockable_count)
         artefact = round(settings.artefact * nonshockable_count)
         picked = np.concatenate(
             [
                 self._pick("shockable", shockable_count, rng),
-                self._pick("nonshockable", nonshockable_count - slowed - artefact, rng),
-                self._pick("rapid_vt", slowed, rng),
+                self._pick("nonshockable", nonshockable_count - artefact, rng),
             ]
         )
-        is_slowed = np.arange(len(picked)) >= len(picked) - slowed
-        raw, clean = self._cut(picked, is_slowed, rng)
-        raw = raw * self._gains(picked, is_slowed, clean, rng)[:, np.newaxis]
+        raw, clean = self._cut(picked, rng)
+        raw = raw * self._gains(picked, clean, rng)[:, np.newaxis]
         clean_amplitude = amplitude_mv(clean)
-        rhythm = np.where(is_slowed, SLOWED_VT, self.strips.aha_class[picked])
+        rhythm = self.strips.aha_class[picked]
         patient = self.strips.patient[picked]
         if artefact:
             strips, of_patient = self._draw_artefact(artefact, rng)
@@ -228,20 +214,16 @@ class Augmenter:
             raise ValueError(f"the training recordings hold no {kind} window; choose other databases or another fold.")
         return candidates[np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right")]
 
-    def _cut(
-        self, picked: np.ndarray, is_slowed: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _cut(self, picked: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Cut windows with the samples before them, at drawn offsets and speeds; return them raw and filtered."""
         strips, settings = self.strips, self._settings
         speed = (1.0 + settings.warp) ** rng.uniform(-1, 1, len(picked))
         vt = np.flatnonzero(strips.aha_class[picked] == "rapid_vt")
-        if len(vt) and (settings.warp or is_slowed.any()):
+        if len(vt) and settings.warp:
             at_rest = self._filter(self._read(strips.start[picked[vt]], np.ones(len(vt)), picked[vt]))
             bpm = np.array([rate_bpm(window) for window in at_rest])
             fast_enough = bpm * speed[vt] >= RATE_MARGIN * self._policy.rapid_vt_bpm  # False where no rate was measured
-            wanted = rng.uniform(*settings.slowed_vt_bpm, len(vt))
-            slowed_speed = np.where(np.isfinite(bpm), wanted / np.where(np.isfinite(bpm), bpm, 1.0), 1.0)
-            speed[vt] = np.where(is_slowed[vt], slowed_speed, np.where(fast_enough, speed[vt], 1.0))
+            speed[vt] = np.where(fast_enough, speed[vt], 1.0)
         needed = np.ceil(speed * self._n)
         first, last = strips.span[picked].T
         speed = np.where(needed <= last - first, speed, 1.0)
@@ -249,19 +231,11 @@ class Augmenter:
         # Anywhere in the window's class that includes most of the candidate.
         offset = rng.integers(0, round(STEP_S * FS), len(picked))
         start = np.clip(strips.start[picked] + offset, first, last - needed)
-        if settings.reversal:
-            backwards = np.isin(strips.aha_class[picked], SHOCKABLE) & ~is_slowed
-            backwards &= rng.random(len(picked)) < settings.reversal
-            start = np.where(backwards, start + speed * (self._n - 1), start)
-            speed = np.where(backwards, -speed, speed)
         raw = self._read(start, speed, picked)
         return raw, self._filter(raw)
 
     def _read(self, start: np.ndarray, speed: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        """Return strips that begin before the window, interpolated by cubic polynomials (Catmull and Rom).
-
-        A negative speed reads backwards from `start`.
-        """
+        """Return strips that begin before the window, interpolated by cubic polynomials (Catmull and Rom)."""
         at = start[:, np.newaxis] + speed[:, np.newaxis] * np.arange(-self._before, self._n)
         lead = self.strips.lead[picked]
         at = np.clip(at, lead[:, :1], lead[:, 1:] - 1)
@@ -283,12 +257,10 @@ class Augmenter:
     def _filter(self, raw: np.ndarray) -> np.ndarray:
         return preprocess_strips(raw[:, self._before :], FS, self._preprocessing)
 
-    def _gains(
-        self, picked: np.ndarray, is_slowed: np.ndarray, clean: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
+    def _gains(self, picked: np.ndarray, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         gain = self._settings.gain ** rng.uniform(-1, 1, len(picked))
         amplitude = np.maximum(amplitude_mv(clean), np.finfo(float).tiny)
-        aha_class = np.where(is_slowed, SLOWED_VT, self.strips.aha_class[picked])
+        aha_class = self.strips.aha_class[picked]
         vf, asystole = aha_class == "coarse_vf", aha_class == "asystole"
         lowest = np.minimum(1.0, AMPLITUDE_MARGIN * self._policy.coarse_vf_mv / amplitude)
         highest = np.maximum(1.0, self._policy.asystole_mv / AMPLITUDE_MARGIN / amplitude)
@@ -334,8 +306,8 @@ class Augmenter:
     def _draw_artefact(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw artefact without a heart rhythm, or labelled as noise; return the strips and their patients."""
         n = self._before + self._n
-        kinds = ARTEFACT_KINDS if len(self._artefact) else ARTEFACT_KINDS[1:]
-        weights = np.array([4.0 if kind in ("labelled", "recorded") else 1.0 for kind in kinds])
+        kinds = [kind for kind in ARTEFACT_KINDS if kind != "labelled" or len(self._artefact)]
+        weights = np.array([ARTEFACT_KINDS[kind] for kind in kinds])
         kind = rng.choice(kinds, count, p=weights / weights.sum())
         strips = np.empty((count, n))
         patient = np.full(count, "", dtype=self.strips.patient.dtype)
@@ -353,8 +325,9 @@ class Augmenter:
                 drawn = draw_noise(self._noise[record], len(rows), n, rng).astype(np.float64)
             else:
                 drawn = _model_artefact(name, len(rows), n, rng)
-            height = np.maximum(amplitude_mv(self._filter(drawn)), np.finfo(float).tiny)
-            strips[rows] = drawn * (rng.choice([0.15, 0.3, 0.6, 1.2, 2.4, 4.8], len(rows)) / height)[:, np.newaxis]
+            height = amplitude_mv(self._filter(drawn))
+            scale = np.exp(rng.uniform(*np.log(ARTEFACT_MV), len(rows))) / np.where(height > 0, height, np.inf)
+            strips[rows] = drawn * scale[:, np.newaxis]
         return strips, patient
 
 
@@ -377,7 +350,7 @@ def _candidate_probabilities(
     if added.any() and (nonshockable & ~added).any():
         weight[added] *= extra_weight / weight[added].sum()
         weight[nonshockable & ~added] *= (1 - extra_weight) / weight[nonshockable & ~added].sum()
-    kinds = {"shockable": shockable, "nonshockable": nonshockable, "rapid_vt": strips.aha_class == "rapid_vt"}
+    kinds = {"shockable": shockable, "nonshockable": nonshockable}
     return {kind: (np.flatnonzero(mask), np.cumsum(weight[mask])) for kind, mask in kinds.items()}
 
 
@@ -429,16 +402,34 @@ def _model_artefact(kind: str, count: int, n: int, rng: np.random.Generator) -> 
         return np.cumsum(rng.standard_normal((count, n)), axis=1)
     if kind == "coloured":
         frequency = np.maximum(np.fft.rfftfreq(n, 1 / FS), FS / n)
-        exponent = rng.uniform(0, 1.0, (count, 1))
+        exponent = np.maximum(rng.uniform(-0.3, 1.0, (count, 1)), 0.0)  # a quarter of it is white noise
         spectrum = np.fft.rfft(rng.standard_normal((count, n)), axis=1) * frequency**-exponent
         return np.fft.irfft(spectrum, n, axis=1)
     if kind == "wander":
         hz = rng.uniform(0.1, 1.2, (count, 4, 1))
         return (rng.random((count, 4, 1)) * np.sin(2 * np.pi * (hz * time_s + rng.random((count, 4, 1))))).sum(axis=1)
     if kind == "sawtooth":
-        hz, rise = rng.uniform(0.5, 2.0, (count, 1)), rng.uniform(0.02, 0.98, (count, 1))
+        hz = rng.uniform(0.4, 3.3, (count, 1))
+        rise = 0.01 + 0.98 * rng.beta(0.3, 0.3, (count, 1))  # most have one steep and one slow side
         phase = (hz * time_s + rng.random((count, 1))) % 1
         return np.where(phase < rise, phase / rise, (1 - phase) / (1 - rise))
     if kind == "compressions":
         return compressions(count, n, FS, rng)
+    if kind == "tone":
+        return np.sin(2 * np.pi * (rng.uniform(9.5, 35.0, (count, 1)) * time_s + rng.random((count, 1))))
+    if kind == "steps":
+        return _model_steps(count, n, rng)
+    if kind == "spikes":
+        some = rng.random((count, n)) < rng.uniform(1, 25, (count, 1)) / FS
+        return np.where(some, rng.uniform(-1, 1, (count, n)), 0.0) + 0.003 * rng.standard_normal((count, n))
     return _hum(count, n, rng) + 0.1 * rng.standard_normal((count, n))
+
+
+def _model_steps(count: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Model levels that change at random times; some of them decay through a high-pass filter."""
+    changes = rng.random((count, n)) < rng.uniform(0.4, 6, (count, 1)) / FS
+    levels = np.cumsum(np.where(changes, rng.standard_normal((count, n)), 0.0), axis=1)
+    size = 2 * n
+    at = 1j * np.fft.rfftfreq(size, 1 / FS)
+    decaying = np.fft.irfft(np.fft.rfft(levels, size, axis=1) * (at / (at + rng.uniform(0.05, 1.0, (count, 1)))), size)
+    return np.where(rng.random((count, 1)) < 0.5, levels, decaying[:, :n])

@@ -120,7 +120,7 @@ class Card:
     synthetic_windows : int
         Number of synthetic windows in the training subset.
     synthetic_nonshockable : dict of str to int
-        Number of windows of slowed VT and of artefact that augmentation drew for the training.
+        Number of windows of artefact that augmentation drew for the training.
     calibration : float or None
         Factor of the logit, if the probabilities are calibrated on the validation patients. The weights of the last
         layer include it.

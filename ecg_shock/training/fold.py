@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 from scipy.special import expit
 
-from ecg_shock.data.augment import SLOWED_VT, Augmentation, Augmenter, read_training_noise
+from ecg_shock.data.augment import Augmentation, Augmenter, read_training_noise
 from ecg_shock.data.datasets import (
     SYNTHETIC,
     DataConfig,
@@ -343,8 +343,7 @@ def augmented_windows(bundle: Bundle, folder: Path | None = None) -> WindowSet:
     Returns
     -------
     WindowSet
-        The starts are NaN. The rhythm, like the AHA class, is ``"slowed_vt"`` or ``"artefact"`` for synthetic
-        nonshockable windows.
+        The starts are NaN. The rhythm, like the AHA class, is ``"artefact"`` for synthetic nonshockable windows.
 
     Raises
     ------
@@ -423,15 +422,13 @@ def proportions(shock: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 
 def _count_synthetic_nonshockable(result: TrainingResult) -> dict[str, int]:
-    """Count the windows of slowed VT and of artefact that the training drew up to its best epoch."""
+    """Count the windows of artefact that the training drew up to its best epoch."""
     augmentation = result.config.augmentation
     if augmentation is None:
         return {}
-    counts = {
-        name: sum(log.drawn.get(name, 0.0) for log in result.history[: result.best.epoch]) * augmentation.windows
-        for name in (SLOWED_VT, ARTEFACT)
-    }
-    return {name: round(count) for name, count in counts.items() if count}
+    drawn = sum(log.drawn.get(ARTEFACT, 0.0) for log in result.history[: result.best.epoch])
+    count = round(drawn * augmentation.windows)
+    return {ARTEFACT: count} if count else {}
 
 
 def _with_earlier(known: Patients, earlier: Bundle, folder: Path | None) -> Patients:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from ecg_shock.commands.app import app
-from ecg_shock.data.augment import Augmentation
+from ecg_shock.data.augment import NOISE_RECORDS, Augmentation
 from ecg_shock.data.datasets import SYNTHETIC_PATIENTS, SYNTHETIC_SEED, DataConfig, load_windows
 from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import WindowSet
@@ -121,21 +122,25 @@ def test_list_is_written(tmp_path: Path) -> None:
     assert f"csv: {path}, {len(expected):,} windows" in output.replace("\n", "")
 
 
-def test_augmented_windows_of_a_bundle(tmp_path: Path) -> None:
+def test_augmented_windows_of_a_bundle(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The sheet shows the windows that trained a bundle; its card counts the synthetic nonshockable ones."""
+    noise = {name: rng.standard_normal(20_000).astype(np.float32) for name in NOISE_RECORDS}
+    monkeypatch.setattr("ecg_shock.training.fold.read_training_noise", lambda folder: noise)
     fold = TrainingFold.load(DataConfig(databases=("synthetic",)))
     config = TrainingConfig(
-        epochs=2, learning_rate=0.01, augmentation=Augmentation(windows=256, slowed_vt=0.2), calibrated=True
+        epochs=2, learning_rate=0.01, augmentation=Augmentation(windows=256, artefact=0.2), calibrated=True
     )
     result = fold.train(CnnSpec((6, 6), (9, 9), pool=4), config, tmp_path / "run")
     fold.write_bundle(tmp_path / "bundle", "augmented", result, selection="none")
     card = load_bundle(tmp_path / "bundle").card
-    assert card.synthetic_nonshockable == {"slowed_vt": 26 * result.best.epoch}
+    assert card.synthetic_nonshockable == {"artefact": 26 * result.best.epoch}
     assert card.calibration is not None
     assert card.calibration > 0
 
     output = run("--augmented", tmp_path / "bundle", "--sheet", tmp_path / "sheet.png")
-    assert numbers(output, "slowed vt")[0] == 26
+    assert numbers(output, "artefact")[0] == 26
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
     for wrong in (["--augmented", str(tmp_path / "bundle")], ["synthetic", "--augmented", "x", "--sheet", "a.png"]):
         result_of_command = CliRunner().invoke(app, ["windows", *wrong])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ecg_shock.data.strips
-from ecg_shock.data.augment import SLOWED_VT, Augmentation, Augmenter, read_training_noise
+from ecg_shock.data.augment import Augmentation, Augmenter, read_training_noise
 from ecg_shock.data.datasets import DataConfig
 from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.data.splits import load_split
@@ -23,14 +23,12 @@ EVERYTHING = Augmentation(
     warp=0.2,
     gain=3.0,
     polarity=True,
-    reversal=0.5,
     noise=0.3,
     compressions=0.1,
     mains=0.1,
     clipping=0.1,
     electrode=0.1,
     band=0.2,
-    slowed_vt=0.2,
     artefact=0.1,
 )
 
@@ -87,14 +85,14 @@ def test_an_epoch_is_always_the_same(strips: Strips, noise: dict[str, np.ndarray
 
 
 def test_the_proportions_are_those_asked_for(strips: Strips, noise: dict[str, np.ndarray]) -> None:
-    """Half of the windows are shockable; slowed VT, artefact and extra databases have their proportions of the rest."""
+    """Half of the windows are shockable; artefact and extra databases have their proportions of the rest."""
     drawn = augmenter(strips, noise, EVERYTHING, extra=("elsewhere",), extra_weight=0.4).draw(1)
     assert drawn.shockable.sum() == 200
     assert set(drawn.rhythm[drawn.shockable]) == {"coarse_vf", "rapid_vt"}
     counts = Counter(drawn.rhythm.tolist())
-    assert (counts[SLOWED_VT], counts[ARTEFACT]) == (40, 20)
+    assert counts[ARTEFACT] == 20
     with_rhythm = drawn.patient[np.isin(drawn.rhythm, ("normal_sinus", "asystole"))]
-    assert len(with_rhythm) == 140
+    assert len(with_rhythm) == 180
     assert np.mean(with_rhythm == "elsewhere/5") == pytest.approx(0.4, abs=0.12)
     assert drawn.ecg.shape == (400, 625)
     assert np.isfinite(drawn.ecg).all()
@@ -102,17 +100,14 @@ def test_the_proportions_are_those_asked_for(strips: Strips, noise: dict[str, np
 
 def test_labels_stay_true(strips: Strips, noise: dict[str, np.ndarray]) -> None:
     """Without added artefact, rates and amplitudes agree with the label policy, whatever the warp and the gain."""
-    settings = Augmentation(windows=600, warp=0.5, gain=10.0, polarity=True, reversal=0.5, slowed_vt=0.3)
+    settings = Augmentation(windows=600, warp=0.5, gain=10.0, polarity=True)
     drawn = augmenter(strips, noise, settings).draw(1)
     amplitude = amplitude_mv(drawn.ecg)
     assert (amplitude[drawn.rhythm == "coarse_vf"] > POLICY.coarse_vf_mv).all()
     assert (amplitude[drawn.rhythm == "asystole"] < POLICY.asystole_mv).all()
-    rates = {name: [rate_bpm(w) for w in drawn.ecg[drawn.rhythm == name]] for name in ("rapid_vt", SLOWED_VT)}
-    assert min(rates["rapid_vt"]) >= POLICY.rapid_vt_bpm
-    assert len({round(rate) for rate in rates["rapid_vt"]}) > 20  # they are warped
-    low, high = settings.slowed_vt_bpm
-    assert all(0.97 * low <= rate <= 1.03 * high for rate in rates[SLOWED_VT])
-    assert not drawn.shockable[drawn.rhythm == SLOWED_VT].any()
+    rates = [rate_bpm(window) for window in drawn.ecg[drawn.rhythm == "rapid_vt"]]
+    assert min(rates) >= POLICY.rapid_vt_bpm
+    assert len({round(rate) for rate in rates}) > 20  # they are warped
 
 
 def test_without_changes_windows_are_those_of_the_recording(strips: Strips, noise: dict[str, np.ndarray]) -> None:
@@ -124,37 +119,18 @@ def test_without_changes_windows_are_those_of_the_recording(strips: Strips, nois
         assert nearest < 0.01
 
 
-def test_reversed_windows_run_backwards(strips: Strips, noise: dict[str, np.ndarray]) -> None:
-    """With reversal, shockable windows are strips of the lead read backwards, at their speed, and no others are."""
-    rising = Strips(**{**vars(strips), "signal": _saw(strips.signal)})
-    drawn = augmenter(rising, noise, Augmentation(windows=40, reversal=1.0)).draw(1)
-    views = np.lib.stride_tricks.sliding_window_view(rising.signal, 625)
-    forward, backward = preprocess_strips(views, 125.0), preprocess_strips(views[:, ::-1], 125.0)
-    for ecg, shockable in zip(drawn.ecg, drawn.shockable, strict=True):
-        same, other = (backward, forward) if shockable else (forward, backward)
-        distance = [np.abs(possible[:, 250:] - ecg[250:]).max(axis=1).min() for possible in (same, other)]
-        assert distance[0] < 0.01 < distance[1]
-
-
-def _saw(signal: np.ndarray) -> np.ndarray:
-    """Return waves with a steep and a flat side, 5 a second, of at least 0.3 mV."""
-    return (0.3 * ((np.arange(len(signal)) / 125 * 5.0) % 1)).astype(np.float32)
-
-
-def test_bad_settings_are_refused(strips: Strips, noise: dict[str, np.ndarray]) -> None:
-    """A rate of slowed VT that is rapid, and a kind of window without candidates, are errors."""
-    with pytest.raises(ValueError, match=r"slowed_vt_bpm=\(75.0, 160.0\)"):
-        augmenter(strips, noise, Augmentation(slowed_vt_bpm=(75.0, 160.0)))
-    vf_only = Strips(
+def test_missing_class_is_refused(strips: Strips, noise: dict[str, np.ndarray]) -> None:
+    """A class without candidates is an error."""
+    nonshockable = Strips(
         **{
-            name: getattr(strips, name)[strips.aha_class != "rapid_vt"]
+            name: getattr(strips, name)[~np.isin(strips.aha_class, ("coarse_vf", "rapid_vt"))]
             for name in ("start", "span", "lead", "patient", "database", "aha_class")
         },
         signal=strips.signal,
         window_s=5.0,
     )
-    with pytest.raises(ValueError, match="no rapid_vt window"):
-        augmenter(vf_only, noise, EVERYTHING).draw(1)
+    with pytest.raises(ValueError, match="no shockable window"):
+        augmenter(nonshockable, noise, EVERYTHING).draw(1)
 
 
 def test_noise_is_artefact_in_extra_databases_only(monkeypatch: pytest.MonkeyPatch) -> None:
