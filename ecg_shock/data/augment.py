@@ -32,8 +32,8 @@ RATE_MARGIN = 1.05  # and a rate
 MIN_AMPLITUDE_MV = 0.1  # noise relative to a smaller amplitude, such as that of asystole, is relative to 1 mV
 REFERENCE_MV = 1.0
 ARTEFACT_MV = (0.2, 5.0)  # range of the amplitude of artefact after the filter
-# The kinds of artefact, and how often each is drawn relative to the others. Sawtooth waves and tones are drawn more often
-# than monitors record them, because otherwise a network takes them for VF.
+# The kinds of artefact, and how often each is drawn relative to the others. Sawtooth waves and tones are drawn more
+# often than monitors record them, because otherwise a network takes them for VF.
 ARTEFACT_KINDS = {
     **{"labelled": 3.0, "recorded": 4.0, "walk": 1.0, "coloured": 3.0, "wander": 1.0, "sawtooth": 6.0},
     **{"compressions": 2.0, "hum": 1.0, "tone": 3.0, "steps": 2.0, "spikes": 1.0},
@@ -326,7 +326,8 @@ class Augmenter:
             else:
                 drawn = _model_artefact(name, len(rows), n, rng)
             height = amplitude_mv(self._filter(drawn))
-            scale = np.exp(rng.uniform(*np.log(ARTEFACT_MV), len(rows))) / np.where(height > 0, height, np.inf)
+            low, high = np.log(ARTEFACT_MV)
+            scale = np.exp(rng.uniform(low, high, len(rows))) / np.where(height > 0, height, np.inf)
             strips[rows] = drawn * scale[:, np.newaxis]
         return strips, patient
 
