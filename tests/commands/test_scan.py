@@ -12,7 +12,7 @@ import pytest
 import wfdb
 from typer.testing import CliRunner, Result
 
-from ecg_shock import AlarmRule, Scan, read_record, scan
+from ecg_shock import AlarmRule, Scan, scan
 from ecg_shock.commands.app import app
 from ecg_shock.data.synthetic import synthetic_recordings
 
@@ -80,10 +80,10 @@ def test_nothing_found_is_no_all_clear(tmp_path: Path, seconds_of_vf: int, says:
     assert says in result.output.splitlines()
 
 
-def test_nothing_found(record: Path, tmp_path: Path) -> None:
+def test_nothing_found(tmp_path: Path) -> None:
     """A recording in which no window advises a shock says so, and a file without a rate asks for it."""
     path = tmp_path / "sinus.npy"
-    np.save(path, read_record(record).signal[:2500, 0])
+    np.save(path, list(synthetic_recordings(4))[3].signal[:2500, 0])
     result = run(path, "--fs", 250, "--units", "mV", "--out", tmp_path)
     assert "no episode of shockable rhythm" in result.output.splitlines()
     refused = run(path)

@@ -442,7 +442,7 @@ def test_a_shock_is_advised_and_withheld(device: Callable) -> None:
 def test_threshold(threshold: float, tmp_path: Path) -> None:
     """A shock is advised if the window is usable and its probability reaches the bundle's threshold."""
     bundle, weights = package_model()
-    (recording,) = synthetic_recordings(1, seed=2)
+    recording = list(synthetic_recordings(4))[3]
     advice = Device(tmp_path, replace(bundle, threshold=threshold), weights, 250.0).stream(recording.signal[:, 0])
     expected = (advice["probability"] >= threshold) & (advice["quality"] == USABLE)
     assert 0 < expected.sum() < len(expected)
