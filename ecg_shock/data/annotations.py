@@ -1,15 +1,16 @@
 """Read rhythm, noise and beats from the annotations of a WFDB record.
 
-The public databases annotate the same things in different ways. They are read as follows.
+Each public database has its own way to annotate rhythm, VF and noise. This module reads the annotations as follows.
 
 Rhythm
     A text such as ``(VT`` starts a rhythm, which lasts until the next text. The text usually belongs to a rhythm
     annotation ``+``; in cudb it may also belong to a signal quality annotation ``~``.
 VF in brackets
-    ``[`` and ``]`` enclose ventricular flutter or fibrillation, with or without a text. If there is a text too (cudb
-    cu01 and cu03, mitdb 207), its code is kept. ``]`` also ends VF that a text started, and the rhythm before the VF
-    continues. If a text within 1 s after ``]`` names another rhythm, the VF ends at this text instead; in mitdb 207,
-    such texts come up to 0.6 s after ``]``. VF without ``]`` lasts until the end of the record.
+    ``[`` and ``]`` enclose ventricular flutter or fibrillation, with or without a text. If a text names the VF too
+    (cudb cu01 and cu03, mitdb 207), the episode has the code of the text. ``]`` also ends VF that a text started. Then
+    the rhythm from before the VF continues. If a text within 1 s after ``]`` names another rhythm, the VF ends at this
+    text instead; in mitdb 207, such texts come up to 0.6 s after ``]``. VF without ``]`` lasts until the end of the
+    record.
 Background
     Before the first text, the rhythm is ``unlabelled``. An exception is cudb, which has few rhythm texts, but annotates
     all beats as ``N``: there, the rhythm is ``organised`` before the first text and after each ``]``.
@@ -59,10 +60,10 @@ LEAD_0_UNREADABLE = 16  # this bit is also set in -1
 
 LATE_TEXT_S = 1.0  # a text up to this long after "]" names the rhythm after the VF
 
-# Codes in an annotation file after which extra bytes follow, see https://wfdb.io/spec/annotation-files.html
+# Codes in an annotation file that are followed by extra bytes, see https://wfdb.io/spec/annotation-files.html
 SKIP_CODE, AUX_CODE = 59, 63
 
-# Rhythm of the time without a rhythm text, in databases that annotate all beats.
+# Rhythm of segments without a rhythm text, in databases that annotate all beats.
 BACKGROUND = {"cudb": "organised"}
 
 
@@ -119,8 +120,9 @@ def read_labelled(record: str, manifest: Manifest, folder: str | Path) -> Record
     OSError
         If the header, a signal file or the annotation file is missing.
     ValueError
-        If the database has no such record, a file is damaged, an annotation lies outside the record, the annotations
-        are not in order of time, a rhythm code is unknown, or the start or end of VF (``[`` or ``]``) has no partner.
+        If the database has no such record, a file is damaged, an annotation or label lies outside the record, the
+        annotations are not in order of time, a rhythm code is unknown, ``]`` comes without ``[``, ``[`` comes twice
+        without ``]``, or the code between ``[`` and ``]`` is not VF.
     """
     patient = manifest.patient_of(record)
     path = Path(folder) / record
@@ -146,7 +148,7 @@ def _read_annotations(path: Path, annotator: str, fs: float, end_s: float) -> li
     _check_end(file)
     with explain_damage(file, "WFDB annotations"):
         found = wfdb.rdann(str(path.absolute()), annotator)
-        # If the file gives no sampling rate, wfdb uses that of the header, which it may misread.
+        # If the file gives no sampling rate, wfdb takes it from the header, and may misread it.
         own = found.fs if b"## time resolution: " in file.read_bytes() else None
         times_s = found.sample / (own or fs)
         annotations = [

@@ -47,7 +47,7 @@ def open_edf(path: Path, units: str | None = None) -> SignalFile:
     path : pathlib.Path
         The file.
     units : str, optional
-        Unit of the signals whose header has no unit, or an unknown one that may be a voltage.
+        Unit of the signals to which the header gives no unit, or an unknown unit that may be a voltage.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Label records that have no annotation file: their manifest gives the rhythms and start times."""
+"""Label records that have no annotation file, with the rhythms and start times in their manifest."""
 
 from __future__ import annotations
 

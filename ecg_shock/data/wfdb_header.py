@@ -1,7 +1,7 @@
 """Parse WFDB headers strictly by their specification, header(5) [1]_.
 
-The WFDB libraries ignore parts of a line that they cannot parse, or read them as the next field: the baseline in
-"200 (1024)/mV", and the unit in "1 /uV". Here such a line raises ValueError.
+If the WFDB libraries cannot parse a part of a line, they ignore it, or read it as the next field. Examples are the
+baseline in "200 (1024)/mV" and the unit in "1 /uV". Here, a line of this kind raises ValueError.
 
 References
 ----------
