@@ -84,7 +84,8 @@ def load_split(name: str) -> tuple[Fold, ...]:
     groups: Any = read_toml(path).get("folds")
     if not _are_groups(groups):
         raise ValueError(
-            f"{path}: folds={groups!r} is not allowed; write one list of patients, or {MIN_GROUPS} or more lists of patients."
+            f"{path}: folds={groups!r} is not allowed; write one list of patients, or {MIN_GROUPS} or more lists of "
+            "patients."
         )
     everyone = [patient for group in groups for patient in group]
     repeated = sorted({patient for patient in everyone if everyone.count(patient) > 1})

@@ -124,7 +124,7 @@ class CnnSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters for TOML or JSON.
 
-        A `global_pool` of "max" is left out, so that versions without this parameter still read such a network.
+        A `global_pool` of "max" is omitted, so that older versions, which lack this parameter, can read the network.
         """
         network = asdict(self)
         if self.global_pool == "max":
@@ -199,7 +199,7 @@ def import_keras() -> ModuleType:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # These messages appear in spite of TF_CPP_MIN_LOG_LEVEL.
+    # TF_CPP_MIN_LOG_LEVEL does not suppress these messages.
     with without_lines("WARNING: All log messages before", "I0000"):
         import keras
 
