@@ -3,8 +3,8 @@
 Each public database has its own way to annotate rhythm, VF and noise. This module reads the annotations as follows.
 
 Rhythm
-    A text such as ``(VT`` starts a rhythm, which lasts until the next text. The text usually belongs to a rhythm
-    annotation ``+``; in cudb it may also belong to a signal quality annotation ``~``.
+    An annotation text such as ``(VT`` starts a rhythm, which lasts until the next text. The text usually belongs to a
+    rhythm annotation ``+``; in cudb it may also belong to a signal quality annotation ``~``.
 VF in brackets
     ``[`` and ``]`` enclose ventricular flutter or fibrillation, with or without a text. If a text names the VF too
     (cudb cu01 and cu03, mitdb 207), the episode has the code of the text. ``]`` also ends VF that a text started. Then
@@ -13,21 +13,21 @@ VF in brackets
     record.
 Background
     Before the first text, the rhythm is ``unlabelled``. An exception is cudb, which has few rhythm texts, but annotates
-    all beats as ``N``: there, the rhythm is ``organised`` before the first text and after each ``]``.
+    all beats as ``N``. In cudb, the rhythm is ``organised`` before the first text and after each ``]``.
 Noise
     ``(NOISE`` in vfdb is a rhythm text, so the noise lasts until the next text.
 
-    ``~`` marks a change of signal quality. Its subtype has a bit for each noisy signal (1, 2, 4, 8) and a bit for each
-    unreadable signal (16, 32 …); -1 sets all bits [1]_. A segment is noise if lead 0 is *unreadable*. If lead 0 is only
-    *noisy*, the segment keeps its rhythm, because it can still be read: cudb and mitdb annotate about 80 beats per
-    minute in noisy segments, and none in unreadable ones.
+    ``~`` marks a change of signal quality. The subtype of ``~`` has a bit for each noisy signal (1, 2, 4, 8) and a bit
+    for each unreadable signal (16, 32 …); -1 sets all bits [1]_. A segment is noise if lead 0 is *unreadable*. If lead
+    0 is only *noisy*, the segment keeps its rhythm, because it can still be read: cudb and mitdb annotate about 80
+    beats per minute in noisy segments, and no beats in unreadable segments.
 
-    There is one exception: in cu03 and cu04, a segment of subtype 1 that ends with subtype 0 is noise too. These seven
-    segments of 0.5 s to 2 s have at least four times the 20-60 Hz amplitude of their surroundings.
+    There is one exception: in cu03 and cu04, a segment that starts with subtype 1 and ends with subtype 0 is noise too.
+    These seven segments of 0.5 s to 2 s have at least four times the 20-60 Hz amplitude of their surroundings.
 
     Noise replaces every rhythm, including VF.
 Not used
-    Flutter waves ``!``, artefacts ``|``, blocked P waves ``x`` and comments.
+    Flutter waves ``!``, artefacts ``|``, blocked P waves ``x`` and comments are ignored.
 
 References
 ----------

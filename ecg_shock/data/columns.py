@@ -50,17 +50,17 @@ EMPTY = "is empty"  # such a column appears if each row ends with a delimiter
 
 
 def never_falls(values: np.ndarray) -> np.ndarray:
-    """Return which rows never fall and mostly rise, as time does but an ECG does not.
+    """Find the signals that never fall and mostly rise, like a time and unlike an ECG.
 
     Parameters
     ----------
     values : numpy.ndarray
-        Shape (n_rows, n), NaN where invalid.
+        One signal per row, shape (n_rows, n), NaN where invalid.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_rows,), booleans.
+        Shape (n_rows,), bool, True for a signal that never falls and mostly rises.
     """
     n = values.shape[1]
     if n < MIN_VALUES:

@@ -138,7 +138,8 @@ class _Edf(SignalFile):
     def _count_records(self, claimed: int, size: int) -> int:
         """Return the number of data records; raise ValueError if it does not match the size of the file.
 
-        `claimed` is -1 if the recording was interrupted. Then an incomplete last data record is ignored.
+        `claimed` is the number in the header. If it is -1, the recording was interrupted, and an incomplete last data
+        record is ignored.
         """
         found, rest = divmod(size - self._header_bytes, self._record_bytes) if self._record_bytes else (0, 0)
         if claimed == -1 and found:

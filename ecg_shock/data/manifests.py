@@ -191,7 +191,7 @@ class Manifest:
         return ((0.0, labels),) if isinstance(labels, str) else labels
 
     def patient_of(self, record: str) -> str:
-        """Return the name of a record's patient, which is the patient's first record as ``"database/record"``.
+        """Return the name of a record's patient: the first record of this patient, as ``"database/record"``.
 
         Raises
         ------
@@ -319,7 +319,7 @@ def cache_dir() -> Path:
 
 
 def database_path(database: str | Path, folder: str | Path | None = None, file: str = "") -> Path:
-    """Return the folder of a database, or a file in it; raise FileNotFoundError if it is missing.
+    """Return the path of a database's folder, or of a file in this folder; raise FileNotFoundError if it is missing.
 
     `database` is the name of a database, or the path of its manifest.
     """

@@ -115,7 +115,7 @@ def resample(strips: np.ndarray, fs: float, to_fs: float) -> np.ndarray:
 def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draw strips from a noise recording, with random starts.
 
-    Noise that is shorter than a strip is extended by reflection at its ends, so that it has no steps.
+    If the noise is shorter than a strip, it is extended by reflection at its ends, so that the strip has no steps.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def compressions(n_strips: int, n: int, fs: float, rng: np.random.Generator) -> 
     fs : float
         Sampling rate in Hz.
     rng : numpy.random.Generator
-        Draws the compression rate and the shape of each strip, and their variation.
+        Draws the compression rate and the waveform of each strip, and the variation between compressions.
 
     Returns
     -------

@@ -163,7 +163,7 @@ def strip_samples(start_s: float, length_s: float, fs: float, n_samples: int) ->
 
 
 def is_finite(number: Any) -> bool:
-    """Return whether a number is finite as a float; an integer that is too large for a float is not."""
+    """Return whether a number is finite as a float. An integer that is too large for a float is not finite."""
     try:
         return math.isfinite(number)
     except OverflowError:

@@ -42,7 +42,7 @@ class Channel:
     n_samples : int
         Length of the signal.
     problem : Exception, optional
-        If the channel cannot be read, the exception to raise when it is requested.
+        If the channel cannot be read: the exception that is raised when the channel is requested.
     """
 
     name: str

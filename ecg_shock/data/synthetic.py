@@ -325,7 +325,7 @@ def _draw_idioventricular(p: _Patient) -> _Segment:
 
 
 def _draw_flutter(p: _Patient) -> _Segment:
-    """Draw ventricular flutter. It has no beats, because the databases annotate none in flutter."""
+    """Draw ventricular flutter. The segment has no beats, because the databases annotate no beats in flutter."""
     return _draw_tachycardia(p, FLUTTER_BPM)[0], NO_BEATS, ""
 
 
@@ -428,9 +428,9 @@ def _measure(p: _Patient, signal: np.ndarray, quiet: np.ndarray) -> np.ndarray:
 def _draw_regular_times(
     p: _Patient, rr_s: float, variation: float = SINUS_RR_VARIATION
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw times and RR intervals of beats in s; RR intervals vary with respiration and at 0.1 Hz, and jitter.
+    """Draw the times and RR intervals of beats in s. The RR intervals vary with respiration, at 0.1 Hz, and by jitter.
 
-    `variation` is the amplitude of the respiratory and of the 0.1 Hz variation over the mean RR interval.
+    `variation` is the amplitude of the respiratory variation, and of the 0.1 Hz variation, over the mean RR interval.
     """
     at_s = rr_s * np.arange(int(p.n / p.fs / rr_s * 1.3) + 3)
     respiratory = np.sin(2 * np.pi * (p.rng.uniform(*BREATHING_HZ) * at_s + p.rng.random()))

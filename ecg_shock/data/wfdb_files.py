@@ -1,6 +1,7 @@
 """Read WFDB records, in part or in full.
 
-The WFDB library is not used to read samples, because it also accepts headers that `ecg_shock.data.wfdb_header` refuses.
+This module does not read samples with the WFDB library, because the library accepts headers that
+`ecg_shock.data.wfdb_header` refuses.
 The tests compare this reader with the library for each signal format.
 """
 

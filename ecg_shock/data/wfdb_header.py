@@ -40,8 +40,12 @@ class SignalLine:
         Name of the signal file; ``"~"`` if there is none.
     fmt : str
         Format of the signal file.
-    samples_per_frame, skew, byte_offset : int
-        Samples of this signal per frame, its skew in samples, and the position of its first sample in the file.
+    samples_per_frame : int
+        Number of samples of this signal in each frame. A frame holds the samples of all signals in one short period.
+    skew : int
+        Delay of this signal in samples.
+    byte_offset : int
+        Position of the first sample in the file, in bytes.
     gain : float
         In ADC units per physical unit; 0 if the signal is not calibrated.
     baseline : int

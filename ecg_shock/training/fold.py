@@ -102,7 +102,9 @@ class TrainingFold:
         teachers: Sequence[keras.Model] = (),
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
-        """Train a network on the training subset, and choose the epoch on the validation subset; see `train`.
+        """Train a network on the training subset, and choose the epoch on the validation subset.
+
+        For the parameters and errors, see `ecg_shock.training.trainer.train`.
 
         If all patients of the split are training patients, there is no validation subset, and the last epoch is kept.
 

@@ -160,8 +160,8 @@ class EpochLog:
     sensitivity, specificity, balanced_accuracy : float
         On the validation windows at probability 0.5, from 0 to 1; NaN if there are no validation windows.
     drawn, kish, largest_weight, gain, effective_batch
-        See `DrawSummary`; the gradient is that of the last layer. `gain` and `effective_batch` are None for the sampler
-        "obs".
+        As in `DrawSummary`, for the gradient with respect to the last layer. `gain` and `effective_batch` are None for
+        the sampler "obs".
     seconds : float
         Wall-clock time of the epoch. It is ignored when two logs are compared.
     """
