@@ -99,7 +99,7 @@ def path_beside(name: str, file: Path) -> str:
 
 
 def path_for(name: str, file: Path) -> str:
-    """Convert a path to a path for the content of `file`, relative to the folder of `file`.
+    """Convert a path to a path that can be written into `file`: relative to the folder of `file`.
 
     If `name` is relative, it starts at the working directory.
     """

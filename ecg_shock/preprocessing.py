@@ -3,7 +3,7 @@
 Every step is causal: a device that filters sample by sample and a training run that filters a whole recording get the
 same signal. The steps, in order:
 
-1. An invalid sample (NaN, infinite or beyond 10 V) is replaced by the last valid one. The value of the first valid
+1. An invalid sample (NaN, infinite or beyond 10 V) is replaced by the last valid sample. The value of the first valid
    sample is subtracted from all samples, so that the filters start in their steady state (the band-pass has no gain
    at 0 Hz). After a gap of 1 s or more without a valid sample, the subtracted value is changed, so that the signal
    continues from its last value. Otherwise a step in the signal, for example when an electrode is reattached, would

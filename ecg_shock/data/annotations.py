@@ -76,7 +76,10 @@ class _Annotation:
 
 
 def read_labels(path: str | Path, manifest: Manifest) -> tuple[tuple[Episode, ...], np.ndarray, tuple[str, ...]]:
-    """Return a record's episodes, times of beats in s and WFDB codes of beats; `path` has no suffix."""
+    """Return the episodes of a record, the times of its beats in s, and the WFDB codes of its beats.
+
+    `path` is the path of the record without suffix. For the errors, see `read_labelled`.
+    """
     path = Path(path)
     file = open_wfdb(Path(f"{path}.hea"))
     channel = file.channels[choose_channels(file, None)[0]]
@@ -90,7 +93,11 @@ def read_labels(path: str | Path, manifest: Manifest) -> tuple[tuple[Episode, ..
 
 
 def list_codes(path: str | Path, annotator: str) -> tuple[str, ...]:
-    """Return the rhythm codes of a record's annotations, in their order; `path` has no suffix."""
+    """Return the rhythm codes of a record's annotations in order of time.
+
+    `path` is the path of the record without suffix. Raise OSError if the header or the annotation file is missing.
+    Raise ValueError if a file is damaged, or if its annotations are not in order of time or lie outside the record.
+    """
     path = Path(path)
     file = open_wfdb(Path(f"{path}.hea"))
     channel = file.channels[choose_channels(file, None)[0]]

@@ -1,4 +1,4 @@
-"""Choose the ECG columns of a table, and check its sampling rate and units against the caller's arguments."""
+"""Choose the ECG columns of a table, and check the table's sampling rate and units against the arguments."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class DataConfig(BaseModel):
         Names of databases or paths of manifests, or ``("synthetic",)`` for synthetic recordings.
     split : str, optional
         Name of a split in `data_manifests/splits/`, or the path of your own ``.toml`` file. The default is
-        ``"synthetic-v1"`` for synthetic recordings and ``"public-v1"`` for all others.
+        ``"synthetic-v1"`` for synthetic recordings and ``"public-v1"`` for other databases.
     fold : int
         Index of the outer fold, from 0, which determines the test patients.
     window_s : float
@@ -423,8 +423,8 @@ def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold
     if unknown:
         own = " ".join(data.databases)
         raise ValueError(
-            f"split {data.split!r} does not list the patients {_shown(unknown)}; use a split that does: "
-            f"`ecg-shock split {own}` writes one, for train --split or data.split in a study."
+            f"split {data.split!r} does not list the patients {_shown(unknown)}; write a split with "
+            f"`ecg-shock split {own}`, and give it as train --split, or as data.split in a study."
         )
     return fold, windows
 

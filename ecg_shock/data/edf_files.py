@@ -154,7 +154,7 @@ class _Edf(SignalFile):
         return found
 
     def _calibrate(self, name: str, ranges: dict[str, bytes]) -> tuple[float, float]:
-        """Return gain and offset, where physical = (digital + offset) * gain; raise ValueError if undefined."""
+        """Return gain and offset, where physical = (digital + offset) * gain; raise ValueError if there is no scale."""
         physical_min, physical_max, digital_min, digital_max = values = [
             _parse_number(field) for field in ranges.values()
         ]

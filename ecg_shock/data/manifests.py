@@ -30,15 +30,15 @@ class FileEntry:
     Parameters
     ----------
     bytes : int
-        Size of the file.
+        Size of the file in bytes.
     sha256 : str, optional
         SHA-256 of the file, 64 lower-case hexadecimal digits.
     samples_sha256 : str, optional
-        SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. It is used if copies
-        of the file may pack the same samples differently.
+        SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. Use it if copies of
+        the file may pack the same samples differently.
     header_sha256 : str, optional
-        SHA-256 of ``ecg_shock.data.fetch.header_content`` of a WFDB header. It is used if copies of the header may
-        differ in their text; `bytes` is then not checked.
+        SHA-256 of the signal descriptions in a WFDB header, as ``ecg_shock.data.fetch.header_content`` returns them.
+        Use it if copies of the header may differ in comments or spacing. `bytes` is then not checked.
     """
 
     __pydantic_config__ = {"extra": "forbid"}

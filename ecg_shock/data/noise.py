@@ -6,12 +6,12 @@ ratio is defined as in `nst`, the program that made the database. The signal pow
 the peak-to-peak amplitude *a*. The noise power is the variance within each second, averaged over the seconds.
 Deviations from `nst`:
 
-- *a* is not the amplitude of QRS complexes, because ventricular fibrillation has none. It is the peak-to-peak amplitude
-  of the filtered strip as `ecg_shock.data.windows.amplitude_mv` measures it.
+- *a* is not the amplitude of QRS complexes, because ventricular fibrillation has no QRS complexes. Instead, *a* is
+  the peak-to-peak amplitude of the filtered strip, as `ecg_shock.data.windows.amplitude_mv` measures it.
 - If *a* is below `NO_SIGNAL_MV`, as in asystole, `REFERENCE_MV` is used instead.
 - The noise is scaled for each strip, so that each strip has the requested ratio. `nst` uses one scale for a whole
   record, so the ratio differs from part to part. For example, `nst` made record 118e_6 at -6 dB; by the definition used
-  here, its first lead is at -12 dB.
+  here, the first lead is at -12 dB.
 
 The artefact of chest compressions is *simulated* as a sum of harmonics of the compression rate, as in [2]_, but with
 our own amplitudes and variations. It does not replace a test with an ECG recorded during compressions, as in [3]_.

@@ -60,8 +60,8 @@ def signal_digests(databases: Iterable[str], folder: str | Path | None = None) -
                 other = found.setdefault(key, patient)
                 if other != patient:
                     raise ValueError(
-                        f"{manifest.name}/{name} is the same file as one of {other}, but the manifests name two "
-                        f"patients, {other} and {patient}; in the manifest of {manifest.name}, write "
+                        f"{manifest.name}/{name} is the same file as a file of patient {other}, but the manifests "
+                        f"name two patients, {other} and {patient}; in the manifest of {manifest.name}, write "
                         f'{record} = "{other}" in [patients], or remove the record.'
                     )
     return found

@@ -487,7 +487,7 @@ class _NumberColumn:
         self._whole = self._thousands = self._fractions = False  # kinds of numbers read so far
 
     def add(self, cells: Sequence[str], line: int) -> None:
-        """Add the cells of consecutive lines, beginning with `line`; raise ValueError if one is not a number."""
+        """Add the cells of consecutive lines, beginning with `line`; raise ValueError if a cell is not a number."""
         try:
             text = "".join(cells)
             if "_" in text or (self._decimal == "," and "." in text):  # float() would accept it

@@ -166,7 +166,7 @@ def write_bundle(
     Raises
     ------
     ValueError
-        If the threshold is not between 0 and 1.
+        If the threshold is not above 0 and below 1.
     TypeError
         If the card has a value that TOML cannot represent, such as None.
     """
@@ -210,7 +210,7 @@ def _write_description(bundle: Bundle) -> Bundle:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle's description. Its weights are read later, when they are needed.
+    """Read a bundle's description. The weights are read later, when they are needed.
 
     Raises
     ------

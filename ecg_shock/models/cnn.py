@@ -41,7 +41,7 @@ class CnnSpec:
     Parameters
     ----------
     filters : sequence of int
-        Filters of each block, first to last; 1 to 7 blocks.
+        Number of filters of each block, from the first to the last; 1 to 7 blocks.
     kernels : sequence of int
         Kernel length of each block, in samples.
     pool : int
@@ -61,7 +61,7 @@ class CnnSpec:
     Raises
     ------
     TypeError
-        If a count is not an integer.
+        If `filters`, `kernels`, `pool` or `input_samples` has a value that is not an integer.
     ValueError
         If a value is out of its range, or if the window is too short for the blocks.
 

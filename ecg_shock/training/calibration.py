@@ -70,7 +70,8 @@ def fit_calibration(
     if scale < MIN_SCALE:
         raise ValueError(
             "the network does not tell shockable from nonshockable validation windows, so it cannot be calibrated (the "
-            f"fitted scale is {scale:.3g}, but must be at least {MIN_SCALE:g}); train it longer, or without calibrated."
+            f"fitted scale is {scale:.3g}, but must be at least {MIN_SCALE:g}); train it longer, or with "
+            "calibrated=False."
         )
     return scale
 

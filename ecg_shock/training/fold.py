@@ -84,7 +84,7 @@ class TrainingFold:
 
     @cached_property
     def strips(self) -> Strips:
-        """The candidates for augmented training windows."""
+        """The strips from which augmented training windows are drawn."""
         return load_strips(self.data, self.folder)
 
     @cached_property
@@ -216,8 +216,8 @@ class TrainingFold:
             calibrate(model, calibration)
         elif result.config.calibrated:
             raise ValueError(
-                f"{self.data.split} has no validation patients to calibrate on; give a calibration of other models, or "
-                "train without calibrated"
+                f"{self.data.split} has no validation patients to calibrate on; give the calibration of other models, "
+                "or train with calibrated=False"
             )
         synthetic = SYNTHETIC in self.data.databases
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
