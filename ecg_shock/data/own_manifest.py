@@ -69,7 +69,7 @@ class Description:
     codes : dict of str to int
         Number of records that contain each rhythm code.
     rhythms : dict of str to str
-        The rhythm that each code means. If the meaning is unknown, it is empty, and you have to complete the manifest.
+        The rhythm that each code means. An unknown rhythm is an empty text, which you replace in the manifest.
     files : tuple of pathlib.Path
         Headers, signal files and annotation files, sorted by name.
     """

@@ -440,7 +440,7 @@ def rate_bpm(window: np.ndarray) -> float:
 
 
 def rate_and_periodicity(window: np.ndarray) -> tuple[float, float]:
-    """Measure the heart rate and how periodic the window is.
+    """Measure the heart rate of a window, and how periodic the window is.
 
     Parameters
     ----------
@@ -450,7 +450,7 @@ def rate_and_periodicity(window: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     bpm : float
-        The rate, as `rate_bpm` returns it.
+        The heart rate, as `rate_bpm` returns it.
     periodicity : float
         The autocorrelation at the period, 0.25 to 1; NaN if the window has no period.
 

@@ -11,7 +11,7 @@ A bundle is a folder with these files:
 ``CARD.md``
     The card as text: what the model was trained, selected and tested on.
 
-Reading a bundle runs no code from it. The network is built from `bundle.toml`; the Keras file only provides the
+Reading a bundle runs no code from the bundle. The network is built from `bundle.toml`; the Keras file only provides the
 weights. The digests detect damage, but not manipulation, and a manipulated LiteRT model could crash LiteRT. Therefore
 the LiteRT model is compared with the network in `bundle.toml` before it is loaded.
 """
