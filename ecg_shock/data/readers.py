@@ -41,8 +41,8 @@ def read_record(
                   are separated by comma, semicolon, tab, ``|`` or spaces. Numbers have decimal points or
                   decimal commas. An empty cell or ``nan`` is a missing sample.
     NumPy         ``.npy``: shape (n_samples,) or (n_samples, n_leads).
-    MATLAB        ``.mat`` of version 5 to 7 with one array of that shape. A ``.mat`` with a ``.hea`` of the
-                  same name is read as WFDB.
+    MATLAB        ``.mat`` of version 5 to 7 with one array, of the same shapes as for NumPy. A ``.mat`` with a
+                  ``.hea`` of the same name is read as WFDB.
     ============  ========================================================================================
 
     From WFDB, EDF and BDF files only the channels in V, mV or µV are returned. File sizes and checksums must match the

@@ -31,9 +31,9 @@ def signal_digests(databases: Iterable[str], folder: str | Path | None = None) -
     Returns
     -------
     dict of str to str
-        The patient, by the digest of the file. The digest is ``"sha256:DIGITS"`` or ``"samples:DIGITS"``, with the
-        first digits of the SHA-256 of the file or of its samples; a file may have both. If no record has the name of a
-        signal file, the name of the file stands for its patient.
+        Maps the digest of each file to the patient. A digest is ``"sha256:DIGITS"`` or ``"samples:DIGITS"``, with the
+        first digits of the SHA-256 of the file or of its samples. A file may have both digests. If no record has the
+        name of a signal file, the name of the file replaces the name of the patient.
 
     Raises
     ------

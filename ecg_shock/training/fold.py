@@ -273,7 +273,10 @@ class TrainingFold:
         )
 
     def _calibrate(self, model: keras.Model, result: TrainingResult) -> tuple[float | None, ValidationScore | None]:
-        """Fit the calibration to the validation patients; return it, and the result of the model on them."""
+        """Return the factor of the calibration, and the result of the model, both from the validation patients.
+
+        The factor is None if the settings ask for no calibration. Both are None without validation patients.
+        """
         validation = self.subsets.validation
         if not len(validation):
             return None, None

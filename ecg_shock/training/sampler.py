@@ -1,10 +1,10 @@
 """Choose the windows of the next batches.
 
 Window i is drawn with probability p_i, and its loss has the weight w_i = 1/(N p_i). For any p > 0 that is fixed before
-the draw, the weighted mean of the gradients is an unbiased estimate of the mean gradient. Its variance is smallest if
-p_i is proportional to the norm of the window's gradient. The sampler therefore keeps a *score* of each window: an
-estimate of the norm, which a forward pass can compute (`gradient_scores`). An old or wrong score increases the
-variance, but causes no bias.
+the draw, the weighted mean of the gradients is an unbiased estimate of the mean gradient. The variance of the estimate
+is smallest if p_i is proportional to the norm of the window's gradient. The sampler therefore keeps a *score* of each
+window: an estimate of the norm, which a forward pass can compute (`gradient_scores`). An old or wrong score increases
+the variance, but causes no bias.
 
 References
 ----------

@@ -236,9 +236,9 @@ def train(
 ) -> TrainingResult:
     """Train a network, or resume a run in the same folder.
 
-    The state is saved in `folder` after every epoch. After any interruption the next call resumes from the last
-    complete epoch, and reaches the same weights and history, bit for bit on the same machine with the same versions
-    and number of threads. If the run in the folder is finished, its result is returned.
+    The state is saved in `folder` after every epoch. After an interruption, the next call resumes from the last
+    complete epoch. On the same machine, with the same versions and number of threads, it reaches exactly the same
+    weights and history as without the interruption. If the run in the folder is finished, its result is returned.
 
     Parameters
     ----------
