@@ -141,8 +141,8 @@ def require_verified(database: str | Path, folder: str | Path | None = None) -> 
     """
     manifest = load_manifest(database)
     path = database_path(database, folder)
-    memory = _memory_of(manifest, path)
-    known = _read_memory(memory)
+    stamps_path = _stamps_path(manifest, path)
+    known = _read_stamps(stamps_path)
     found: dict[str, list[int]] = {}
     problems = []
     for name, entry in manifest.files.items():
@@ -162,7 +162,7 @@ def require_verified(database: str | Path, folder: str | Path | None = None) -> 
     settled_ns = time.time_ns() - round(UNSETTLED_S * 1e9)
     settled = {name: stamp for name, stamp in found.items() if max(stamp[1:]) < settled_ns}
     if settled != known:
-        _write_memory(memory, settled)
+        _write_stamps(stamps_path, settled)
     return path
 
 
@@ -175,25 +175,25 @@ def _stamp(path: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _memory_of(manifest: Manifest, path: Path) -> Path:
+def _stamps_path(manifest: Manifest, path: Path) -> Path:
     content = f"{manifest.files_sha256}\n{os.path.abspath(path)}"  # noqa: PTH100 - resolve() would read the links
     return cache_dir() / "verified" / f"{manifest.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
 
 
-def _read_memory(memory: Path) -> dict[str, list[int]]:
+def _read_stamps(path: Path) -> dict[str, list[int]]:
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or damaged: all files are read
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _write_memory(memory: Path, settled: dict[str, list[int]]) -> None:
+def _write_stamps(path: Path, settled: dict[str, list[int]]) -> None:
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_text(memory, json.dumps(settled))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(settled))
     except OSError as error:
-        logger.warning("%s cannot be written (%s); the files will be read again each time.", memory, error)
+        logger.warning("%s cannot be written (%s); the files will be read again each time.", path, error)
 
 
 def decode_212(packed: bytes) -> np.ndarray:
