@@ -29,9 +29,9 @@ GIT_TIMEOUT_S = 10
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file, which replaces `path` at the end of the `with` block.
+    """Open a temporary file that replaces `path` when the `with` block ends.
 
-    After an error, `path` is unchanged.
+    If the block raises an error, `path` is unchanged.
     """
     # The process ID is in the name, because two processes may write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -68,6 +68,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
     ValueError
         If the file is not UTF-8 text or not TOML.
     """
@@ -85,7 +87,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def path_beside(name: str, file: Path) -> str:
-    """Convert a path that was read from `file`, and is relative to its folder, to one from the working directory."""
+    """Convert a path that `file` contains to a path that can be opened from the working directory.
+
+    In `file`, a relative path starts at the folder of `file`.
+    """
     path = Path(name).expanduser()
     if path.is_absolute():
         return str(path)
@@ -94,13 +99,16 @@ def path_beside(name: str, file: Path) -> str:
 
 
 def path_for(name: str, file: Path) -> str:
-    """Convert a path from the working directory to one that can be written into `file`: relative to its folder."""
+    """Convert a path to a path that can be written into `file`: relative to the folder of `file`.
+
+    If `name` is relative, it starts at the working directory.
+    """
     path = Path(name).expanduser().absolute()
     return Path(os.path.relpath(path, file.absolute().parent)).as_posix()
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings in a flat dictionary with dotted keys, which begin with `prefix`.
+    """Flatten nested mappings into one dictionary with dotted keys. Each key begins with `prefix`.
 
     Examples
     --------
@@ -119,7 +127,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
     """Return one line for each error that pydantic found: the key, its value, and what is allowed.
 
-    If `model`, the validated class, is given, the line of an unknown key lists the allowed keys.
+    If `model`, the class that was validated, is given, the line about an unknown key lists the allowed keys.
     """
     lines = []
     for fault in error.errors():
@@ -161,14 +169,15 @@ class InUseError(OSError):
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Lock an existing folder against other processes that lock it, and wait for another's lock only if `wait`.
+    """Lock an existing folder, so that no other process can lock it during the `with` block.
 
-    The lock is released when the process ends, even if it is killed. The empty file ``.lock`` is not removed.
+    If another process holds the lock, wait for its release if `wait` is True; otherwise raise InUseError. The lock is
+    released when the process ends, even if it is killed. The empty file ``.lock`` is not removed.
 
     Raises
     ------
     InUseError
-        If another process holds the lock.
+        If another process holds the lock, and `wait` is False.
     OSError
         If the folder cannot be written to.
     """
@@ -184,7 +193,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def commit() -> str | None:
-    """Return the git commit of this checkout, with ``-dirty`` at its end if files have been changed.
+    """Return the git commit of this checkout, with ``-dirty`` appended if its files have been changed.
 
     Return None if the package does not run from a checkout, or if git is missing.
     """

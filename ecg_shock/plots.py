@@ -1,4 +1,4 @@
-"""Draw the figures that commands save: the history of a training, the trials of a search, windows, and a scan.
+"""Draw the figures that commands save: the history of a training run, the trials of a search, windows, and a scan.
 
 Each function returns a matplotlib figure. pyplot is not used, so that the caller's own figures do not change.
 """
@@ -42,11 +42,11 @@ MAX_MINUTES_S = 7200.0  # above this length the time axis is in hours
 MAX_ONSETS = 5  # number of onsets that are drawn enlarged
 BEFORE_ONSET_S, AFTER_ONSET_S = 10.0, 20.0
 ECG_COLOUR, EPISODE_COLOUR, UNUSABLE_COLOUR = "#202124", "#b3261e", "#9aa0a6"
-RARE_PERCENT = 0.5  # highest and lowest columns whose peaks are rare: they get at most half of the height
+RARE_PERCENT = 0.5  # percentage of columns whose peaks are rare; these peaks get at most half of the height
 
 
 def draw_history(history: Sequence[EpochLog]) -> Figure:
-    """Draw the history of a training, and mark the best epoch.
+    """Draw the history of a training run, and mark the best epoch.
 
     The charts show, from top to bottom:
 
@@ -151,7 +151,7 @@ def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
 
 
 def draw_sheet(found: WindowSet, seed: int) -> Figure:
-    """Draw random windows of each AHA class on ECG paper, in a row for each class, all with the same scale.
+    """Draw random windows on ECG paper, in one row for each AHA class, all with the same scale.
 
     Windows of different patients are chosen if possible.
 
@@ -213,7 +213,7 @@ def draw_sheet(found: WindowSet, seed: int) -> Figure:
 
 
 def _choose(found: WindowSet, aha_class: str, rng: np.random.Generator) -> np.ndarray:
-    """Choose random windows; a second window of a patient only if there are not enough patients."""
+    """Choose the indices of up to four random windows of a class, of different patients if possible."""
     order = rng.permutation(np.flatnonzero(found.aha_class == aha_class))
     first_of_patient = np.sort(np.unique(found.patient[order], return_index=True)[1])
     return np.concatenate([order[first_of_patient], np.delete(order, first_of_patient)])[:SHEET_COLUMNS]
@@ -232,7 +232,7 @@ def _draw_window(axes: Axes, found: WindowSet, index: int, half_range_mv: float)
     place = ""
     if found.record[index]:
         place = f"{found.database[index]}/{found.record[index]}"
-        if np.isfinite(found.start_s[index]):  # a window that was changed is from no time of the record
+        if np.isfinite(found.start_s[index]):  # an augmented window has no start time in the record
             place += f" @ {found.start_s[index]:.1f} s"
     rhythm = str(found.rhythm[index]).replace("_", " ")
     axes.set_title(f"{place}  {found.lead[index]}  {rhythm}", fontsize=8, loc="left", pad=2.5)
@@ -255,7 +255,10 @@ def _kind(aha_class: str) -> str:
 
 
 def draw_scan(scan: Scan, lead: Lead) -> Figure:
-    """Draw a scanned recording with probability and episodes, and its first onsets enlarged."""
+    """Draw a scanned recording: the ECG, the probability of shockable, the episodes, and enlarged onsets.
+
+    At most five onsets are enlarged, and none if the recording lasts 90 s or less.
+    """
     from matplotlib.figure import Figure
 
     enlarged = () if scan.duration_s <= MAX_SHORT_S else scan.episodes[:MAX_ONSETS]
@@ -298,7 +301,10 @@ def draw_scan(scan: Scan, lead: Lead) -> Figure:
 
 
 def _envelope(lead: Lead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the time in s of each column, and its lowest and highest sample in mV; NaN if all are invalid."""
+    """Return the time in s, the lowest sample in mV and the highest sample in mV of each column of the overview.
+
+    Both samples are NaN if all samples of the column are invalid.
+    """
     columns = min(SCAN_COLUMNS, lead.n_samples)
     edges = np.arange(columns + 1) * lead.n_samples // columns
     low, high = np.full(columns, np.nan), np.full(columns, np.nan)
@@ -313,7 +319,10 @@ def _envelope(lead: Lead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
-    """Return the limits of the axis in mV; rare high peaks are cut off if they would need more than half of it."""
+    """Return the lower and upper limit of the axis in mV.
+
+    Rare high peaks are cut off if they would need more than half of the height.
+    """
     bottom = float(np.nanpercentile(low, RARE_PERCENT))
     top = float(np.nanpercentile(high, 100 - RARE_PERCENT))
     span = top - bottom

@@ -3,13 +3,13 @@
 Every step is causal: a device that filters sample by sample and a training run that filters a whole recording get the
 same signal. The steps, in order:
 
-1. An invalid sample (NaN, infinite or beyond 10 V) is replaced by the last valid one. The value of the first valid
+1. An invalid sample (NaN, infinite or beyond 10 V) is replaced by the last valid sample. The value of the first valid
    sample is subtracted from all samples, so that the filters start in their steady state (the band-pass has no gain
    at 0 Hz). After a gap of 1 s or more without a valid sample, the subtracted value is changed, so that the signal
-   continues from its last value. Otherwise a step, such as that of a reattached electrode, would ring in the high-pass
-   for two seconds.
-2. A linear-phase low-pass resamples from any sampling rate of 100 to 2000 Hz to 125 Hz. Its impulse response is the
-   same function of time at every sampling rate; its delay is 40 ms.
+   continues from its last value. Otherwise a step in the signal, for example when an electrode is reattached, would
+   ring in the high-pass for two seconds.
+2. A linear-phase low-pass resamples the signal to 125 Hz, from any sampling rate between 100 and 2000 Hz. The impulse
+   response of the low-pass is the same function of time at every sampling rate. The delay is 40 ms.
 3. A Butterworth band-pass filters at 125 Hz, with the same coefficients on every device. A mains notch is optional.
 4. Optionally, the result is rounded to the 2.5 µV grid of Krasteva et al. 2020 (doi:10.3390/s20102875).
 
@@ -31,7 +31,7 @@ import numpy as np
 
 FS = 125.0  # Hz, the network's sampling rate
 FS_RANGE_HZ = (100.0, 2000.0)
-MIN_WINDOW_S, MAX_WINDOW_S = 2.0, 10.0  # of the strips and windows that are classified
+MIN_WINDOW_S, MAX_WINDOW_S = 2.0, 10.0  # lengths that can be classified
 LENGTH_TOLERANCE_SAMPLES = 0.5  # 720 samples at 360.1 Hz last 1.99944 s, which counts as 2 s
 GRID_MV = 0.0025  # Krasteva et al. 2020: 2.5 µV per least significant bit
 
@@ -41,7 +41,7 @@ RESAMPLER_DELAY_SAMPLES = 5  # at 125 Hz: half the length of the low-pass
 RESAMPLER_CUTOFF_HZ = 60.0
 MAX_HIGH_HZ = 40.0  # where the resampler's pass band ends
 RESAMPLER_KAISER_BETA = 5.65  # 60 dB stop band
-MAX_UP = 12_500  # upsampling is exact for sampling rates with two decimals, such as 249.97 Hz, and else within 4e-5
+MAX_UP = 12_500  # the ratio 125 / fs is exact for an fs with two decimals, such as 249.97 Hz, else within 4e-5
 NOTCH_Q = 30.0  # 1.7 Hz wide at 50 Hz
 REAL_POLE_TOLERANCE = 1e-12  # a smaller imaginary part is a rounding error
 FFT_SIZE_STEP = 128  # FFTs are fast at multiples of a power of two
@@ -52,7 +52,7 @@ NEGLIGIBLE_RESPONSE = 1e-18  # relative to the start of the impulse response; be
 # VF. The C code has the same limit.
 MAX_MV = 1e4
 GAP_S = 1.0  # length of a gap of invalid samples after which the electrode's offset is measured again
-WARM_UP_S = 2.0  # mirrored lead-in of a strip, in which the 1 Hz high-pass decays to below 1 % of a step
+WARM_UP_S = 2.0  # mirrored lead-in of a strip; the step response of the 1 Hz high-pass is below 1 % after this time
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ class Preprocessing:
         Frequency of the mains notch in Hz, 50 or 60; None for no notch.
     grid : bool
         Whether to round the result to steps of 2.5 µV.
+
+    Raises
+    ------
+    TypeError
+        If `grid` is not a bool.
+    ValueError
+        If another parameter is out of range.
 
     Examples
     --------
@@ -98,7 +105,7 @@ class Preprocessing:
             raise TypeError(f"grid={self.grid!r} is not allowed; choose True or False.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the parameters for a TOML file, without those that are None."""
+        """Return the parameters for a TOML file. A parameter that is None is omitted."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
@@ -121,6 +128,8 @@ class Preprocessor:
 
     Raises
     ------
+    TypeError
+        If `fs` is not a number.
     ValueError
         If `fs` is out of range.
 
@@ -146,7 +155,7 @@ class Preprocessor:
         self._past_resampled = np.zeros(_response_length(preprocessing))
 
     def process(self, signal: np.ndarray) -> np.ndarray:
-        """Preprocess the next samples, and return the samples at 125 Hz that can be computed from them.
+        """Preprocess the next samples of the stream, and return the new samples at 125 Hz.
 
         Parameters
         ----------
@@ -163,7 +172,10 @@ class Preprocessor:
         return _to_grid(filtered) if self.preprocessing.grid else filtered
 
     def resample(self, signal: np.ndarray) -> np.ndarray:
-        """Return the next samples at 125 Hz, float64, without the band-pass. Use this or `process`, not both."""
+        """Resample the next samples of the stream to 125 Hz, without the band-pass; return float64 in mV.
+
+        Do not call both `resample` and `process` for the same stream.
+        """
         return np.concatenate([np.empty(0), *(self._resample(self._hold(chunk)) for chunk in _chunks(signal))])
 
     def _resample(self, held: np.ndarray) -> np.ndarray:
@@ -224,8 +236,8 @@ def preprocess(signal: np.ndarray, fs: float, preprocessing: Preprocessing | Non
     Returns
     -------
     numpy.ndarray
-        Shape (ceil(n · 125 / fs),), float64, in mV at 125 Hz. The filters delay it: the resampling by 40 ms, and the
-        band-pass by about 15 ms at 5 Hz.
+        Shape (ceil(n · 125 / fs),), float64, in mV at 125 Hz. The resampling delays the signal by 40 ms, and the
+        band-pass delays it by about 15 ms at 5 Hz.
 
     Examples
     --------
@@ -249,7 +261,7 @@ def resample_recording(signal: np.ndarray, fs: float) -> np.ndarray:
     -------
     numpy.ndarray
         Shape (ceil(n · 125 / fs),), float64, in mV relative to the first valid sample, delayed by 40 ms. An invalid
-        sample has the value of the last valid one.
+        sample has the value of the last valid sample before it.
 
     Examples
     --------
@@ -281,8 +293,10 @@ def preprocess_strips(strips: np.ndarray, fs: float, preprocessing: Preprocessin
 
     Raises
     ------
+    TypeError
+        If `fs` is not a number.
     ValueError
-        If the strips are shorter than 2 s.
+        If `fs` is out of range, or the strips are shorter than 2 s.
 
     Examples
     --------
@@ -355,7 +369,9 @@ def is_allowed_length(samples: int, fs: float) -> bool:
 
 
 def hold_invalid(strips: np.ndarray) -> np.ndarray:
-    """Replace each invalid sample by the last valid one, or, at a strip's start, by the first valid one.
+    """Replace each invalid sample with the last valid sample before it.
+
+    At the start of a strip, invalid samples are replaced with the first valid sample.
 
     Parameters
     ----------

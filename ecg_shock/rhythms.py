@@ -1,9 +1,9 @@
-"""Name the rhythms, and the AHA class of each.
+"""Define the rhythms, and the AHA class of each rhythm.
 
 A *rhythm* is the annotation of a segment of ECG in a database. An *AHA class* is the label of a window, according to
 the AHA recommendation for AED algorithms [1]_. For ventricular fibrillation (VF), ventricular tachycardia (VT) and
-asystole, the class also depends on the amplitude or heart rate of the window (see `ecg_shock.data.windows`). The
-manifest of each database, `data_manifests/*.toml`, maps its annotation codes to these rhythms.
+asystole, the class also depends on the amplitude or heart rate of the window (see `ecg_shock.data.windows`). Each
+database has a manifest, `data_manifests/*.toml`, which maps the annotation codes of the database to these rhythms.
 
 References
 ----------

@@ -1,32 +1,33 @@
 """Read rhythm, noise and beats from the annotations of a WFDB record.
 
-The public databases annotate the same things in different ways. They are read as follows.
+Each public database has its own way to annotate rhythm, VF and noise. This module reads the annotations as follows.
 
 Rhythm
-    A text such as ``(VT`` starts a rhythm, which lasts until the next text. The text usually belongs to a rhythm
-    annotation ``+``; in cudb it may also belong to a signal quality annotation ``~``.
+    An annotation text such as ``(VT`` starts a rhythm, which lasts until the next text. The text usually belongs to a
+    rhythm annotation ``+``; in cudb it may also belong to a signal quality annotation ``~``.
 VF in brackets
-    ``[`` and ``]`` enclose ventricular flutter or fibrillation, with or without a text. If there is a text too (cudb
-    cu01 and cu03, mitdb 207), its code is kept. ``]`` also ends VF that a text started, and the rhythm before the VF
-    continues. If a text within 1 s after ``]`` names another rhythm, the VF ends at this text instead; in mitdb 207,
-    such texts come up to 0.6 s after ``]``. VF without ``]`` lasts until the end of the record.
+    ``[`` and ``]`` enclose ventricular flutter or fibrillation, with or without a text. If a text names the VF too
+    (cudb cu01 and cu03, mitdb 207), the episode has the code of the text. ``]`` also ends VF that a text started. Then
+    the rhythm from before the VF continues. If a text within 1 s after ``]`` names another rhythm, the VF ends at this
+    text instead; in mitdb 207, such texts come up to 0.6 s after ``]``. VF without ``]`` lasts until the end of the
+    record.
 Background
     Before the first text, the rhythm is ``unlabelled``. An exception is cudb, which has few rhythm texts, but annotates
-    all beats as ``N``: there, the rhythm is ``organised`` before the first text and after each ``]``.
+    all beats as ``N``. In cudb, the rhythm is ``organised`` before the first text and after each ``]``.
 Noise
     ``(NOISE`` in vfdb is a rhythm text, so the noise lasts until the next text.
 
-    ``~`` marks a change of signal quality. Its subtype has a bit for each noisy signal (1, 2, 4, 8) and a bit for each
-    unreadable signal (16, 32 …); -1 sets all bits [1]_. A segment is noise if lead 0 is *unreadable*. If lead 0 is only
-    *noisy*, the segment keeps its rhythm, because it can still be read: cudb and mitdb annotate about 80 beats per
-    minute in noisy segments, and none in unreadable ones.
+    ``~`` marks a change of signal quality. The subtype of ``~`` has a bit for each noisy signal (1, 2, 4, 8) and a bit
+    for each unreadable signal (16, 32 …); -1 sets all bits [1]_. A segment is noise if lead 0 is *unreadable*. If lead
+    0 is only *noisy*, the segment keeps its rhythm, because it can still be read: cudb and mitdb annotate about 80
+    beats per minute in noisy segments, and no beats in unreadable segments.
 
-    There is one exception: in cu03 and cu04, a segment of subtype 1 that ends with subtype 0 is noise too. These seven
-    segments of 0.5 s to 2 s have at least four times the 20-60 Hz amplitude of their surroundings.
+    There is one exception: in cu03 and cu04, a segment that starts with subtype 1 and ends with subtype 0 is noise too.
+    These seven segments of 0.5 s to 2 s have at least four times the 20-60 Hz amplitude of their surroundings.
 
     Noise replaces every rhythm, including VF.
 Not used
-    Flutter waves ``!``, artefacts ``|``, blocked P waves ``x`` and comments.
+    Flutter waves ``!``, artefacts ``|``, blocked P waves ``x`` and comments are ignored.
 
 References
 ----------
@@ -59,10 +60,10 @@ LEAD_0_UNREADABLE = 16  # this bit is also set in -1
 
 LATE_TEXT_S = 1.0  # a text up to this long after "]" names the rhythm after the VF
 
-# Codes in an annotation file after which extra bytes follow, see https://wfdb.io/spec/annotation-files.html
+# Codes in an annotation file that are followed by extra bytes, see https://wfdb.io/spec/annotation-files.html
 SKIP_CODE, AUX_CODE = 59, 63
 
-# Rhythm of the time without a rhythm text, in databases that annotate all beats.
+# Rhythm of segments without a rhythm text, in databases that annotate all beats.
 BACKGROUND = {"cudb": "organised"}
 
 
@@ -75,7 +76,10 @@ class _Annotation:
 
 
 def read_labels(path: str | Path, manifest: Manifest) -> tuple[tuple[Episode, ...], np.ndarray, tuple[str, ...]]:
-    """Return a record's episodes, times of beats in s and WFDB codes of beats; `path` has no suffix."""
+    """Return the episodes of a record, the times of its beats in s, and the WFDB codes of its beats.
+
+    `path` is the path of the record without suffix. For the errors, see `read_labelled`.
+    """
     path = Path(path)
     file = open_wfdb(Path(f"{path}.hea"))
     channel = file.channels[choose_channels(file, None)[0]]
@@ -89,7 +93,11 @@ def read_labels(path: str | Path, manifest: Manifest) -> tuple[tuple[Episode, ..
 
 
 def list_codes(path: str | Path, annotator: str) -> tuple[str, ...]:
-    """Return the rhythm codes of a record's annotations, in their order; `path` has no suffix."""
+    """Return the rhythm codes of a record's annotations in order of time.
+
+    `path` is the path of the record without suffix. Raise OSError if the header or the annotation file is missing.
+    Raise ValueError if a file is damaged, or if its annotations are not in order of time or lie outside the record.
+    """
     path = Path(path)
     file = open_wfdb(Path(f"{path}.hea"))
     channel = file.channels[choose_channels(file, None)[0]]
@@ -119,8 +127,9 @@ def read_labelled(record: str, manifest: Manifest, folder: str | Path) -> Record
     OSError
         If the header, a signal file or the annotation file is missing.
     ValueError
-        If the database has no such record, a file is damaged, an annotation lies outside the record, the annotations
-        are not in order of time, a rhythm code is unknown, or the start or end of VF (``[`` or ``]``) has no partner.
+        If the database has no such record, a file is damaged, an annotation or label lies outside the record, the
+        annotations are not in order of time, a rhythm code is unknown, ``]`` comes without ``[``, ``[`` comes twice
+        without ``]``, or the code between ``[`` and ``]`` is not VF.
     """
     patient = manifest.patient_of(record)
     path = Path(folder) / record
@@ -146,7 +155,7 @@ def _read_annotations(path: Path, annotator: str, fs: float, end_s: float) -> li
     _check_end(file)
     with explain_damage(file, "WFDB annotations"):
         found = wfdb.rdann(str(path.absolute()), annotator)
-        # If the file gives no sampling rate, wfdb uses that of the header, which it may misread.
+        # If the file gives no sampling rate, wfdb takes it from the header, and may misread it.
         own = found.fs if b"## time resolution: " in file.read_bytes() else None
         times_s = found.sample / (own or fs)
         annotations = [

@@ -22,12 +22,12 @@ MATLAB_73 = b"MATLAB 7.3"
 def read_npy(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> Recording:
     """Read the columns of a NumPy file; see `ecg_shock.data.readers.read_record`."""
     try:
-        # Memory-mapping compares the size in the header with that of the file before it allocates memory.
+        # Memory-mapping compares the header with the size of the file before it allocates memory.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         kind, shape = array.dtype, array.shape
     except OSError:
         raise
-    except Exception as error:  # NumPy raises many kinds for damaged files
+    except Exception as error:  # damaged files make NumPy raise many types of exceptions
         raise ValueError(
             f"{path} cannot be read as .npy: it is damaged, or holds Python objects, which are not supported. "
             f"{WHAT_TO_DO}"
@@ -56,7 +56,7 @@ def read_mat(path: Path, fs: float, units: str, leads: Sequence[str] | None) -> 
         wanted = [*signals[:1], *rates] if len(signals) == 1 else []
         loaded = scipy.io.loadmat(path, variable_names=wanted) if wanted else {}
         arrays = {name: np.asarray(loaded[name]) for name in wanted}
-    except Exception as error:  # SciPy raises many kinds for damaged files, OSError too
+    except Exception as error:  # damaged files make SciPy raise many types, even OSError
         raise ValueError(
             f"{path} cannot be read as a MATLAB file: it is damaged, or it is a WFDB record without its .hea. "
             f"{WHAT_TO_DO}"

@@ -1,4 +1,4 @@
-"""Choose the ECG columns of a table, and compare its sampling rate and units with those that the caller gave."""
+"""Choose the ECG columns of a table, and check the table's sampling rate and units against the arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ TIME_NAMES = frozenset({"time", "t", "timestamp", "seconds", "sample", "samples"
 MIN_VALUES = 3  # two values of an ECG can rise by chance
 MAX_STEP_SPREAD = 0.5  # range of even steps over their mean: 1/360 s rounded to ms gives steps of 2 and 3 ms
 
-# A clock that jitters, or packets out of order, sometimes step back a little. An ECG falls about as far as it rises.
+# A column of times falls a little if the clock jitters or packets arrive out of order. An ECG falls about as far as it
+# rises.
 MAX_FALLS = 0.1  # number of falls over the number of steps
 MAX_TOTAL_FALL = 0.05  # sum of the falls over the sum of the rises
 MAX_RARE_FALLS = 0.02  # number of falls over the number of rises, if a clock was set back
@@ -45,21 +46,21 @@ OTHER_UNITS = frozenset(
     {"adu", "adc", "count", "counts", "lsb", "digits", "raw", "a.u.", "au", "%", "g", "bpm", "\u00b0c"}
 )
 
-EMPTY = "is empty"  # why the column after a delimiter at the end of each row is not an ECG
+EMPTY = "is empty"  # such a column appears if each row ends with a delimiter
 
 
 def never_falls(values: np.ndarray) -> np.ndarray:
-    """Return which rows never fall and mostly rise, as time does but an ECG does not.
+    """Find the signals that never fall and mostly rise, like a time and unlike an ECG.
 
     Parameters
     ----------
     values : numpy.ndarray
-        Shape (n_rows, n), NaN where invalid.
+        One signal per row, shape (n_rows, n), NaN where invalid.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_rows,), booleans.
+        Shape (n_rows,), bool, True for a signal that never falls and mostly rises.
     """
     n = values.shape[1]
     if n < MIN_VALUES:
@@ -154,14 +155,14 @@ def choose_columns(
     Returns
     -------
     list of int
-        Indices of the requested leads. If `leads` is None, the columns whose names say that they are an ECG; if there
-        are none, all columns that can be an ECG.
+        Indices of the requested leads. If `leads` is None, the columns with the name of an ECG. If no column has the
+        name of an ECG, all columns that can be an ECG.
 
     Raises
     ------
     ValueError
-        If a requested lead does not exist; if a column that was requested, or that is named as an ECG, cannot be one;
-        or if no column can be an ECG.
+        If a requested lead does not exist; if a requested column, or a column with the name of an ECG, cannot be an
+        ECG; or if no column can be an ECG.
     """
     filled = lead_names(names)
     reasons = dict(excluded)
@@ -187,7 +188,7 @@ def choose_columns(
 
 
 def unit_of(name: str) -> str:
-    """Return the unit at the end of a column's name, such as "mV" of "ECG (mV)" or "ECG_mV"; empty if there is none."""
+    """Return the unit at the end of a column's name, such as "mV" in "ECG (mV)" or "ECG_mV"; empty if there is none."""
     if match := re.fullmatch(r"[(\[]?([^\s()\[\]]+)[)\]]", name.strip()) or re.search(
         r"[(\[]\s*([^()\[\]]+?)\s*[)\]]\W*$", name
     ):
@@ -226,8 +227,7 @@ def check_clock(path: Path, name: str, times: np.ndarray, unit: str, fs: float, 
     path, name : pathlib.Path, str
         The file and the column, for messages.
     times : numpy.ndarray
-        Values of the column, shape (n,), NaN where missing. If they fall so far that they cannot be times, they are not
-        checked.
+        Values of the column, shape (n,), NaN where missing. Values that fall too far to be times are not checked.
     unit : str
         Unit of the column; if empty, any unit of time is possible.
     fs : float

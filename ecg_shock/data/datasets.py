@@ -30,9 +30,9 @@ from ecg_shock.rhythms import INTERMEDIATE, NONSHOCKABLE, SHOCKABLE
 
 logger = logging.getLogger(__name__)
 
-SYNTHETIC_PATIENTS = 60  # as many as data_manifests/splits/synthetic-v1.toml lists
+SYNTHETIC_PATIENTS = 60  # the number of patients in data_manifests/splits/synthetic-v1.toml
 SYNTHETIC_SEED = 0
-SHOWN_NAMES = 5  # in an error: a database may have thousands of patients
+SHOWN_NAMES = 5  # names that an error lists; a database may have thousands of patients
 CHECK_ONE_IN = 5  # one in five patients of extra databases is used to measure specificity, not for training
 SYNTHETIC_GUARD_S = 0.5  # synthetic labels are exact, but the filters need time to settle
 
@@ -67,7 +67,7 @@ class DataConfig(BaseModel):
         Names of databases or paths of manifests, or ``("synthetic",)`` for synthetic recordings.
     split : str, optional
         Name of a split in `data_manifests/splits/`, or the path of your own ``.toml`` file. The default is
-        ``"synthetic-v1"`` for synthetic recordings and ``"public-v1"`` for all others.
+        ``"synthetic-v1"`` for synthetic recordings and ``"public-v1"`` for other databases.
     fold : int
         Index of the outer fold, from 0, which determines the test patients.
     window_s : float
@@ -80,11 +80,12 @@ class DataConfig(BaseModel):
     supplement : tuple of str
         AHA classes of which synthetic windows are added to the training subset.
     extra : tuple of str
-        Names of databases or paths of manifests. About four fifths of their patients are added to the training subset;
-        the others are used to measure the specificity on other hospitals. None of them may be in the split.
+        Names of databases or paths of manifests. About four fifths of the patients of these databases are added to the
+        training subset. The other patients are used to measure the specificity on patients of other hospitals. No
+        patient of these databases may be in the split.
     extra_weight : float
-        Proportion of the total weight of nonshockable training windows that the windows of `extra` have, above 0 and
-        below 1; see `training_weights`.
+        Total weight of the nonshockable windows of `extra`, as a proportion of the total weight of all nonshockable
+        training windows; above 0 and below 1. See `training_weights`.
     preprocessing : Preprocessing
         Parameters of the preprocessing.
     labels : LabelPolicy
@@ -122,7 +123,7 @@ class DataConfig(BaseModel):
         return databases
 
     def with_paths(self, convert: Callable[[str], str]) -> DataConfig:
-        """Return a copy in which `convert` has replaced the paths of manifests and of the split."""
+        """Return a copy in which `convert` was applied to the path of each manifest and of the split."""
 
         def replaced(name: str) -> str:
             return convert(name) if name.endswith(".toml") else name
@@ -145,7 +146,7 @@ class DataConfig(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Subsets:
-    """Windows for training, validation and test. No patient is in two of these subsets.
+    """Windows for training, validation and test. Each patient is in one subset only.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ class Subsets:
     other_hospitals : WindowSet, optional
         Nonshockable windows of the `DataConfig.extra` patients that are not in `train`, to measure specificity.
     seen_files : tuple of str
-        Digests of the signal files of all patients except those of `test`, sorted; see `signal_digests`.
+        Digests of the signal files of all patients except the test patients, sorted; see `signal_digests`.
     """
 
     train: WindowSet
@@ -185,9 +186,10 @@ class ExtraPatients:
     ----------
     version : str
         Version of the database.
-    train, check : frozenset of str
-        The patients who are added to the training subset, and all others. The specificity on other hospitals is
-        measured on the others.
+    train : frozenset of str
+        The patients who are added to the training subset.
+    check : frozenset of str
+        All other patients of the database. The specificity on other hospitals is measured on these patients.
     """
 
     version: str
@@ -210,15 +212,16 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
     Raises
     ------
     ValueError
-        If the split does not have the fold, does not list a patient, or lists a patient of `data.extra`; or if two
-        patients have the same signal file.
+        If the split has no such fold; if a patient is in the split but in no database, or in a database but not in the
+        split; if a patient of `data.extra` is in the split; if two patients have the same signal file; or if a record
+        has no labels, or differs from its manifest.
     FileNotFoundError
         If a database is missing.
     """
     digests = signal_digests((name for name in (*data.databases, *data.extra) if name != SYNTHETIC), folder)
     fold, first_lead = _load_known(data, folder, "first")
     train = first_lead if data.train_leads == "first" else _load_known(data, folder, data.train_leads)[1]
-    train = train.select(_is_of(fold.train, train) & _is_clear(train))
+    train = train.select(_has_patient_of(fold.train, train) & _is_not_intermediate(train))
     if data.supplement:
         added = load_windows(data.model_copy(update={"databases": (SYNTHETIC,)}))
         train = concatenate([train, added.select(np.isin(added.aha_class, data.supplement))])
@@ -226,33 +229,38 @@ def load_subsets(data: DataConfig, folder: Path | None = None) -> Subsets:
         patients = extra_patients(data).values()
         extra = data.model_copy(update={"databases": data.extra})
         added = load_windows(extra, folder, leads=data.train_leads)
-        added = added.select(_is_of(frozenset().union(*(p.train for p in patients)), added) & _is_clear(added))
+        added = added.select(
+            _has_patient_of(frozenset().union(*(p.train for p in patients)), added) & _is_not_intermediate(added)
+        )
         train = concatenate([train, added])
     return Subsets(
         train=train if data.max_windows is None else train.select(_thin_out(train, data.max_windows)),
-        validation=first_lead.select(_is_of(fold.validation, first_lead) & _is_clear(first_lead)),
-        test=first_lead.select(_is_of(fold.test, first_lead)),
+        validation=first_lead.select(_has_patient_of(fold.validation, first_lead) & _is_not_intermediate(first_lead)),
+        test=first_lead.select(_has_patient_of(fold.test, first_lead)),
         other_hospitals=load_other_hospitals(data, folder) if data.extra else None,
         seen_files=tuple(sorted(key for key, patient in digests.items() if patient not in fold.test)),
     )
 
 
 def load_other_hospitals(data: DataConfig, folder: Path | None = None) -> WindowSet:
-    """Load the nonshockable windows of those patients of `data.extra` who are not used for training."""
+    """Load the nonshockable windows of the patients of `data.extra` who are not used for training.
+
+    `data.extra` must name at least one database. For the errors, see `extra_patients` and `load_windows`.
+    """
     check = frozenset().union(*(patients.check for patients in extra_patients(data).values()))
     windows = load_windows(data.model_copy(update={"databases": data.extra}), folder)
-    return windows.select(_is_of(check, windows) & np.isin(windows.aha_class, NONSHOCKABLE))
+    return windows.select(_has_patient_of(check, windows) & np.isin(windows.aha_class, NONSHOCKABLE))
 
 
 def extra_patients(data: DataConfig) -> dict[str, ExtraPatients]:
     """Return the patients of each database in `data.extra`, by database name.
 
-    All patients in its manifest are included, even if their recordings have no windows.
+    All patients in the manifest of a database are included, even patients whose recordings have no windows.
 
     Raises
     ------
     ValueError
-        If a patient is in the split, or in two of these databases.
+        If the split has no such fold, or if a patient of `data.extra` is in the split or in two databases.
     """
     fold = _fold_of(data)
     known = fold.train | fold.validation | fold.test
@@ -279,7 +287,8 @@ def of_extra(windows: WindowSet, data: DataConfig) -> np.ndarray:
 def training_weights(windows: WindowSet, data: DataConfig) -> np.ndarray:
     """Return the weights of training windows.
 
-    The windows of `data.extra` get the proportion `data.extra_weight` of the total weight of nonshockable windows.
+    The nonshockable windows of `data.extra` together get `data.extra_weight` times the weight of all nonshockable
+    windows.
 
     Parameters
     ----------
@@ -304,9 +313,9 @@ def training_weights(windows: WindowSet, data: DataConfig) -> np.ndarray:
 
 
 def training_recordings(data: DataConfig, folder: Path | None = None) -> Iterator[Recording]:
-    """Yield the labelled recordings of the training patients, including those of `data.extra`.
+    """Yield the labelled recordings of the training patients, including the training patients of `data.extra`.
 
-    The errors are those of `labelled_recordings` and `extra_patients`.
+    For the errors, see `labelled_recordings` and `extra_patients`.
 
     Parameters
     ----------
@@ -326,21 +335,40 @@ def training_recordings(data: DataConfig, folder: Path | None = None) -> Iterato
 
 
 def guard_s(data: DataConfig) -> dict[str, float]:
-    """Return the smallest distance of windows from a change of rhythm in seconds, by database name."""
+    """Return the smallest allowed distance of a window from a change of rhythm in seconds, by database name."""
     manifests = [load_manifest(name) for name in (*data.databases, *data.extra) if name != SYNTHETIC]
     return {SYNTHETIC: SYNTHETIC_GUARD_S, **{manifest.name: manifest.guard_s for manifest in manifests}}
 
 
 def load_test(data: DataConfig, folder: Path | None = None) -> WindowSet:
-    """Load only the test subset of a run; see `load_subsets`."""
+    """Load the test subset of a run: the windows of all AHA classes of the test patients.
+
+    Parameters
+    ----------
+    data : DataConfig
+        The settings of the data. `extra`, `supplement` and `max_windows` do not affect the test subset.
+    folder : pathlib.Path, optional
+        Folder that holds the databases; see `ecg_shock.data.manifests.data_dir`.
+
+    Raises
+    ------
+    ValueError
+        If the split has no such fold; if a patient is in the split but in no database, or in a database but not in the
+        split; or if a record has no labels, or differs from its manifest.
+    FileNotFoundError
+        If a database is missing.
+    """
     fold, windows = _load_known(data, folder, "first")
-    return windows.select(_is_of(fold.test, windows))
+    return windows.select(_has_patient_of(fold.test, windows))
 
 
 def load_validation(data: DataConfig, folder: Path | None = None) -> WindowSet:
-    """Load only the validation subset of a run, for example with another window length; see `load_subsets`."""
+    """Load the validation subset of a run: the windows of the validation patients, without intermediate AHA classes.
+
+    The parameters and errors are the same as for `load_test`.
+    """
     fold, windows = _load_known(data, folder, "first")
-    return windows.select(_is_of(fold.validation, windows) & _is_clear(windows))
+    return windows.select(_has_patient_of(fold.validation, windows) & _is_not_intermediate(windows))
 
 
 def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "first") -> WindowSet:
@@ -359,7 +387,7 @@ def load_windows(data: DataConfig, folder: Path | None = None, *, leads: str = "
     Raises
     ------
     ValueError
-        If a database has no labels, or differs from its manifest.
+        If a database is unknown, or if a record has no labels or differs from its manifest.
     FileNotFoundError
         If a database is missing.
     """
@@ -372,32 +400,31 @@ def shockable(windows: WindowSet) -> np.ndarray:
 
 
 def patients_in(databases: Iterable[str]) -> frozenset[str]:
-    """Return all patients in the manifests of some databases."""
+    """Return the names of all patients in the manifests of these databases; the name "synthetic" is ignored."""
     manifests = [load_manifest(name) for name in databases if name != SYNTHETIC]
     return frozenset(manifest.patient_of(record) for manifest in manifests for record in manifest.records)
 
 
 def _load_known(data: DataConfig, folder: Path | None, leads: str) -> tuple[Fold, WindowSet]:
-    """Return the fold and the windows; raise ValueError if the split and their databases differ in their patients."""
+    """Return the fold and all windows of the databases; raise ValueError if the split does not fit the databases."""
     fold = _fold_of(data)
     listed = fold.train | fold.validation | fold.test
     absent = listed - patients_in(data.databases)
-    # A split may name patients of public databases that a run leaves out.
+    # A split may list patients of public databases that a run does not use.
     public = {patient.partition("/")[0] for patient in absent}.intersection(packaged_names())
     misspelt = {p for p in absent - patients_in(public) if not p.startswith(f"{SYNTHETIC}/")}
     if misspelt:
         raise ValueError(
-            f"split {data.split!r} names the patients {_shown(misspelt)}, whom no database has; correct the "
-            "split, or add "
-            "their database"
+            f"split {data.split!r} lists the patients {_shown(misspelt)}, but no database has them; correct the "
+            "split, or add the database of these patients"
         )
     windows = load_windows(data, folder, leads=leads)
     unknown = set(windows.patient.tolist()) - listed
     if unknown:
         own = " ".join(data.databases)
         raise ValueError(
-            f"split {data.split!r} does not list the patients {_shown(unknown)}; use a split that does: "
-            f"`ecg-shock split {own}` writes one, for train --split or data.split in a study."
+            f"split {data.split!r} does not list the patients {_shown(unknown)}; write a split with "
+            f"`ecg-shock split {own}`, and give it as train --split, or as data.split in a study."
         )
     return fold, windows
 
@@ -410,15 +437,15 @@ def _fold_of(data: DataConfig) -> Fold:
 
 
 def _is_check_patient(patient: str) -> bool:
-    """Return whether a patient of an extra database is not for training, determined by a hash of the name."""
+    """Return whether a patient of an extra database is a check patient. A hash of the name decides."""
     return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % CHECK_ONE_IN == 0
 
 
-def _is_of(patients: frozenset[str], windows: WindowSet) -> np.ndarray:
+def _has_patient_of(patients: frozenset[str], windows: WindowSet) -> np.ndarray:
     return np.isin(windows.patient, sorted(patients))
 
 
-def _is_clear(windows: WindowSet) -> np.ndarray:
+def _is_not_intermediate(windows: WindowSet) -> np.ndarray:
     return ~np.isin(windows.aha_class, INTERMEDIATE)
 
 
@@ -426,7 +453,7 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
     manifest = None if name == SYNTHETIC else load_manifest(name)
     if manifest:
         _require_labels(manifest)
-        require_verified(name, folder)  # the windows in the cache are those of the files in the manifest
+        require_verified(name, folder)  # windows in the cache were cut from the files in the manifest
     key = {
         "sources": _sources_digest(),
         "manifest": asdict(manifest) if manifest else [SYNTHETIC_PATIENTS, SYNTHETIC_SEED, SYNTHETIC_GUARD_S],
@@ -510,7 +537,7 @@ def _require_labels(manifest: Manifest) -> None:
 
 
 def _shown(names: Collection[str]) -> str:
-    """List some names for an error."""
+    """Return the first names, and the number of further names, for an error."""
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return f"{sorted(names)[:SHOWN_NAMES]!r}{more}"
 

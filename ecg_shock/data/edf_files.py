@@ -47,7 +47,7 @@ def open_edf(path: Path, units: str | None = None) -> SignalFile:
     path : pathlib.Path
         The file.
     units : str, optional
-        Unit of the signals whose header has no unit, or an unknown one that may be a voltage.
+        Unit of the signals to which the header gives no unit, or an unknown unit that may be a voltage.
 
     Returns
     -------
@@ -138,7 +138,8 @@ class _Edf(SignalFile):
     def _count_records(self, claimed: int, size: int) -> int:
         """Return the number of data records; raise ValueError if it does not match the size of the file.
 
-        `claimed` is -1 if the recording was interrupted. Then an incomplete last data record is ignored.
+        `claimed` is the number in the header. If it is -1, the recording was interrupted, and an incomplete last data
+        record is ignored.
         """
         found, rest = divmod(size - self._header_bytes, self._record_bytes) if self._record_bytes else (0, 0)
         if claimed == -1 and found:
@@ -153,7 +154,7 @@ class _Edf(SignalFile):
         return found
 
     def _calibrate(self, name: str, ranges: dict[str, bytes]) -> tuple[float, float]:
-        """Return gain and offset, where physical = (digital + offset) * gain; raise ValueError if undefined."""
+        """Return gain and offset, where physical = (digital + offset) * gain; raise ValueError if there is no scale."""
         physical_min, physical_max, digital_min, digital_max = values = [
             _parse_number(field) for field in ranges.values()
         ]

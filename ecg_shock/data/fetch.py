@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 16
 TIMEOUT_S = 30.0  # longest time without new data
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TEMPORARY_SUFFIX = ".part"
-# A file that was changed this short a time ago may change again without another time: file systems round it.
+# File systems round times, so a file that changed less than this ago may change again and keep its time.
 UNSETTLED_S = 2.0
 # A temporary file this old was left by a killed run; a younger one may belong to another run.
 ABANDONED_S = 24 * 3600.0
@@ -75,7 +75,8 @@ def fetch(
     Raises
     ------
     ValueError
-        If the URL in the manifest is neither https nor on this machine, or a fetched file does not match the manifest.
+        If the manifest has no URL; if the URL is neither https nor on this machine; or if a fetched file does not match
+        the manifest.
     OSError
         If a file cannot be fetched or written.
     """
@@ -108,7 +109,10 @@ def fetch(
 
 
 def verify(database: str | Path, folder: str | Path | None = None) -> tuple[Problem, ...]:
-    """Return the files of a local copy that do not match the manifest; the parameters are those of `fetch`."""
+    """Check the local files of a database against its manifest, and return a `Problem` for each wrong file.
+
+    `database` and `folder` are the same as for `fetch`.
+    """
     manifest = load_manifest(database)
     target = data_dir(folder) / manifest.name
     problems = (_check_file(target / name, name, entry) for name, entry in manifest.files.items())
@@ -116,9 +120,10 @@ def verify(database: str | Path, folder: str | Path | None = None) -> tuple[Prob
 
 
 def require_verified(database: str | Path, folder: str | Path | None = None) -> Path:
-    """Return the folder of a database, after checking that its files are those of its manifest.
+    """Check the files of a database against its manifest, and return the folder of the files.
 
-    The cache stores the size and the times of each file that was correct. A file is read again only if these differ.
+    The cache stores the size and the times of each correct file. A file is read again only if its size or a time
+    differs.
 
     Parameters
     ----------
@@ -132,12 +137,12 @@ def require_verified(database: str | Path, folder: str | Path | None = None) -> 
     FileNotFoundError
         If the database is missing.
     ValueError
-        If one of its files is missing, or differs from the manifest.
+        If a file of the database is missing, or differs from the manifest.
     """
     manifest = load_manifest(database)
     path = database_path(database, folder)
-    memory = _memory_of(manifest, path)
-    known = _read_memory(memory)
+    stamps_path = _stamps_path(manifest, path)
+    known = _read_stamps(stamps_path)
     found: dict[str, list[int]] = {}
     problems = []
     for name, entry in manifest.files.items():
@@ -157,12 +162,12 @@ def require_verified(database: str | Path, folder: str | Path | None = None) -> 
     settled_ns = time.time_ns() - round(UNSETTLED_S * 1e9)
     settled = {name: stamp for name, stamp in found.items() if max(stamp[1:]) < settled_ns}
     if settled != known:
-        _write_memory(memory, settled)
+        _write_stamps(stamps_path, settled)
     return path
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """Return size, time of the last change of the content, and of any change, in ns; None if there is no file."""
+    """Return the size in bytes and the mtime and ctime in ns of a file, or None if there is no file."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -170,25 +175,25 @@ def _stamp(path: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _memory_of(manifest: Manifest, path: Path) -> Path:
+def _stamps_path(manifest: Manifest, path: Path) -> Path:
     content = f"{manifest.files_sha256}\n{os.path.abspath(path)}"  # noqa: PTH100 - resolve() would read the links
     return cache_dir() / "verified" / f"{manifest.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
 
 
-def _read_memory(memory: Path) -> dict[str, list[int]]:
+def _read_stamps(path: Path) -> dict[str, list[int]]:
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or damaged: all files are read
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _write_memory(memory: Path, settled: dict[str, list[int]]) -> None:
+def _write_stamps(path: Path, settled: dict[str, list[int]]) -> None:
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_text(memory, json.dumps(settled))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(settled))
     except OSError as error:
-        logger.warning("%s cannot be written (%s); the files will be read again each time.", memory, error)
+        logger.warning("%s cannot be written (%s); the files will be read again each time.", path, error)
 
 
 def decode_212(packed: bytes) -> np.ndarray:
@@ -209,9 +214,9 @@ def header_content(header: bytes) -> bytes:
     Returns
     -------
     bytes
-        A line with the number of signals, sampling rate in Hz and number of samples, and one for each signal with
-        its file, format, gain, baseline, unit, checksum and name, separated by tabs. Comments, spacing and the
-        spelling of numbers make no difference.
+        The first line has the number of signals, the sampling rate in Hz and the number of samples. Each further
+        line has the file, format, gain, baseline, unit, checksum and name of a signal. Fields are separated by tabs.
+        Comments, spacing and the spelling of numbers make no difference.
 
     Raises
     ------
@@ -274,8 +279,8 @@ def _fetch_file(url: str, path: Path, entry: FileEntry) -> None:
     import pooch
 
     download = pooch.HTTPDownloader(chunk_size=CHUNK_BYTES, timeout=TIMEOUT_S, hooks={"response": _guard_response})
-    # In the final folder, because only a move within one file system is atomic; with a unique name, because another
-    # run may be fetching the same file.
+    # The temporary file is in the final folder, because only a move within one file system is atomic. Its name is
+    # unique, because another run may be fetching the same file.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
         try:

@@ -34,7 +34,7 @@ class Lead:
     fs : float
         Sampling rate in Hz.
     n_samples : int
-        Length of the recording.
+        Number of samples.
     source : str
         Absolute path of the file, or of the record's header; empty for a recording in memory.
     """
@@ -55,7 +55,7 @@ class Lead:
         Parameters
         ----------
         first, last : int
-            The first sample, and the one after the last.
+            Index of the first sample, and of the sample after the last.
 
         Returns
         -------
@@ -143,7 +143,7 @@ def open_lead(
     Raises
     ------
     OSError, TypeError, ValueError
-        As for `read_record`; also if the lead does not exist, or if no name says which of several leads is the ECG.
+        As for `read_record`. ValueError is also raised if no name says which of several leads is the ECG.
 
     Examples
     --------

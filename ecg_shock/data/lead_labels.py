@@ -27,7 +27,7 @@ MAX_LISTED = 20  # names in a message
 
 
 def is_ecg(name: str) -> bool | None:
-    """Return whether the name of a lead says that it is an ECG.
+    """Return whether the name of a lead says that the lead is an ECG.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def is_ecg(name: str) -> bool | None:
     Returns
     -------
     bool or None
-        True for an ECG, False for another signal, None if the name does not tell.
+        True for an ECG, False for another signal, None if the name does not say.
 
     Examples
     --------
@@ -60,8 +60,9 @@ def is_ecg(name: str) -> bool | None:
 def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
     """Return the index in `names` of the lead to classify.
 
-    This is `lead` if it is given, else the first lead whose name says that it is an ECG. If there is only one lead, its
-    name need not say so. Otherwise raise ValueError, with a message that begins with `where`.
+    If `lead` is None, choose the first lead with the name of an ECG. If there is only one lead, choose it unless its
+    name is the name of another signal. If no lead can be chosen, raise ValueError with a message that begins with
+    `where`.
     """
     if lead is not None:
         if lead not in names:
@@ -79,7 +80,10 @@ def choose_lead(names: Sequence[str], lead: str | None, where: object) -> int:
 
 
 def listed(names: Sequence[object], total: int | None = None) -> str:
-    """Return names as a list for a message, at most 20; `total` is the number of all names if `names` lacks some."""
+    """Return a list of at most 20 names for a message.
+
+    If `names` has only the first names, `total` is the number of all names.
+    """
     total = len(names) if total is None else total
     shown = [quoted(name) for name in names[:MAX_LISTED]]
     more = f", … and {total - MAX_LISTED} more" if total > MAX_LISTED else ""

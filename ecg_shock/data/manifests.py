@@ -1,7 +1,7 @@
-"""Read manifests, which list the files of a database with their digests, and say how to read its labels.
+"""Read manifests. A manifest lists the files of a database with their digests, and says how to read the labels.
 
-A manifest is a TOML file. Those of the public databases are in `data_manifests/`. Wherever a function takes the name of
-a database, it also takes the path of your own manifest.
+A manifest is a TOML file. The manifests of the public databases are in `data_manifests/`. A function that takes the
+name of a database also takes the path of your own manifest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 # Letters, digits, "_" and "-", with single dots between them: no separator, no drive, no "..", no hidden file.
 # Temporary files of a download begin with a dot, so they never clash with a name in a manifest.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
-MAX_FAULTS = 3  # of a manifest that an error names: one fault may be in each of a thousand files
+MAX_FAULTS = 3  # faults that an error lists; each of a thousand files may have the same fault
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -30,15 +30,15 @@ class FileEntry:
     Parameters
     ----------
     bytes : int
-        Size of the file.
+        Size of the file in bytes.
     sha256 : str, optional
         SHA-256 of the file, 64 lower-case hexadecimal digits.
     samples_sha256 : str, optional
-        SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. It is used if copies
-        of the file may pack the same samples differently.
+        SHA-256 of the digital samples of a WFDB format 212 file, decoded to little-endian int16. Use it if copies of
+        the file may pack the same samples differently.
     header_sha256 : str, optional
-        SHA-256 of ``ecg_shock.data.fetch.header_content`` of a WFDB header. It is used if copies of the header may
-        differ in their text; `bytes` is then not checked.
+        SHA-256 of the signal descriptions in a WFDB header, as ``ecg_shock.data.fetch.header_content`` returns them.
+        Use it if copies of the header may differ in comments or spacing. `bytes` is then not checked.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -79,13 +79,13 @@ class Manifest:
     guard_s : float
         Uncertainty of the onsets of the labels, in seconds.
     rhythm_codes : mapping of str to str
-        The rhythm, a name in `ecg_shock.rhythms`, that each rhythm code of the database stands for.
+        The meaning of each rhythm code of the database: the name of a rhythm in `ecg_shock.rhythms`.
     record_labels : mapping of str to str or to tuple of (float, str)
-        Labels of records without an annotation file: one rhythm code for the whole record, or several pairs of start
-        time in s and rhythm code, the first of which starts at 0.
+        Labels of records without an annotation file: one rhythm code for the whole record, or pairs of start time in s
+        and rhythm code. The first start time is 0.
     patients : mapping of str to str
-        Only for patients with several records: the patient's first record, for each other record of this patient. The
-        first record is given by its name in this database, or as ``"database/record"`` in another one.
+        For patients with several records: maps each record to the first record of the same patient. If the first record
+        is in another database, write ``"database/record"``. A patient without an entry is named after the record.
     files : mapping of str to FileEntry
         Size and digest of each file, by file name.
     """
@@ -141,7 +141,7 @@ class Manifest:
             first = patient.removeprefix(f"{self.name}/")
             if first in self.patients and self.patient_of(first) != self.patient_of(record):
                 raise ValueError(
-                    f"[patients] gives {record!r} the patient {first!r}, whose own patient is "
+                    f"[patients] gives {record!r} the patient {first!r}, but {first!r} has the patient "
                     f"{self.patients[first]!r}; write {record} = {self.patients[first]!r}"
                 )
 
@@ -191,7 +191,7 @@ class Manifest:
         return ((0.0, labels),) if isinstance(labels, str) else labels
 
     def patient_of(self, record: str) -> str:
-        """Return the name of a record's patient, which is the patient's first record as ``"database/record"``.
+        """Return the name of a record's patient: the first record of this patient, as ``"database/record"``.
 
         Raises
         ------
@@ -241,7 +241,7 @@ def packaged_names() -> tuple[str, ...]:
 
 
 def is_packaged(name_or_path: str | Path) -> bool:
-    """Say whether this is the name of a database whose manifest comes with the package, not a path."""
+    """Return whether this is the name of a database whose manifest comes with the package."""
     return str(name_or_path) in _packaged()
 
 
@@ -261,6 +261,8 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no file at the path.
     ValueError
         If the database is unknown, or the file is not a valid manifest.
 
@@ -307,7 +309,7 @@ def data_dir(override: str | Path | None = None) -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder for files that can be made again.
+    """Return the folder for cached files, which the package can compute again.
 
     This is the folder in the environment variable ``ECG_SHOCK_CACHE``, else the user's cache folder for this package.
     """
@@ -317,9 +319,9 @@ def cache_dir() -> Path:
 
 
 def database_path(database: str | Path, folder: str | Path | None = None, file: str = "") -> Path:
-    """Return the folder of a database, or a file in it; raise FileNotFoundError if it is missing.
+    """Return the path of a database's folder, or of a file in this folder; raise FileNotFoundError if it is missing.
 
-    `database` is its name, or the path of its manifest.
+    `database` is the name of a database, or the path of its manifest.
     """
     manifest = load_manifest(database)
     path = data_dir(folder) / manifest.name / file

@@ -1,16 +1,17 @@
 """Add recorded or simulated noise and artefacts to an ECG.
 
 Recorded noise comes from the MIT-BIH Noise Stress Test Database [1]_: baseline wander `bw`, electrode motion `em` and
-muscle noise `ma`. Its amplitude is not calibrated, so it is scaled to a signal-to-noise ratio. As in `nst`, the program
-that made the database, the signal power is a² / 8, the power of a sine of peak-to-peak amplitude *a*, and the noise
-power is the variance within each second, averaged over the seconds. Deviations from `nst`:
+muscle noise `ma`. The amplitude of this noise is not calibrated, so the noise is scaled to a signal-to-noise ratio. The
+ratio is defined as in `nst`, the program that made the database. The signal power is a² / 8: the power of a sine with
+the peak-to-peak amplitude *a*. The noise power is the variance within each second, averaged over the seconds.
+Deviations from `nst`:
 
-- *a* is not the amplitude of QRS complexes, because ventricular fibrillation has none. It is the peak-to-peak amplitude
-  of the filtered strip as `ecg_shock.data.windows.amplitude_mv` measures it.
+- *a* is not the amplitude of QRS complexes, because ventricular fibrillation has no QRS complexes. Instead, *a* is
+  the peak-to-peak amplitude of the filtered strip, as `ecg_shock.data.windows.amplitude_mv` measures it.
 - If *a* is below `NO_SIGNAL_MV`, as in asystole, `REFERENCE_MV` is used instead.
 - The noise is scaled for each strip, so that each strip has the requested ratio. `nst` uses one scale for a whole
-  record, so that parts of it have another ratio: on its first lead, record 118e_6, made by `nst` at -6 dB, is at -12 dB
-  by the definition used here.
+  record, so the ratio differs from part to part. For example, `nst` made record 118e_6 at -6 dB; by the definition used
+  here, the first lead is at -12 dB.
 
 The artefact of chest compressions is *simulated* as a sum of harmonics of the compression rate, as in [2]_, but with
 our own amplitudes and variations. It does not replace a test with an ECG recorded during compressions, as in [3]_.
@@ -38,15 +39,15 @@ from ecg_shock.preprocessing import hold_invalid, preprocess_strips
 NOISE_DATABASE = "nstdb"
 NO_SIGNAL_MV = 0.1  # asystole, Krasteva et al., Sensors 23:4500, 2023
 REFERENCE_MV = 1.0
-MAX_RATIO_TERM = 1000  # limits the ratio of two sampling rates, which is exact for integers up to 1000 Hz
+MAX_RATIO_TERM = 1000  # largest denominator of a ratio of sampling rates; exact for integers up to 1000 Hz
 
 COMPRESSION_RATE = (100.0, 120.0)  # per minute, by resuscitation guidelines
 # The following values are our choice.
 COMPRESSION_HARMONICS = 5
 HARMONIC_FALL = 0.5  # amplitude of each harmonic over that of the previous one
-HARMONIC_SPREAD = 0.3  # standard deviation over mean of that amplitude, from strip to strip
-PERIOD_JITTER = 0.05  # standard deviation over mean, from compression to compression
-AMPLITUDE_JITTER = 0.15
+HARMONIC_SPREAD = 0.3  # standard deviation over mean of a harmonic's amplitude, from strip to strip
+PERIOD_JITTER = 0.05  # standard deviation over mean of the period, from compression to compression
+AMPLITUDE_JITTER = 0.15  # standard deviation over mean of the amplitude, from compression to compression
 MAX_JITTER = 2.0  # standard deviations
 
 
@@ -114,14 +115,14 @@ def resample(strips: np.ndarray, fs: float, to_fs: float) -> np.ndarray:
 def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draw strips from a noise recording, with random starts.
 
-    Noise that is shorter than a strip is extended by reflection at its ends, so that it has no steps.
+    If the noise is shorter than a strip, it is extended by reflection at its ends, so that the strip has no steps.
 
     Parameters
     ----------
     noise : numpy.ndarray
         Shape (m,).
     n_strips, n : int
-        Number of strips and of samples in each strip; the result has shape (n_strips, n).
+        Number of strips, and number of samples in each strip. The result has the shape (n_strips, n).
     rng : numpy.random.Generator
         Draws the starts.
 
@@ -146,14 +147,14 @@ def draw_noise(noise: np.ndarray, n_strips: int, n: int, rng: np.random.Generato
 
 
 def add_noise(ecg: np.ndarray, noise: np.ndarray, snr_db: float, fs: float) -> np.ndarray:
-    """Add noise to strips at a signal-to-noise ratio, as the docstring of this module defines it.
+    """Add noise to strips at a signal-to-noise ratio. The docstring of this module defines the ratio.
 
     Parameters
     ----------
     ecg : numpy.ndarray
         Unfiltered strips of at least 2 s, shape (n_strips, n), in mV, NaN where invalid.
     noise : numpy.ndarray
-        The same shape, in any unit.
+        Strips of noise, shape (n_strips, n), in any unit.
     snr_db : float
         Signal-to-noise ratio in dB.
     fs : float
@@ -203,7 +204,7 @@ def compressions(n_strips: int, n: int, fs: float, rng: np.random.Generator) -> 
     fs : float
         Sampling rate in Hz.
     rng : numpy.random.Generator
-        Draws the compression rate and the shape of each strip, and their variation.
+        Draws the compression rate and the waveform of each strip, and the variation between compressions.
 
     Returns
     -------

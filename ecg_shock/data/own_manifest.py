@@ -18,8 +18,8 @@ from ecg_shock.files import sha256
 from ecg_shock.rhythms import RHYTHMS, UNUSABLE
 
 DEFAULT_ANNOTATOR = "atr"
-GUARD_S = 1.0  # cautious: labels that people set are seldom more exact
-STANDARD = ("mitdb", "vfdb")  # whose codes are those of the WFDB format, and mean the same elsewhere
+GUARD_S = 1.0  # a cautious value: people seldom place labels more exactly
+STANDARD = ("mitdb", "vfdb")  # databases whose rhythm codes are the standard codes of the WFDB format
 
 HEAD = """\
 # Written by `ecg-shock manifest`. Complete it by hand; the command does not replace it.
@@ -65,11 +65,11 @@ class Description:
         Labels of each record without an annotation file, as pairs of start time in seconds and rhythm code. The list
         is empty if no label is given.
     not_here : int
-        Number of labels of records that are not in the folder.
+        Number of labelled records that are not in the folder.
     codes : dict of str to int
         Number of records that contain each rhythm code.
     rhythms : dict of str to str
-        The rhythm that each code means; empty if this is not known, so that you have to write it in the manifest.
+        The rhythm that each code means. An unknown rhythm is an empty text, which you replace in the manifest.
     files : tuple of pathlib.Path
         Headers, signal files and annotation files, sorted by name.
     """
@@ -105,18 +105,19 @@ def describe_folder(folder: str | Path, labels: str | Path | None = None) -> Des
     Parameters
     ----------
     folder : str or pathlib.Path
-        Folder of the records. The database gets the name of this folder. Folders in it are not searched.
+        Folder of the records. The database gets the name of this folder. Subfolders are not searched.
     labels : str or pathlib.Path, optional
-        A CSV file with the columns ``record,code`` or ``record,start_s,code``, with or without these names in its first
-        line, for records without annotation files.
+        A CSV file with the labels of records that have no annotation file. The columns are ``record,code`` or
+        ``record,start_s,code``. The first line may contain these names.
 
     Raises
     ------
     OSError
         If the folder or a file that a header names is missing.
     ValueError
-        If there is no record; if a name is not plain, and so could lie outside the folder; if a record has several
-        segments; if a line of `labels` is not as above, or its record has an annotation file.
+        If the folder has no record; if the name of the folder or of a file is not allowed (see `check_plain_name`); if
+        a record has several segments; if a line of `labels` has another format, or labels a record that has an
+        annotation file.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -126,7 +127,7 @@ def describe_folder(folder: str | Path, labels: str | Path | None = None) -> Des
     headers = sorted(folder.glob("*.hea"))
     if not headers:
         below = len(list(folder.glob("*/**/*.hea")))
-        why = f"; {below} are in folders below it, so give the one that holds them" if below else ""
+        why = f"; {below} are in folders below it, so give the folder that holds them" if below else ""
         raise ValueError(
             f"{folder} has no WFDB header (.hea){why}. Other recordings can be written as WFDB records, as "
             "docs/own-recordings.md shows"
@@ -141,8 +142,8 @@ def describe_folder(folder: str | Path, labels: str | Path | None = None) -> Des
     given = _read_labels(Path(labels)) if labels is not None else {}
     if both := sorted(annotated & given.keys()):
         raise ValueError(
-            f"{labels} labels {both[0]!r}, which has the annotation file {both[0]}.{annotator}; remove one of them, so "
-            "that it is certain which is meant"
+            f"{labels} labels {both[0]!r}, which also has the annotation file {both[0]}.{annotator}; remove the "
+            "label or the file"
         )
     of_records = {record: given.get(record, []) for record in records if record not in annotated}
     codes: Counter[str] = Counter()
@@ -180,7 +181,7 @@ def _signal_files(header: Path) -> set[Path]:
 
 
 def _find_annotator(folder: Path, records: Iterable[str], files: set[Path]) -> str:
-    """Return the suffix of the annotation files: the usual one, or the only other one beside the records' files."""
+    """Return the suffix of the annotation files: ``atr``, unless the records have other files with one other suffix."""
     of_records = set(records)
     found = {file.suffix[1:] for file in folder.iterdir() if file.stem in of_records and file not in files}
     if DEFAULT_ANNOTATOR in found or len(found) != 1:
@@ -208,7 +209,7 @@ def _read_labels(path: Path) -> dict[str, list[tuple[float, str]]]:
 
 
 def _label(label: list[tuple[float, str]]) -> object:
-    """Return a label as a manifest has it; empty where it is missing, which `load_manifest` refuses."""
+    """Return a label in the form of a manifest. A missing label is empty, and `load_manifest` refuses it."""
     if not label:
         return ""
     return label[0][1] if len(label) == 1 and label[0][0] == 0 else [list(part) for part in label]

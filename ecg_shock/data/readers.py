@@ -41,8 +41,8 @@ def read_record(
                   are separated by comma, semicolon, tab, ``|`` or spaces. Numbers have decimal points or
                   decimal commas. An empty cell or ``nan`` is a missing sample.
     NumPy         ``.npy``: shape (n_samples,) or (n_samples, n_leads).
-    MATLAB        ``.mat`` of version 5 to 7 with one array of that shape. A ``.mat`` with a ``.hea`` of the
-                  same name is read as WFDB.
+    MATLAB        ``.mat`` of version 5 to 7 with one array, of the same shapes as for NumPy. A ``.mat`` with a
+                  ``.hea`` of the same name is read as WFDB.
     ============  ========================================================================================
 
     From WFDB, EDF and BDF files only the channels in V, mV or µV are returned. File sizes and checksums must match the
@@ -58,8 +58,8 @@ def read_record(
         Sampling rate in Hz. Required for CSV, NumPy and MATLAB files. For other formats it may be omitted, or must
         match the header.
     units : {"mV", "uV", "V"}, optional
-        Unit of the samples. Required for CSV, NumPy and MATLAB files, and for channels whose header has no unit or an
-        unknown one such as "mcV". Otherwise it may be omitted, or must match the header.
+        Unit of the samples. Required for CSV, NumPy and MATLAB files, and for channels to which the header gives no
+        unit or an unknown unit such as "mcV". Otherwise it may be omitted, or must match the header.
     leads : sequence of str, optional
         Names of the leads to return, in this order; all by default. A lead without a name is named after its column
         number: ``"1"``, ``"2"`` … If two leads are named ``"ECG"``, the second is renamed to ``"ECG-2"``.
@@ -92,8 +92,8 @@ def read_record(
       from the size of the file.
     - WFDB signals with skew or in format 8, and EDF+ files with gaps in time, raise ValueError.
     - If some column names of a table are ECG leads, such as "ECG" or "II", only those columns are read.
-    - A table column whose values never fall, or that wraps like a counter, is not read as a lead. If no column name is
-      an ECG lead and the name of such a column does not mean time, a ValueError asks for `leads`.
+    - A table column is not read as a lead if its values never fall, or if it restarts like a counter. If its name does
+      not mean time, and no column has the name of an ECG lead, a ValueError asks for `leads`.
     - The sampling rate in a table, from a time column or a comment, and its units must match the arguments.
 
     Examples
@@ -162,7 +162,7 @@ def check_text_options(path: Path, delimiter: str | None, decimal: str | None) -
 
 
 def check_arguments(fs: float | None, units: str | None) -> None:
-    """Raise TypeError or ValueError if `fs` or `units` is not allowed for any file."""
+    """Raise TypeError or ValueError if `fs` is not a number above 0, or `units` is unknown."""
     if fs is not None:
         check_fs(fs)
     if units is not None and units not in MV_PER_UNIT:

@@ -1,4 +1,4 @@
-"""Label records that have no annotation file: their manifest gives the rhythms and start times."""
+"""Label records that have no annotation file, with the rhythms and start times in their manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ecg_shock.data.recordings import Episode, Recording
 
 
 def label_record(recording: Recording, record: str, manifest: Manifest) -> Recording:
-    """Return a recording with the labels that `record_labels` of its manifest gives.
+    """Add the labels in `manifest.record_labels` to a recording.
 
     Parameters
     ----------

@@ -145,7 +145,10 @@ class Recording:
 
 
 def strip_samples(start_s: float, length_s: float, fs: float, n_samples: int) -> tuple[int, int]:
-    """Return a strip's first sample and the one after its last; raise ValueError if it exceeds the recording."""
+    """Return the index of a strip's first sample, and of the sample after its last.
+
+    Raise ValueError if the strip is not within the recording.
+    """
     outside = (
         f"a strip of {length_s:g} s that starts at {start_s:g} s is not within the recording, which lasts "
         f"{n_samples / fs:g} s; choose another start or length"
@@ -160,7 +163,7 @@ def strip_samples(start_s: float, length_s: float, fs: float, n_samples: int) ->
 
 
 def is_finite(number: Any) -> bool:
-    """Return whether a number is finite as a float; an integer that is too large for a float is not."""
+    """Return whether a number is finite as a float. An integer that is too large for a float is not finite."""
     try:
         return math.isfinite(number)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""One recording under two names: signal files are compared by their digests, not by the names of their patients."""
+"""Find recordings that have two names, by comparing the digests of their signal files."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from ecg_shock.data.fetch import decode_212
 from ecg_shock.data.manifests import Manifest, data_dir, is_packaged, load_manifest
 from ecg_shock.rhythms import UNUSABLE
 
-KEPT_DIGITS = 16  # of a SHA-256: enough to tell files apart, and short enough for a card
-SIGNALS = (".dat", ".mat")  # also where no record has the file's name, because a header may name any file
+KEPT_DIGITS = 16  # digits of a SHA-256 that tell files apart, and that are short enough for a card
+SIGNALS = (".dat", ".mat")  # even if no record has the name of the file, because a header may name any file
 NO_SIGNALS = (".hea", ".atr")  # two records may well have the same labels
 
 
 def signal_digests(databases: Iterable[str], folder: str | Path | None = None) -> dict[str, str]:
-    """Return the patient of each signal file in the manifests of some databases.
+    """Return the patient of each signal file in the manifests of these databases, by the digest of the file.
 
     Parameters
     ----------
     databases : iterable of str
         Names or manifest paths.
     folder : str or pathlib.Path, optional
-        Folder that holds the databases. Only files of your own databases that may have WFDB format 212 are read. For
-        some files of this format, the public manifests have only a digest of the samples, with which these files are
-        compared.
+        Folder that holds the databases. Files of public databases are not read. A file of your own database is read if
+        it may have WFDB format 212, because for some files of this format, the public manifests have only a digest of
+        the samples.
 
     Returns
     -------
     dict of str to str
-        The patient, by the digest of the file. The digest is ``"sha256:DIGITS"`` or ``"samples:DIGITS"``, with the
-        first digits of the SHA-256 of the file or of its samples; a file may have both. If no record has the name of a
-        signal file, the name of the file stands for its patient.
+        Maps the digest of each file to the patient. A digest is ``"sha256:DIGITS"`` or ``"samples:DIGITS"``, with the
+        first digits of the SHA-256 of the file or of its samples. A file may have both digests. If no record has the
+        name of a signal file, the name of the file replaces the name of the patient.
 
     Raises
     ------
     ValueError
-        If two patients have the same file. A split would treat one patient as two.
+        If two patients have the same file, because a split would treat one patient as two.
     """
     found: dict[str, str] = {}
     for database in databases:
@@ -60,15 +60,18 @@ def signal_digests(databases: Iterable[str], folder: str | Path | None = None) -
                 other = found.setdefault(key, patient)
                 if other != patient:
                     raise ValueError(
-                        f"{manifest.name}/{name} is the same file as one of {other}, but the manifests name two "
-                        f"patients, {other} and {patient}; in the manifest of {manifest.name}, write "
+                        f"{manifest.name}/{name} is the same file as a file of patient {other}, but the manifests "
+                        f"name two patients, {other} and {patient}; in the manifest of {manifest.name}, write "
                         f'{record} = "{other}" in [patients], or remove the record.'
                     )
     return found
 
 
 def _is_unusable(manifest: Manifest, record: str) -> bool:
-    """Return whether a record has no rhythm at all. Two recordings of artefact, such as a lead off, may be equal."""
+    """Return whether a record has only noise and unlabelled segments, so that it may equal a record of another patient.
+
+    For example, two recordings without electrodes may be equal.
+    """
     labels = manifest.labels_of(record) if record in manifest.record_labels else ()
     return bool(labels) and all(manifest.rhythm_codes[code] in UNUSABLE for _, code in labels)
 

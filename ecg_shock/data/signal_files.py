@@ -42,7 +42,7 @@ class Channel:
     n_samples : int
         Length of the signal.
     problem : Exception, optional
-        If the channel cannot be read, the exception to raise when it is requested.
+        If the channel cannot be read: the exception that is raised when the channel is requested.
     """
 
     name: str
@@ -103,7 +103,7 @@ def explain_damage(path: Path, kind: str) -> Iterator[None]:
 def mv_per_unit(unit: str, units: str | None = None) -> float | None:
     """Return the factor that converts values in the file's `unit` to mV, or None if `unit` is not a voltage.
 
-    If the file gives no unit, or an unknown one that may be a voltage, such as "mcV", the caller's `units` are used.
+    If the file gives no unit, or an unknown unit that may be a voltage, such as "mcV", the caller's `units` are used.
     """
     known = VOLTAGE_UNIT.fullmatch(unit.lower().replace("\u00b5", "u").replace("\u03bc", "u"))
     if known and not (known[1] == "m" and unit[0] == "M"):
@@ -120,8 +120,8 @@ def choose_channels(file: SignalFile, leads: Sequence[str] | None) -> list[int]:
     """Return the channel indices of these leads in this order, or of all readable voltages if `leads` is None.
 
     Raise ValueError if a lead is unknown or not a voltage, or if there is no voltage. Raise the `problem` of a
-    requested channel that cannot be read. If `leads` is None, and the only channels that are named as an ECG cannot be
-    read, raise their `problem`, because a channel with another name must not replace them.
+    requested channel that cannot be read. If `leads` is None, and no channel with the name of an ECG can be read, raise
+    the `problem` of the first, because a channel with another name must not replace an ECG.
     """
     names = [channel.name for channel in file.channels]
     if leads is not None:

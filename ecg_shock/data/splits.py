@@ -19,13 +19,18 @@ MIN_GROUPS = 3  # one for test, one for validation, the others for training
 
 @dataclass(frozen=True)
 class Fold:
-    """Patients of the three subsets of a fold; no patient is in two.
+    """The patients of a fold's three subsets. Each patient is in one subset only.
 
     Parameters
     ----------
     train, validation, test : frozenset of str
         Names of patients, as ``"database/record"``. Weights are fitted on `train`. Epoch, hyperparameters and threshold
         are chosen on `validation`. Results are reported for `test`.
+
+    Raises
+    ------
+    ValueError
+        If a patient is in two subsets.
     """
 
     train: frozenset[str]
@@ -52,11 +57,13 @@ def load_split(name: str) -> tuple[Fold, ...]:
     Returns
     -------
     tuple of Fold
-        The outer folds. Each patient is in the test subset of exactly one fold. If the file has one group of patients
-        only, all of them train: the only fold then has no validation and no test patients.
+        The outer folds. Each patient is in the test subset of exactly one fold. If the file has only one group of
+        patients, there is one fold: all its patients are training patients.
 
     Raises
     ------
+    OSError
+        If your own file cannot be read.
     ValueError
         If there is no such split, its file is damaged, or a patient is listed twice.
 
@@ -77,7 +84,8 @@ def load_split(name: str) -> tuple[Fold, ...]:
     groups: Any = read_toml(path).get("folds")
     if not _are_groups(groups):
         raise ValueError(
-            f"{path}: folds={groups!r} must be a list of {MIN_GROUPS} or more lists of patients, or of one."
+            f"{path}: folds={groups!r} is not allowed; write one list of patients, or {MIN_GROUPS} or more lists of "
+            "patients."
         )
     everyone = [patient for group in groups for patient in group]
     repeated = sorted({patient for patient in everyone if everyone.count(patient) > 1})
@@ -103,15 +111,15 @@ def count_patients(windows: WindowSet, patients: Collection[str]) -> dict[str, n
 
 
 def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, seed: int) -> list[list[str]]:
-    """Divide patients into groups with about the same number of patients, and of windows of each class.
+    """Divide patients into groups that have similar numbers of patients and of windows of each class.
 
-    The patients with the rarest classes are assigned first. Each patient is assigned to the group with which the groups
-    then differ least.
+    The patients with the rarest classes are assigned first. Each patient is assigned to the group that makes the groups
+    most similar.
 
     Parameters
     ----------
     windows_by_class : mapping of str to numpy.ndarray
-        Number of windows of each class, shape (n_classes,), by patient.
+        For each patient, the number of windows of each class, shape (n_classes,).
     n_groups : int
         Number of groups.
     seed : int
@@ -137,7 +145,7 @@ def propose_groups(windows_by_class: Mapping[str, np.ndarray], n_groups: int, se
     rng.shuffle(patients)
     counts = np.array([windows_by_class[p] for p in patients], dtype=float)
     present = counts > 0
-    # A class is spread by its patients first: one patient with many windows says little about others.
+    # The patients of a class count more than its windows: many windows of one patient say little about other patients.
     features = np.hstack([present / np.maximum(present.sum(0), 1), 0.5 * counts / np.maximum(counts.sum(0), 1)])
     features = np.hstack([features, np.full((len(patients), 1), 1 / len(patients))])
     rarity = (present / np.maximum(present.sum(0), 1)).max(axis=1)

@@ -62,7 +62,7 @@ PACED_RR_VARIATION = 0.001
 VT_RR_VARIATION = (0.003, 0.02)
 POLYMORPHIC_RR_VARIATION = 0.06
 AF_RR_VARIATION = (0.15, 0.3)
-RR_JITTER = 0.3  # jitter over variation
+RR_JITTER = 0.3  # standard deviation of the jitter over the variation
 MAYER_HZ = 0.1  # blood pressure waves
 BREATHING_HZ = (0.15, 0.35)
 BREATHING_DEPTH = 0.08  # amplitude of the variation of a beat's height, over its mean
@@ -83,7 +83,7 @@ PREMATURE_HEIGHT = (0.6, 1.8)  # height of a premature beat over that of the pat
 # Waves: peak in mV, time before or after the R peak in s, and width (standard deviation of the Gaussian) in s.
 P_MV, P_BEFORE_S, P_WIDTH_S = (0.03, 0.25), (0.13, 0.2), (0.015, 0.03)
 NARROW_WIDTH_S, WIDE_WIDTH_S = (0.008, 0.014), (0.018, 0.032)  # Q, R and S waves
-QRS_FORMS = (0.45, 0.15, 0.2, 0.2)  # proportion of patients: upright, down, biphasic, notched (always wide)
+QRS_FORMS = (0.45, 0.15, 0.2, 0.2)  # proportion of patients: upright, downward, biphasic, notched (always wide)
 WIDE_QRS = 0.2  # proportion of patients with a wide QRS among the first three forms
 T_HEIGHT = (0.02, 0.4)  # over the height of the QRS
 T_CENTRE_S, T_WIDTH_S = (0.26, 0.34), (0.03, 0.05)
@@ -99,7 +99,7 @@ WANDER_MV = (0.02, 0.5)
 MUSCLE_MV = (0.002, 0.03)
 MAINS_MV = (0.0005, 0.015)
 MOTION_MV = (0.01, 0.12)
-QUIET = 0.06  # factor for all of this noise in asystole and fine VF, which it would otherwise hide
+QUIET = 0.06  # factor for all noise in asystole and fine VF, which the noise would otherwise hide
 GAIN_ERROR = 0.05
 INVERTED_LEADS = 0.3  # proportion of patients
 OFFSET_MV = 1.0
@@ -297,7 +297,10 @@ def _draw_ventricular_ectopy(p: _Patient) -> _Segment:
 
 
 def _draw_heart_block(p: _Patient) -> _Segment:
-    """Draw heart block: every second, third or fourth P wave is blocked, or all are, with an escape rhythm."""
+    """Draw heart block.
+
+    Either every second, third or fourth P wave is blocked, or all P waves are blocked and there is an escape rhythm.
+    """
     p_s, p_rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*ATRIAL_BPM))
     if p.rng.random() < 0.5:
         beats_s, rr_s = _draw_regular_times(p, 60 / p.rng.uniform(*ESCAPE_BPM))
@@ -322,7 +325,7 @@ def _draw_idioventricular(p: _Patient) -> _Segment:
 
 
 def _draw_flutter(p: _Patient) -> _Segment:
-    """Draw ventricular flutter. It has no beats, because the databases annotate none in flutter."""
+    """Draw ventricular flutter. The segment has no beats, because the databases annotate no beats in flutter."""
     return _draw_tachycardia(p, FLUTTER_BPM)[0], NO_BEATS, ""
 
 
@@ -425,9 +428,9 @@ def _measure(p: _Patient, signal: np.ndarray, quiet: np.ndarray) -> np.ndarray:
 def _draw_regular_times(
     p: _Patient, rr_s: float, variation: float = SINUS_RR_VARIATION
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw times and RR intervals of beats in s; RR intervals vary with respiration and at 0.1 Hz, and jitter.
+    """Draw the times and RR intervals of beats in s. The RR intervals vary with respiration, at 0.1 Hz, and by jitter.
 
-    `variation` is the amplitude of the respiratory and of the 0.1 Hz variation over the mean RR interval.
+    `variation` is the amplitude of the respiratory variation, and of the 0.1 Hz variation, over the mean RR interval.
     """
     at_s = rr_s * np.arange(int(p.n / p.fs / rr_s * 1.3) + 3)
     respiratory = np.sin(2 * np.pi * (p.rng.uniform(*BREATHING_HZ) * at_s + p.rng.random()))

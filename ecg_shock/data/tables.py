@@ -42,7 +42,7 @@ MAX_LINE_CHARACTERS = 2**17
 CHUNK_CELLS = 100_000  # cells read at a time, which take 10 MB
 MISSING = frozenset({"na", "n/a", "null", "none", "nil", "missing", "nan", "value!", "div/0!"})
 SAMPLE_ROWS = 100
-MAX_REASON = 80  # characters of a library's message
+MAX_REASON = 80  # characters of a library's message that an error quotes
 DAY_S = 86400.0
 COMMENTS = ("#", "%", "//", ";")
 
@@ -68,7 +68,7 @@ class _Layout:
     kinds: tuple[str, ...]  # kind of each column: "number", "time", "words" or "empty"
     first_line: int  # line of the first row of numbers, counted from 0
     n_rows: int  # number of lines, among the first `HEAD_LINES`, that have this layout
-    fits_all: bool  # whether all of these lines have this layout, from `first_line` on
+    fits_all: bool  # whether all lines from `first_line` to `HEAD_LINES` have this layout
     sample: tuple[tuple[float, ...], ...]  # numbers in the first rows
 
 
@@ -214,8 +214,8 @@ def _try_layout(head: Sequence[str], delimiter: str, decimal: str, *, decimal_gi
     for cells in zip(*(row for row in kinds if len(row) == width and "number" in row), strict=True):
         count = Counter(cells)
         for missing in ("empty", "nan"):
-            count.pop(missing, None)  # occurs in any column
-        # If numbers and another kind are equally frequent, the column is of numbers; other cells are reported later.
+            count.pop(missing, None)  # may occur in any column
+        # If numbers and another kind are equally frequent, the column has numbers; its other cells are reported later.
         columns.append(max(count, key=lambda kind: (count[kind], kind == "number")) if count else "number")
     if "other" in columns or "number" not in columns:
         return None
@@ -487,7 +487,7 @@ class _NumberColumn:
         self._whole = self._thousands = self._fractions = False  # kinds of numbers read so far
 
     def add(self, cells: Sequence[str], line: int) -> None:
-        """Add the cells of consecutive lines, beginning with `line`; raise ValueError if one is not a number."""
+        """Add the cells of consecutive lines, beginning with `line`; raise ValueError if a cell is not a number."""
         try:
             text = "".join(cells)
             if "_" in text or (self._decimal == "," and "." in text):  # float() would accept it

@@ -1,7 +1,8 @@
 """Read WFDB records, in part or in full.
 
-The WFDB library is not used to read samples, because it also accepts headers that `ecg_shock.data.wfdb_header` refuses.
-The tests compare this reader with that of the library for each signal format.
+This module does not read samples with the WFDB library, because the library accepts headers that
+`ecg_shock.data.wfdb_header` refuses.
+The tests compare this reader with the library for each signal format.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from ecg_shock.data.wfdb_header import DEFAULT_FS, DEFAULT_GAIN, Header, SignalL
 logger = logging.getLogger(__name__)
 
 FLAC_BITS = {"508": 8, "516": 16, "524": 24}  # bits per sample; the lowest value marks an invalid sample
-MAX_DAYS = 366  # limits the gaps between segments, whose length no file confirms
+MAX_DAYS = 366  # limits the length of a record, because no file confirms the length of the gaps between segments
 NO_SAMPLES = "0"  # format of a signal without samples
 CHECKSUM_MODULUS = 2**16  # the header stores the sum of all samples in 16 bits
 FLAC_SUBTYPES = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
@@ -45,7 +46,7 @@ FLAC_SAMPLES_AT_ONCE = 2**20
 def find_wfdb_header(path: Path) -> Path | None:
     """Find the header of a WFDB record; return None if there is none.
 
-    `path` is the record without suffix, or its file with the suffix .hea, .dat, .mat or .flac.
+    `path` is the record without suffix, or one of its files with the suffix .hea, .dat, .mat or .flac.
     """
     if path.suffix == ".hea":
         candidates = [path]
@@ -64,7 +65,7 @@ def open_wfdb(path: Path, units: str | None = None) -> WfdbFile:
     path : pathlib.Path
         The ``.hea`` file.
     units : str, optional
-        Unit of the signals whose header has an unknown unit that may be a voltage, such as "mcV".
+        Unit of the signals to which the header gives an unknown unit that may be a voltage, such as "mcV".
 
     Returns
     -------
@@ -74,7 +75,7 @@ def open_wfdb(path: Path, units: str | None = None) -> WfdbFile:
     Raises
     ------
     OSError
-        If there is no header.
+        If the header is missing.
     ValueError
         If the header cannot be parsed or contradicts itself.
     """

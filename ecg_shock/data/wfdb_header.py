@@ -1,7 +1,7 @@
 """Parse WFDB headers strictly by their specification, header(5) [1]_.
 
-The WFDB libraries ignore parts of a line that they cannot parse, or read them as the next field: the baseline in
-"200 (1024)/mV", and the unit in "1 /uV". Here such a line raises ValueError.
+If the WFDB libraries cannot parse a part of a line, they ignore it, or read it as the next field. Examples are the
+baseline in "200 (1024)/mV" and the unit in "1 /uV". Here, a line of this kind raises ValueError.
 
 References
 ----------
@@ -40,8 +40,12 @@ class SignalLine:
         Name of the signal file; ``"~"`` if there is none.
     fmt : str
         Format of the signal file.
-    samples_per_frame, skew, byte_offset : int
-        Samples of this signal per frame, its skew in samples, and the position of its first sample in the file.
+    samples_per_frame : int
+        Number of samples of this signal in each frame. A frame holds the samples of all signals in one short period.
+    skew : int
+        Delay of this signal in samples.
+    byte_offset : int
+        Position of the first sample in the file, in bytes.
     gain : float
         In ADC units per physical unit; 0 if the signal is not calibrated.
     baseline : int

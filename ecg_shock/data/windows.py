@@ -1,10 +1,10 @@
 """Cut labelled recordings into labelled windows.
 
-A window has one rhythm over its whole length, and is at least `guard_s` away from any change of rhythm; a database's
-manifest gives `guard_s`, the uncertainty of its labels. A window has no annotated noise and no invalid samples.
+A window has one rhythm over its whole length. It is at least `guard_s` away from any change of rhythm: `guard_s`, in
+the manifest of the database, is the uncertainty of the labels. A window has no annotated noise and no invalid samples.
 
 Databases do not give the amplitude of ventricular fibrillation and asystole, or the heart rate of ventricular
-tachycardia, so these are measured in the window. The seconds that are in no window are counted, by reason.
+tachycardia. Both are measured in the window. The seconds that are in no window are counted, by reason.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SETTLING_S = 1.0  # an invalid sample disturbs the 1 Hz high-pass for about this
 MAX_BEAT_GAP_S = 3.0  # longest time between annotated beats in a window of organised rhythm
 
 VT_RATE_RANGE_BPM = (40.0, 400.0)
-SLOW_VF_CONTEXT_S = 5.0  # length of the signal on which the rule of slow VF is measured, if a window is shorter
+SLOW_VF_CONTEXT_S = 5.0  # minimum length of the signal on which the rule of slow VF is measured
 MIN_PERIODICITY = 0.25  # autocorrelation below which no heart rate is measured
-# The heart rate is that of the shortest period whose autocorrelation is at least this proportion of the highest peak. A
-# lower value would count T waves and notches as beats. In 99.3 % of the 8555 regular 5-s windows of mitdb, the heart
-# rate is within 10 % of that of annotated beats.
+# The heart rate is measured from the shortest period with an autocorrelation peak of at least this proportion of the
+# highest peak. A lower value would count T waves and notches as beats. In 99.3 % of the 8555 regular 5-s windows of
+# mitdb, the heart rate is within 10 % of that of annotated beats.
 PERIOD_PREFERENCE = 0.75
 
 VENTRICULAR_BEATS = frozenset("VEFr")
@@ -50,20 +50,26 @@ class LabelPolicy:
     asystole_mv : float
         Asystole must have a peak-to-peak amplitude below this, in mV.
     slow_vf_bpm : float
-        A window that is labelled ventricular fibrillation, but is periodic and slower than this rate (waves per
-        minute), is *slow VF*, an intermediate class. Late VF is slow too, but irregular. 0 turns the rule off. A window
-        shorter than 5 s is measured with the signal of its episode around it, because two or three waves of VF are
-        often similar by chance.
+        A window of ventricular fibrillation that is periodic and slower than this rate, in waves per minute, is *slow
+        VF*, an intermediate class. 0 turns the rule off. Late VF is slow too, but irregular, so it stays coarse. Two or
+        three waves of VF are often similar by chance. If a window is shorter than 5 s, the rule therefore measures 5 s
+        of the episode around the window.
     slow_vf_periodicity : float
-        How periodic such a window must be: the autocorrelation at its period, from 0 to 1.
+        Autocorrelation at the period from which a window counts as periodic for `slow_vf_bpm`, 0.25 to 1.
     vt_amplitude_ratio : float
-        A window of ventricular tachycardia is excluded if the peak-to-peak amplitude of one half is more than this
-        many times that of the other half, because the tachycardia may end inside the window. 0 turns the rule off.
+        A window of ventricular tachycardia is excluded if the peak-to-peak amplitudes of its two halves differ by more
+        than this factor, because the tachycardia may end inside the window. 0 turns the rule off.
+
+    Raises
+    ------
+    ValueError
+        If a limit is out of range.
 
     Notes
     -----
-    The peak-to-peak amplitude is the median over the seconds of a window, see `amplitude_mv`. A window with the label
-    asystole and a larger amplitude is excluded, because vfdb gives this label to VF in the records 424 and 607.
+    The peak-to-peak amplitude is the median over the seconds of a window, see `amplitude_mv`. A window that is labelled
+    asystole is excluded if its amplitude is `asystole_mv` or more, because vfdb labels VF in the records 424 and 607 as
+    asystole.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -148,7 +154,7 @@ ARRAY_FIELDS = tuple(f.name for f in fields(WindowSet) if f.name not in ("window
 
 
 def concatenate(sets: Iterable[WindowSet]) -> WindowSet:
-    """Join window sets; raise ValueError if there is none, or if their windows differ in length."""
+    """Join window sets; raise ValueError if `sets` is empty, or if the windows differ in length."""
     sets = list(sets)
     lengths = sorted({s.window_s for s in sets})
     if len(lengths) != 1:
@@ -186,8 +192,8 @@ def cut_windows(
     policy : LabelPolicy, optional
         The limits between classes; the defaults if not given.
     step_s : float, optional
-        Time from the start of a window to that of the next in the same episode, in seconds; `window_s` if not given.
-        If it is shorter, windows overlap, and nothing is counted as excluded.
+        Time from the start of a window to the start of the next window in the same episode, in seconds; `window_s` if
+        not given. If `step_s` is shorter than `window_s`, windows overlap, and nothing is counted as excluded.
 
     Returns
     -------
@@ -197,7 +203,7 @@ def cut_windows(
     Raises
     ------
     ValueError
-        If `window_s` or `leads` is not allowed, or an episode has an unknown rhythm.
+        If `window_s`, `leads` or `step_s` is not allowed, or an episode has an unknown rhythm.
     """
     if not MIN_WINDOW_S <= window_s <= MAX_WINDOW_S:
         raise ValueError(f"window_s={window_s!r} is out of range; allowed are {MIN_WINDOW_S:g} to {MAX_WINDOW_S:g} s.")
@@ -249,7 +255,7 @@ def _cut_lead(
                 excluded["invalid samples"] += window_s
                 continue
             rhythm = _refine_rhythm(recording, episode.rhythm, start_s, start_s + window_s)
-            around = _context(filtered, episode, start_s, window_s)
+            around = _signal_around(filtered, episode, start_s, window_s)
             aha_class, reason = _label_window(window, around, rhythm, recording, start_s, policy)
             if reason:
                 excluded[reason] += window_s
@@ -302,8 +308,8 @@ def _window_starts(
         yield sample / FS
 
 
-def _context(filtered: np.ndarray, episode: Episode, start_s: float, window_s: float) -> np.ndarray:
-    """Return a window with the signal of the same episode around it, `SLOW_VF_CONTEXT_S` long if the episode is."""
+def _signal_around(filtered: np.ndarray, episode: Episode, start_s: float, window_s: float) -> np.ndarray:
+    """Return a window with the signal around it: `SLOW_VF_CONTEXT_S`, but no longer than the episode."""
     length_s = max(window_s, SLOW_VF_CONTEXT_S)
     first_s = max(episode.start_s, min(start_s + (window_s - length_s) / 2, episode.end_s - length_s))
     last_s = min(episode.end_s, first_s + length_s)
@@ -326,7 +332,10 @@ def _refine_rhythm(recording: Recording, rhythm: str, start_s: float, end_s: flo
 def _label_window(
     window: np.ndarray, around: np.ndarray, rhythm: str, recording: Recording, start_s: float, policy: LabelPolicy
 ) -> tuple[str, str]:
-    """Return (AHA class, "") of a window with the signal around it, or ("", the reason to exclude it)."""
+    """Return the AHA class of a window and an empty reason, or an empty class and the reason to exclude the window.
+
+    `around` is the window with the signal around it.
+    """
     if rhythm == "vf":
         if amplitude_mv(window) <= policy.coarse_vf_mv:
             return "fine_vf", ""
@@ -356,7 +365,7 @@ def _is_slow_vf(around: np.ndarray, policy: LabelPolicy) -> bool:
 
 
 def _amplitude_ratio(window: np.ndarray) -> float:
-    """Return the amplitude of the larger half over that of the smaller one."""
+    """Return the amplitudes of the two halves of a window as a ratio, larger over smaller."""
     halves = amplitude_mv(window[: len(window) // 2 * 2].reshape(2, -1))
     return float(halves.max() / max(halves.min(), np.finfo(float).tiny))
 
@@ -431,7 +440,7 @@ def rate_bpm(window: np.ndarray) -> float:
 
 
 def rate_and_periodicity(window: np.ndarray) -> tuple[float, float]:
-    """Measure the heart rate and how periodic the window is.
+    """Measure the heart rate of a window, and how periodic the window is.
 
     Parameters
     ----------
@@ -441,7 +450,7 @@ def rate_and_periodicity(window: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     bpm : float
-        The rate, as `rate_bpm` returns it.
+        The heart rate, as `rate_bpm` returns it.
     periodicity : float
         The autocorrelation at the period, 0.25 to 1; NaN if the window has no period.
 

@@ -11,9 +11,9 @@ A bundle is a folder with these files:
 ``CARD.md``
     The card as text: what the model was trained, selected and tested on.
 
-Reading a bundle runs no code from it. The network is built from `bundle.toml`; the Keras file only provides the
-weights. The digests detect damage, but no manipulation. Therefore the LiteRT model, which could crash LiteRT if it was
-manipulated, is also compared with the network in `bundle.toml` before it is loaded.
+Reading a bundle runs no code from the bundle. The network is built from `bundle.toml`; the Keras file only provides the
+weights. The digests detect damage, but not manipulation, and a manipulated LiteRT model could crash LiteRT. Therefore
+the LiteRT model is compared with the network in `bundle.toml` before it is loaded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BUNDLE_NAME = "bundle"  # the bundle's folder inside that of its training
-DIGESTS_KEY = ("patients", "files")  # of the card: for programs, not for readers
+DIGESTS_KEY = ("patients", "files")  # entry of the card that only programs read, so CARD.md omits it
 TOML_NAME, LITERT_NAME, KERAS_NAME, CARD_NAME = "bundle.toml", "model.tflite", "model.keras", "CARD.md"
 
 
@@ -91,6 +91,8 @@ class Bundle:
 
         Raises
         ------
+        FileNotFoundError
+            If the file is missing.
         ValueError
             If the file was changed, or is not the network of `spec`.
         """
@@ -106,6 +108,8 @@ class Bundle:
 
         Raises
         ------
+        FileNotFoundError
+            If the file is missing.
         ValueError
             If the file was changed, or does not have the weights of the network of `spec`.
         """
@@ -146,12 +150,12 @@ def write_bundle(
     threshold: float,
     card: dict[str, Any],
 ) -> Bundle:
-    """Write a trained network as a bundle, and return it as `load_bundle` reads it back.
+    """Write a trained network as a bundle, and return the bundle as `load_bundle` reads it.
 
     Parameters
     ----------
     folder : pathlib.Path
-        The bundle's folder, which is created if it is missing. If it has a bundle, this is replaced.
+        The bundle's folder. It is created if it is missing. An older bundle in it is replaced.
     model : keras.Model
         The trained network, built by `ecg_shock.models.build_model` from `spec`.
     spec, preprocessing, threshold
@@ -162,7 +166,7 @@ def write_bundle(
     Raises
     ------
     ValueError
-        If the threshold is not between 0 and 1.
+        If the threshold is not above 0 and below 1.
     TypeError
         If the card has a value that TOML cannot represent, such as None.
     """
@@ -180,7 +184,10 @@ def write_bundle(
 
 
 def add_to_card(bundle: Bundle, entries: dict[str, Any]) -> Bundle:
-    """Add or replace entries of a bundle's card, such as test results, without changing the model."""
+    """Add or replace entries of a bundle's card, such as test results, and return the new bundle.
+
+    The model is not changed.
+    """
     return _write_description(replace(bundle, raw_card={**bundle.raw_card, **entries}))
 
 
@@ -203,7 +210,7 @@ def _write_description(bundle: Bundle) -> Bundle:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle's description. Its weights are read later, when they are needed.
+    """Read a bundle's description. The weights are read later, when they are needed.
 
     Raises
     ------
@@ -270,7 +277,7 @@ def _export_litert(model: keras.Model, path: Path) -> None:
 
 
 def _card_markdown(spec: CnnSpec, threshold: float, card: dict[str, Any]) -> str:
-    """Return the card as Markdown: a table becomes a heading, and any other entry a line."""
+    """Return the card as Markdown. A table becomes a section, and any other entry becomes a line."""
     lines = [
         f"# {_one_line(card.get('name', 'Model card'))}",
         "",

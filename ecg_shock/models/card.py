@@ -18,7 +18,7 @@ REQUIRED_TABLES = ("data", "training", "patients")  # needed to evaluate a model
 
 @dataclass(frozen=True)
 class ExtraDatabase:
-    """The patients of one database of `DataConfig.extra`, given by their numbers and a digest of their names.
+    """How many patients a database of `DataConfig.extra` adds, and a digest of their names.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class ExtraDatabase:
 
     @classmethod
     def of(cls, patients: ExtraPatients) -> ExtraDatabase:
-        """Return the numbers and the digest of these patients."""
+        """Count these patients, and compute the digest of the names of the training patients."""
         names = "".join(f"{name}\n" for name in sorted(patients.train))
         return cls(
             patients.version, len(patients.train), len(patients.check), hashlib.sha256(names.encode()).hexdigest()
@@ -46,18 +46,18 @@ class ExtraDatabase:
 
 @dataclass(frozen=True)
 class Patients:
-    """The patients of each subset. Synthetic patients are listed only if a subset has no others.
+    """The patients of each subset. Synthetic patients are listed only if a subset has no other patients.
 
     Parameters
     ----------
     train, validation, test : tuple of str
-        Sorted names of the patients. Patients of `DataConfig.extra` are not named, except those whose names begin with
-        the name of another database.
+        Sorted names of the patients. A patient of `DataConfig.extra` is not listed, unless the name of the patient
+        begins with the name of another database.
     extra : dict of str to ExtraDatabase
         The patients of `DataConfig.extra`, by database name.
     files : tuple of str
-        Digests of the signal files of all patients except the test patients, and of those that an earlier model has
-        seen; see `ecg_shock.data.same_files.signal_digests`.
+        Digests of the signal files of all patients except the test patients, and of the signal files that an earlier
+        model has seen; see `ecg_shock.data.same_files.signal_digests`.
     earlier : tuple of str
         If the training started from the weights of another model: the patients on whom that model was trained or
         selected.
@@ -71,9 +71,9 @@ class Patients:
     earlier: tuple[str, ...] = ()
 
     def seen(self, patients: Iterable[str]) -> frozenset[str]:
-        """Return those of `patients` on whom the model was trained or selected, and so must not be tested.
+        """Return the patients, among `patients`, on whom the model was trained or selected.
 
-        All patients of the extra databases are included.
+        All patients of the extra databases are included. The model must not be tested on the returned patients.
         """
         known = frozenset(self.train) | frozenset(self.validation) | frozenset(self.earlier)
         return frozenset(name for name in patients if name in known or name.partition("/")[0] in self.extra)
@@ -122,19 +122,19 @@ class Card:
     synthetic_nonshockable : dict of str to int
         Number of windows of artefact that augmentation drew for the training.
     calibration : float or None
-        Factor of the logit, if the probabilities are calibrated on the validation patients. The weights of the last
-        layer include it.
+        Factor of the logit, if the probabilities are calibrated on validation patients. The weights of the last layer
+        already include the factor.
     data : DataConfig
         Databases, split, fold, windows and preprocessing.
     training : dict of str
         Training settings, the fields of `ecg_shock.training.trainer.TrainingConfig`.
     validation : ValidationScore or None
-        Result on the validation patients; None if all patients train.
+        Result on the validation patients; None if there are no validation patients.
     patients : Patients
         The patients of the three subsets.
     expected : dict of str to str or None
-        For a model that all patients trained: results of models that were trained in the same way, on patients whom
-        they had not seen, one line per window length. What accuracy to expect of this model rests on them.
+        For a model that was trained on all patients: the expected results, one line per window length. They are the
+        results of models that were trained in the same way, and tested on patients that were not used to train them.
     versions : dict of str to str
         Versions of Python and of the packages that trained the model.
     test : dict of str to str or None

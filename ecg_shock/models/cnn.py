@@ -41,7 +41,7 @@ class CnnSpec:
     Parameters
     ----------
     filters : sequence of int
-        Filters of each block, first to last; 1 to 7 blocks.
+        Number of filters of each block, from the first to the last; 1 to 7 blocks.
     kernels : sequence of int
         Kernel length of each block, in samples.
     pool : int
@@ -61,7 +61,7 @@ class CnnSpec:
     Raises
     ------
     TypeError
-        If a count is not an integer.
+        If `filters`, `kernels`, `pool` or `input_samples` has a value that is not an integer.
     ValueError
         If a value is out of its range, or if the window is too short for the blocks.
 
@@ -124,7 +124,7 @@ class CnnSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters for TOML or JSON.
 
-        A `global_pool` of "max" is left out, so that versions without this parameter still read such a network.
+        A `global_pool` of "max" is omitted, so that older versions, which lack this parameter, can read the network.
         """
         network = asdict(self)
         if self.global_pool == "max":
@@ -199,7 +199,7 @@ def import_keras() -> ModuleType:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # These messages appear in spite of TF_CPP_MIN_LOG_LEVEL.
+    # TF_CPP_MIN_LOG_LEVEL does not suppress these messages.
     with without_lines("WARNING: All log messages before", "I0000"):
         import keras
 

@@ -1,8 +1,8 @@
 """Check a bundle's LiteRT model before LiteRT loads it.
 
-LiteRT does not validate a model: a manipulated model can make it write out of bounds. The digest in the bundle does not
-protect against this, because it can be changed together with the model. Therefore the graph is compared with the
-network that the bundle describes.
+LiteRT does not validate a model: a manipulated model can make LiteRT write out of bounds. The digest in the bundle does
+not protect against manipulation, because the digest can be changed together with the model. Therefore this module
+compares the graph with the network that the bundle describes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OPERATORS = {
     "FULLY_CONNECTED": 3,
     "LOGISTIC": 1,
 }
-# The operators after the blocks, for each global pooling, with the operators whose results they read.
+# For each global pooling: the operators after the blocks, each with the operators whose results it reads.
 ENDS = {
     "max": {"REDUCE_MAX": ["blocks"], "FULLY_CONNECTED": ["REDUCE_MAX"], "LOGISTIC": ["FULLY_CONNECTED"]},
     "max+average": {
@@ -48,7 +48,7 @@ ENDS = {
 }
 TENSOR_TYPES = {"FLOAT32": "<f4", "INT32": "<i4", "BOOL": "|b1"}
 MAX_RANK = 4
-TIME_AXIS = 1  # of the tensor that is pooled over time: window, samples, filters
+TIME_AXIS = 1  # the tensor that is pooled over time has the axes window, samples, filters
 MAX_WEIGHT = 1e4  # far above trained weights; larger numbers could overflow to NaN
 MAX_OPERATORS = 200  # far more than seven blocks need
 NO_TENSOR = -1
@@ -67,8 +67,8 @@ def check_graph(content: bytes, spec: CnnSpec) -> None:
     Raises
     ------
     ValueError
-        If the flatbuffer is damaged, has an operator that such a network does not have, reads a tensor before it is
-        written, or has weights of another shape or out of range.
+        If the flatbuffer is damaged, if it has an operator that the network does not have, if an operator reads a
+        tensor before another operator has written it, or if weights have a wrong shape or are out of range.
     """
     try:
         _check(content, spec)
@@ -124,7 +124,7 @@ def _check_end(operators: list[tuple[str, list[int], int]], constants: set[int],
     sources = {pooled: "blocks"} | {output: name for name, _, output in end}
     reads = {name: [sources.get(i) for i in inputs if i not in constants] for name, inputs, _ in end}
     is_end = len(reads) == len(end) and reads == ENDS[spec.global_pool]
-    _require(is_end, f"its end is {reads}, not that of global_pool {spec.global_pool!r}")
+    _require(is_end, f"the operators after its blocks are {reads}, which do not match global_pool {spec.global_pool!r}")
 
 
 def _read_constants(model: Any, graph: Any, schema: Any) -> dict[int, np.ndarray]:
@@ -169,7 +169,7 @@ def _read_operator(model: Any, operator: Any, schema: Any) -> tuple[str, list[in
 
 
 def _has_expected_options(name: str, operator: Any, spec: CnnSpec, schema: Any) -> bool:
-    """Return whether strides, sizes, padding and the axis of a concatenation are those of the network."""
+    """Return whether the strides, sizes, padding and concatenation axis of an operator match the network."""
     kinds = {"CONV_2D": "Conv2DOptions", "MAX_POOL_2D": "Pool2DOptions", "CONCATENATION": "ConcatenationOptions"}
     kind = kinds.get(name)
     if kind is None:

@@ -1,4 +1,4 @@
-"""Refuse to test a model on recordings on which it was trained or selected, even if they have another name."""
+"""Refuse to test a model on recordings on which it was trained or selected, even if their names have changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ SHOWN_PATIENTS = 10
 def seen_digests(bundle: Bundle, folder: str | Path | None = None) -> frozenset[str]:
     """Return the digests of the signal files on which a model was trained or selected.
 
-    They are on its card. If an older card has none, they are taken from the manifests of the databases in `folder`.
+    The digests are on the card of the model. If an older card has none, they are taken from the manifests of the
+    databases on the card, which are in `folder`.
     """
     card = bundle.card
     if card.patients.files:
@@ -31,9 +32,10 @@ def check_unseen_files(
     folder: str | Path | None = None,
     patients: Collection[str] | None = None,
 ) -> None:
-    """Raise a ValueError if a model was trained or selected on a tested signal file under the name of another patient.
+    """Check that a model was not trained or selected on a copy of a tested signal file with another patient's name.
 
-    Tested patients whom the card names as training or validation patients are not checked here.
+    If the card names a tested patient as a training or validation patient, this function does not report it; see
+    `ecg_shock.models.card.Patients.seen`.
 
     Parameters
     ----------
@@ -44,7 +46,12 @@ def check_unseen_files(
     folder : str or pathlib.Path, optional
         Folder that holds the databases.
     patients : collection of str, optional
-        The tested patients; all if not given.
+        The tested patients; all patients of `databases` if not given.
+
+    Raises
+    ------
+    ValueError
+        If there is a copy, or if two patients of `databases` have the same signal file.
     """
     seen = seen_digests(bundle, folder)
     tested = signal_digests([name for name in databases if name != SYNTHETIC], folder)

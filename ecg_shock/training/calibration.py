@@ -1,13 +1,13 @@
 """Calibrate a network's probabilities on validation patients, and build the calibration into its last layer.
 
-A network is surer of patients that it was not trained on than it should be. Temperature scaling [1]_ multiplies its
-logit by a factor. The decision at a probability of 0.5 does not change. Changing the weights of the last layer does the
-same, so bundles and exports need nothing new.
+A network is too confident about patients on whom it was not trained. Temperature scaling [1]_ multiplies the logit by a
+factor. This does not change the decision at a probability of 0.5. To multiply the logit, `calibrate` multiplies the
+weights of the last layer by the factor. Bundles and exports therefore need no extra parameter.
 
 Notes
 -----
-An offset of the logit, as in logistic calibration, would move the decision. Fitted on half of the validation patients
-of a fold, it lowers the balanced accuracy of the other half (`tuning/results/headline/offset.py`).
+An offset of the logit, as in logistic calibration, would change decisions. An offset that is fitted on half of the
+validation patients of a fold lowers the balanced accuracy on the other half (`tuning/results/headline/offset.py`).
 
 References
 ----------
@@ -23,7 +23,7 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-MIN_SCALE = 1e-3  # a network whose logits say nothing has no calibration
+MIN_SCALE = 1e-3  # a smaller factor means that the logits do not separate the classes
 
 
 def fit_calibration(
@@ -31,9 +31,9 @@ def fit_calibration(
 ) -> float:
     """Fit the factor of the logits by logistic regression.
 
-    Shockable and nonshockable windows have the same total weight, as in balanced accuracy. So a calibrated probability
-    is right if both are equally frequent. Together, the windows of one patient and AHA class have at most the weight of
-    `patient_windows` windows.
+    Shockable and nonshockable windows have the same total weight, as in balanced accuracy. A calibrated probability is
+    therefore right if shockable and nonshockable windows are equally frequent. Together, the windows of one patient and
+    AHA class have at most the weight of `patient_windows` windows.
 
     Parameters
     ----------
@@ -44,12 +44,17 @@ def fit_calibration(
     patient, aha_class : numpy.ndarray
         Shape (n_windows,), strings.
     patient_windows : int
-        Largest weight of a patient in a class.
+        Largest weight of a patient in an AHA class, in windows.
+
+    Returns
+    -------
+    float
+        The factor, at least 0.001.
 
     Raises
     ------
     ValueError
-        If there is only one class, or if higher logits are not more often shockable.
+        If there are only shockable or only nonshockable windows, or if the logits do not separate them.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -65,7 +70,8 @@ def fit_calibration(
     if scale < MIN_SCALE:
         raise ValueError(
             "the network does not tell shockable from nonshockable validation windows, so it cannot be calibrated (the "
-            f"fitted scale is {scale:.3g}, but must be at least {MIN_SCALE:g}); train it longer, or without calibrated."
+            f"fitted scale is {scale:.3g}, but must be at least {MIN_SCALE:g}); train it longer, or with "
+            "calibrated=False."
         )
     return scale
 

@@ -1,7 +1,7 @@
 """Summarise which windows an epoch drew, and estimate how the sampling changed the variance of the gradient.
 
-The estimates use only values that training computes anyway. They are unbiased for independent weighted draws; see [1]_
-for their use in batches. For B windows drawn, with g the gradient of a window's loss and w its importance weight,
+The estimates use only values that the training computes in any case. They are unbiased for independent weighted draws;
+[1]_ uses them in batches. For B windows drawn, with g the gradient of a window's loss and w its importance weight,
 
 - m₂ = (‖Σ w g‖² − Σ ‖w g‖²) / (B (B − 1)) estimates the squared norm of the mean gradient,
 - Σ w ‖g‖² / B − m₂ estimates the variance of one uniform draw, and

@@ -1,4 +1,4 @@
-"""Labelled windows for training: the same in all epochs, or drawn anew for each epoch."""
+"""Labelled windows for training: either the same windows in all epochs, or new windows in each epoch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,17 @@ class Examples:
     rhythm : numpy.ndarray of str
         Rhythm of each window, such as its AHA class, shape (N,). The history has the proportion of each rhythm.
     groups : numpy.ndarray of int, optional
-        Group of each window for the sampler, shape (N,); by default its rhythm.
+        Group of each window for the sampler, shape (N,); by default, all windows of a rhythm are one group.
     weights : numpy.ndarray of float, optional
         Factor for each window's loss, in addition to the class weight, shape (N,), above 0; 1 by default.
     targets : numpy.ndarray of float, optional
-        The probability of *shockable* that the network learns for each window, shape (N,), 0 to 1; by default that of
-        its label, 0 or 1.
+        The probability of *shockable* that the network learns for each window, shape (N,), 0 to 1; by default, 1 for a
+        shockable window and 0 for a nonshockable window.
+
+    Raises
+    ------
+    ValueError
+        If an array has a wrong shape, type or range, or if a sample is not finite.
     """
 
     ecg: np.ndarray
@@ -76,7 +81,10 @@ class ExampleSource(Protocol):
         """Return what identifies the source, as JSON types."""
 
     def draw(self, epoch: int) -> Examples:
-        """Return the windows of an epoch, counted from 1: always the same ones, and as many in every epoch."""
+        """Return the windows of an epoch; epochs are counted from 1.
+
+        A repeated call for an epoch returns the same windows. All epochs have the same number of windows.
+        """
 
 
 class FixedExamples:
@@ -86,7 +94,7 @@ class FixedExamples:
         self._examples = examples
 
     def describe(self) -> dict[str, Any]:
-        """Return the numbers of windows and their digest."""
+        """Return the number of windows, the number of shockable windows, and a digest."""
         return describe_examples(self._examples)
 
     def draw(self, epoch: int) -> Examples:
@@ -95,7 +103,7 @@ class FixedExamples:
 
 
 def check_subset(name: str, subset: Examples, spec: CnnSpec) -> None:
-    """Raise ValueError if a subset has only one class, or windows of another length than the network takes."""
+    """Raise ValueError if a subset has only one class, or if its windows do not fit the network's input."""
     if subset.ecg.shape[1] != spec.input_samples:
         raise ValueError(
             f"the {name} windows have {subset.ecg.shape[1]} samples, but the network takes {spec.input_samples}; "
@@ -110,7 +118,7 @@ def check_subset(name: str, subset: Examples, spec: CnnSpec) -> None:
 
 
 def describe_examples(examples: Examples) -> dict[str, Any]:
-    """Return the numbers of windows, and the digest of all that training reads."""
+    """Return the number of windows, the number of shockable windows, and a digest of all arrays that training reads."""
     return {
         "windows": len(examples.ecg),
         "shockable": int(examples.shockable.sum()),

@@ -50,7 +50,7 @@ from ecg_shock.training.trainer import (
 if TYPE_CHECKING:
     import keras
 
-MAX_FOLDS = 5  # whose windows `load_fold` keeps in memory
+MAX_FOLDS = 5  # number of folds that `load_fold` keeps in memory
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ class TrainingFold:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the train and validation windows, their labels and patients."""
+        """SHA-256 of the training and validation windows, with their labels and patients."""
         used = (self.subsets.train, self.subsets.validation)
         return digest(*(array for subset in used for array in (subset.ecg, subset.aha_class, subset.patient)))
 
     @cached_property
     def strips(self) -> Strips:
-        """The candidates for augmented training windows."""
+        """The strips from which augmented training windows are drawn."""
         return load_strips(self.data, self.folder)
 
     @cached_property
@@ -102,12 +102,14 @@ class TrainingFold:
         teachers: Sequence[keras.Model] = (),
         on_epoch: Callable[[EpochLog], None] | None = None,
     ) -> TrainingResult:
-        """Train a network on the training subset, and choose the epoch on the validation subset; see `train`.
+        """Train a network on the training subset, and choose the epoch on the validation subset.
 
-        If all patients of the split train, there is no validation subset, and the last epoch is kept.
+        For the parameters and errors, see `ecg_shock.training.trainer.train`.
 
-        With `teachers`, which were trained on the same patients, the network learns the mean of their probabilities
-        instead of the labels. This is distillation [1]_.
+        If all patients of the split are training patients, there is no validation subset, and the last epoch is kept.
+
+        With `teachers`, the network learns the mean probability of the teachers instead of the labels. This is
+        distillation [1]_. The teachers must have been trained on the training patients of this fold.
 
         References
         ----------
@@ -124,7 +126,7 @@ class TrainingFold:
         return train(spec, training, validation, config, folder, start=start, on_epoch=on_epoch)
 
     def presentations(self, config: TrainingConfig) -> int:
-        """Count the windows on which a training with these settings trains, over all its epochs."""
+        """Return the number of windows in all batches of all epochs. A window counts each time it is drawn."""
         windows = config.augmentation.windows if config.augmentation else len(self.subsets.train)
         return config.epochs * math.ceil(windows / config.batch_size) * config.batch_size
 
@@ -136,7 +138,7 @@ class TrainingFold:
         bundle : Bundle
             The earlier model.
         frozen_blocks : int
-            How many of its first blocks keep their weights.
+            Number of blocks, counted from the first, whose weights are not trained.
 
         Raises
         ------
@@ -192,16 +194,15 @@ class TrainingFold:
         selection : str
             How the network and its settings were chosen, and on which patients.
         calibration : float, optional
-            The factor of the logits from other models, for a model without validation patients.
+            For a model without validation patients: the factor of the logits that was fitted for other models.
         expected : dict of str to str, optional
-            For such a model: the results of models that were trained in the same way, on patients whom they had not
-            seen, one line per window length.
+            For a model without validation patients: the expected results, see `ecg_shock.models.card.Card`.
         teachers : int
-            From how many networks the network learned, see `train`.
+            Number of networks that `train` got as teachers.
         earlier : Bundle, optional
             The model from whose weights the training started. Its patients are added to the new card.
         frozen_blocks : int
-            How many of its first blocks kept their weights.
+            Number of blocks, counted from the first, whose weights were not trained.
 
         Raises
         ------
@@ -215,8 +216,8 @@ class TrainingFold:
             calibrate(model, calibration)
         elif result.config.calibrated:
             raise ValueError(
-                f"{self.data.split} has no validation patients to calibrate on; give a calibration of other models, or "
-                "train without calibrated"
+                f"{self.data.split} has no validation patients to calibrate on; give the calibration of other models, "
+                "or train with calibrated=False"
             )
         synthetic = SYNTHETIC in self.data.databases
         origin = json.loads((result.folder / ORIGIN_NAME).read_text(encoding="utf-8"))
@@ -272,7 +273,10 @@ class TrainingFold:
         )
 
     def _calibrate(self, model: keras.Model, result: TrainingResult) -> tuple[float | None, ValidationScore | None]:
-        """Fit the calibration to the validation patients; return it, and the result of the model on them."""
+        """Return the factor of the calibration, and the result of the model, both from the validation patients.
+
+        The factor is None if the settings ask for no calibration. Both are None without validation patients.
+        """
         validation = self.subsets.validation
         if not len(validation):
             return None, None
@@ -295,16 +299,16 @@ class TrainingFold:
 
 @dataclass(frozen=True)
 class FoldSource:
-    """The windows of a fold, which several processes or machines load.
+    """What a process or machine needs to load the windows of a fold.
 
     Parameters
     ----------
     data : DataConfig
         The settings of the windows.
     folder : pathlib.Path or None
-        Folder that holds the databases; None for the one that the machine uses by default.
+        Folder that holds the databases; None for the default folder of the machine.
     sha256 : str or None
-        `TrainingFold.digest` that the windows must have, if any.
+        The expected value of `TrainingFold.digest`; None if it is not checked.
     """
 
     data: DataConfig
@@ -319,7 +323,7 @@ def load_fold(source: FoldSource) -> TrainingFold:
     Raises
     ------
     ValueError
-        If the windows have another digest.
+        If the windows do not have the digest `source.sha256`.
     """
     fold = TrainingFold.load(source.data, source.folder)
     if source.sha256 not in (None, fold.digest):
@@ -331,7 +335,7 @@ def load_fold(source: FoldSource) -> TrainingFold:
 
 
 def augmented_windows(bundle: Bundle, folder: Path | None = None) -> WindowSet:
-    """Draw the windows of the first epoch with which a bundle was trained.
+    """Draw the augmented training windows of a bundle's first epoch again.
 
     Parameters
     ----------
@@ -343,7 +347,8 @@ def augmented_windows(bundle: Bundle, folder: Path | None = None) -> WindowSet:
     Returns
     -------
     WindowSet
-        The starts are NaN. The rhythm, like the AHA class, is ``"artefact"`` for synthetic nonshockable windows.
+        The windows. All values of `start_s` are NaN. The rhythm and AHA class of a synthetic nonshockable window are
+        ``"artefact"``.
 
     Raises
     ------
@@ -404,7 +409,7 @@ class _AugmentedExamples:
 
 
 class _Teachers:
-    """Networks whose mean probability another network learns; without any, it learns the labels."""
+    """Networks whose mean probability replaces the labels. Without networks, the labels are kept."""
 
     def __init__(self, models: Sequence[keras.Model]) -> None:
         self.digests = [digest(*model.get_weights()) for model in models]
@@ -417,7 +422,7 @@ class _Teachers:
 
 
 def proportions(shock: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Return sensitivity and specificity of advice, both arrays bool of shape (n_windows,)."""
+    """Return the sensitivity and specificity of shock advice; `shock` and `truth` are bool, shape (n_windows,)."""
     return float(shock[truth].mean()), float((~shock[~truth]).mean())
 
 
@@ -432,7 +437,7 @@ def _count_synthetic_nonshockable(result: TrainingResult) -> dict[str, int]:
 
 
 def _with_earlier(known: Patients, earlier: Bundle, folder: Path | None) -> Patients:
-    """Add what an earlier model has seen."""
+    """Add the patients, extra databases and signal files that an earlier model has seen."""
     before = earlier.card.patients
     return replace(
         known,
@@ -459,7 +464,7 @@ def training_of(bundle: Bundle) -> TrainingConfig:
 
 
 def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
-    """Return a line for the card: how network and settings were chosen, and whether test patients affected the choice.
+    """Say, in a line for the card, how network and settings were chosen, and whether test patients affected the choice.
 
     `base` is the bundle whose network and settings the new model uses, if any. `tested` are the test patients of the
     new model.
@@ -491,6 +496,6 @@ def examples(windows: WindowSet, groups: Groups = "rhythm", weights: np.ndarray 
 
 
 def patients(windows: WindowSet) -> list[str]:
-    """Return the sorted names of the patients, without synthetic ones unless all are synthetic."""
+    """Return the sorted names of the patients. Synthetic patients are omitted, unless all patients are synthetic."""
     real = windows.database != SYNTHETIC
     return sorted(set(windows.patient[real if real.any() else ~real].tolist()))

@@ -1,10 +1,10 @@
 """Choose the windows of the next batches.
 
 Window i is drawn with probability p_i, and its loss has the weight w_i = 1/(N p_i). For any p > 0 that is fixed before
-the draw, the weighted mean of the gradients is an unbiased estimate of the mean gradient. Its variance is smallest if
-p_i is proportional to the norm of the window's gradient. The sampler therefore keeps a *score* of each window, an
-estimate of that norm, which needs no more than a forward pass (`gradient_scores`). An old or wrong score increases the
-variance, but causes no bias.
+the draw, the weighted mean of the gradients is an unbiased estimate of the mean gradient. The variance of the estimate
+is smallest if p_i is proportional to the norm of the window's gradient. The sampler therefore keeps a *score* of each
+window: an estimate of the norm, which a forward pass can compute (`gradient_scores`). An old or wrong score increases
+the variance, but causes no bias.
 
 References
 ----------
@@ -33,8 +33,8 @@ NEW_SCORE_WEIGHT = 0.5
 SCORE_HALF_LIFE_EPOCHS = 5.0
 DEFAULT_GATE = 1.2  # smallest gain for importance sampling; between the values of [3]
 GAIN_HALF_LIFE_EPOCHS = 0.1  # of the moving average of the gain
-# "obs" draws the window of the largest score this many times as often as that of the smallest. In [4] it decreases
-# during the training; here it is constant.
+# "obs" draws the window with the largest score this many times as often as the window with the smallest score. In [4],
+# this factor decreases during the training; here it is constant.
 SELECTION_PRESSURE = 100.0
 
 
@@ -44,7 +44,7 @@ def gradient_scores(
     """Return the norm of each window's loss gradient with respect to the last layer.
 
     With pooled features h and probability q = sigmoid(v·h + b), the gradient of the weighted cross-entropy with respect
-    to (v, b) is c (q − y) (h, 1). Its norm, c |q − y| √(1 + ‖h‖²), approximates that of the full gradient.
+    to (v, b) is c (q − y) (h, 1). Its norm, c |q − y| √(1 + ‖h‖²), approximates the norm of the full gradient.
 
     Parameters
     ----------
@@ -101,7 +101,8 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
     -----
     Deviations of "ras" from RAS (Rojas-Domínguez 2023):
 
-    - The regularisation is the mixture with the uniform distribution. We know that of RAS only from the abstract.
+    - Here, the mixture with the uniform distribution is the regularisation. We know the regularisation of RAS only from
+      the abstract of the paper.
     - The probability of a group uses the mean score, not the root mean square. A window's probability is then
       proportional to its score, which gives the smallest variance. Groups only matter for the estimated scores of
       windows that a `Sampler` has not drawn for a long time.
@@ -129,9 +130,10 @@ def sampling_distribution(name: str, scores: np.ndarray, groups: np.ndarray, flo
 
 
 def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
-    """Return the gain τ; τ² is the gradient's second moment with uniform sampling, divided by that with this sampler.
+    """Return the gain τ of a sampler compared with uniform sampling.
 
-    The windows are drawn from `sampling_distribution` without a floor. For scores s, the gain is at least 1:
+    τ² is the second moment of the gradient with uniform sampling, divided by the second moment with this sampler. The
+    sampler draws from `sampling_distribution` without a floor. The gain is at least 1. For scores s, it is:
 
     - "ras": √(mean s²) / mean s, as in [1]_.
     - "class": √(mean s²) divided by the mean of the groups' root mean squares.
@@ -156,10 +158,10 @@ def gain(name: str, scores: np.ndarray, groups: np.ndarray) -> float:
 class Sampler:
     """Draw windows for the next batches, and update their scores.
 
-    "uniform" draws all N windows in random order, then shuffles them again, so that a batch may contain the end of one
-    round and the start of the next; all weights are 1. "ras" and "class" draw with replacement from
+    "uniform" draws all N windows in random order, and then shuffles them for the next round. A batch may contain the
+    end of one round and the start of the next. All weights are 1. "ras" and "class" draw with replacement from
     `sampling_distribution` if the moving average of the gain (see `gain`) is at least `gate`. Otherwise all windows
-    have similar scores, and the draw is like that of "uniform". "obs" always draws from `sampling_distribution`.
+    have similar scores, and these samplers draw like "uniform". "obs" always draws from `sampling_distribution`.
 
     The sampler stores the moving root mean square of each window's scores, because dropout makes the gradient random,
     and the best p is proportional to √E‖g‖². If a window is not drawn, its score is gradually replaced by the mean of
@@ -247,7 +249,7 @@ class Sampler:
         return indices, (1.0 / self._p.size) / self._p[indices]
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Average the stored scores of drawn windows with new scores; a window may occur more than once.
+        """Average the stored scores of drawn windows with new scores. A window may occur more than once in `indices`.
 
         The square of a stored score moves half-way to the mean square of the new scores, or further if the stored score
         is old. The age of all other scores increases. Scores that are not finite are ignored.
@@ -274,7 +276,10 @@ class Sampler:
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Restore the state of a sampler with the same name, groups and parameters, so that the draws continue."""
+        """Restore the state of a sampler with the same name, groups and parameters, and continue its draws.
+
+        Raise ValueError if the state has another number of windows.
+        """
         if state["scores"].shape != self._scores.shape or state["ages"].shape != self._scores.shape:
             raise ValueError(
                 f"the state has {state['scores'].size} windows, but this sampler has {self._scores.size}; restore the "

@@ -25,7 +25,7 @@ class TrainSteps:
     model : keras.Model
         The network, whose weights are trained.
     optimizer : keras.Optimizer
-        It has been built for the network's weights.
+        The optimiser, already built for the network's weights.
     """
 
     def __init__(self, model: keras.Model, optimizer: keras.Optimizer) -> None:
@@ -87,9 +87,9 @@ class TrainSteps:
         Parameters
         ----------
         indices, weights : numpy.ndarray
-            Shape (steps, batch): the windows, and their weights in the loss.
+            Shape (steps, batch): the indices of the windows, and the weights of the windows in the loss.
         first, length : int
-            The part of the windows to train on, in samples.
+            The first sample and the length, in samples, of the part of each window to train on.
 
         Returns
         -------

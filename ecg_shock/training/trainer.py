@@ -62,24 +62,26 @@ class TrainingConfig(BaseModel):
     sampler : {"uniform", "class", "ras", "obs"}
         How windows are drawn, see `ecg_shock.training.sampler`.
     groups : {"rhythm", "rhythm-patient"}
-        Windows that form a group for the sampler: those of one AHA class, or of one AHA class in one patient.
+        Which windows form a group for the sampler: all windows of an AHA class, or the windows of an AHA class in one
+        patient.
     balanced : bool
         Whether both classes have the same total weight in the loss; a window then has the weight N/(2 N_class).
         Otherwise all windows have the same weight.
     patience : int or None
         Number of epochs without improvement after which training stops; None to train all epochs.
     floor : float
-        Proportion of uniform sampling in every sampler; importance weights are at most 1/floor.
+        Proportion of windows that an adaptive sampler draws uniformly; importance weights are at most 1/floor.
     rescore_every : int
         Number of epochs after which a forward pass over all training windows renews the scores.
     schedule : {"constant", "cosine"}
         Learning rate over the training: constant, or falling to 0 along half a cosine.
     lengths_s : tuple of float
-        Lengths in seconds to which training windows are cut, at most that of the windows. For every 8 steps, one of the
-        lengths is drawn, and a random part of the windows of this length is used. If empty, windows are not cut.
+        Lengths in seconds to which training windows are cut, at most the length of the windows. For every 8 steps, a
+        length is drawn at random, and the windows are cut to a random part of this length. If empty, windows are not
+        cut.
     augmentation : Augmentation or None
-        How `ecg_shock.training.fold.TrainingFold` draws and changes the training windows of each epoch; None for the
-        same windows in all epochs.
+        How `ecg_shock.training.fold.TrainingFold` draws and changes the training windows of each epoch. If None, all
+        epochs have the same windows.
     calibrated : bool
         Whether `ecg_shock.training.fold.TrainingFold.write_bundle` calibrates the probabilities on the validation
         patients. This changes no decision.
@@ -130,9 +132,10 @@ class Start:
     Parameters
     ----------
     weights : list of numpy.ndarray
-        As Keras gives them; the network has to have the same blocks.
+        The weights, as `keras.Model.get_weights` returns them. The trained network and the new network must have the
+        same blocks.
     frozen_blocks : int
-        How many of the first blocks keep their weights.
+        Number of blocks, counted from the first, whose weights are not trained.
     """
 
     weights: list[np.ndarray]
@@ -153,14 +156,14 @@ class EpochLog:
     loss : float
         Mean weighted loss of the epoch's batches, with dropout.
     validation_loss : float
-        Mean loss of the validation windows, without dropout; if `balanced`, the mean of the means of both classes.
+        Mean loss of the validation windows, without dropout. If `balanced`, both classes have the same total weight.
     sensitivity, specificity, balanced_accuracy : float
-        On the validation windows at probability 0.5, from 0 to 1; NaN if there are none.
+        On the validation windows at probability 0.5, from 0 to 1; NaN if there are no validation windows.
     drawn, kish, largest_weight, gain, effective_batch
-        See `DrawSummary`; the gradient is that of the last layer. `gain` and `effective_batch` are None for the sampler
-        "obs".
+        As in `DrawSummary`, for the gradient with respect to the last layer. `gain` and `effective_batch` are None for
+        the sampler "obs".
     seconds : float
-        Wall-clock time of the epoch; it is ignored when two logs are compared.
+        Wall-clock time of the epoch. It is ignored when two logs are compared.
     """
 
     epoch: int
@@ -233,16 +236,16 @@ def train(
 ) -> TrainingResult:
     """Train a network, or resume a run in the same folder.
 
-    The state is saved in `folder` after every epoch. After any interruption the next call resumes from the last
-    complete epoch, and reaches the same weights and history, bit for bit on the same machine with the same versions
-    and number of threads. If the run in the folder is finished, its result is returned.
+    The state is saved in `folder` after every epoch. After an interruption, the next call resumes from the last
+    complete epoch. On the same machine, with the same versions and number of threads, it reaches exactly the same
+    weights and history as without the interruption. If the run in the folder is finished, its result is returned.
 
     Parameters
     ----------
     spec : CnnSpec
         The network.
     training : Examples or ExampleSource
-        Windows for training, of both classes: the same in all epochs, or drawn anew for each epoch.
+        Windows for training, of both classes: the same windows in all epochs, or new windows in each epoch.
     validation : Examples or None
         Windows of other patients on which the epoch is chosen, of both classes. If None, the last epoch is kept.
     config : TrainingConfig
@@ -250,16 +253,16 @@ def train(
     folder : pathlib.Path
         Folder for ``checkpoint.npz``, ``history.json`` and ``origin.json`` (commit and versions); created if missing.
     start : Start, optional
-        Weights to start from; random ones if not given.
+        Weights to start from; random weights if not given.
     on_epoch : callable, optional
         Called with the `EpochLog` of each new epoch, after its state has been saved.
 
     Raises
     ------
     ValueError
-        If windows that are drawn anew have another sampler than "uniform", if `lengths_s` has lengths above that of the
-        windows, if a subset has only one class, if the windows do not have the network's length, if the checkpoint is
-        damaged, or if the folder holds a run with other settings or data (`epochs` and `patience` may be raised).
+        If `training` is an `ExampleSource` and the sampler is not "uniform"; if a length in `lengths_s` is longer than
+        the windows; if a subset has only one class; if the windows do not fit the network's input; if the checkpoint is
+        damaged; or if the folder holds a run with other settings or data (`epochs` and `patience` may be raised).
     DivergedError
         If a loss is not finite. The folder keeps the earlier epochs, see `read_result`.
 
@@ -269,11 +272,12 @@ def train(
     round, so that all steps have the same size and every window is drawn once in each round.
 
     Each step minimises Σ w_i c_i l_i / B over the B windows drawn, where l is the binary cross-entropy, c the class
-    weight (`balanced`) and w the importance weight. The forward pass of each batch gives new scores of its windows. In
-    the first epoch, and then every `rescore_every` epochs, a forward pass gives new scores of all windows. Both passes
-    use dropout, like the gradient.
+    weight (`balanced`) and w the importance weight. The forward pass of each batch gives new scores of the windows
+    drawn. In the first epoch, and then every `rescore_every` epochs, a forward pass gives new scores of all windows.
+    Both passes use dropout, like the gradient.
 
-    After each epoch the moving average of the weights (`averaged_epochs`) is evaluated, and the best one is kept.
+    After each epoch the moving average of the weights (`averaged_epochs`) is evaluated. The average of the best epoch
+    is kept.
     """
     folder = Path(folder)
     if isinstance(training, Examples):
@@ -396,7 +400,7 @@ def train(
 
 
 def _draw_cut(lengths: Sequence[int], samples: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Draw the first sample and the length of the part of the windows that some steps train on."""
+    """Draw the first sample and the length, in samples, of the part of each window that the next steps train on."""
     length = lengths[int(rng.integers(len(lengths)))]
     return int(rng.integers(samples - length + 1)), length
 
@@ -461,7 +465,7 @@ def _class_weights(shockable: np.ndarray, balanced: bool) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Score:
-    """The results on the validation windows; NaN if there are none."""
+    """The results on the validation windows; NaN if there are no validation windows."""
 
     validation_loss: float = math.nan
     sensitivity: float = math.nan
@@ -488,7 +492,7 @@ def _epoch_log(
     started: float,
 ) -> EpochLog:
     drawn = asdict(draws)
-    if config.sampler in BIASED:  # its draws estimate the gradient of another objective
+    if config.sampler in BIASED:  # these draws estimate the gradient of another objective
         drawn |= {"gain": None, "effective_batch": None}
     return EpochLog(
         epoch=epoch,
@@ -523,7 +527,7 @@ def _divergence_error(
 def _describe_run(
     spec: CnnSpec, training: ExampleSource, validation: Examples | None, config: TrainingConfig
 ) -> dict[str, Any]:
-    """Return network, settings and digests of the data, which identify a run, as JSON types."""
+    """Return what identifies a run, as JSON types: the network, the settings and the digests of the data."""
     data = {"training": training.describe(), "validation": describe_examples(validation) if validation else {}}
     run = {"format": CHECKPOINT_FORMAT, "network": spec.to_dict(), "config": config.model_dump(), "data": data}
     return json.loads(json.dumps(run))

@@ -218,7 +218,7 @@ def test_one_file_of_two_patients_is_refused(own_manifest: Path, copied_database
     split.write_text(tomli_w.dumps({"folds": [names[:3], names[3:6], names[6:]]}))
     copy = copied_database("theirs", (4, 7))
     data = DataConfig(databases=(str(own_manifest),), split=str(split), extra=(str(copy),))
-    with pytest.raises(ValueError, match=r"theirs/x4\.dat is the same file as one of mine/r4, .*x4 = \"mine/r4\""):
+    with pytest.raises(ValueError, match=r"x4\.dat is the same file as a file of patient mine/r4, .*x4 = \"mine/r4\""):
         load_subsets(data)
     copy.write_text(copy.read_text().replace("[patients]", '[patients]\nx4 = "mine/r4"\nx7 = "mine/r7"'))
     with pytest.raises(ValueError, match="are already in split"):
@@ -404,7 +404,7 @@ def test_split_that_names_an_unknown_patient_is_refused(own_manifest: Path) -> N
     data = DataConfig(databases=(str(own_manifest),), split=str(split))
     for wrong in ("mine/r99", "mien/r1", "vfdb/999", "mine/r2"):
         split.write_text(tomli_w.dumps({"folds": [names[:3], names[3:6], [*names[6:], wrong]]}))
-        with pytest.raises(ValueError, match=rf"names the patients \['{wrong}'\], whom no database has"):
+        with pytest.raises(ValueError, match=rf"lists the patients \['{wrong}'\], but no database has them"):
             load_subsets(data)
     split.write_text(tomli_w.dumps({"folds": [names[:3], names[3:6], [*names[6:], "vfdb/418"]]}))
     assert set(load_subsets(data).test.patient) == set(names[:3])

@@ -213,7 +213,7 @@ def test_file_name_that_could_leave_the_folder_is_refused(name: str, manifest_pa
         ("[patients]", '[record_labels]\n"r1" = [[1, "(VF"]]\n[patients]', r"'r1' the start times \[1\.0\] s"),
         ("[patients]", '[record_labels]\n"r1" = [[0, "(VF"], [0, "(VF"]]\n[patients]', r"they must increase"),
         ("[patients]", '[record_labels]\n"r1" = ""\n"r2" = ""\n[patients]', r"gives no code for 'r1' and 1 more"),
-        ('"other/r9"', '"r2"', r"gives 'r3' the patient 'r2', whose own patient is 'r1'; write r3 = 'r1'"),
+        ('"other/r9"', '"r2"', r"gives 'r3' the patient 'r2', but 'r2' has the patient 'r1'; write r3 = 'r1'"),
         ('"other/r9"', '"a/b/c"', r"the patient 'a/b/c'; write 'record' or 'database/record'"),
         ("guard_s = 2", "guard_s = -1", r"guard_s is -1"),
         ("guard_s = 2", "guard_s = nan", r"guard_s is nan"),

@@ -118,7 +118,7 @@ def test_record_with_annotations_and_a_label_is_refused(own_manifest: Path, tmp_
     folder = tmp_path / "data" / "mine"
     (tmp_path / "labels.csv").write_text("r1,(N\n")
     wfdb.wrann("r1", "ann", np.array([1]), symbol=["+"], aux_note=["(SVTA"], write_dir=str(folder))
-    with pytest.raises(ValueError, match=r"labels 'r1', which has the annotation file r1\.ann; remove one"):
+    with pytest.raises(ValueError, match=r"labels 'r1', which also has the annotation file r1\.ann; remove"):
         describe_folder(folder, tmp_path / "labels.csv")
     found = describe_folder(folder)
     assert (found.annotator, found.annotated, found.rhythms) == ("ann", {"r1"}, {"(SVTA": "svt"})

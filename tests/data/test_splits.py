@@ -80,7 +80,7 @@ def test_unknown_split_lists_the_known_ones() -> None:
         ('folds = [["a/1"], ["a/2"], []]', "3 or more lists of patients"),
         ('folds = [["a/1"], ["a/2"], [3]]', "3 or more lists of patients"),
         ('folds = ["a/1", "a/2", "a/3"]', "3 or more lists of patients"),
-        ("groups = []", "folds=None must be"),
+        ("groups = []", "folds=None is not allowed"),
         ("folds = [[", "not valid TOML"),
     ],
 )
