@@ -180,7 +180,7 @@ def measure_interaction(
     )
     none, alone, other_alone, both = logits
     patient = np.concatenate([b.patient for b in groups])
-    values = np.stack([both - none, both - alone - other_alone + none], axis=1)
+    values = np.stack([both - none, (both - other_alone) - (alone - none)], axis=1)
     together, interaction = _estimate(values, patient, seed)
     return Interaction(first.name, second.name, groups[0].kind, together, interaction)
 
