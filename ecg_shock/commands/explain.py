@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from ecg_shock.commands import check_folder
+
 
 def explain(
     model: Annotated[
@@ -59,6 +61,7 @@ def explain(
     if len(bundles) > 1:
         raise ValueError(f"{model} holds {len(bundles)} models; give one of them, such as {bundles[0].folder}.")
     folder = out or (model / "explain" if model else Path("runs") / "explain")
+    check_folder(folder)
     console = Console(markup=False, highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 

@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ecg_shock.commands import Decimal, Delimiter, Fs, Lead, Model, Units
+from ecg_shock.commands import Decimal, Delimiter, Fs, Lead, Model, Units, check_folder
 
 if TYPE_CHECKING:
     from ecg_shock.inference.advisor import Advice
@@ -60,6 +60,8 @@ def predict(
     from ecg_shock.data.lead import open_lead
     from ecg_shock.inference.advisor import Advisor
 
+    if explain and not as_json:
+        check_folder(out)
     source = open_lead(path, fs=fs, units=units, lead=lead, delimiter=delimiter, decimal=decimal)
     strip = source.strip(start, length)
     advisor = Advisor(model)

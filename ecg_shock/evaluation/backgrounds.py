@@ -22,6 +22,7 @@ KINDS = {"normal_sinus": SINUS, "coarse_vf": COARSE_VF}  # by AHA class
 QUIET_MV = 0.05  # peak to peak after the filter; asystole is below 0.1
 SUBSETS = ("test", "validation", "train")
 MAX_PER_GROUP = 5  # strips of one patient and AHA class
+MAX_PER_CLASS = 210  # strips of all patients, so that a model of many patients takes minutes; at least one each
 MIN_AMPLITUDE_MV = 1e-6  # avoids a division by zero
 
 # Takes the name of a stage and its number of steps; returns a function to call after each step.
@@ -78,6 +79,7 @@ def load_backgrounds(
     config, window_s = card.data, bundle.spec.input_samples / FS
     subset = next((name for name in SUBSETS if getattr(card.patients, name)), "")
     chosen = frozenset(getattr(card.patients, subset)) if subset else frozenset()
+    per_group = max(1, min(MAX_PER_GROUP, MAX_PER_CLASS // max(1, len(chosen))))
     step = on_stage("recordings", len(chosen))
     strips: dict[tuple[str, float], list[Background]] = {}
     for name in config.databases:
@@ -90,7 +92,7 @@ def load_backgrounds(
             cut = cut_windows(
                 recording, window_s, guard_s=guard, preprocessing=config.preprocessing, policy=config.labels
             )
-            drawn = draw_clear_windows(cut, MAX_PER_GROUP, seed)
+            drawn = draw_clear_windows(cut, per_group, seed)
             for aha_class in sorted(set(drawn.aha_class.tolist()) - {"rapid_vt"}):
                 start_s = drawn.start_s[drawn.aha_class == aha_class]
                 one = Background(

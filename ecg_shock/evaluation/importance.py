@@ -95,7 +95,8 @@ def explain(
     """Measure what a network responds to: the effect of standard patterns on its logit.
 
     The patterns are added to strips of the model's test patients; without test patients, of its validation patients;
-    and without these, of its training patients. At most five strips of each patient and AHA class are drawn.
+    and without these, of its training patients. At most five strips of each patient and AHA class are drawn,
+    fewer of each if there are more than 42 patients.
 
     Parameters
     ----------

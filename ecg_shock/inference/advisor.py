@@ -53,6 +53,10 @@ class Advice:
         True if the strip could be classified.
     reason : str
         The reason why the strip is unusable; empty for a usable strip.
+
+    Notes
+    -----
+    The advice of `predict` and `predict_many` keeps its strip in memory, for `explain`.
     """
 
     shock: bool

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_shock import Advisor
@@ -112,6 +112,7 @@ def test_only_the_second_with_vf_carries_a_shock(advisor: Advisor, rng: np.rando
     assert max(abs(effect) for i, effect in enumerate(effects) if i != 2) < 0.5 * effects[2]
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.floats(2.0, 10.0))
 def test_seconds_cover_the_strip(length_s: float) -> None:
     """They follow one another from the start to the end, each about 1 s long."""
@@ -123,6 +124,7 @@ def test_seconds_cover_the_strip(length_s: float) -> None:
     assert all(0.49 < part.high - part.low < 1.51 for part in seconds)
 
 
+@settings(deadline=None)
 @given(st.floats(-9, 9), st.floats(-9, 9))
 def test_effect_is_what_both_replacements_share(removed: float, randomised: float) -> None:
     """It never exceeds either change, and has the sign of both or is 0."""
