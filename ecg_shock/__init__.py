@@ -6,10 +6,12 @@ TensorFlow is loaded only for training, search and export, not by `import ecg_sh
 from ecg_shock.data.readers import read_record
 from ecg_shock.data.recordings import Episode, Recording
 from ecg_shock.evaluation.comparison import Comparison, Difference, compare_predictions
+from ecg_shock.evaluation.importance import Importance, explain
 from ecg_shock.evaluation.metrics import Validation
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.validation import validate
 from ecg_shock.inference.advisor import Advice, Advisor, predict, predict_many
+from ecg_shock.inference.occlusion import Explanation
 from ecg_shock.inference.scanning import Scan, ShockableEpisode, scan
 from ecg_shock.inference.streaming import AlarmRule, Stream, StreamAdvice
 from ecg_shock.preprocessing import Preprocessing
@@ -22,6 +24,8 @@ __all__ = [
     "Comparison",
     "Difference",
     "Episode",
+    "Explanation",
+    "Importance",
     "Predictions",
     "Preprocessing",
     "Recording",
@@ -31,6 +35,7 @@ __all__ = [
     "StreamAdvice",
     "Validation",
     "compare_predictions",
+    "explain",
     "predict",
     "predict_many",
     "read_record",

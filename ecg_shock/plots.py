@@ -1,4 +1,4 @@
-"""Draw the figures that commands save: the history of a training run, the trials of a search, windows, and a scan.
+"""Draw the figures that commands save: a training, the trials of a search, windows, a scan, and an explanation.
 
 Each function returns a matplotlib figure. pyplot is not used, so that the caller's own figures do not change.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecg_shock.data.lead import Lead
+from ecg_shock.inference.occlusion import Explanation, Part
 from ecg_shock.inference.scan_files import clock
 from ecg_shock.inference.scanning import Scan
 from ecg_shock.preprocessing import FS
@@ -346,3 +347,55 @@ def _draw_probability(ax: Axes, scan: Scan, unit_s: float) -> None:
 def _shade(ax: Axes, scan: Scan, unit_s: float) -> None:
     for episode in scan.episodes:
         ax.axvspan(episode.onset_s / unit_s, episode.end_s / unit_s, color=EPISODE_COLOUR, alpha=0.15, lw=0)
+
+
+def draw_explanation(explanation: Explanation, title: str, start_s: float = 0.0) -> Figure:
+    """Draw a strip with the effect of each second and of each frequency band on the logit.
+
+    The strip is shaded by the effect of each second. A bar is an effect; the line across it extends from one of the two
+    changes of the logit to the other, as `ecg_shock.inference.occlusion` describes them.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        The result of `Advice.explain`.
+    title : str
+        The title.
+    start_s : float
+        Time of the start of the strip, in seconds.
+    """
+    from matplotlib.figure import Figure
+
+    ecg = explanation.strip - np.median(explanation.strip)
+    length_s, half_range = len(ecg) / explanation.fs, _half_range_mv(ecg)
+    figure = Figure(figsize=(9, 6.5), dpi=110, layout="constrained")
+    paper, seconds, bands = figure.subplots(3, 1, gridspec_kw={"height_ratios": [2, 1.3, 1.3]})
+    _draw_paper(paper, length_s, half_range)
+    paper.plot(np.arange(len(ecg)) / explanation.fs, ecg, color=ECG_COLOUR, lw=0.8)
+    paper.set_ylabel(f"{LARGE_BOX_S:g} s x {LARGE_BOX_MV:g} mV")
+    largest = max((abs(part.effect) for part in explanation.seconds), default=0.0) or 1.0
+    for part in explanation.seconds:
+        paper.axvspan(part.low, part.high, color=_effect_colour(part), alpha=0.35 * abs(part.effect) / largest, lw=0)
+        _draw_effect(seconds, (part.low + part.high) / 2, part.high - part.low, part)
+    for place, part in enumerate(explanation.bands):
+        _draw_effect(bands, place, 1.0, part)
+    seconds.set(xlim=(0, length_s), xlabel="time (s)", ylabel="effect on the logit")
+    edges = [part.low for part in explanation.seconds] + [length_s]
+    seconds.set_xticks(edges, [f"{start_s + edge:g}" for edge in edges])
+    bands.set(xlabel="frequency band", ylabel="effect on the logit")
+    bands.set_xticks(range(len(explanation.bands)), [part.name for part in explanation.bands])
+    for axes in (seconds, bands):
+        axes.axhline(0, color=ECG_COLOUR, lw=0.8)
+        axes.grid(axis="y", alpha=0.3)
+    figure.suptitle(title, parse_math=False)
+    return figure
+
+
+def _draw_effect(axes: Axes, centre: float, width: float, part: Part) -> None:
+    axes.bar(centre, part.effect, 0.6 * width, color=_effect_colour(part), alpha=0.8)
+    axes.vlines(centre, part.removed, part.randomised, color=UNUSABLE_COLOUR, lw=2)
+    axes.plot([centre] * 2, [part.removed, part.randomised], "_", color=UNUSABLE_COLOUR, ms=9)
+
+
+def _effect_colour(part: Part) -> str:
+    return KIND_COLOURS["shockable" if part.effect > 0 else "nonshockable"]

@@ -50,3 +50,9 @@ Scheduler = Annotated[
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as ``"1 epoch"`` or ``"2 epochs"``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def check_folder(out: Path) -> None:
+    """Raise a ValueError if the folder of --out is a file."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is {str(out)!r}, which is a file; give a folder.")

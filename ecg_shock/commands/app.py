@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from ecg_shock.commands.compare import compare
+from ecg_shock.commands.explain import explain
 from ecg_shock.commands.export import export
 from ecg_shock.commands.fetch import fetch
 from ecg_shock.commands.manifest import manifest
@@ -21,7 +22,7 @@ from ecg_shock.commands.train import train
 from ecg_shock.commands.tune import tune
 from ecg_shock.commands.validate import validate
 from ecg_shock.commands.windows import windows
-from ecg_shock.files import explain
+from ecg_shock.files import explain as explain_error
 
 FAILED_EXIT_CODE = 1
 STOPPED_EXIT_CODE = 130  # as in shells, after Ctrl-C
@@ -96,14 +97,14 @@ def options(
         logging.getLogger("ecg_shock").setLevel(logging.DEBUG)
 
 
-for command in (fetch, manifest, split, windows, tune, compare, train, validate, predict, scan, export):
+for command in (fetch, manifest, split, windows, tune, compare, train, validate, explain, predict, scan, export):
     app.command(cls=Command)(command)
 
 
 def _in_one_line(error: Exception) -> str:
     from pydantic import ValidationError
 
-    return "; ".join(explain(error)) if isinstance(error, ValidationError) else str(error)
+    return "; ".join(explain_error(error)) if isinstance(error, ValidationError) else str(error)
 
 
 def main() -> None:

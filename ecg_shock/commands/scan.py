@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ecg_shock.commands import Decimal, Delimiter, Fs, Lead, Model, Units
+from ecg_shock.commands import Decimal, Delimiter, Fs, Lead, Model, Units, check_folder
 
 if TYPE_CHECKING:
     from ecg_shock.inference.scanning import Scan
@@ -72,8 +72,8 @@ def scan(
 
     rule = None if alarm is None else _rule(alarm)
     opened = open_lead(path, fs=fs, units=units, lead=lead, delimiter=delimiter, decimal=decimal)
-    if not as_json and out.exists() and not out.is_dir():
-        raise ValueError(f"--out is {str(out)!r}, which is a file; give a folder.")
+    if not as_json:
+        check_folder(out)
     if not as_json:
         paths = scan_paths(opened.name, out)
         if any(written.exists() and written.samefile(opened.source) for written in paths):

@@ -32,7 +32,8 @@ from pathlib import Path
 import numpy as np
 
 from ecg_shock.data.manifests import database_path
-from ecg_shock.data.readers import read_record
+from ecg_shock.data.readers import find_recording
+from ecg_shock.data.wfdb_files import open_wfdb
 from ecg_shock.data.windows import amplitude_mv
 from ecg_shock.preprocessing import hold_invalid, preprocess_strips
 
@@ -73,8 +74,11 @@ def read_noise(record: str, fs: float, folder: Path | None = None) -> np.ndarray
     FileNotFoundError
         If the record is missing.
     """
-    recording = read_record(database_path(NOISE_DATABASE, folder, f"{record}.hea"))
-    return resample(recording.signal[None, :, 0], recording.fs, fs)[0]
+    # Opened without read_record, which would warn that the record is not calibrated.
+    file = open_wfdb(find_recording(database_path(NOISE_DATABASE, folder, f"{record}.hea")), None)
+    lead = file.channels[0]
+    signal = np.concatenate(list(file.pieces([0], lead.n_samples)))[:, 0]
+    return resample(signal[None], lead.fs, fs)[0]
 
 
 def resample(strips: np.ndarray, fs: float, to_fs: float) -> np.ndarray:
@@ -245,6 +249,49 @@ def mains(n_strips: int, n: int, fs: float, hz: float, rng: np.random.Generator)
         raise ValueError(f"hz={hz!r} is not allowed at fs={fs:g} Hz; give a frequency above 0 and below {fs / 2:g} Hz.")
     phase = rng.uniform(0, 2 * np.pi, (n_strips, 1))
     return 0.5 * np.sin(2 * np.pi * hz * np.arange(n) / fs + phase)
+
+
+def randomise_phases(strips: np.ndarray, rng: np.random.Generator, changed: np.ndarray | None = None) -> np.ndarray:
+    """Give each frequency of a strip a random phase: the power spectrum stays the same, but there are no beats.
+
+    The straight line between both ends is subtracted before and added again afterwards, because a step from the last
+    to the first sample would be spread over the whole strip.
+
+    Parameters
+    ----------
+    strips : numpy.ndarray
+        Shape (n_strips, n), mV, without invalid samples.
+    rng : numpy.random.Generator
+        Draws the phases.
+    changed : numpy.ndarray, optional
+        Shape (n // 2 + 1,), bool: the frequencies of `numpy.fft.rfft` whose phases are changed; all if not given.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_strips, n), mV.
+
+    Examples
+    --------
+    >>> strips = np.sin(np.linspace(0, 50 * np.pi, 1250))[None]
+    >>> np.allclose(randomise_phases(strips, np.random.default_rng(0)).std(), strips.std())
+    True
+    """
+    n = strips.shape[1]
+    line = line_between_ends(strips)
+    spectrum = np.fft.rfft(strips - line, axis=1)
+    turns = np.exp(2j * np.pi * rng.random(spectrum.shape))
+    turns[:, 0] = 1.0
+    if n % 2 == 0:
+        turns[:, -1] = 1.0  # it has no phase
+    if changed is not None:
+        turns[:, ~changed] = 1.0
+    return np.fft.irfft(spectrum * turns, n, axis=1) + line
+
+
+def line_between_ends(strips: np.ndarray) -> np.ndarray:
+    """Return the straight line from the first to the last sample of each strip, shape (n_strips, n)."""
+    return strips[:, :1] + (strips[:, -1:] - strips[:, :1]) * np.linspace(0.0, 1.0, strips.shape[1])
 
 
 def _draw_factors(spread: float, count: int, rng: np.random.Generator) -> np.ndarray:

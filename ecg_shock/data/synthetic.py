@@ -188,8 +188,8 @@ def _record_patient(k: int, seed: int, seconds: float, fs: float) -> Recording:
         fs=fs,
         p_wave=np.array([[rng.uniform(*P_MV)], [-rng.uniform(*P_BEFORE_S)], [rng.uniform(*P_WIDTH_S)], [0.0]]),
         qrs_t=_draw_qrs_t(rng),
-        ectopic=_draw_ectopic(rng),
-        other_ectopic=_draw_ectopic(rng),
+        ectopic=draw_ectopic(rng),
+        other_ectopic=draw_ectopic(rng),
         sinus_rr_s=60 / rng.uniform(*SINUS_BPM),
     )
     codes = [str(code) for code in rng.permutation(_codes_of_patient(k))]
@@ -250,8 +250,12 @@ def _draw_qrs_t(rng: np.random.Generator) -> np.ndarray:
     )
 
 
-def _draw_ectopic(rng: np.random.Generator) -> np.ndarray:
-    """Draw the waves of a wide ventricular beat: main deflection of 1 mV, a shoulder, and a discordant T wave."""
+def draw_ectopic(rng: np.random.Generator) -> np.ndarray:
+    """Draw the waves of a wide ventricular beat: main deflection of 1 mV, a shoulder, and a discordant T wave.
+
+    The result has the shape (4, 3): for each wave, the peak in mV, the centre in s from the R peak, the width in s, and
+    the power of the RR interval in s by which centre and width are multiplied.
+    """
     width = rng.uniform(*ECTOPIC_WIDTH_S)
     shoulder_s = rng.choice([-1.0, 1.0]) * rng.uniform(1.5, 2.2) * width
     return np.array(

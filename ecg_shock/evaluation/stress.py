@@ -155,7 +155,7 @@ class StressTest:
         here = self._missing & (windows.database == recording.database) & (windows.record == recording.name)
         for lead in np.unique(windows.lead[here]).tolist():
             index = np.flatnonzero(here & (windows.lead == lead))
-            strips = _strips(recording, lead, windows.start_s[index], windows.window_s)
+            strips = cut_strips(recording, lead, windows.start_s[index], windows.window_s)
             for i, stress in enumerate(self._stresses):
                 place = f"{stress.stress}/{recording.database}/{recording.name}/{lead}"
                 rng = np.random.default_rng([self._seed, zlib.crc32(place.encode())])
@@ -217,8 +217,14 @@ def draw_clear_windows(windows: WindowSet, max_per_group: int, seed: int) -> Win
     return windows.select(np.sort(np.array(drawn, dtype=int)))
 
 
-def _strips(recording: Recording, lead: str, start_s: np.ndarray, window_s: float) -> np.ndarray:
-    """Cut the raw strips of windows, shape (n_strips, n_samples), mV."""
+def cut_strips(recording: Recording, lead: str, start_s: np.ndarray, window_s: float) -> np.ndarray:
+    """Cut the raw strips of windows, shape (n_strips, n_samples), mV.
+
+    Raises
+    ------
+    ValueError
+        If the recording is too short for a window, or lacks the lead.
+    """
     n = round(window_s * recording.fs)
     firsts = np.round(start_s * recording.fs).astype(int)
     if lead not in recording.leads or not ((firsts >= 0) & (firsts + n <= len(recording.signal) + 1)).all():

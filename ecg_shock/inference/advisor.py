@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,9 +28,13 @@ from ecg_shock.preprocessing import (
 )
 from ecg_shock.quiet import without_lines
 
+if TYPE_CHECKING:
+    from ecg_shock.inference.occlusion import Explanation
+
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
 MAX_ON_ONE_CORE = 64  # strips; larger numbers are divided among all cores
 PART = 128  # strips that a core classifies at a time
+MAX_LOGIT = 16.0  # a probability in 32 bits that is closer to 1 rounds to 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class Advice:
         True if the strip could be classified.
     reason : str
         The reason why the strip is unusable; empty for a usable strip.
+
+    Notes
+    -----
+    The advice of `predict` and `predict_many` keeps its strip in memory, for `explain`.
     """
 
     shock: bool
@@ -56,6 +64,47 @@ class Advice:
     threshold: float
     usable: bool = True
     reason: str = ""
+
+    def explain(self, *, seed: int = 0) -> Explanation:
+        """Show which seconds and which frequency bands of the strip carry the advice.
+
+        Parameters
+        ----------
+        seed : int
+            Seed of the random phases that replace a part of the strip.
+
+        Returns
+        -------
+        Explanation
+            The effect of each second and of each band on the logit of the probability; see
+            `ecg_shock.inference.occlusion`.
+
+        Raises
+        ------
+        ValueError
+            If the strip is unusable, or if the advice does not come directly from `predict` or `predict_many`. An
+            advice that was copied, loaded from a file, or made by `Stream` no longer knows its strip.
+
+        Examples
+        --------
+        >>> ecg = np.sin(2 * np.pi * 5 * np.arange(1250) / 250)
+        >>> explanation = predict(ecg, fs=250).explain()
+        >>> [second.name for second in explanation.seconds]
+        ['0–1 s', '1–2 s', '2–3 s', '3–4 s', '4–5 s']
+        """
+        from ecg_shock.inference.occlusion import explain_strip
+
+        if not self.usable:
+            raise ValueError(
+                f"the strip is unusable ({self.reason}), so its network was not asked; give another strip."
+            )
+        if "_given" not in self.__dict__:
+            raise ValueError("this advice does not know its strip; call explain() on the result of predict.")
+        strip, fs, advisor = self.__dict__["_given"]
+        return explain_strip(advisor, strip, fs, seed=seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_given"}
 
 
 class Advisor:
@@ -117,10 +166,13 @@ class Advisor:
 
         probabilities, reasons = _run_in_parts(advise, len(strips))
         threshold = self.bundle.threshold
-        return [
+        found = [
             Advice(p >= threshold, p, threshold, not reason, reason)
             for p, reason in zip(probabilities.tolist(), reasons.tolist(), strict=True)
         ]
+        for advice, strip in zip(found, strips, strict=True):
+            advice.__dict__["_given"] = strip, fs, self  # for explain(); no field, so it is neither compared nor shown
+        return found
 
     def classify(self, strips: np.ndarray, fs: float, filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Classify strips that were preprocessed before, such as windows of a longer recording.
@@ -175,6 +227,24 @@ class Advisor:
         """
         return _run_in_parts(lambda part: (self._run_network(ecg[part]),), len(ecg))[0]
 
+    def logits(self, strips: np.ndarray, fs: float) -> np.ndarray:
+        """Compute the logit of *shockable* of raw strips, without the rule for unusable strips.
+
+        Parameters
+        ----------
+        strips : numpy.ndarray
+            Shape (n_strips, n), mV: strips of 2 to 10 s as recorded, NaN where invalid.
+        fs : float
+            Sampling rate in Hz.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (n_strips,): the logits, ``log(p / (1 - p))``, limited to ±16, because a probability in 32 bits that
+            is closer to 1 rounds to 1.
+        """
+        return to_logit(self.probabilities(preprocess_strips(strips, fs, self.bundle.preprocessing)))
+
     def _run_network(self, windows: np.ndarray) -> np.ndarray:
         with self._turns:
             try:
@@ -218,6 +288,19 @@ class _Network:
             self._interpreter.invoke()
             result[i] = self._interpreter.get_tensor(self._output)[0, 0]
         return result
+
+
+def to_logit(probability: Any) -> np.ndarray:
+    """Return the logit of probabilities, limited to ±`MAX_LOGIT`.
+
+    Examples
+    --------
+    >>> to_logit([0.0, 0.5, 1.0]).tolist()
+    [-16.0, 0.0, 16.0]
+    """
+    with np.errstate(divide="ignore"):
+        logit = np.log(probability) - np.log1p(-np.asarray(probability))
+    return np.clip(logit, -MAX_LOGIT, MAX_LOGIT)
 
 
 def _count_cores() -> int:

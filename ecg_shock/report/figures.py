@@ -91,7 +91,7 @@ def roc_figure(found: Roc, false_positive_rate: float, sensitivity: float, *, zo
         _proportions(axes, "y", "shockable windows advised a shock (Se)", 1 - ZOOM if zoomed else 0.0)
         axes.legend(loc="lower right")
 
-    return _svg(f"ROC curve up to {100 * ZOOM:g} %" if zoomed else "ROC curve", draw)
+    return to_svg(f"ROC curve up to {100 * ZOOM:g} %" if zoomed else "ROC curve", draw)
 
 
 def reliability_figure(bins: Reliability) -> Markup:
@@ -104,7 +104,7 @@ def reliability_figure(bins: Reliability) -> Markup:
         _proportions(axes, "x", "probability of shockable")
         _proportions(axes, "y", "windows that are shockable")
 
-    return _svg("Reliability", draw)
+    return to_svg("Reliability", draw)
 
 
 def se_sp_figure(
@@ -153,7 +153,7 @@ def se_sp_figure(
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.legend(loc="lower left")
 
-    return _svg(title, draw)
+    return to_svg(title, draw)
 
 
 def patients_figure(predictions: Predictions) -> Markup:
@@ -200,7 +200,7 @@ def patients_figure(predictions: Predictions) -> Markup:
         return tooltips
 
     margins = (LEFT / 2, LEFT / 2 + RIGHT, TOP, BOTTOM)
-    return _svg("Patients by their proportion of right advice", draw, height=height, margins=margins)
+    return to_svg("Patients by their proportion of right advice", draw, height=height, margins=margins)
 
 
 def goal_figure(title: str, row: AhaRow, low: float) -> Markup:
@@ -231,7 +231,7 @@ def goal_figure(title: str, row: AhaRow, low: float) -> Markup:
             axes.plot([x - 4, x, x - 4], [12, 17, 22], color=FIRST, lw=1.25, clip_on=False)
         axes.plot(at_x(rate.observed), 17, "o", color=FIRST, clip_on=False)
 
-    return _svg(title, draw, width=width, height=height, margins=(0, 0, 0, 0))
+    return to_svg(title, draw, width=width, height=height, margins=(0, 0, 0, 0))
 
 
 def _proportions(axes: Axes, side: str, label: str, low: float = 0.0, high: float = 1.0) -> None:
@@ -273,7 +273,7 @@ def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _svg(
+def to_svg(
     title: str,
     draw: Draw,
     *,

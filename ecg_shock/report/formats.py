@@ -25,6 +25,7 @@ MIN_P = 1e-4  # smaller p-values are shown as "< 0.0001"
 _TOLERANCE = 1e-9  # because 1000 * 0.57 is 569.9999999999999
 TEXT_COLUMNS = (
     *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict", "Record", "Alarm"),
+    *("Pattern", "Patterns", "Background", "Dose", "Part"),
     *("Model", "Folder", "SHA-256", "Commit", "Limit", "Fold", "Default class", "Own class"),
 )
 NO_WRAP_COLUMNS = ("Window", "Windows", "Measure", "Limit", "SHA-256")

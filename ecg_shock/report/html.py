@@ -141,6 +141,21 @@ def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
 
 
 def _render(content: ReportContent) -> str:
+    return render_page("report.html", "report.js", _view(content))
+
+
+def render_page(template: str, script: str, values: Mapping[str, Any]) -> str:
+    """Render a page of `templates/` in the style of the report, as a single file.
+
+    Text is escaped, and characters that are not printable are shown as codes. Only the script of the page may run.
+
+    Parameters
+    ----------
+    template, script : str
+        File names in `templates/`; no script if the name is empty.
+    values : mapping of str
+        The values that the template needs, besides ``style``, ``script`` and ``digest``.
+    """
     loader = jinja2.PackageLoader("ecg_shock.report")
     environment = jinja2.Environment(
         loader=loader,
@@ -150,10 +165,10 @@ def _render(content: ReportContent) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = (loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
-        style=Markup(style), script=Markup(script), digest=Markup(digest), **_view(content)
+    style, code = (loader.get_source(environment, name)[0] if name else "" for name in ("report.css", script))
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        style=Markup(style), script=Markup(code), digest=Markup(digest), **values
     )
 
 

@@ -144,6 +144,39 @@ def test_wrong_request_is_an_error(options: tuple[str, ...], message: str, recor
     assert message in result.stderr
 
 
+def test_explanation_is_printed_and_drawn(
+    recording: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--explain prints a row for each second and band, at the times of the recording, and draws them; --json agrees."""
+    monkeypatch.chdir(tmp_path)
+    options = ("--lead", "1", "--start", "3.5", "--explain")
+    result = run(recording[0], *options)
+    assert result.exit_code == 0, result.output
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    picture = Path("runs/predict/a__b_-3.5s.png")
+    assert f"written: {picture}" in result.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    found = run_json(recording[0], *options, "--out", "none")["explanation"]
+    assert not Path("none").exists()
+    expected = Advisor().predict(recording[1][875:2125, 0], FS, units="uV").explain()
+    assert [part["effect"] for part in found["parts"]] == pytest.approx(
+        [part.effect for part in expected.parts], abs=1e-4
+    )
+    rows = [line.split("  ") for line in result.stdout.splitlines()]
+    shown = {row[0].strip(): [cell for cell in row[1:] if cell.strip()] for row in rows if row}
+    for part, at_s in zip(expected.seconds, (3.5, 4.5, 5.5, 6.5, 7.5), strict=True):
+        assert float(shown[f"{at_s:g}–{at_s + 1:g} s"][1]) == pytest.approx(part.removed, abs=0.006)
+    assert run(recording[0], "--lead", "1").stdout.splitlines()[0] == result.stdout.splitlines()[0]
+
+
+def test_unusable_strip_has_no_explanation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--explain adds nothing to the reason why a strip is unusable."""
+    monkeypatch.chdir(tmp_path)
+    np.save("flat.npy", np.zeros(5 * FS))
+    assert run(Path("flat.npy"), "--explain").stdout == run(Path("flat.npy")).stdout
+    assert "explanation" not in run_json(Path("flat.npy"), "--explain")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 @pytest.mark.parametrize("fmt", ["16", "212"])
 def test_strip_of_a_day_takes_little_memory(fmt: str, recording: tuple[Path, np.ndarray], tmp_path: Path) -> None:
