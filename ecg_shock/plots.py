@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ecg_shock.data.windows import WindowSet
+    from ecg_shock.search.compare_curves import Band
 
 # ECG paper: usual speed and gain, and side lengths of the small and large boxes.
 PAPER_MM_PER_S, PAPER_MM_PER_MV = 25.0, 10.0
@@ -117,6 +118,49 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
         f"Best epoch {best.epoch}: balanced accuracy {100 * best.balanced_accuracy:.2f} %, "
         f"loss {best.validation_loss:.4g}"
     )
+    return figure
+
+
+def draw_curves(bands: Sequence[Band], levels: Sequence[float], *, title: str) -> Figure:
+    """Draw the learning curves of a comparison, a row for each fold: medians and quartiles over the seeds.
+
+    Left, the balanced accuracy is drawn against the gradient evaluations, and right against the time. Dotted lines are
+    the levels.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    folds = sorted({band.fold for band in bands})
+    names = list(dict.fromkeys(band.name for band in bands))
+    colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    figure = Figure(figsize=(12, 0.8 + 3.7 * len(folds)), dpi=110, layout="constrained")
+    rows = figure.subplots(len(folds), 2, sharex="col", squeeze=False)
+    for fold, row in zip(folds, rows, strict=True):
+        of_fold = [band for band in bands if band.fold == fold]
+        for axes, cost in zip(row, ("evaluations", "seconds"), strict=True):
+            for band in of_fold:
+                x, colour = getattr(band, cost), colours(names.index(band.name))
+                single = "o" if len(x) == 1 else None  # a single epoch is visible only with a marker
+                label = f"{band.name} ({band.seeds})"
+                axes.plot(x, 100 * band.median, color=colour, marker=single, lw=1.4, label=label)
+                axes.fill_between(x, 100 * band.low, 100 * band.high, color=colour, alpha=0.12, lw=0)
+            for level in levels:
+                axes.axhline(100 * level, color="gray", ls=":", lw=1)
+            # The first quarter of the epochs does not widen the axis.
+            settled = np.concatenate([band.low[len(band.low) // 4 :] for band in of_fold])
+            highest = max(band.high.max() for band in of_fold)
+            lowest = min(settled.min(), *levels) if levels else settled.min()
+            margin = 0.05 * (highest - lowest) + 1e-3
+            axes.set_ylim(100 * (lowest - margin), 100 * (max(highest, *levels, 0) + margin))
+            axes.grid(alpha=0.3)
+        row[0].set_ylabel(f"fold {fold}: balanced accuracy (%)")
+        row[1].set_yticklabels([])
+    rows[0, 0].legend(loc="lower right", fontsize="small", title="variant (seeds)")
+    rows[-1, 0].set_xlabel("gradient evaluations (windows)")
+    rows[-1, 0].xaxis.set_major_formatter(EngFormatter(sep=""))
+    rows[-1, 1].set_xlabel("time (s)")
+    figure.suptitle(f"{title}: validation patients, medians and quartiles over seeds")
     return figure
 
 
