@@ -139,12 +139,21 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def _summary_table(summaries: Sequence[Summary]) -> Table:
     others = any(row.other_hospitals is not None for row in summaries)
-    columns = ["variant", "BAC 5 s", "Se", "Sp", "BAC 2 s", *(["other hospitals Sp"] if others else []), "gain"]
+    columns = [
+        "variant",
+        "all epochs",
+        "BAC 5 s",
+        "Se",
+        "Sp",
+        "BAC 2 s",
+        *(["other hospitals Sp"] if others else []),
+        "gain",
+    ]
     table = _table(
         "validation patients, best epoch, mean of all trainings, in %\n90 % intervals over patients", columns
     )
     for row in summaries:
-        values = [row.balanced_accuracy, row.sensitivity, row.specificity, row.short]
+        values = [row.all_epochs, row.balanced_accuracy, row.sensitivity, row.specificity, row.short]
         values += [row.other_hospitals] if others and row.other_hospitals is not None else []
         gain = "" if row.gain is None else _points(row.gain, row.interval)
         table.add_row(row.name, *(f"{100 * value:.2f}" for value in values), gain)

@@ -7,7 +7,6 @@ whether other patients would.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ import numpy as np
 
 from ecg_shock.evaluation.confidence import RESAMPLES
 from ecg_shock.search.compare import BASE, TrainingComparison
-from ecg_shock.search.compare_trainings import read_results, trial_folder
-from ecg_shock.training.trainer import HISTORY_NAME
+from ecg_shock.search.compare_trainings import read_epochs, read_results, trial_folder
 
 INTERVAL = (0.05, 0.95)
 QUARTILES = (0.25, 0.5, 0.75)
@@ -147,8 +145,7 @@ def read_curves(comparison: TrainingComparison, folder: Path) -> dict[str, dict[
     """Read the learning curves of all trainings with a result, by name, then by fold and seed."""
     curves: dict[str, dict[Pair, Curve]] = {}
     for result in read_results(comparison, folder):
-        path = trial_folder(folder, result.name, result.fold, result.seed) / HISTORY_NAME
-        epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
+        epochs = read_epochs(trial_folder(folder, result.name, result.fold, result.seed))
         per_epoch = result.presentations / comparison.settings(result.name).training.epochs
         curves.setdefault(result.name, {})[result.fold, result.seed] = Curve(
             evaluations=per_epoch * np.arange(1, len(epochs) + 1),

@@ -10,7 +10,13 @@ import numpy as np
 
 from ecg_shock.evaluation.confidence import RESAMPLES, resample_patients
 from ecg_shock.search.compare import BASE, DURATIONS_S, TrainingComparison
-from ecg_shock.search.compare_trainings import VALIDATION_NAME, TrialResult, read_results, trial_folder
+from ecg_shock.search.compare_trainings import (
+    VALIDATION_NAME,
+    TrialResult,
+    read_epochs,
+    read_results,
+    trial_folder,
+)
 
 INTERVAL = (0.05, 0.95)
 
@@ -27,6 +33,8 @@ class Summary:
         Number of trainings with a result.
     balanced_accuracy, sensitivity, specificity : float
         Means over the trainings of those on validation windows of 5 s.
+    all_epochs : float
+        The mean of the balanced accuracy over all epochs of all trainings, which rewards speed and level.
     short : float
         Mean balanced accuracy on validation windows of 2 s.
     other_hospitals : float or None
@@ -49,6 +57,7 @@ class Summary:
     balanced_accuracy: float
     sensitivity: float
     specificity: float
+    all_epochs: float
     short: float
     other_hospitals: float | None
     gain: float | None
@@ -85,6 +94,7 @@ def summarise(comparison: TrainingComparison, folder: Path) -> list[Summary]:
                 balanced_accuracy=float(np.mean([result.balanced_accuracy[main] for result in of_name])),
                 sensitivity=float(np.mean([result.sensitivity[main] for result in of_name])),
                 specificity=float(np.mean([result.specificity[main] for result in of_name])),
+                all_epochs=_mean_of_epochs(folder, of_name),
                 short=float(np.mean([result.balanced_accuracy[short] for result in of_name])),
                 other_hospitals=float(np.mean(others)) if others else None,
                 gain=gains[0][0],
@@ -98,6 +108,11 @@ def summarise(comparison: TrainingComparison, folder: Path) -> list[Summary]:
             )
         )
     return summaries
+
+
+def _mean_of_epochs(folder: Path, results: Sequence[TrialResult]) -> float:
+    epochs = (read_epochs(trial_folder(folder, result.name, result.fold, result.seed)) for result in results)
+    return float(np.mean([np.mean([epoch["balanced_accuracy"] for epoch in history]) for history in epochs]))
 
 
 def choose(comparison: TrainingComparison, folder: Path) -> dict[int, str]:

@@ -25,7 +25,7 @@ from ecg_shock.search.engine import IGNORE, Engine, OnProgress
 from ecg_shock.search.tasks import Task
 from ecg_shock.training.fold import MAX_FOLDS, FoldSource, TrainingFold, load_fold, proportions
 from ecg_shock.training.steps import compile_inference
-from ecg_shock.training.trainer import EpochLog, TrainingResult
+from ecg_shock.training.trainer import HISTORY_NAME, EpochLog, TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +190,11 @@ def read_results(comparison: TrainingComparison, folder: Path) -> Iterator[Trial
                 result = _read_result(trial_folder(folder, name, fold, seed), settings)
                 if result is not None:
                     yield result
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """Read the epochs of the training in a folder, with the fields of `EpochLog`."""
+    return json.loads((folder / HISTORY_NAME).read_text(encoding="utf-8"))["epochs"]
 
 
 class ValidationWindows:

@@ -184,7 +184,8 @@ class Sampler:
 
     The sampler stores the moving root mean square of each window's scores, because dropout makes the gradient random,
     and the best p is proportional to √E‖g‖². If a window is not drawn, its score is gradually replaced by the mean of
-    its group: by half in five epochs. The window's next score then has a larger weight.
+    its group: by half in five epochs, unless `half_life` says otherwise. The window's next score then has a larger
+    weight. If the windows have weights, the mean is that of the scores relative to these, and old scores count less.
 
     Parameters
     ----------
@@ -199,6 +200,8 @@ class Sampler:
         Proportion of the base, from 1e-6 to 1; weights are at most 1/floor times those of the base.
     gate : float
         Smallest gain at which the scores are used; 1 to use them always.
+    half_life : float
+        Number of draws, divided by N, after which a score is half-way to the mean of its group.
     seed : int
         Seed of the random numbers.
 
@@ -217,11 +220,13 @@ class Sampler:
         weights: np.ndarray | None = None,
         floor: float = DEFAULT_FLOOR,
         gate: float = DEFAULT_GATE,
+        half_life: float = SCORE_HALF_LIFE_EPOCHS,
         seed: int = 0,
     ) -> None:
         self.name = name
         self.floor = floor
         self.gate = gate
+        self._half_life = half_life
         groups = np.asarray(groups)
         # Relative to 1, so that equal weights change nothing, not even by rounding.
         self._weights = np.ones(groups.shape) if weights is None else np.asarray(weights) / np.mean(weights)
@@ -229,7 +234,6 @@ class Sampler:
         self._cumulative = np.cumsum(self._weights)
         _, self._groups = np.unique(groups, return_inverse=True)
         self._p = self._distribution(np.ones(groups.shape))
-        self._sizes = np.bincount(self._groups)
         self._rng = np.random.default_rng(seed)
         self._scores = np.zeros(self._groups.size)
         self._ages = np.full(self._groups.size, np.inf)  # epochs since the last score (number of draws / N)
@@ -356,14 +360,18 @@ class Sampler:
 
     def _score_weights(self) -> np.ndarray:
         """Return the weight of each window's own score: 1 for a new score, 0 if the window has no score."""
-        return 0.5 ** (self._ages / SCORE_HALF_LIFE_EPOCHS)
+        return 0.5 ** (self._ages / self._half_life)
 
     def _estimated_scores(self) -> np.ndarray:
         """Return each window's estimated score: a weighted mean of its own score and its group's mean."""
         largest = self._scores.max() or 1.0  # the sum of huge scores would overflow
         own = self._scores / largest / self._weights  # scores of windows with equal weights
-        group_mean = (np.bincount(self._groups, weights=own) / self._sizes)[self._groups]
-        return largest * self._weights * (group_mean + self._score_weights() * (own - group_mean))
+        own_weights = self._score_weights()
+        # With weights, most windows are drawn rarely, and old scores would hide what the group has become.
+        counted = np.ones(own.shape) if self._base is None else own_weights
+        sizes = np.maximum(np.bincount(self._groups, weights=counted), np.finfo(float).tiny)
+        group_mean = (np.bincount(self._groups, weights=counted * own) / sizes)[self._groups]
+        return largest * self._weights * (group_mean + own_weights * (own - group_mean))
 
     def _set_distribution(self, gain_weight: float) -> None:
         """Compute p from the scores, and update the moving average of the gain, with weight `gain_weight`."""

@@ -23,7 +23,15 @@ from ecg_shock.preprocessing import FS, MIN_WINDOW_S
 from ecg_shock.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ecg_shock.training.draws import Draws, DrawSummary
 from ecg_shock.training.examples import Examples, ExampleSource, FixedExamples, check_subset, describe_examples, digest
-from ecg_shock.training.sampler import BIASED, DEFAULT_FLOOR, FROM_BASE, MIN_FLOOR, Sampler, gradient_scores
+from ecg_shock.training.sampler import (
+    BIASED,
+    DEFAULT_FLOOR,
+    FROM_BASE,
+    MIN_FLOOR,
+    SCORE_HALF_LIFE_EPOCHS,
+    Sampler,
+    gradient_scores,
+)
 from ecg_shock.training.steps import TrainSteps, compile_inference
 
 if TYPE_CHECKING:
@@ -40,6 +48,7 @@ THRESHOLD = 0.5  # probability for the balanced accuracy during training
 STEPS_PER_CALL = 8
 # With `every_second`, an update of the scores takes as long as some steps, and a window is not soon drawn again.
 STEPS_PER_UPDATE = 32
+SCORE_HALF_LIFE_DRAWS = 30_000  # with `every_second`, where a round of all windows takes too long to learn from
 Groups = Literal["rhythm", "rhythm-patient"]
 # Settings that may be raised when a run is resumed.
 RAISABLE = ("epochs", "patience")
@@ -75,7 +84,8 @@ class TrainingConfig(BaseModel):
         Proportion of uniform sampling in every adaptive sampler, or, with `every_second`, of sampling in proportion to
         the windows' weights. Importance weights are at most 1/floor.
     rescore_every : int
-        Number of epochs after which a forward pass over all training windows renews the scores.
+        Number of epochs after which a forward pass over all training windows renews the scores. They are first scored
+        before the first epoch or, with `every_second`, after `rescore_every` epochs.
     schedule : {"constant", "cosine"}
         Learning rate over the training: constant, or falling to 0 along half a cosine.
     lengths_s : tuple of float
@@ -101,7 +111,7 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     averaged_epochs: float = Field(default=0.25, ge=0)
     sampler: Literal["uniform", "weighted", "class", "ras", "presampled", "obs"] = (
-        "uniform"  # the others are not better, see tuning/results/sampling
+        "uniform"  # ras, class and obs are not better on the windows of DataConfig, see tuning/results/sampling
     )
     groups: Groups = "rhythm"
     balanced: bool = True
@@ -284,9 +294,8 @@ def train(
     window is drawn once in each round.
 
     Each step minimises Σ w_i c_i l_i / B over the B windows drawn, where l is the binary cross-entropy, c the class
-    weight (`balanced`) and w the importance weight. The forward pass of each batch gives new scores of its windows. In
-    the first epoch, and then every `rescore_every` epochs, a forward pass gives new scores of all windows. Both passes
-    use dropout, like the gradient.
+    weight (`balanced`) and w the importance weight. The forward pass of each batch gives new scores of its windows. At
+    times, a forward pass gives new scores of all windows (`rescore_every`). Both passes use dropout, like the gradient.
 
     After each epoch the moving average of the weights (`averaged_epochs`) is evaluated, and the best one is kept.
     """
@@ -342,7 +351,15 @@ def train(
     # Without every_second, the floor of the samplers that were raced is uniform, so that earlier runs can be resumed.
     by_weight = config.every_second is not None or config.sampler in FROM_BASE
     objective = examples.weights * _class_weights(examples.shockable, config.balanced) if by_weight else None
-    sampler = Sampler(config.sampler, examples.groups, weights=objective, floor=config.floor, seed=config.seed)
+    half_life = SCORE_HALF_LIFE_DRAWS / len(examples.ecg) if config.every_second else SCORE_HALF_LIFE_EPOCHS
+    sampler = Sampler(
+        config.sampler,
+        examples.groups,
+        weights=objective,
+        floor=config.floor,
+        half_life=half_life,
+        seed=config.seed,
+    )
     best_variables: list[np.ndarray] = []
     if checkpoint is not None:
         best_variables = checkpoint.best
@@ -365,7 +382,8 @@ def train(
             class_weights = examples.weights * _class_weights(examples.shockable, config.balanced)
             loaded = examples
         cuts = np.random.default_rng([config.seed, epoch])
-        if sampler.learns and (epoch - 1) % config.rescore_every == 0:
+        is_due = (epoch - 1) % config.rescore_every == 0 and (epoch > 1 or config.every_second is None)
+        if sampler.learns and is_due:
             sampler.rescore(gradient_scores(*infer_with_dropout(examples.ecg), examples.shockable, class_weights))
         losses: list[float] = []
         draws = Draws(examples.rhythm)

@@ -63,6 +63,15 @@ def test_changes_are_merged_from_the_variant_before(file: Path) -> None:
     assert read_comparison(file).settings("base").training.augmentation is None
 
 
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "tuning" / "comparisons").glob("*.toml")), ids=str)
+def test_our_comparisons_are_valid(path: Path) -> None:
+    """Every setting in the comparisons of this checkout can be read, and all present as many windows."""
+    comparison = read_comparison(path)
+    trainings = [comparison.settings(name).training for name in comparison.names]
+    if path.stem.startswith("sampling"):
+        assert {training.epochs * training.every_second.windows for training in trainings} == {1_200_000}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
