@@ -181,7 +181,9 @@ class EpochLog:
     sensitivity, specificity, balanced_accuracy : float
         On the validation windows at probability 0.5, from 0 to 1; NaN if there are none.
     drawn, kish, largest_weight, gain, effective_batch
-        See `DrawSummary`; the gradient is that of the last layer. `gain` and `effective_batch` are None for the sampler
+        See `DrawSummary`; the gradient is that of the last layer. With `every_second`, and for the samplers "weighted"
+        and "presampled", w includes the window's weight in the loss, and the draws are compared with those in
+        proportion to these weights instead of uniform ones. `gain` and `effective_batch` are None for the sampler
         "obs".
     seconds : float
         Wall-clock time of the epoch; it is ignored when two logs are compared.
@@ -405,7 +407,8 @@ def train(
                 raise _divergence_error(epoch, step_losses, history, config, folder)
             losses.extend(step_losses)
             scores = gradient_scores(logits, squared_norms, examples.shockable[indices], drawn_class_weights)
-            draws.add(indices, weights, scores, squared_sums)
+            counted = drawn_class_weights / class_weights.mean() if by_weight else 1.0
+            draws.add(indices, weights * counted, scores / counted, squared_sums)
             if sampler.learns:
                 sampler.update(indices, scores)
         variables = _values(model.variables)
