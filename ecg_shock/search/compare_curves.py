@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -173,7 +173,7 @@ def compare_at_equal_cost(curves: Curves) -> list[EqualCost]:
                     best[pair] = float(within[1].max() - within[0].max())
             if budgets:
                 budget = float(np.mean(list(budgets.values())))
-                means = (estimate(differences, np.mean) for differences in (last, best))
+                means = (estimate(differences, "mean") for differences in (last, best))
                 found.append(EqualCost(name, cost, budget, len(budgets), *means))
     return found
 
@@ -194,7 +194,7 @@ def measure_speed_ups(curves: Curves, levels: Iterable[float]) -> list[SpeedUp]:
                     neither = np.isinf(of_base) and np.isinf(of_variant)
                     ratios[pair] = 1.0 if neither else capped / of_variant
                 base_reached, reached = np.isfinite(list(spent.values())).sum(axis=0).tolist()
-                ratio = estimate(ratios, np.median) if reached or base_reached else None
+                ratio = estimate(ratios, "median") if reached or base_reached else None
                 found.append(SpeedUp(name, level, cost, len(pairs), reached, base_reached, ratio))
     return found
 
@@ -205,18 +205,17 @@ def cost_to_reach(level: float, curve: Curve, cost: str) -> float:
     return float(getattr(curve, cost)[reached[0]]) if reached.size else np.inf
 
 
-def estimate(values: Mapping[Pair, float], statistic: Callable[..., Any]) -> Estimate:
+def estimate(values: Mapping[Pair, float], statistic: Literal["mean", "median"]) -> Estimate:
     """Return a statistic of the values of pairs of fold and seed, and its interval over seeds."""
-    by_seed: dict[int, list[float]] = {}
-    for (_, seed), value in sorted(values.items()):
-        by_seed.setdefault(seed, []).append(value)
-    groups = list(by_seed.values())
-    value = float(statistic(np.concatenate(groups)))
-    if len(groups) == 1:
+    folds, seeds = (sorted(set(column)) for column in zip(*values, strict=True))
+    table = np.array([[values.get((fold, seed), np.nan) for fold in folds] for seed in seeds])
+    # NumPy's functions that skip missing values are much slower.
+    compute: Callable[..., Any] = getattr(np, f"nan{statistic}" if np.isnan(table).any() else statistic)
+    value = float(compute(table))
+    if len(seeds) == 1:
         return Estimate(value, None)
-    drawn = np.random.default_rng(0).integers(0, len(groups), (RESAMPLES, len(groups)))
-    resampled = [statistic(np.concatenate([groups[i] for i in row])) for row in drawn.tolist()]
-    low, high = np.quantile(resampled, INTERVAL)
+    drawn = np.random.default_rng(0).integers(0, len(seeds), (RESAMPLES, len(seeds)))
+    low, high = np.quantile(compute(table[drawn].reshape(RESAMPLES, -1), axis=1), INTERVAL)
     return Estimate(value, (float(low), float(high)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_shock.search.compare_curves import (
@@ -87,16 +87,26 @@ def test_equal_cost_ends_with_the_shorter_training_of_each_pair() -> None:
     assert seconds.last.value == pytest.approx(0.99 - 0.9)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6))
 def test_intervals_hold_seeds_together(values: list[float]) -> None:
     """Folds of a seed are drawn together, so equal folds add no certainty; the interval is within the values."""
-    once = estimate({(0, seed): value for seed, value in enumerate(values)}, np.mean)
-    doubled = estimate({(fold, seed): value for seed, value in enumerate(values) for fold in (0, 1)}, np.mean)
+    once = estimate({(0, seed): value for seed, value in enumerate(values)}, "mean")
+    doubled = estimate({(fold, seed): value for seed, value in enumerate(values) for fold in (0, 1)}, "mean")
     assert once.value == pytest.approx(np.mean(values), abs=1e-12)
     assert once.interval is not None
     assert doubled.interval is not None
     np.testing.assert_allclose(doubled.interval, once.interval, atol=1e-12)
     assert min(values) - 1e-12 <= once.interval[0] <= once.interval[1] <= max(values) + 1e-12
+
+
+def test_a_missing_training_is_left_out_of_its_seed() -> None:
+    """A seed of which one fold is missing keeps its other fold, in the value and in the interval."""
+    values = {(0, 1): 0.0, (1, 1): 0.0, (0, 2): 1.0}
+    found = estimate(values, "mean")
+    assert found.value == pytest.approx(1 / 3)
+    assert found.interval == (0.0, 1.0)
+    assert estimate(values, "median").value == 0.0
 
 
 def test_bands_are_quartiles_of_the_epochs_that_all_seeds_have() -> None:
