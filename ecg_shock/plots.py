@@ -16,7 +16,7 @@ from ecg_shock.inference.scan_files import clock
 from ecg_shock.inference.scanning import Scan
 from ecg_shock.preprocessing import FS
 from ecg_shock.rhythms import AHA_LABELS, CLASSES, INTERMEDIATE, SHOCKABLE
-from ecg_shock.search.trials import Trial, rank
+from ecg_shock.search.trials import Trial, pareto_front, rank
 from ecg_shock.training.trainer import THRESHOLD, EpochLog, best_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ecg_shock.data.windows import WindowSet
+    from ecg_shock.search.compare_curves import Band
+    from ecg_shock.search.consensus import Candidate
 
 # ECG paper: usual speed and gain, and side lengths of the small and large boxes.
 PAPER_MM_PER_S, PAPER_MM_PER_MV = 25.0, 10.0
@@ -37,6 +39,8 @@ INCHES_PER_S = 0.75
 MARGIN_IN, GAP_IN, HEADING_IN, TITLE_IN = 0.25, 0.16, 0.24, 0.2
 MIN_HALF_RANGE_MV, MAX_HALF_RANGE_MV = 0.5, 3.0  # half the height of a row; larger complexes are cut off
 
+MAX_BELOW_BEST = 0.12  # in balanced accuracy, of the trials that are shown
+MAX_SHIFT = 0.15  # of a trial's line from the number of its block
 SCAN_COLUMNS = 3000  # columns of the overview of a recording; each shows the range of its samples
 MAX_SHORT_S = 90.0  # for longer recordings, onsets are also drawn enlarged
 MAX_MINUTES_S = 7200.0  # above this length the time axis is in hours
@@ -121,33 +125,126 @@ def draw_history(history: Sequence[EpochLog]) -> Figure:
     return figure
 
 
-def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
-    """Draw the balanced accuracy of trials against their number of parameters, with a colour for each depth.
+def draw_curves(bands: Sequence[Band], levels: Sequence[float], *, title: str) -> Figure:
+    """Draw the learning curves of a comparison, a row for each fold: medians and quartiles over the seeds.
 
-    Failed trials are excluded.
+    Left, the balanced accuracy is drawn against the gradient evaluations, and right against the time. Dotted lines are
+    the levels.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    folds = sorted({band.fold for band in bands})
+    names = list(dict.fromkeys(band.name for band in bands))
+    colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    figure = Figure(figsize=(12, 0.8 + 3.7 * len(folds)), dpi=110, layout="constrained")
+    rows = figure.subplots(len(folds), 2, sharex="col", squeeze=False)
+    for fold, row in zip(folds, rows, strict=True):
+        of_fold = [band for band in bands if band.fold == fold]
+        for axes, cost in zip(row, ("evaluations", "seconds"), strict=True):
+            for band in of_fold:
+                x, colour = getattr(band, cost), colours(names.index(band.name))
+                single = "o" if len(x) == 1 else None  # a single epoch is visible only with a marker
+                label = f"{band.name} ({band.seeds})"
+                axes.plot(x, 100 * band.median, color=colour, marker=single, lw=1.4, label=label)
+                axes.fill_between(x, 100 * band.low, 100 * band.high, color=colour, alpha=0.12, lw=0)
+            for level in levels:
+                axes.axhline(100 * level, color="gray", ls=":", lw=1)
+            # The first quarter of the epochs does not widen the axis.
+            settled = np.concatenate([band.low[len(band.low) // 4 :] for band in of_fold])
+            highest = max(band.high.max() for band in of_fold)
+            lowest = min(settled.min(), *levels) if levels else settled.min()
+            margin = 0.05 * (highest - lowest) + 1e-3
+            axes.set_ylim(100 * (lowest - margin), 100 * (max(highest, *levels, 0) + margin))
+            axes.grid(alpha=0.3)
+        row[0].set_ylabel(f"fold {fold}: balanced accuracy (%)")
+        row[1].set_yticklabels([])
+    rows[0, 0].legend(loc="lower right", fontsize="small", title="variant (seeds)")
+    rows[-1, 0].set_xlabel("gradient evaluations (windows)")
+    rows[-1, 0].xaxis.set_major_formatter(EngFormatter(sep=""))
+    rows[-1, 1].set_xlabel("time (s)")
+    figure.suptitle(f"{title}: validation patients, medians and quartiles over seeds")
+    return figure
+
+
+def draw_trials(trials: Sequence[Trial], *, title: str) -> Figure:
+    """Draw the balanced accuracy of trials against their multiply-adds, with a colour for each depth.
+
+    A line joins the trials of the Pareto front, see `pareto_front`. Failed trials are excluded. Trials far below the
+    best one are only counted.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
     figure = Figure(figsize=(8.0, 5.0), dpi=120, layout="constrained")
     axes = figure.add_subplot()
+    front = pareto_front(trials)
     ranked = rank(trials)
     depths = sorted({trial.depth for trial in ranked})
     colours = colormaps["viridis_r"]
+    axes.step(
+        [trial.macs / 1e6 for trial in front],
+        [100 * trial.balanced_accuracy for trial in front],
+        where="post",
+        color="#b3261e",
+        label="Pareto front",
+    )
     for index, depth in enumerate(depths):
         chosen = [trial for trial in ranked if trial.depth == depth]
         axes.scatter(
-            [trial.parameters for trial in chosen],
+            [trial.macs / 1e6 for trial in chosen],
             [100 * trial.balanced_accuracy for trial in chosen],
             color=colours((index + 0.5) / len(depths)),
             label=f"N = {depth}  ({len(chosen)})",
             edgecolor="black",
             linewidth=0.4,
+            zorder=2,
         )
-    axes.set(xscale="log", xlabel="trainable parameters", ylabel="validation balanced accuracy (%)", title=title)
+    axes.set(xlabel="multiply-adds for one window (millions)", ylabel="validation balanced accuracy (%)", title=title)
     axes.grid(alpha=0.3)
     if depths:
-        axes.legend(title="blocks (trials)")
+        lowest = ranked[0].balanced_accuracy - MAX_BELOW_BEST
+        below = sum(trial.balanced_accuracy < lowest for trial in ranked)
+        if below:
+            axes.set_ylim(bottom=100 * lowest)
+            axes.annotate(f"{below} below", (0.01, 0.01), xycoords="axes fraction", color="gray")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.legend(title="blocks (trials)", loc="best", fontsize="small")
+    return figure
+
+
+def draw_candidates(candidates: Sequence[Candidate], *, title: str) -> Figure:
+    """Draw the networks from which each candidate is made: a row for each depth, filters left, and kernels right.
+
+    Thin lines are the best trials, a darker one for a better trial; trials with equal values are drawn side by side.
+    The thick line is the candidate, their median.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9.0, 0.8 + 1.9 * len(candidates)), dpi=110, layout="constrained")
+    rows = figure.subplots(len(candidates), 2, sharex=True, sharey="col", squeeze=False)
+    for candidate, row in zip(candidates, rows, strict=True):
+        count = len(candidate.top)
+        blocks = np.arange(1, len(candidate.filters) + 1)
+        for axes, field in zip(row, ("filters", "kernels"), strict=True):
+            for place, trial in enumerate(candidate.top):
+                shift = MAX_SHIFT * (2 * (place + 1) / (count + 1) - 1)
+                colour = colormaps["Blues"](0.9 - 0.6 * place / max(count - 1, 1))
+                axes.plot(blocks + shift, getattr(trial, field), color=colour, marker=".", lw=0.8)
+            axes.plot(blocks, getattr(candidate, field), color="#b3261e", marker="o", lw=2.2, alpha=0.8)
+            axes.grid(alpha=0.3)
+            axes.set_ylim(bottom=0)
+        row[0].set_ylabel(f"N = {len(blocks)}\nfilters")
+        row[1].set_ylabel("kernel length")
+    for axes in rows[-1]:
+        axes.set_xlabel("block")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(f"{title}: the best trials of each depth (blue, darker is better) and their median (red)")
     return figure
 
 

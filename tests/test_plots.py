@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot
 import numpy as np
@@ -23,12 +24,14 @@ from ecg_shock.plots import (
     SHEET_COLUMNS,
     _envelope,
     _limits,
+    draw_candidates,
     draw_history,
     draw_scan,
     draw_sheet,
     draw_trials,
 )
 from ecg_shock.rhythms import AHA_CLASSES
+from ecg_shock.search.consensus import Candidate
 from ecg_shock.search.trials import Trial
 from ecg_shock.training.trainer import EpochLog
 
@@ -69,6 +72,35 @@ def test_trials_are_drawn(tmp_path: Path, shown: slice) -> None:
     ]
     draw_trials(trials[shown], title="study").savefig(tmp_path / "trials.png")
     assert imread(tmp_path / "trials.png").std() > 0.01
+
+
+def trial(name: str, macs: int, accuracy: float, **changes: Any) -> Trial:
+    """Return a trial of two blocks."""
+    common = {"learning_rate": 1e-3, "seed": 0, "parameters": 61, "filters": (5, 10), "kernels": (5, 15), "loss": 0.1}
+    return Trial(name=name, macs=macs, balanced_accuracy=accuracy, **(common | changes))
+
+
+def test_the_front_is_drawn_through_the_trials_that_none_beats(tmp_path: Path) -> None:
+    """Its steps are at the multiply-adds and accuracies that no other trial beats, and failed trials are not on it."""
+    costs, accuracies = [3, 1, 2, 2, 5, 4, 1], [0.93, 0.90, 0.91, 0.92, 0.93, 0.95, 0.89]
+    trials = [trial(str(i), 10**6 * c, a) for i, (c, a) in enumerate(zip(costs, accuracies, strict=True))]
+    trials.append(trial("9", 10**6, 0.99, error="died"))
+    line = draw_trials(trials, title="study").axes[0].lines[0]
+    np.testing.assert_allclose(line.get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_allclose(line.get_ydata(), [90, 92, 93, 95])
+
+
+def test_candidates_are_drawn_with_their_trials(tmp_path: Path) -> None:
+    """Each row has the lines of a depth's best trials, and last that of the candidate."""
+    few = tuple(trial(str(i), 10**6, 0.9 + i / 100, filters=(5 + 5 * i,), kernels=(10,)) for i in range(3))
+    deep = (trial("7", 10**6, 0.9),)
+    figure = draw_candidates([Candidate((10,), (10,), few), Candidate((5, 10), (5, 15), deep)], title="study")
+    filters, _, deep_filters, deep_kernels = figure.axes
+    assert [line.get_ydata()[0] for line in filters.lines] == [5, 10, 15, 10]
+    assert [list(line.get_ydata()) for line in deep_filters.lines] == [[5, 10], [5, 10]]
+    assert list(deep_kernels.lines[-1].get_ydata()) == [5, 15]
+    figure.savefig(tmp_path / "consensus.png")
+    assert imread(tmp_path / "consensus.png").std() > 0.01
 
 
 def test_sheet_shows_the_windows_it_names(synthetic: WindowSet) -> None:

@@ -125,8 +125,9 @@ def train(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="How training windows are drawn. uniform: all equally often. Others: windows with large gradients "
-            "more often, by class (class), by class and window (ras), or by rank (obs, biased).",
+            help="How training windows are drawn. uniform: all equally often. weighted: by their weight in the loss. "
+            "Others: windows with large gradients more often, by class (class), by class and window (ras), from new "
+            "scores (presampled), or by rank (obs, biased).",
             show_default="uniform",
             rich_help_panel="Training",
         ),

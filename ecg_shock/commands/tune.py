@@ -110,7 +110,7 @@ def tune(
 
 def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None:
     from ecg_shock.models.bundle import BUNDLE_NAME
-    from ecg_shock.plots import draw_trials
+    from ecg_shock.plots import draw_candidates, draw_trials
     from ecg_shock.search import consensus
     from ecg_shock.search import runner as run
     from ecg_shock.search import trials as ledger
@@ -139,6 +139,8 @@ def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None
             "and run the command again."
         )
     _show_candidates(candidates, study)
+    draw_candidates(candidates, title=f"{study.name}{mark}").savefig(folder / "consensus.png")
+    _print_path("the trials behind each candidate", f"{folder / 'consensus.png'}\n")
     jobs, done = run.retraining_jobs(study, candidates), run.read_retrained(study, candidates, folder)
     _train(engine, "retrain", len(jobs), done, run.retraining_tasks(study, candidates, folder, source))
     retrained = run.read_retrained(study, candidates, folder)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ecg_shock.data.manifests import database_path
 from ecg_shock.data.noise import NOISE_DATABASE, compressions, draw_noise
 from ecg_shock.data.readers import read_record
-from ecg_shock.data.strips import ARTEFACT, STEP_S, Strips
+from ecg_shock.data.strips import ARTEFACT, STEP_S, Strips, candidate_weights
 from ecg_shock.data.windows import LabelPolicy, amplitude_mv, rate_bpm
 from ecg_shock.preprocessing import FS, Preprocessing, preprocess_strips, resample_recording
 from ecg_shock.rhythms import SHOCKABLE
@@ -335,23 +335,10 @@ class Augmenter:
 def _candidate_probabilities(
     strips: Strips, patient_windows: int, extra: tuple[str, ...], extra_weight: float
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the candidates of each kind, and their cumulative probabilities.
-
-    The candidates of a patient and class count in proportion to their number, up to `patient_windows` windows that do
-    not overlap.
-    """
-    _, group, size = np.unique(
-        np.char.add(np.char.add(strips.patient, "\t"), strips.aha_class), return_inverse=True, return_counts=True
-    )
-    windows = size * STEP_S / strips.window_s  # that do not overlap
-    weight = (np.minimum(windows, patient_windows) / size)[group]
-    shockable = np.isin(strips.aha_class, SHOCKABLE)
-    nonshockable = ~shockable & (strips.aha_class != ARTEFACT)
-    added = nonshockable & np.isin(strips.database, extra)
-    if added.any() and (nonshockable & ~added).any():
-        weight[added] *= extra_weight / weight[added].sum()
-        weight[nonshockable & ~added] *= (1 - extra_weight) / weight[nonshockable & ~added].sum()
-    kinds = {"shockable": shockable, "nonshockable": nonshockable}
+    """Return the candidates of each kind, and their cumulative probabilities."""
+    weight = candidate_weights(strips, patient_windows, extra, extra_weight)
+    nonshockable = ~strips.shockable & (strips.aha_class != ARTEFACT)
+    kinds = {"shockable": strips.shockable, "nonshockable": nonshockable}
     return {kind: (np.flatnonzero(mask), np.cumsum(weight[mask])) for kind, mask in kinds.items()}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from ecg_shock.data.datasets import (
     SYNTHETIC,
@@ -18,11 +19,30 @@ from ecg_shock.data.datasets import (
 )
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.windows import WindowSet, cut_windows
-from ecg_shock.preprocessing import FS, resample_recording
-from ecg_shock.rhythms import INTERMEDIATE
+from ecg_shock.preprocessing import FS, preprocess, resample_recording
+from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 
-STEP_S = 0.5  # between candidate windows; the offset within a step is drawn
+STEP_S = 0.5  # between candidates for augmentation; the offset within a step is drawn
+SECOND_S = 1.0  # between windows of `EverySecond`
 ARTEFACT = "artefact"  # the class of segments that a database of `DataConfig.extra` labels as noise
+
+
+class EverySecond(BaseModel):
+    """Training on the windows that begin in every labelled second of the training leads.
+
+    Parameters
+    ----------
+    windows : int
+        Number of windows that are drawn in an epoch, at least. An epoch is then not a round of all windows.
+    patient_windows : int
+        Together, the windows of one patient and AHA class have the weight of their number of windows that do not
+        overlap, but at most that of `patient_windows` windows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    windows: int = Field(default=60_000, ge=2)
+    patient_windows: int = Field(default=60, ge=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +52,7 @@ class Strips:
     Parameters
     ----------
     signal : numpy.ndarray
-        Shape (n,), float32, mV at 125 Hz, before the band-pass: all leads, one after the other.
+        Shape (n,), float32, mV at 125 Hz: all leads, one after the other, before the band-pass, or preprocessed.
     start : numpy.ndarray
         Shape (n_candidates,), int: the first sample of each window in `signal`.
     span : numpy.ndarray
@@ -44,6 +64,8 @@ class Strips:
         Shape (n_candidates,), strings. The class may be `ARTEFACT`.
     window_s : float
         Length of the windows in seconds.
+    step_s : float
+        From one candidate to the next, in seconds.
     """
 
     signal: np.ndarray
@@ -54,12 +76,20 @@ class Strips:
     database: np.ndarray
     aha_class: np.ndarray
     window_s: float
+    step_s: float = STEP_S
 
     def __len__(self) -> int:
         return len(self.start)
 
+    @property
+    def shockable(self) -> np.ndarray:
+        """Which candidates are shockable, shape (n_candidates,)."""
+        return np.isin(self.aha_class, SHOCKABLE)
 
-def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
+
+def load_strips(
+    data: DataConfig, folder: Path | None = None, *, step_s: float = STEP_S, preprocessed: bool = False
+) -> Strips:
     """Load the candidates of the training patients, including those of `data.supplement` and `data.extra`.
 
     Parameters
@@ -68,6 +98,11 @@ def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
         Databases, split, fold and labels. All leads are loaded, or the first, as `data.train_leads` says.
     folder : pathlib.Path, optional
         Folder that holds the databases.
+    step_s : float
+        From one candidate to the next, in seconds.
+    preprocessed : bool
+        Whether the whole leads are preprocessed, as for the windows of `DataConfig`. There are then no candidates of
+        the class `ARTEFACT`.
 
     Raises
     ------
@@ -77,7 +112,7 @@ def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
         If a database is missing.
     """
     guards = guard_s(data)
-    collected = _Collected(data, frozenset(extra_patients(data)))
+    collected = _Collected(data, frozenset(extra_patients(data)), step_s, preprocessed)
     for recording in training_recordings(data, folder):
         windows = cut_windows(
             recording,
@@ -86,11 +121,11 @@ def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
             leads=data.train_leads,
             preprocessing=data.preprocessing,
             policy=data.labels,
-            step_s=STEP_S,
+            step_s=step_s,
         )
         collected.add(recording, windows.select(~np.isin(windows.aha_class, INTERMEDIATE)))
     for recording in labelled_recordings(SYNTHETIC) if data.supplement else ():
-        windows = cut_windows(recording, data.window_s, guard_s=guards[SYNTHETIC], policy=data.labels, step_s=STEP_S)
+        windows = cut_windows(recording, data.window_s, guard_s=guards[SYNTHETIC], policy=data.labels, step_s=step_s)
         collected.add(recording, windows.select(np.isin(windows.aha_class, data.supplement)))
     return collected.strips()
 
@@ -98,8 +133,9 @@ def load_strips(data: DataConfig, folder: Path | None = None) -> Strips:
 class _Collected:
     """Leads and candidates, collected recording by recording."""
 
-    def __init__(self, data: DataConfig, extra: frozenset[str]) -> None:
+    def __init__(self, data: DataConfig, extra: frozenset[str], step_s: float, preprocessed: bool) -> None:
         self._data = data
+        self._step_s, self._preprocessed = step_s, preprocessed
         self._extra = extra  # names of the databases whose noise is artefact of people without a shockable rhythm
         self._signals: list[np.ndarray] = []
         self._samples = 0
@@ -114,11 +150,12 @@ class _Collected:
                 for start_s, aha_class, name in zip(windows.start_s, windows.aha_class, windows.lead, strict=True)
                 if name == lead
             ]
-            artefact = list(_artefact_starts(recording, n)) if recording.database in self._extra else []
+            with_artefact = recording.database in self._extra and not self._preprocessed
+            artefact = list(_artefact_starts(recording, n)) if with_artefact else []
             candidates = [*of_lead, *((start, ARTEFACT) for start in artefact)]
             if not candidates:
                 continue
-            signal = resample_recording(recording.signal[:, column], recording.fs).astype(np.float32)
+            signal = self._prepare(recording.signal[:, column], recording.fs).astype(np.float32)
             spans = _spans(candidates, n)
             bounds = (self._samples, self._samples + len(signal))
             for (start, aha_class), span in zip(candidates, spans, strict=True):
@@ -130,6 +167,9 @@ class _Collected:
                 )
             self._signals.append(signal)
             self._samples += len(signal)
+
+    def _prepare(self, lead: np.ndarray, fs: float) -> np.ndarray:
+        return preprocess(lead, fs, self._data.preprocessing) if self._preprocessed else resample_recording(lead, fs)
 
     def strips(self) -> Strips:
         columns = list(zip(*self._rows, strict=True))
@@ -144,7 +184,30 @@ class _Collected:
             database=database,
             aha_class=aha_class,
             window_s=self._data.window_s,
+            step_s=self._step_s,
         )
+
+
+def candidate_weights(
+    strips: Strips, patient_windows: int, extra: tuple[str, ...] = (), extra_weight: float = 0.4
+) -> np.ndarray:
+    """Return how much each candidate counts, shape (n_candidates,).
+
+    The candidates of a patient and class count in proportion to their number, up to `patient_windows` windows that do
+    not overlap. The nonshockable candidates of the databases `extra` together count `extra_weight`, and the others
+    1 - `extra_weight`.
+    """
+    _, group, size = np.unique(
+        np.char.add(np.char.add(strips.patient, "\t"), strips.aha_class), return_inverse=True, return_counts=True
+    )
+    windows = size * strips.step_s / strips.window_s  # that do not overlap
+    weight = (np.minimum(windows, patient_windows) / size)[group]
+    nonshockable = ~strips.shockable & (strips.aha_class != ARTEFACT)
+    added = nonshockable & np.isin(strips.database, extra)
+    if added.any() and (nonshockable & ~added).any():
+        weight[added] *= extra_weight / weight[added].sum()
+        weight[nonshockable & ~added] *= (1 - extra_weight) / weight[nonshockable & ~added].sum()
+    return weight
 
 
 def _artefact_starts(recording: Recording, n: int) -> Iterable[int]:

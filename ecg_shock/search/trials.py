@@ -102,6 +102,19 @@ def rank(trials: Iterable[Trial]) -> list[Trial]:
     return sorted(succeeded, key=lambda t: (-t.balanced_accuracy, t.loss, t.parameters, t.name))
 
 
+def pareto_front(trials: Iterable[Trial]) -> list[Trial]:
+    """Return the successful trials that no other one beats, with the fewest multiply-adds first.
+
+    A trial is beaten by one that needs no more multiply-adds and has a higher balanced accuracy, or needs fewer and has
+    no lower one. Of equal trials, the first in `rank` stays.
+    """
+    front: list[Trial] = []
+    for trial in sorted(rank(trials), key=lambda t: t.macs):  # stable: ranked among equal costs
+        if not front or trial.balanced_accuracy > front[-1].balanced_accuracy:
+            front.append(trial)
+    return front
+
+
 def write_csv(file: Path, trials: Sequence[Trial]) -> None:
     """Write the trials as CSV: first the ranked ones, then the failed ones without a rank."""
     failed = [trial for trial in trials if trial.error is not None]

@@ -12,12 +12,54 @@ from ecg_shock.models.cnn import CnnSpec
 
 
 @dataclass(frozen=True, eq=False)
+class Views:
+    """Windows of a signal that may overlap; the signal is not copied. An index array gives windows, shape (n, samples).
+
+    Parameters
+    ----------
+    signal : numpy.ndarray of float32
+        Shape (n_samples,), mV at 125 Hz, preprocessed.
+    start : numpy.ndarray of int64
+        First sample of each window, shape (N,).
+    samples : int
+        Length of the windows.
+    """
+
+    signal: np.ndarray
+    start: np.ndarray
+    samples: int
+
+    @classmethod
+    def of(cls, ecg: np.ndarray | Views) -> Views:
+        """Return windows of shape (N, samples) as views, or views as they are."""
+        if isinstance(ecg, Views):
+            return ecg
+        return cls(ecg.reshape(-1), np.arange(len(ecg), dtype=np.int64) * ecg.shape[1], ecg.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of windows and samples."""
+        return len(self.start), self.samples
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions, as of an array of windows."""
+        return 2
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(self.signal, self.samples)[self.start[index]]
+
+
+@dataclass(frozen=True, eq=False)
 class Examples:
     """Labelled windows.
 
     Parameters
     ----------
-    ecg : numpy.ndarray of float32
+    ecg : numpy.ndarray of float32, or Views
         Windows in mV at 125 Hz, shape (N, n).
     shockable : numpy.ndarray of bool
         Labels, shape (N,).
@@ -30,6 +72,8 @@ class Examples:
     targets : numpy.ndarray of float, optional
         The probability of *shockable* that the network learns for each window, shape (N,), 0 to 1; by default, 1 for a
         shockable window and 0 for a nonshockable window.
+    per_epoch : int, optional
+        The smallest number of windows that are drawn in an epoch; N by default.
 
     Raises
     ------
@@ -37,15 +81,17 @@ class Examples:
         If an array has a wrong shape, type or range, or if a sample is not finite.
     """
 
-    ecg: np.ndarray
+    ecg: np.ndarray | Views
     shockable: np.ndarray
     rhythm: np.ndarray
     groups: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
     weights: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
     targets: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
+    per_epoch: int = 0  # never 0 after __post_init__
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ecg", np.ascontiguousarray(self.ecg, dtype=np.float32))
+        if not isinstance(self.ecg, Views):
+            object.__setattr__(self, "ecg", np.ascontiguousarray(self.ecg, dtype=np.float32))
         object.__setattr__(self, "shockable", np.asarray(self.shockable))
         object.__setattr__(self, "rhythm", np.asarray(self.rhythm, dtype=np.str_))
         groups = np.unique(self.rhythm, return_inverse=True)[1] if self.groups is None else self.groups
@@ -53,6 +99,7 @@ class Examples:
         targets = self.shockable if self.targets is None else self.targets
         object.__setattr__(self, "targets", np.asarray(targets, dtype=np.float32))
         n = len(self.ecg)
+        object.__setattr__(self, "per_epoch", self.per_epoch or n)
         weights = np.ones(n) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
         object.__setattr__(self, "weights", weights)
         if weights.shape != (n,) or not (np.isfinite(weights) & (weights > 0)).all():
@@ -69,7 +116,9 @@ class Examples:
             raise ValueError(f"shockable has type {self.shockable.dtype}; it must be bool")
         if not np.issubdtype(self.groups.dtype, np.integer):
             raise ValueError(f"groups has type {self.groups.dtype}; it must be integer")
-        bad = np.flatnonzero(~np.isfinite(self.ecg).all(axis=1))
+        if isinstance(self.ecg, Views) and np.isfinite(self.ecg.signal).all():
+            return
+        bad = np.flatnonzero(~np.isfinite(self.ecg[:]).all(axis=1))
         if bad.size:
             raise ValueError(f"{bad.size} windows have samples that are not finite, first {bad[0]}; exclude them")
 
@@ -123,7 +172,8 @@ def describe_examples(examples: Examples) -> dict[str, Any]:
         "windows": len(examples.ecg),
         "shockable": int(examples.shockable.sum()),
         "sha256": digest(
-            *(examples.ecg, examples.shockable, examples.groups.astype(np.int64), examples.rhythm),
+            *((examples.ecg.signal, examples.ecg.start) if isinstance(examples.ecg, Views) else (examples.ecg,)),
+            *(examples.shockable, examples.groups.astype(np.int64), examples.rhythm),
             *([examples.weights] if (examples.weights != 1).any() else []),
             *([examples.targets] if (examples.targets != examples.shockable).any() else []),
         ),

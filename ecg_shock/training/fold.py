@@ -26,15 +26,16 @@ from ecg_shock.data.datasets import (
     shockable,
     training_weights,
 )
-from ecg_shock.data.strips import ARTEFACT, Strips, load_strips
+from ecg_shock.data.strips import ARTEFACT, SECOND_S, EverySecond, Strips, candidate_weights, load_strips
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import explain
 from ecg_shock.models.bundle import KERAS_NAME, TOML_NAME, Bundle, write_bundle
 from ecg_shock.models.card import Card, ExtraDatabase, Patients, ValidationScore
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.models.seen_files import check_unseen_files, seen_digests
+from ecg_shock.preprocessing import FS
 from ecg_shock.training.calibration import calibrate, fit_calibration
-from ecg_shock.training.examples import Examples, ExampleSource, digest
+from ecg_shock.training.examples import Examples, ExampleSource, Views, digest
 from ecg_shock.training.steps import compile_inference
 from ecg_shock.training.trainer import (
     ORIGIN_NAME,
@@ -88,6 +89,11 @@ class TrainingFold:
         return load_strips(self.data, self.folder)
 
     @cached_property
+    def seconds(self) -> Strips:
+        """The windows that begin in every second of the preprocessed training leads."""
+        return load_strips(self.data, self.folder, step_s=SECOND_S, preprocessed=True)
+
+    @cached_property
     def noise(self) -> dict[str, np.ndarray]:
         """Recorded noise for augmentation."""
         return read_training_noise(self.folder)
@@ -120,14 +126,35 @@ class TrainingFold:
             noise = self.noise if config.augmentation.needs_recorded_noise else {}
             training = _AugmentedExamples(_make_augmenter(self.data, config, self.strips, noise), _Teachers(teachers))
         else:
-            training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
+            if config.every_second is not None:
+                training = self._examples_of_every_second(config.every_second, config.groups)
+            else:
+                training = examples(self.subsets.train, config.groups, training_weights(self.subsets.train, self.data))
             training = _Teachers(teachers).teach(training)
         validation = examples(self.subsets.validation) if len(self.subsets.validation) else None
         return train(spec, training, validation, config, folder, start=start, on_epoch=on_epoch)
 
+    def _examples_of_every_second(self, settings: EverySecond, groups: Groups) -> Examples:
+        strips, data = self.seconds, self.data
+        weights = candidate_weights(strips, settings.patient_windows, tuple(extra_patients(data)), data.extra_weight)
+        for of_class in (
+            strips.shockable,
+            ~strips.shockable,
+        ):  # 1 on average, so that the classes count as without them
+            weights[of_class] /= weights[of_class].mean()
+        return Examples(
+            ecg=Views(strips.signal, strips.start, round(data.window_s * FS)),
+            shockable=strips.shockable,
+            rhythm=strips.aha_class,
+            groups=group_codes(strips.aha_class, strips.patient, groups),
+            weights=weights,
+            per_epoch=settings.windows,
+        )
+
     def presentations(self, config: TrainingConfig) -> int:
         """Return the number of windows in all batches of all epochs. A window counts each time it is drawn."""
-        windows = config.augmentation.windows if config.augmentation else len(self.subsets.train)
+        drawn = config.augmentation or config.every_second
+        windows = drawn.windows if drawn else len(self.subsets.train)
         return config.epochs * math.ceil(windows / config.batch_size) * config.batch_size
 
     def start_from(self, bundle: Bundle, frozen_blocks: int) -> Start:
@@ -482,17 +509,19 @@ def selection_of(base: Bundle | None, tested: Collection[str]) -> str:
 
 def examples(windows: WindowSet, groups: Groups = "rhythm", weights: np.ndarray | None = None) -> Examples:
     """Return windows as `Examples` for training. `TrainingConfig` describes `groups`; `weights` are 1 by default."""
-    names = windows.aha_class
-    if groups == "rhythm-patient":
-        names = np.array(["\t".join(pair) for pair in zip(windows.aha_class, windows.patient, strict=True)])
-    _, codes = np.unique(names, return_inverse=True)
     return Examples(
         ecg=windows.ecg,
         shockable=shockable(windows),
         rhythm=windows.aha_class,
-        groups=codes,
+        groups=group_codes(windows.aha_class, windows.patient, groups),
         weights=np.ones(len(windows)) if weights is None else weights,
     )
+
+
+def group_codes(aha_class: np.ndarray, patient: np.ndarray, groups: Groups) -> np.ndarray:
+    """Return the number of each window's group, shape (n_windows,); `TrainingConfig` describes `groups`."""
+    names = aha_class if groups == "rhythm" else np.char.add(np.char.add(aha_class, "\t"), patient)
+    return np.unique(names, return_inverse=True)[1]
 
 
 def patients(windows: WindowSet) -> list[str]:

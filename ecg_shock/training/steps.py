@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecg_shock.models.cnn import import_keras
+from ecg_shock.training.examples import Views
 
 if TYPE_CHECKING:
     import keras
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Number of windows in one forward pass without gradients. Larger chunks do not fit into the processor's cache.
 INFERENCE_CHUNK = 256
+MAX_COPIED = 64 * INFERENCE_CHUNK  # windows that are copied to TensorFlow at a time
 
 
 class TrainSteps:
@@ -31,13 +33,13 @@ class TrainSteps:
     def __init__(self, model: keras.Model, optimizer: keras.Optimizer) -> None:
         import tensorflow as tf
 
-        self._windows = self._target = None
+        self._signal = self._start = self._target = None
         last_layer = last_layer_of(model)
         variables = model.trainable_variables
         shape = (None, None)
         specs = [tf.TensorSpec(shape, tf.int64), tf.TensorSpec(shape, tf.float32)]
         specs += [tf.TensorSpec((), tf.int32)] * 2
-        specs += [tf.TensorSpec((None, model.input_shape[1], 1), tf.float32), tf.TensorSpec((None,), tf.float32)]
+        specs += [tf.TensorSpec((None,), kind) for kind in (tf.float32, tf.int64, tf.float32)]
 
         # XLA makes this network many times slower on CPUs.
         @tf.function(input_signature=specs, jit_compile=False)
@@ -46,16 +48,18 @@ class TrainSteps:
             weights: tf.Tensor,
             first: tf.Tensor,
             length: tf.Tensor,
-            windows: tf.Tensor,
+            signal: tf.Tensor,
+            start: tf.Tensor,
             target: tf.Tensor,
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
             steps = tf.shape(indices)[0]
+            part = tf.range(tf.cast(first, tf.int64), tf.cast(first + length, tf.int64))
             outputs = [tf.TensorArray(tf.float32, steps) for _ in range(4)]
             for step in tf.range(steps):
                 drawn = indices[step]
                 labels = tf.gather(target, drawn)
+                ecg = tf.gather(signal, tf.gather(start, drawn)[:, tf.newaxis] + part)[..., tf.newaxis]
                 with tf.GradientTape() as tape:
-                    ecg = tf.gather(windows, drawn)[:, first : first + length]
                     logits, features = last_layer(ecg, training=True)
                     cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
                     # Dividing by the batch size is unbiased; dividing by the sum of the weights is not.
@@ -71,12 +75,13 @@ class TrainSteps:
 
         self._run_steps = run_steps
 
-    def load(self, ecg: np.ndarray, targets: np.ndarray) -> None:
+    def load(self, ecg: np.ndarray | Views, targets: np.ndarray) -> None:
         """Load the windows to draw from, shape (N, n), and the probabilities to learn, shape (N,)."""
         import tensorflow as tf
 
-        # All windows are one tensor in memory, from which each step gathers its windows inside TensorFlow.
-        self._windows = tf.constant(ecg[..., np.newaxis])
+        # All samples are one tensor in memory, from which each step gathers its windows inside TensorFlow.
+        views = Views.of(ecg)
+        self._signal, self._start = tf.constant(views.signal), tf.constant(views.start)
         self._target = tf.constant(targets, dtype=tf.float32)
 
     def __call__(
@@ -107,7 +112,8 @@ class TrainSteps:
             tf.constant(weights, tf.float32),
             tf.constant(first, tf.int32),
             tf.constant(length, tf.int32),
-            self._windows,
+            self._signal,
+            self._start,
             self._target,
         )
         losses, logits, squared_norms, squared_sums = (output.numpy() for output in outputs)
@@ -116,10 +122,10 @@ class TrainSteps:
 
 def compile_inference(
     model: keras.Model, *, dropout: bool = False
-) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+) -> Callable[[np.ndarray | Views], tuple[np.ndarray, np.ndarray]]:
     """Return a function that computes the logits and the squared norms of the pooled features, both of shape (N,).
 
-    The function takes windows of shape (N, n). Dropout is active if `dropout` is True.
+    The function takes windows of shape (N, n), as an array or as views. Dropout is active if `dropout` is True.
     """
     import tensorflow as tf
 
@@ -137,9 +143,11 @@ def compile_inference(
             all_norms = all_norms.write(chunk, tf.reduce_sum(tf.square(features), axis=1))
         return all_logits.concat(), all_norms.concat()
 
-    def infer(ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, squared_norms = run(tf.constant(ecg[..., np.newaxis]))
-        return logits.numpy(), squared_norms.numpy()
+    def infer(ecg: np.ndarray | Views) -> tuple[np.ndarray, np.ndarray]:
+        parts = [ecg[i : i + MAX_COPIED] for i in range(0, len(ecg), MAX_COPIED)]
+        outputs = [run(tf.constant(part[..., np.newaxis])) for part in parts]
+        logits, squared_norms = (np.concatenate([o.numpy() for o in output]) for output in zip(*outputs, strict=True))
+        return logits, squared_norms
 
     return infer
 

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ecg_shock.data.augment import Augmentation
+from ecg_shock.data.strips import EverySecond
 from ecg_shock.files import commit, flatten, versions, write_text
 from ecg_shock.models.bundle import logit_of
 from ecg_shock.models.cnn import CnnSpec, build_model, import_keras
@@ -22,7 +23,15 @@ from ecg_shock.preprocessing import FS, MIN_WINDOW_S
 from ecg_shock.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ecg_shock.training.draws import Draws, DrawSummary
 from ecg_shock.training.examples import Examples, ExampleSource, FixedExamples, check_subset, describe_examples, digest
-from ecg_shock.training.sampler import BIASED, DEFAULT_FLOOR, MIN_FLOOR, Sampler, gradient_scores
+from ecg_shock.training.sampler import (
+    BIASED,
+    DEFAULT_FLOOR,
+    FROM_BASE,
+    MIN_FLOOR,
+    SCORE_HALF_LIFE_EPOCHS,
+    Sampler,
+    gradient_scores,
+)
 from ecg_shock.training.steps import TrainSteps, compile_inference
 
 if TYPE_CHECKING:
@@ -37,6 +46,9 @@ CHECKPOINT_FORMAT = 4  # must be increased if an old run would be resumed differ
 THRESHOLD = 0.5  # probability for the balanced accuracy during training
 # Steps in one call of TensorFlow. Fewer steps are slower; with more, the sampler uses older scores.
 STEPS_PER_CALL = 8
+# With `every_second`, an update of the scores takes as long as some steps, and a window is not soon drawn again.
+STEPS_PER_UPDATE = 32
+SCORE_HALF_LIFE_DRAWS = 30_000  # with `every_second`, where a round of all windows takes too long to learn from
 Groups = Literal["rhythm", "rhythm-patient"]
 # Settings that may be raised when a run is resumed.
 RAISABLE = ("epochs", "patience")
@@ -59,7 +71,7 @@ class TrainingConfig(BaseModel):
     averaged_epochs : float
         Time constant, in epochs, of an exponential moving average of the weights. The averaged weights are evaluated
         and saved; training continues with the weights themselves. 0 for no averaging.
-    sampler : {"uniform", "class", "ras", "obs"}
+    sampler : {"uniform", "weighted", "class", "ras", "presampled", "obs"}
         How windows are drawn, see `ecg_shock.training.sampler`.
     groups : {"rhythm", "rhythm-patient"}
         Which windows form a group for the sampler: all windows of an AHA class, or the windows of an AHA class in one
@@ -70,9 +82,11 @@ class TrainingConfig(BaseModel):
     patience : int or None
         Number of epochs without improvement after which training stops; None to train all epochs.
     floor : float
-        Proportion of windows that an adaptive sampler draws uniformly; importance weights are at most 1/floor.
+        Proportion of windows that an adaptive sampler draws uniformly, or, with `every_second`, in proportion to the
+        windows' weights. Importance weights are at most 1/floor.
     rescore_every : int
-        Number of epochs after which a forward pass over all training windows renews the scores.
+        Number of epochs after which a forward pass over all training windows renews the scores. They are first scored
+        before the first epoch or, with `every_second`, after `rescore_every` epochs.
     schedule : {"constant", "cosine"}
         Learning rate over the training: constant, or falling to 0 along half a cosine.
     lengths_s : tuple of float
@@ -82,6 +96,9 @@ class TrainingConfig(BaseModel):
     augmentation : Augmentation or None
         How `ecg_shock.training.fold.TrainingFold` draws and changes the training windows of each epoch. If None, all
         epochs have the same windows.
+    every_second : EverySecond or None
+        Train on every second of the training patients' recordings, without augmentation; None for the windows of
+        `DataConfig`.
     calibrated : bool
         Whether `ecg_shock.training.fold.TrainingFold.write_bundle` calibrates the probabilities on the validation
         patients. This changes no decision.
@@ -95,8 +112,8 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(default=128, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     averaged_epochs: float = Field(default=0.25, ge=0)
-    sampler: Literal["uniform", "class", "ras", "obs"] = (
-        "uniform"  # the others are not better, see tuning/results/sampling
+    sampler: Literal["uniform", "weighted", "class", "ras", "presampled", "obs"] = (
+        "uniform"  # ras, class and obs are not better on the windows of DataConfig, see tuning/results/sampling
     )
     groups: Groups = "rhythm"
     balanced: bool = True
@@ -106,6 +123,7 @@ class TrainingConfig(BaseModel):
     schedule: Literal["constant", "cosine"] = "constant"
     lengths_s: tuple[Annotated[float, Field(ge=MIN_WINDOW_S)], ...] = ()
     augmentation: Augmentation | None = None
+    every_second: EverySecond | None = None
     calibrated: bool = False
     seed: int = Field(default=0, ge=0)
 
@@ -123,6 +141,12 @@ class TrainingConfig(BaseModel):
             if settings.get(name) == removed:
                 raise ValueError(f"{name} = {removed!r} is not supported any more; choose another value")
         return {name: value for name, value in settings.items() if name not in REMOVED_SETTINGS}
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_windows(self) -> TrainingConfig:
+        if self.augmentation and self.every_second:
+            raise ValueError("augmentation and every_second exclude each other; remove one of them")
+        return self
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -160,8 +184,10 @@ class EpochLog:
     sensitivity, specificity, balanced_accuracy : float
         On the validation windows at probability 0.5, from 0 to 1; NaN if there are no validation windows.
     drawn, kish, largest_weight, gain, effective_batch
-        As in `DrawSummary`, for the gradient with respect to the last layer. `gain` and `effective_batch` are None for
-        the sampler "obs".
+        See `DrawSummary`; the gradient is that of the last layer. With `every_second`, and for the samplers "weighted"
+        and "presampled", w includes the window's weight in the loss, and the draws are compared with those in
+        proportion to these weights instead of uniform ones. `gain` and `effective_batch` are None for the sampler
+        "obs".
     seconds : float
         Wall-clock time of the epoch. It is ignored when two logs are compared.
     """
@@ -268,8 +294,9 @@ def train(
 
     Notes
     -----
-    An epoch has ⌈N / batch_size⌉ full batches. With uniform sampling the last batch is completed from the next shuffled
-    round, so that all steps have the same size and every window is drawn once in each round.
+    An epoch has ⌈N / batch_size⌉ full batches, where N is the number of windows, or `Examples.per_epoch`. With uniform
+    sampling the last batch is completed from the next shuffled round, so that all steps have the same size and every
+    window is drawn once in each round.
 
     Each step minimises Σ w_i c_i l_i / B over the B windows drawn, where l is the binary cross-entropy, c the class
     weight (`balanced`) and w the importance weight. The forward pass of each batch gives new scores of the windows
@@ -313,7 +340,7 @@ def train(
     drawn_epoch = len(history) + 1
     examples = source.draw(drawn_epoch)
     check_subset("training", examples, spec)
-    batches = math.ceil(len(examples.ecg) / config.batch_size)
+    batches = math.ceil(examples.per_epoch / config.batch_size)
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
         rate = import_keras().optimizers.schedules.CosineDecay(rate, config.epochs * batches)
@@ -328,7 +355,18 @@ def train(
         ema_momentum=math.exp(-1.0 / (config.averaged_epochs * batches)) if averaged else 0.0,
     )
     optimizer.build(model.trainable_variables)
-    sampler = Sampler(config.sampler, examples.groups, floor=config.floor, seed=config.seed)
+    # Without every_second, the floor of the samplers that were raced is uniform, so that earlier runs can be resumed.
+    by_weight = config.every_second is not None or config.sampler in FROM_BASE
+    objective = examples.weights * _class_weights(examples.shockable, config.balanced) if by_weight else None
+    half_life = SCORE_HALF_LIFE_DRAWS / len(examples.ecg) if config.every_second else SCORE_HALF_LIFE_EPOCHS
+    sampler = Sampler(
+        config.sampler,
+        examples.groups,
+        weights=objective,
+        floor=config.floor,
+        half_life=half_life,
+        seed=config.seed,
+    )
     best_variables: list[np.ndarray] = []
     if checkpoint is not None:
         best_variables = checkpoint.best
@@ -336,6 +374,7 @@ def train(
         _assign(optimizer.variables, checkpoint.optimizer)
         sampler.restore(checkpoint.sampler)
 
+    steps_per_call = STEPS_PER_UPDATE if config.every_second and sampler.learns else STEPS_PER_CALL
     train_steps = TrainSteps(model, optimizer)
     loaded: Examples | None = None
     infer, infer_with_dropout = compile_inference(model), compile_inference(model, dropout=True)
@@ -350,13 +389,21 @@ def train(
             class_weights = examples.weights * _class_weights(examples.shockable, config.balanced)
             loaded = examples
         cuts = np.random.default_rng([config.seed, epoch])
-        if sampler.learns and (epoch - 1) % config.rescore_every == 0:
+        is_due = (epoch - 1) % config.rescore_every == 0 and (epoch > 1 or config.every_second is None)
+        if sampler.learns and is_due:
             sampler.rescore(gradient_scores(*infer_with_dropout(examples.ecg), examples.shockable, class_weights))
         losses: list[float] = []
         draws = Draws(examples.rhythm)
-        for first in range(0, batches, STEPS_PER_CALL):
-            steps = min(STEPS_PER_CALL, batches - first)
-            indices, weights = sampler.draw((steps, config.batch_size))
+        for first in range(0, batches, steps_per_call):
+            steps = min(steps_per_call, batches - first)
+            shape = (steps, config.batch_size)
+            if sampler.presamples:
+                some = sampler.draw_candidates(shape)
+                fresh = infer_with_dropout(examples.ecg[some])
+                scores = gradient_scores(*fresh, examples.shockable[some], class_weights[some])
+                indices, weights = sampler.choose(some, scores, shape)
+            else:
+                indices, weights = sampler.draw(shape)
             drawn_class_weights = class_weights[indices]
             step_losses, logits, squared_norms, squared_sums = train_steps(
                 indices, weights * drawn_class_weights, *_draw_cut(lengths, spec.input_samples, cuts)
@@ -365,7 +412,8 @@ def train(
                 raise _divergence_error(epoch, step_losses, history, config, folder)
             losses.extend(step_losses)
             scores = gradient_scores(logits, squared_norms, examples.shockable[indices], drawn_class_weights)
-            draws.add(indices, weights, scores, squared_sums)
+            counted = drawn_class_weights / class_weights.mean() if by_weight else 1.0
+            draws.add(indices, weights * counted, scores / counted, squared_sums)
             if sampler.learns:
                 sampler.update(indices, scores)
         variables = _values(model.variables)

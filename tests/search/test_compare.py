@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+from matplotlib.image import imread
 
+from ecg_shock.commands.compare import _show_results
 from ecg_shock.data import datasets
 from ecg_shock.data.windows import WindowSet
-from ecg_shock.search.compare import (
+from ecg_shock.search.compare import Decision, read_comparison
+from ecg_shock.search.compare_curves import read_curves
+from ecg_shock.search.compare_results import choose, summarise
+from ecg_shock.search.compare_trainings import (
     RESULT_NAME,
-    Decision,
     TrialResult,
     _checks,
-    choose,
-    read_comparison,
     read_results,
     run_comparison,
-    summarise,
     trial_folder,
 )
 from ecg_shock.training.fold import load_fold
@@ -31,6 +32,7 @@ CONTENT = {
     "folds": [0, 1],
     "seeds": [3],
     "rule": "the higher balanced accuracy",
+    "levels": [0.6],
     "base": {
         "data": {"databases": ["synthetic"]},
         "network": {"filters": [6, 6], "kernels": [9, 9], "pool": 4},
@@ -61,6 +63,15 @@ def test_changes_are_merged_from_the_variant_before(file: Path) -> None:
     assert read_comparison(file).settings("base").training.augmentation is None
 
 
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "tuning" / "comparisons").glob("*.toml")), ids=str)
+def test_our_comparisons_are_valid(path: Path) -> None:
+    """Every setting in the comparisons of this checkout can be read, and all present as many windows."""
+    comparison = read_comparison(path)
+    trainings = [comparison.settings(name).training for name in comparison.names]
+    if path.stem.startswith("sampling"):
+        assert {training.epochs * training.every_second.windows for training in trainings} == {1_200_000}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -70,6 +81,7 @@ def test_changes_are_merged_from_the_variant_before(file: Path) -> None:
         ({"variants": [{"name": "a", "training": {"epocs": 3}}]}, r"\[training\] of 'a': epocs"),
         ({"base": {}}, r"\[network\] of 'base': filters is missing"),
         ({"variants": [{"name": "../a"}]}, "name"),
+        ({"levels": [0.97, 0.95]}, "each must be above the one before"),
     ],
 )
 def test_mistakes_are_errors(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -83,7 +95,9 @@ def test_mistakes_are_errors(tmp_path: Path, change: dict[str, object], message:
         read_comparison(Path("nothing.toml"))
 
 
-def test_a_comparison_resumes(file: Path, tmp_path: Path, inline_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_resumes(
+    file: Path, tmp_path: Path, inline_engine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What is done is not trained again, and no test label matters."""
     comparison, folder = read_comparison(file), tmp_path / "run"
     trained: list[str] = []
@@ -137,6 +151,29 @@ def test_a_comparison_resumes(file: Path, tmp_path: Path, inline_engine: Any, mo
     assert wide.gain is not None
     assert wide.interval is not None
     assert wide.interval[0] <= wide.gain <= wide.interval[1]
+
+    # The curves are the histories of the trainings, with whole batches.
+    curves = read_curves(comparison, folder)
+    drawn = curves["drawn"][1, 3]
+    np.testing.assert_array_equal(drawn.evaluations, [256, 512, 768])
+    history = json.loads((trial_folder(folder, "drawn", 1, 3) / "history.json").read_text(encoding="utf-8"))
+    assert drawn.balanced_accuracy.tolist() == [epoch["balanced_accuracy"] for epoch in history["epochs"]]
+
+    # The command prints the rule and all tables, and writes the numbers and a plot.
+    _show_results(comparison, folder)
+    printed = capsys.readouterr().out
+    assert printed.startswith("rule of decision: the higher balanced accuracy")
+    assert max(map(len, printed.splitlines())) <= 80 + len(str(folder)) * 2
+    content = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in content["summaries"]] == ["base", "drawn", "wide"]
+    assert {(row["name"], row["level"], row["cost"]) for row in content["speed_ups"]} == {
+        (name, 0.6, cost) for name in ("drawn", "wide") for cost in ("evaluations", "seconds")
+    }
+    assert len(content["curves"]) == 6
+    assert imread(folder / "curves.png").std() > 0.01
+
+    with pytest.raises(ValueError, match=r"rule: 'the higher balanced accuracy' in the folder, 'the lower' now"):
+        run_comparison(comparison.model_copy(update={"rule": "the lower"}), folder, inline_engine)
 
     path = trial_folder(folder, "wide", 0, 3) / RESULT_NAME
     content = json.loads(path.read_text(encoding="utf-8"))

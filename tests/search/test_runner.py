@@ -210,7 +210,7 @@ def test_tune_goes_on_after_a_kill_and_ends_with_a_bundle(tmp_path: Path, inline
     assert "synthetic" in done.stdout
     assert "chosen" in done.stdout
     assert (out / "bundle").is_dir()
-    for name in ("trials.csv", "trials.png", "retrained.csv", "choice.json"):
+    for name in ("trials.csv", "trials.png", "consensus.png", "retrained.csv", "choice.json"):
         assert (out / name).stat().st_size > 0
     record = json.loads((out / RUN_FILE).read_text())
     assert record["synthetic"] is True

@@ -10,16 +10,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ecg_shock.data.datasets import DataConfig, ExtraPatients, Subsets
+from ecg_shock.data.datasets import DataConfig, ExtraPatients, Subsets, labelled_recordings
 from ecg_shock.data.same_files import signal_digests
 from ecg_shock.data.splits import load_split
-from ecg_shock.data.windows import WindowSet
+from ecg_shock.data.windows import WindowSet, concatenate, cut_windows
 from ecg_shock.evaluation.evaluation_set import EvaluationSet, check_unseen
 from ecg_shock.export.export import export
 from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models import CnnSpec
 from ecg_shock.models.bundle import load_bundle
 from ecg_shock.models.card import ExtraDatabase
+from ecg_shock.rhythms import INTERMEDIATE, SHOCKABLE
 from ecg_shock.training.fold import FoldSource, TrainingFold, examples, load_fold, training_of
 from ecg_shock.training.trainer import Start, TrainingConfig, read_result
 
@@ -80,6 +81,46 @@ def test_groups_are_the_same_in_any_order(windows):
     order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
     again = examples(windows.select(order), "rhythm-patient")
     np.testing.assert_array_equal(again.groups, made.groups[order])
+
+
+def test_every_second_is_that_of_the_training_patients_and_counts_by_patient(monkeypatch, tmp_path):
+    """Windows, labels and weights are those of the definition, for the fold's training patients alone."""
+    data = DataConfig(databases=("synthetic",), fold=1)
+    fold = TrainingFold.load(data)
+    made = {}
+    monkeypatch.setattr(
+        "ecg_shock.training.fold.train", lambda spec, training, *others, **more: made.update(t=training)
+    )
+    settings = TrainingConfig(every_second={"windows": 500, "patient_windows": 3}, groups="rhythm-patient")
+    fold.train(CnnSpec(filters=(2,), kernels=(5,)), settings, tmp_path)
+    training = made["t"]
+    assert training.per_epoch == 500
+    assert fold.presentations(settings.model_copy(update={"epochs": 2})) == 1024
+
+    known = load_split("synthetic-v1")[1]
+    expected = []
+    for recording in labelled_recordings("synthetic"):
+        windows = cut_windows(recording, 5.0, guard_s=0.5, leads="all", step_s=1.0)
+        if recording.patient in known.train:
+            expected.append(windows.select(~np.isin(windows.aha_class, INTERMEDIATE)))
+    expected = concatenate(expected)
+    np.testing.assert_array_equal(training.ecg[:], expected.ecg)
+    np.testing.assert_array_equal(training.rhythm, expected.aha_class)
+    np.testing.assert_array_equal(training.shockable, np.isin(expected.aha_class, SHOCKABLE))
+
+    # A patient counts within a class as its windows that do not overlap, up to the limit; each class has the mean 1.
+    pairs = list(zip(expected.patient.tolist(), expected.aha_class.tolist(), strict=True))
+    total = {pair: min(pairs.count(pair) / 5, 3) for pair in set(pairs)}
+    for of_class in (True, False):
+        mask = training.shockable == of_class
+        assert training.weights[mask].mean() == pytest.approx(1.0)
+        of_pairs = {pair for pair in total if (pair[1] in SHOCKABLE) == of_class}
+        for pair in of_pairs:
+            members = np.array([one == pair for one in pairs])
+            proportion = training.weights[members].sum() / training.weights[mask].sum()
+            assert proportion == pytest.approx(total[pair] / sum(total[other] for other in of_pairs))
+            assert np.unique(training.groups[members]).size == 1
+    assert np.unique(training.groups).size == len(total)
 
 
 def test_other_windows_are_refused(monkeypatch):

@@ -145,6 +145,81 @@ def test_weighted_draws_are_unbiased(name, case, stale, floor, seed):
     np.testing.assert_allclose(np.sum(p * weights), 1.0, rtol=1e-10)
 
 
+def weights_of(n, seed):
+    """Return weights in an objective, such as those of patients with few and many windows."""
+    return np.exp(np.random.default_rng(seed).normal(scale=1.5, size=n))
+
+
+@pytest.mark.parametrize("name", [*UNBIASED, "weighted"])
+@MANY
+@given(case=cases(), stale=cases(), floor=st.floats(1e-3, 1.0), seed=st.integers(0, 2**32 - 1))
+def test_draws_by_weight_keep_the_objective(name, case, stale, floor, seed):
+    """The expectation of the twice weighted gradient is that of the objective, and the product of both is bounded.
+
+    A draw counts at most 1/floor times as much as one in proportion to the windows' weights.
+    """
+    norms, groups = case
+    weights = weights_of(norms.size, seed)
+    gradients = gradients_of(norms, seed)
+    sampler = Sampler(name, groups, weights=weights, floor=floor, gate=1.0, seed=seed)
+    sampler.rescore(np.resize(stale[0], norms.size) * weights)
+    p = sampler.probabilities
+    importance = 1 / (p.size * p)
+    indices, drawn = sampler.draw((5, 100))
+    np.testing.assert_allclose(drawn, importance[indices], rtol=1e-9)
+    product = importance * weights / weights.mean()
+    estimate = np.sum((p * product)[:, np.newaxis] * gradients, axis=0)
+    expected = np.sum(weights[:, np.newaxis] * gradients, axis=0) / weights.sum()
+    np.testing.assert_allclose(estimate, expected, rtol=0, atol=1e-10)
+    if name == "weighted":
+        np.testing.assert_allclose(product, 1.0, rtol=1e-9)
+    if name in ADAPTIVE:
+        assert product.max() <= (1 + 1e-9) / floor
+    observed = np.bincount(indices.ravel(), minlength=p.size)
+    assert np.all(np.abs(observed - 500 * p) < 6 * np.sqrt(500 * p) + 6)
+
+
+def test_equal_errors_are_drawn_by_weight():
+    """If all windows with equal weights have equal gradients, nothing can be gained over drawing by weight."""
+    weights, groups = weights_of(60, 1), np.arange(60) % 4
+    sampler = Sampler("ras", groups, weights=weights, gate=1.0, seed=2)
+    sampler.rescore(3.0 * weights)
+    np.testing.assert_allclose(sampler.probabilities, weights / weights.sum(), rtol=1e-12)
+    assert sampler.gain == pytest.approx(1.0)
+    norms = np.random.default_rng(3).gamma(0.3, size=60) * weights
+    base = weights / weights.sum()
+    p = norms / norms.sum()
+    expected = math.sqrt(second_moment(base, norms[:, np.newaxis]) / second_moment(p, norms[:, np.newaxis]))
+    assert gain("ras", norms, groups, base) == pytest.approx(expected)
+    # Old scores become those of the group, times the window's own weight.
+    for _ in range(300):
+        sampler.update(np.zeros(60, dtype=int), np.full(60, 3.0 * weights[0]))
+    np.testing.assert_allclose(sampler.probabilities, weights / weights.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_presampled_draws_are_unbiased(weighted, rng):
+    """Over candidates and choice, the mean is the objective's gradient, for any scores; good ones lower its spread."""
+    gradients, norms, groups = case(rng)
+    weights = weights_of(norms.size, 4) if weighted else np.ones(norms.size)
+    objective = np.sum(weights[:, np.newaxis] * gradients, axis=0) / weights.sum()
+    spread = []
+    for scores in (norms * weights, np.ones(norms.size), rng.gamma(0.3, size=norms.size)):
+        sampler = Sampler("presampled", groups, weights=weights, floor=0.1, seed=7)
+        means = []
+        for _ in range(1500):
+            candidates = sampler.draw_candidates((4, 8))
+            assert candidates.shape == (96,)
+            indices, importance = sampler.choose(candidates, scores[candidates], (4, 8))
+            assert set(indices.ravel().tolist()) <= set(candidates.tolist())
+            product = importance * (weights / weights.mean())[indices]
+            means.append((product[..., np.newaxis] * gradients[indices]).mean(axis=(0, 1)))
+        error = np.std(means, axis=0, ddof=1) / math.sqrt(len(means))
+        assert np.all(np.abs(np.mean(means, axis=0) - objective) < 4 * error)
+        spread.append(error.sum())
+    assert spread[0] < spread[1]
+
+
 def test_obs_is_biased(rng):
     """The mean gradient of the draws of "obs" is that of its ranks, not that of all windows; its weights are 1."""
     for seed in range(20):
@@ -594,6 +669,28 @@ def test_restored_sampler_continues_with_the_same_draws(name, opened, rng):
     assert opened or name in ("uniform", "obs") or any(gates)  # it opens later
     for key, array in sampler.state().items():
         np.testing.assert_array_equal(array, resumed.state()[key])
+
+
+@pytest.mark.parametrize("name", ["weighted", "presampled", "ras"])
+def test_restored_sampler_with_weights_continues(name, rng):
+    """A state that was saved in between gives the same draws by weight."""
+    weights = weights_of(50, 6)
+    sampler, resumed = (Sampler(name, np.arange(50) % 3, weights=weights, gate=1.0, seed=seed) for seed in (5, 99))
+
+    def draw(one):
+        if one.presamples:
+            candidates = one.draw_candidates((2, 16))
+            return one.choose(candidates, weights[candidates] * (candidates % 7), (2, 16))
+        indices, importance = one.draw((2, 16))
+        if one.learns:
+            one.update(indices, weights[indices] * (indices % 7))
+        return indices, importance
+
+    draw(sampler)
+    resumed.restore(through_a_file(sampler.state()))
+    for _ in range(5):
+        for one, other in zip(draw(sampler), draw(resumed), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_state_is_a_copy():

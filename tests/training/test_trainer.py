@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from ecg_shock.models import CnnSpec, build_model
 from ecg_shock.training.checkpoint import load_checkpoint, save_checkpoint
-from ecg_shock.training.examples import Examples
+from ecg_shock.training.examples import Examples, Views
 from ecg_shock.training.sampler import Sampler
+from ecg_shock.training.steps import TrainSteps
 from ecg_shock.training.trainer import DivergedError, EpochLog, TrainingConfig, _draw_cut, best_of, read_result, train
 
 SPEC = CnnSpec(filters=(4, 3), kernels=(9, 5), pool=3, input_samples=250)
@@ -258,6 +259,76 @@ def test_interrupted_run_equals_an_uninterrupted_one(tmp_path, changes):
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
 
 
+def every_second(seed=8):
+    """Return overlapping views of a signal, with weights; half of an epoch's windows are those of a round."""
+    parts = examples(30, seed=seed, amplitude_spread=1.5)
+    start = np.arange(0, 29 * 250, 125)
+    owner = start // 250
+    return Examples(
+        Views(parts.ecg.ravel(), start, 250), parts.shockable[owner], parts.rhythm[owner],
+        weights=np.random.default_rng(1).gamma(1.0, size=len(start)), per_epoch=len(start) // 2,
+    )  # fmt: skip
+
+
+SECONDS = {"every_second": {"windows": 29}, "batch_size": 8, "balanced": True}
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "weighted", "ras", "presampled"])
+def test_every_second_resumes_exactly_and_equals_copied_windows(tmp_path, sampler):
+    """Views train like a copy of each window; a run that is interrupted in a round reaches the same state."""
+    views = every_second()
+    assert views.ecg[:].base is not views.ecg.signal
+    np.testing.assert_array_equal(views.ecg[:][7], views.ecg.signal[875:1125])
+    copies = dataclasses.replace(views, ecg=views.ecg[:])
+    settings = config(epochs=4, sampler=sampler, **SECONDS)
+    result = train(SPEC, views, VALIDATION, settings, tmp_path / "views")
+    train(SPEC, copies, VALIDATION, settings, tmp_path / "copies")
+
+    class StopError(Exception):
+        pass
+
+    def stop(log):
+        if log.epoch == 3:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(SPEC, views, VALIDATION, settings, tmp_path / "parts", on_epoch=stop)
+    train(SPEC, views, VALIDATION, settings, tmp_path / "parts")
+    assert_same_state(tmp_path / "views", tmp_path / "copies")
+    assert_same_state(tmp_path / "views", tmp_path / "parts")
+    # The summary counts the product of both weights, and compares with draws by weight.
+    log = result.history[-1]
+    assert (log.kish == pytest.approx(8)) == (sampler == "weighted")
+    if sampler == "weighted":
+        assert (log.largest_weight, log.effective_batch) == (pytest.approx(1), pytest.approx(8))
+    with pytest.raises(ValueError, match=r"data.training.sha256"):
+        train(SPEC, every_second(seed=9), VALIDATION, settings, tmp_path / "views")
+
+
+@pytest.mark.parametrize("sampler", ["weighted", "ras", "presampled"])
+def test_steps_count_the_objective_and_nothing_else(tmp_path, monkeypatch, sampler):
+    """The two weights of a draw together are 1 if windows are drawn by weight, and at most 1/floor with scores."""
+    seen = []
+    original = TrainSteps.__call__
+
+    def kept(self, indices, weights, first, length):
+        seen.append((indices, weights))
+        return original(self, indices, weights, first, length)
+
+    monkeypatch.setattr(TrainSteps, "__call__", kept)
+    views = every_second()
+    train(SPEC, views, VALIDATION, config(epochs=3, sampler=sampler, **SECONDS), tmp_path)
+    indices, products = (np.concatenate([array.ravel() for array in arrays]) for arrays in zip(*seen, strict=True))
+    assert indices.size == 3 * 4 * 8  # ⌈29 / 8⌉ batches of 8
+    classes = np.where(views.shockable, 0.5 / views.shockable.mean(), 0.5 / (~views.shockable).mean())
+    products /= np.mean(views.weights * classes)  # the size of the objective
+    if sampler == "weighted":
+        np.testing.assert_allclose(products, 1.0)
+    else:
+        assert products.std() > 0.05
+        assert products.max() <= 10 * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("sampler", ["uniform", "class", "ras", "obs"])
 def test_runs_with_one_seed_are_equal(tmp_path, sampler):
     """Two runs with one seed agree bit for bit; another seed draws other windows."""
@@ -495,6 +566,14 @@ def test_wrong_configurations_are_refused(change):
     """Values out of range and unknown names are errors."""
     with pytest.raises(ValidationError):
         TrainingConfig(**change)
+
+
+def test_augmentation_and_every_second_exclude_each_other():
+    """Both at once is an error, and so is an unknown field."""
+    with pytest.raises(ValueError, match="augmentation and every_second exclude each other"):
+        TrainingConfig(augmentation={}, every_second={})
+    with pytest.raises(ValueError, match="every_second.step"):
+        TrainingConfig(every_second={"step": 2})
 
 
 def test_removed_settings_are_accepted_with_their_default_only():

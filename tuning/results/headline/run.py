@@ -37,15 +37,11 @@ from ecg_shock.evaluation.evaluation_set import find_bundles
 from ecg_shock.files import atomic_writer, locked, with_values, write_text
 from ecg_shock.models.bundle import BUNDLE_NAME
 from ecg_shock.report.formats import rounded_down
-from ecg_shock.search.compare import (
-    BASE,
-    Changes,
-    Settings,
-    TrainingComparison,
+from ecg_shock.search.compare import BASE, Changes, Settings, TrainingComparison, read_comparison
+from ecg_shock.search.compare_trainings import (
     TrialResult,
     ValidationWindows,
     evaluate_training,
-    read_comparison,
     read_results,
     run_comparison,
     trial_folder,
