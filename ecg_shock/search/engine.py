@@ -24,7 +24,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, Security
 from ecg_shock.files import atomic_writer
 from ecg_shock.search.tasks import TOPIC, Done, Task, WorkerError, end_process, request_stop, train
 from ecg_shock.search.trials import RESULT_FILE
-from ecg_shock.search.workers import LocalProcess, local_workers
+from ecg_shock.search.workers import local_workers
 
 MAX_DEATHS = 3  # of the process of a training, without an epoch between them
 TRAININGS_PER_PROCESS = 25
@@ -178,14 +178,12 @@ class Engine:
             return self._client
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
-            address = self._scheduler or self._open.enter_context(local_workers(self._workers, self._security))
+            address = self._scheduler or self._open.enter_context(local_workers(self._workers, self._security, self._log))
         except RuntimeError as error:  # a process was killed while it started
             raise WorkerError(f"the worker processes cannot be started: {error}; run the same command again") from error
         client = Client(address, security=self._security, set_as_default=False)
         self._client = self._open.enter_context(client)
-        if not self.remote:
-            client.register_plugin(LocalProcess(self._log))
-        elif not client.nthreads():
+        if self.remote and not client.nthreads():
             _logger.warning("%s has no worker yet; waiting for the first", self._scheduler)
         return client
 
