@@ -114,6 +114,7 @@ def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None
     from ecg_shock.search import consensus
     from ecg_shock.search import runner as run
     from ecg_shock.search import trials as ledger
+    from ecg_shock.search.strategies import count_trainings
     from ecg_shock.search.study import save_study
     from ecg_shock.training.fold import FoldSource
     from ecg_shock.training.trainer import read_result
@@ -123,8 +124,8 @@ def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None
     _show_plan(study, fold.subsets, folder)
     source = FoldSource(fold.data, None if engine.remote else fold.folder, fold.digest)
 
-    done = ledger.read_trials(folder / "search")
-    _train(engine, "search", study.search.trials, done, run.trial_tasks(study, folder, source))
+    earlier = ledger.read_trials(folder / "search")
+    _train(engine, "search", *count_trainings(study, earlier), earlier, run.trial_tasks(study, folder, source))
     trials = ledger.read_trials(folder / "search")
     mark = " · synthetic" if study.synthetic else ""
     ledger.write_csv(folder / "trials.csv", trials)
@@ -139,8 +140,8 @@ def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None
             "and run the command again."
         )
     _show_candidates(candidates, study)
-    jobs, done = run.retraining_jobs(study, candidates), run.read_retrained(study, candidates, folder)
-    _train(engine, "retrain", len(jobs), done, run.retraining_tasks(study, candidates, folder, source))
+    jobs, earlier = run.retraining_jobs(study, candidates), run.read_retrained(study, candidates, folder)
+    _train(engine, "retrain", len(jobs), len(earlier), earlier, run.retraining_tasks(study, candidates, folder, source))
     retrained = run.read_retrained(study, candidates, folder)
     compared = consensus.group_by_setting(retrained)
     choice = consensus.choose(compared)
@@ -160,11 +161,13 @@ def _print_path(name: str, path: str) -> None:
     console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _train(engine: Engine, what: str, total: int, done: tuple[Trial, ...], tasks: Iterator[Task]) -> None:
+def _train(
+    engine: Engine, what: str, total: int, done: int, earlier: tuple[Trial, ...], tasks: Iterator[Task | None]
+) -> None:
     from ecg_shock.search.runner import train_networks
 
-    best = max((trial.balanced_accuracy for trial in done if trial.error is None), default=0.0)
-    with Trainings(console, what, total, len(done), best) as trainings:
+    best = max((trial.balanced_accuracy for trial in earlier if trial.error is None), default=0.0)
+    with Trainings(console, what, total, done, best) as trainings:
         for trial in train_networks(engine, tasks, trainings.on_progress):
             trainings.end(trial.name, trial.balanced_accuracy, trial.error)
 

@@ -90,7 +90,7 @@ class Engine:
         return self._scheduler is not None
 
     def run(
-        self, tasks: Iterable[Task], on_progress: OnProgress = IGNORE
+        self, tasks: Iterable[Task | None], on_progress: OnProgress = IGNORE
     ) -> Generator[tuple[Task, str | None], None, None]:
         """Run trainings, one in each worker, and yield those that have ended.
 
@@ -98,8 +98,9 @@ class Engine:
 
         Parameters
         ----------
-        tasks : iterable of Task
-            The trainings. The next one is taken when a worker is free, after the results so far were yielded.
+        tasks : iterable of Task or None
+            The trainings. The next one is taken when a worker is free, after the results so far were yielded. None
+            stands for one that can be taken only after the next result.
         on_progress : callable
             Called with a task, the epoch that it has completed, and the balanced accuracy; with 0 and None when it
             begins.
@@ -122,7 +123,7 @@ class Engine:
         waiting, tasks = deque[_Attempt](), iter(tasks)
 
         def next_one() -> _Attempt | None:
-            waiting.extend(_Attempt(task) for task in itertools.islice(tasks, 0 if waiting else 1))
+            waiting.extend(_Attempt(task) for task in itertools.islice(tasks, 0 if waiting else 1) if task)
             return waiting[0] if waiting else None
 
         if next_one() is None:
@@ -178,7 +179,9 @@ class Engine:
             return self._client
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
-            address = self._scheduler or self._open.enter_context(local_workers(self._workers, self._security, self._log))
+            address = self._scheduler or self._open.enter_context(
+                local_workers(self._workers, self._security, self._log)
+            )
         except RuntimeError as error:  # a process was killed while it started
             raise WorkerError(f"the worker processes cannot be started: {error}; run the same command again") from error
         client = Client(address, security=self._security, set_as_default=False)

@@ -68,8 +68,8 @@ class LocalProcess(WorkerPlugin):
     """Prepare a worker process before it takes trainings.
 
     Ctrl-C, which a terminal sends to all its processes, is kept from it, and its output is appended to a file. Then it
-    calls `load`, which imports TensorFlow. Because this takes many seconds, it must not be part of a training: a process
-    that is killed in the meantime would count as a death of a training that has not begun.
+    calls `load`, which imports TensorFlow. Because this takes many seconds, it must not be part of a training: if the
+    process is killed in the meantime, this would count as a death of a training that has not begun.
     """
 
     def __init__(self, log: Path, load: Callable[[], object]) -> None:

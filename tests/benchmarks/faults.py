@@ -8,6 +8,7 @@ again. Each search is to have 60 finished trials, none trained again after it ha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from ecg_shock.search.trials import RESULT_FILE, Trial, rank, read_trials
 from ecg_shock.training.trainer import HISTORY_NAME
 
 WORKERS = 2
+OF_THE_COMMAND = 0.3  # proportion of the kills; the others are of workers
 POLL_S = 0.2
 NOT_COMPARED = {"seconds"}
 # What multiprocessing's processes have in their command line.
@@ -69,18 +71,18 @@ class Search:
             self.start()
         return code == 0
 
-    def processes(self) -> list[int]:
-        """Return the command and its workers, without those that multiprocessing keeps for itself."""
-        workers = []
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers, without a process that multiprocessing keeps for itself."""
+        found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
                 command_line = (folder / "cmdline").read_bytes()
-            except (OSError, ValueError):
+            except OSError:
                 continue  # it has ended
             if parent == self.process.pid and WORKER_MARK in command_line:
-                workers.append(int(folder.name))
-        return [self.process.pid, *workers]
+                found.append(int(folder.name))
+        return found
 
 
 def search(study: Path, out: Path, kills: int, between_s: tuple[float, float], rng: random.Random) -> None:
@@ -90,21 +92,23 @@ def search(study: Path, out: Path, kills: int, between_s: tuple[float, float], r
     finished: dict[Path, tuple[int, int]] = {}
     again: set[Path] = set()
     killed = {"the command": 0, "a worker": 0}
-    next_kill = time.monotonic() + rng.uniform(*between_s)
+
+    def choose() -> str:
+        return "the command" if rng.random() < OF_THE_COMMAND else "a worker"
+
+    next_kill, victim = time.monotonic() + rng.uniform(*between_s), choose()
     while not running.has_ended():
         for file in out.glob(f"search/*/{RESULT_FILE}"):
             history = file.with_name(HISTORY_NAME)
             state = (file.stat().st_mtime_ns, history.stat().st_mtime_ns if history.is_file() else 0)
             if finished.setdefault(file, state) != state:
                 again.add(file)
-        if sum(killed.values()) < kills and time.monotonic() >= next_kill:
-            victim = rng.choice(running.processes())
-            try:
-                os.kill(victim, signal.SIGKILL)
-                killed["the command" if victim == running.process.pid else "a worker"] += 1
-            except ProcessLookupError:
-                pass
-            next_kill = time.monotonic() + rng.uniform(*between_s)
+        victims = [running.process.pid] if victim == "the command" else running.workers()
+        if sum(killed.values()) < kills and time.monotonic() >= next_kill and victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rng.choice(victims), signal.SIGKILL)
+                killed[victim] += 1
+            next_kill, victim = time.monotonic() + rng.uniform(*between_s), choose()
         time.sleep(POLL_S)
     trials = read_trials(out / "search")
     counts = ", ".join(f"{count} of {victim}" for victim, count in killed.items())
@@ -128,7 +132,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="kills in the second search")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the killed processes")
     parser.add_argument(
-        "--between", type=float, nargs=2, default=(2.0, 20.0), metavar="S", help="least and most time between kills"
+        "--between", type=float, nargs=2, default=(5.0, 30.0), metavar="S", help="least and most time between kills"
     )
     asked = parser.parse_args()
     rng = random.Random(asked.seed)
