@@ -39,7 +39,7 @@ class SearchConfig(BaseModel):
     seed : int
         Seed of the random draw.
     strategy : {"random", "hyperband", "bayesian"}
-        How networks are chosen, see [Search](studies.md#strategies).
+        How the networks are chosen, see `ecg_shock.search.strategies`.
     epochs, patience : int or None
         Epochs and patience of a trial. By default those of [training], which always apply to retraining.
     trials_per_process : int
