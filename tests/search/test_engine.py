@@ -147,12 +147,14 @@ def test_errors_end_the_run_with_their_cause(
 
 
 def test_the_next_training_is_drawn_after_the_results(engine: Engine, task: Callable[..., Task]) -> None:
-    """Each training is taken when a worker is free, after the results so far have been yielded."""
+    """Each training is taken when a worker is free, after the results so far have been yielded; None means to wait."""
     ended: list[Task] = []
     drawn: list[tuple[int, int]] = []
 
-    def draw() -> Iterator[Task]:
+    def draw() -> Iterator[Task | None]:
         for number in range(5):
+            while number == 3 and len(ended) < 3:
+                yield None
             drawn.append((number, len(ended)))
             yield task(str(number))
 
@@ -160,6 +162,7 @@ def test_the_next_training_is_drawn_after_the_results(engine: Engine, task: Call
         ended.append(done)
     assert [number for number, _ in drawn] == [0, 1, 2, 3, 4]
     assert all(number - known < 2 for number, known in drawn)
+    assert drawn[3] == (3, 3)
 
 
 def test_ctrl_c_stops_after_the_epoch(engine: Engine, task: Callable[..., Task]) -> None:

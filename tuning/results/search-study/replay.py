@@ -40,7 +40,10 @@ HALVINGS = 3  # of the strategy "halving"
 BAND = (5, 50, 95)  # percentiles
 GRID = np.geomspace(1e-3, 1, 200)
 
-# Indices of networks, in the order in which they are drawn; yields index, first and last epoch of each training.
+# Computation so far, relative to all, and best balanced accuracy so far, after each epoch that was trained.
+Steps = tuple[np.ndarray, np.ndarray]
+# Gets the curves, and the indices of networks in the order in which they are drawn. Yields, for each training, the index
+# of the network, and how many epochs it had before and has then.
 Strategy = Callable[[np.ndarray, np.ndarray], Iterator[tuple[int, int, int]]]
 
 
@@ -63,11 +66,11 @@ def median_rule(curves: np.ndarray, order: np.ndarray) -> Iterator[tuple[int, in
     """Stop networks by the median rule, one after another."""
     epochs = curves.shape[1]
     config = StoppingConfig(warm_up=min(StoppingConfig().warm_up, epochs))
-    histories: list[np.ndarray] = []
+    histories: list[list[float]] = []
     for index in order:
-        medians = medians_of(histories, config, epochs)
-        last = next((e for e in range(1, epochs + 1) if is_hopeless(curves[index, :e], medians[:e])), epochs)
-        histories.append(curves[index, :last])
+        medians, history = medians_of(histories, config, epochs), curves[index].tolist()
+        last = next((e for e in range(1, epochs + 1) if is_hopeless(history[:e], medians)), epochs)
+        histories.append(history[:last])
         yield index, 0, last
 
 
@@ -101,10 +104,8 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def replay(
-    strategy: Strategy, curves: np.ndarray, costs: np.ndarray, order: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the computation so far, relative to all, and the best balanced accuracy so far, after each epoch."""
+def replay(strategy: Strategy, curves: np.ndarray, costs: np.ndarray, order: np.ndarray) -> Steps:
+    """Return what comes of a strategy with an order of the networks."""
     spent, found = [], []
     for index, first, last in strategy(curves, order):
         spent.extend([costs[index]] * (last - first))
@@ -118,25 +119,20 @@ def cost_to(spent: np.ndarray, best: np.ndarray, level: float) -> float:
     return float(spent[reached[0]]) if len(reached) else math.inf
 
 
-def ratios(
-    strategy: Strategy, curves: np.ndarray, costs: np.ndarray, budget: int, orders: int, seed: int
-) -> np.ndarray:
-    """Return what the strategy costs until random search's final quality, relative to its budget, for each order."""
+def ratios(steps: list[Steps], curves: np.ndarray, costs: np.ndarray, budget: int, seed: int) -> np.ndarray:
+    """Return the cost to random search's final quality, relative to its budget, for each replay of a strategy."""
     rng = np.random.default_rng(seed)
     found = []
-    for _ in range(orders):
-        budgeted = rng.permutation(len(curves))[:budget]
-        steps = replay(strategy, curves, costs, rng.permutation(len(curves)))
-        found.append(cost_to(*steps, curves[budgeted].max()) * costs.sum() / costs[budgeted].sum())
+    for spent, best in steps:
+        first = rng.permutation(len(curves))[:budget]
+        found.append(cost_to(spent, best, curves[first].max()) * costs.sum() / costs[first].sum())
     return np.array(found)
 
 
-def bands(strategy: Strategy, curves: np.ndarray, costs: np.ndarray, orders: int, seed: int) -> np.ndarray:
+def bands(steps: list[Steps]) -> np.ndarray:
     """Return the percentiles of the best balanced accuracy at each point of `GRID`, shape (3, points)."""
-    rng = np.random.default_rng(seed)
     found = []
-    for _ in range(orders):
-        spent, best = replay(strategy, curves, costs, rng.permutation(len(curves)))
+    for spent, best in steps:
         done = np.searchsorted(spent, GRID * (1 + 1e-9), side="right")
         found.append(np.concatenate([[np.nan], best])[done])
     return np.percentile(found, BAND, axis=0)
@@ -155,6 +151,7 @@ def draw(results: dict[str, np.ndarray], networks: int, file: Path) -> None:
         xscale="log",
         xlabel=f"multiply-adds, relative to {networks} complete trainings",
         ylabel="best validation balanced accuracy (%)",
+        ylim=(100 * np.nanmin(results["random"][0]), None),
         title="Replayed searches: median, and 5th to 95th percentile of random orders",
     )
     axes.grid(alpha=0.3)
@@ -174,18 +171,17 @@ def main() -> None:
     networks, epochs = curves.shape
     print(f"{networks} networks of {epochs} epochs, best balanced accuracy {100 * curves.max():.2f} %")
     print("cost to the final quality of random search, relative to its budget: median and 5th to 95th percentile")
-    print(f"{'budget':>8}  {'strategy':<12}{'median':>8}{'5 %':>8}{'95 %':>8}{'never':>8}")
-    for budget in sorted({max(1, networks // 4), max(1, networks // 2), networks}):
-        for name, strategy in STRATEGIES.items():
-            found = ratios(strategy, curves, costs, budget, asked.orders, asked.seed)
+    print(f"{'strategy':<13}{'budget':>7}{'median':>8}{'5 %':>8}{'95 %':>8}{'never':>8}")
+    results = {}
+    for name, strategy in STRATEGIES.items():
+        rng = np.random.default_rng(asked.seed)
+        steps = [replay(strategy, curves, costs, rng.permutation(networks)) for _ in range(asked.orders)]
+        results[name] = bands(steps)
+        for budget in sorted({max(1, networks // 4), max(1, networks // 2), networks}):
+            found = ratios(steps, curves, costs, budget, asked.seed + 1)
             low, middle, high = np.percentile(found, BAND, method="inverted_cdf")
-            never = np.isinf(found).mean()
-            print(f"{budget:>8}  {name:<12}{middle:8.3f}{low:8.3f}{high:8.3f}{never:8.0%}", flush=True)
-    draw(
-        {name: bands(s, curves, costs, asked.orders, asked.seed) for name, s in STRATEGIES.items()},
-        networks,
-        asked.plot,
-    )
+            print(f"{name:<13}{budget:>7}{middle:8.3f}{low:8.3f}{high:8.3f}{np.isinf(found).mean():8.0%}", flush=True)
+    draw(results, networks, asked.plot)
     print(f"plot: {asked.plot}")
 
 
