@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
+from threadpoolctl import threadpool_limits
 
 from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.search.study import Study
@@ -78,7 +79,8 @@ def propose_network(study: Study, known: Mapping[CnnSpec, float]) -> CnnSpec | N
         trial = Trial(space, trial_id=str(number), status=TrialStatus.COMPLETED)
         trial.score = balanced_accuracy
         oracle.trials[trial.trial_id] = trial
-    with warnings.catch_warnings():
+    # Many small products of matrices: several threads only wait for each other while trainings use the processors.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of scikit-learn, that the fit of the Gaussian process has not converged
         values = oracle.populate_space("")["values"]
     try:

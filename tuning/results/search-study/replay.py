@@ -42,8 +42,8 @@ GRID = np.geomspace(1e-3, 1, 200)
 
 # Computation so far, relative to all, and best balanced accuracy so far, after each epoch that was trained.
 Steps = tuple[np.ndarray, np.ndarray]
-# Gets the curves, and the indices of networks in the order in which they are drawn. Yields, for each training, the index
-# of the network, and how many epochs it had before and has then.
+# Gets the curves, and the indices of networks in the order in which they are drawn. Yields for each training the index
+# of its network, and how many epochs this network had before and has then.
 Strategy = Callable[[np.ndarray, np.ndarray], Iterator[tuple[int, int, int]]]
 
 
