@@ -39,7 +39,7 @@ class SearchConfig(BaseModel):
     seed : int
         Seed of the random draw.
     strategy : {"random", "hyperband", "bayesian"}
-        How the networks are chosen, see `ecg_shock.search.strategies`.
+        How the networks are chosen; the documentation page on searches describes this.
     epochs, patience : int or None
         Epochs and patience of a trial. By default those of [training], which always apply to retraining.
     trials_per_process : int

@@ -2,7 +2,8 @@
 
 A study of 60 small networks on synthetic recordings is searched twice with the same seed: undisturbed, and with 20
 SIGKILLs of a random process, the command or one of its workers, at random moments. A command that has ended is started
-again. Each search is to have 60 finished trials, none trained again after it has finished, and the same results.
+again. Each search is to have 60 finished trials, none trained again after it has finished, and the same results. This
+takes about 25 minutes on two cores.
 """
 
 from __future__ import annotations
