@@ -61,8 +61,8 @@ class Trainings:
         best = max(balanced_accuracy or 0.0, self._running[task.name].best if task.name in self._running else 0.0)
         self._running[task.name] = _Running(epoch, task.epochs, balanced_accuracy or 0.0, best)
 
-    def end(self, name: str, balanced_accuracy: float, error: str | None = None) -> None:
-        """Show the result of a training, or why it failed."""
+    def end(self, name: str, balanced_accuracy: float, error: str | None = None, stopped: bool = False) -> None:
+        """Show the result of a training, whether it was stopped early, or why it failed."""
         self._running.pop(name, None)
         self._done += 1
         if error:
@@ -72,7 +72,8 @@ class Trainings:
         self._best = max(self._best, balanced_accuracy)
         if not self._console.is_terminal:
             line = (
-                f"{self._what} {self._done}/{self._total}: {name} BAC {100 * balanced_accuracy:.2f} %, {self._state()}"
+                f"{self._what} {self._done}/{self._total}: {name} BAC {100 * balanced_accuracy:.2f} %"
+                f"{' (stopped early)' if stopped else ''}, {self._state()}"
             )
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 

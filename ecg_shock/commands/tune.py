@@ -65,7 +65,7 @@ def tune(
 ) -> None:
     """Train many networks, choose the best, and save it as a bundle.
 
-    1. Train random networks.
+    1. Train random networks, or those that the strategy of STUDY chooses.
     2. For each depth, make a candidate: a network whose numbers of filters and
        kernel lengths are the medians of those of the best networks.
     3. Train the candidates again with several learning rates and seeds.
@@ -114,6 +114,7 @@ def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None
     from ecg_shock.search import consensus
     from ecg_shock.search import runner as run
     from ecg_shock.search import trials as ledger
+    from ecg_shock.search.strategies import count_trainings
     from ecg_shock.search.study import save_study
     from ecg_shock.training.fold import FoldSource
     from ecg_shock.training.trainer import read_result
@@ -123,8 +124,8 @@ def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None
     _show_plan(study, fold.subsets, folder)
     source = FoldSource(fold.data, None if engine.remote else fold.folder, fold.digest)
 
-    done = ledger.read_trials(folder / "search")
-    _train(engine, "search", study.search.trials, done, run.trial_tasks(study, folder, source))
+    earlier = ledger.read_trials(folder / "search")
+    _train(engine, "search", *count_trainings(study, earlier), earlier, run.trial_tasks(study, folder, source))
     trials = ledger.read_trials(folder / "search")
     mark = " · synthetic" if study.synthetic else ""
     ledger.write_csv(folder / "trials.csv", trials)
@@ -140,9 +141,10 @@ def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None
         )
     _show_candidates(candidates, study)
     draw_candidates(candidates, title=f"{study.name}{mark}").savefig(folder / "consensus.png")
-    _print_path("the trials behind each candidate", f"{folder / 'consensus.png'}\n")
-    jobs, done = run.retraining_jobs(study, candidates), run.read_retrained(study, candidates, folder)
-    _train(engine, "retrain", len(jobs), done, run.retraining_tasks(study, candidates, folder, source))
+    _print_path("the trials behind each candidate", f"{folder / 'consensus.png'}
+")
+    jobs, earlier = run.retraining_jobs(study, candidates), run.read_retrained(study, candidates, folder)
+    _train(engine, "retrain", len(jobs), len(earlier), earlier, run.retraining_tasks(study, candidates, folder, source))
     retrained = run.read_retrained(study, candidates, folder)
     compared = consensus.group_by_setting(retrained)
     choice = consensus.choose(compared)
@@ -162,13 +164,15 @@ def _print_path(name: str, path: str) -> None:
     console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _train(engine: Engine, what: str, total: int, done: tuple[Trial, ...], tasks: Iterator[Task]) -> None:
+def _train(
+    engine: Engine, what: str, total: int, done: int, earlier: tuple[Trial, ...], tasks: Iterator[Task | None]
+) -> None:
     from ecg_shock.search.runner import train_networks
 
-    best = max((trial.balanced_accuracy for trial in done if trial.error is None), default=0.0)
-    with Trainings(console, what, total, len(done), best) as trainings:
+    best = max((trial.balanced_accuracy for trial in earlier if trial.error is None), default=0.0)
+    with Trainings(console, what, total, done, best) as trainings:
         for trial in train_networks(engine, tasks, trainings.on_progress):
-            trainings.end(trial.name, trial.balanced_accuracy, trial.error)
+            trainings.end(trial.name, trial.balanced_accuracy, trial.error, trial.stopped)
 
 
 def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:
@@ -186,13 +190,25 @@ def _show_plan(study: Study, subsets: Subsets, folder: Path) -> None:
         f"blocks {space.blocks[0]}–{space.blocks[1]}, filters {space.filters[0]}–{space.filters[1]}, "
         f"kernels {space.kernels[0]}–{space.kernels[1]}, in steps of {space.step}",
     )
-    plan.add_row("search", f"{study.search.trials} networks, {_epochs(study.trial_training)}")
+    strategy: str = study.search.strategy
+    at_random = study.space.random_trials
+    if strategy == "bayesian":
+        strategy += f" (the first {at_random} at random)"
+    if study.stopping is not None:
+        strategy += " with the median rule"
+    plan.add_row("search", f"{study.search.trials} networks, {_epochs(study.trial_training)}, {strategy}")
     plan.add_row(
         "retraining",
         f"1 network per depth × {counted(len(study.consensus.learning_rates), 'learning rate')} × "
         f"{counted(study.consensus.seeds, 'seed')}, {_epochs(study.training)}",
     )
     console.print(plan, highlight=False)
+    if study.search.strategy == "bayesian" and study.search.trials <= at_random:
+        console.print(
+            f"[yellow]All {study.search.trials} networks are drawn at random[/]: Bayesian optimisation begins after "
+            f"{at_random}, 3 for each dimension of the space. Set more trials, or fewer blocks.",
+            highlight=False,
+        )
     _print_path("run folder", f"{folder}")
     _show_windows(study, subsets)
 
@@ -250,10 +266,13 @@ def _show_trials(trials: tuple[Trial, ...], mark: str, rows: int = 10) -> None:
     from ecg_shock.search.trials import rank
 
     ranked = rank(trials)
-    failed = len(trials) - len(ranked)
+    failed, stopped = len(trials) - len(ranked), sum(trial.stopped for trial in trials)
     headings = ("#", "N", "filters", "kernels", "params", "MMACs", "BAC %", "Se %", "Sp %", "loss", "epoch", "s")
     table = _narrow_table(f"best trials, validation subset{mark}", headings)
-    table.caption = f"{len(trials)} trained, {min(rows, len(ranked))} shown" + (f", {failed} failed" if failed else "")
+    counts = {"stopped early": stopped, "failed": failed}
+    table.caption = f"{len(trials)} trained, {min(rows, len(ranked))} shown" + "".join(
+        f", {count} {what}" for what, count in counts.items() if count
+    )
     for place, trial in enumerate(ranked[:rows], start=1):
         table.add_row(
             str(place),

@@ -24,7 +24,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, Security
 from ecg_shock.files import atomic_writer
 from ecg_shock.search.tasks import TOPIC, Done, Task, WorkerError, end_process, request_stop, train
 from ecg_shock.search.trials import RESULT_FILE
-from ecg_shock.search.workers import LocalProcess, local_workers
+from ecg_shock.search.workers import local_workers
 
 MAX_DEATHS = 3  # of the process of a training, without an epoch between them
 TRAININGS_PER_PROCESS = 25
@@ -90,7 +90,7 @@ class Engine:
         return self._scheduler is not None
 
     def run(
-        self, tasks: Iterable[Task], on_progress: OnProgress = IGNORE
+        self, tasks: Iterable[Task | None], on_progress: OnProgress = IGNORE
     ) -> Generator[tuple[Task, str | None], None, None]:
         """Run trainings, one in each worker, and yield those that have ended.
 
@@ -98,8 +98,9 @@ class Engine:
 
         Parameters
         ----------
-        tasks : iterable of Task
-            The trainings. The next one is taken when a worker is free, after the results so far were yielded.
+        tasks : iterable of Task or None
+            The trainings. The next one is taken when a worker is free, after the results so far were yielded. None
+            stands for one that can be taken only after the next result.
         on_progress : callable
             Called with a task, the epoch that it has completed, and the balanced accuracy; with 0 and None when it
             begins.
@@ -122,7 +123,7 @@ class Engine:
         waiting, tasks = deque[_Attempt](), iter(tasks)
 
         def next_one() -> _Attempt | None:
-            waiting.extend(_Attempt(task) for task in itertools.islice(tasks, 0 if waiting else 1))
+            waiting.extend(_Attempt(task) for task in itertools.islice(tasks, 0 if waiting else 1) if task)
             return waiting[0] if waiting else None
 
         if next_one() is None:
@@ -178,14 +179,14 @@ class Engine:
             return self._client
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
-            address = self._scheduler or self._open.enter_context(local_workers(self._workers, self._security))
+            address = self._scheduler or self._open.enter_context(
+                local_workers(self._workers, self._security, self._log)
+            )
         except RuntimeError as error:  # a process was killed while it started
             raise WorkerError(f"the worker processes cannot be started: {error}; run the same command again") from error
         client = Client(address, security=self._security, set_as_default=False)
         self._client = self._open.enter_context(client)
-        if not self.remote:
-            client.register_plugin(LocalProcess(self._log))
-        elif not client.nthreads():
+        if self.remote and not client.nthreads():
             _logger.warning("%s has no worker yet; waiting for the first", self._scheduler)
         return client
 

@@ -23,14 +23,16 @@ import numpy as np
 from ecg_shock.data.datasets import SYNTHETIC, of_extra
 from ecg_shock.data.windows import WindowSet
 from ecg_shock.files import commit, versions, with_values, write_text
-from ecg_shock.models.cnn import CnnSpec, import_keras
+from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.search.consensus import Candidate, Setting, find_candidates
 from ecg_shock.search.engine import Engine, OnProgress
+from ecg_shock.search.stopping import is_hopeless
+from ecg_shock.search.strategies import draw_trials
 from ecg_shock.search.study import Study
 from ecg_shock.search.tasks import Task, WorkerError
 from ecg_shock.search.trials import RESULT_FILE, Trial, dashed, read_trial, read_trials, write_trial
 from ecg_shock.training.fold import FoldSource, TrainingFold, load_fold
-from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig
+from ecg_shock.training.trainer import CHECKPOINT_NAME, EpochLog, TrainingConfig, read_result
 
 RUN_FILE = "run.json"
 CHOICE_FILE = "choice.json"
@@ -46,6 +48,7 @@ class Job(NamedTuple):
     name: str
     spec: CnnSpec
     config: TrainingConfig
+    medians: tuple[float, ...] = ()  # of other trials, see `medians_of`
 
     @property
     def untrained(self) -> Trial:
@@ -58,6 +61,8 @@ class Job(NamedTuple):
             seed=self.config.seed,
             parameters=self.spec.parameter_count(),
             macs=self.spec.macs(),
+            epochs=self.config.epochs,
+            medians=self.medians,
         )
 
     def task(self, folder: Path, source: FoldSource, *, keep_weights: bool) -> Task:
@@ -124,26 +129,17 @@ def supplemented(subset: WindowSet, study: Study) -> np.ndarray:
     return (subset.database == SYNTHETIC) & (not study.synthetic)
 
 
-def trial_tasks(study: Study, folder: Path, source: FoldSource) -> Iterator[Task]:
-    """Draw the networks of a study, and yield the trials that have no result in the run folder yet."""
-    ended = {trial.name for trial in read_trials(folder / "search")}
-    if len(ended) >= study.search.trials:
+def trial_tasks(study: Study, folder: Path, source: FoldSource) -> Iterator[Task | None]:
+    """Draw the networks of a study, and yield the trainings that have no result yet; None as in `Engine.run`."""
+    folder, hyperband = folder / "search", study.search.strategy == "hyperband"
+    if len(read_trials(folder)) >= study.search.trials and not hyperband:
         return
-    import_keras()  # without TensorFlow's messages
-    from ecg_shock.search.draws import draw_networks
-
-    number = 0
-    for number, spec in enumerate(draw_networks(study), start=1):
-        job = Job(f"{number - 1:04d}", spec, study.trial_training)
-        if job.name not in ended:
-            yield job.task(folder / "search" / f"trial_{job.name}", source, keep_weights=False)
-    if number < study.search.trials:
-        _logger.warning(
-            "the search ends after %d of %d trials, because [space] has no more networks; "
-            "set fewer trials, or widen the space",
-            number,
-            study.search.trials,
-        )
+    for draw in draw_trials(study, folder):
+        if draw is None:
+            yield None
+            continue
+        job = Job(draw.name, draw.spec, with_values(study.trial_training, epochs=draw.epochs), draw.medians)
+        yield job.task(folder / f"trial_{job.name}", source, keep_weights=hyperband)
 
 
 def retraining_tasks(study: Study, chosen: tuple[Candidate, ...], folder: Path, source: FoldSource) -> Iterator[Task]:
@@ -167,7 +163,7 @@ def retraining_jobs(study: Study, chosen: tuple[Candidate, ...]) -> tuple[Job, .
     )
 
 
-def train_networks(engine: Engine, tasks: Iterable[Task], on_progress: OnProgress) -> Iterator[Trial]:
+def train_networks(engine: Engine, tasks: Iterable[Task | None], on_progress: OnProgress) -> Iterator[Trial]:
     """Run the tasks of a study, and yield each trial that has ended, whether it failed or not; see `Engine.run`.
 
     Raises
@@ -201,11 +197,26 @@ def train_network(
 
     If the training fails, the trial says why. Errors of files and memory are those of the machine, and are raised.
     """
-    if read_trial(folder) is not None:
+    earlier = read_trial(folder)
+    if earlier is not None and earlier.covers(job.config.epochs):
         return
     fold = load_fold(source)
+    history: list[float] = []
+
+    def check(log: EpochLog) -> None:
+        on_epoch(log)
+        history.append(log.balanced_accuracy)
+        if is_hopeless(history, job.medians):
+            raise _Hopeless
+
     try:
-        result = fold.train(job.spec, job.config, folder, on_epoch=on_epoch)
+        if job.medians and (folder / CHECKPOINT_NAME).is_file():
+            history.extend(log.balanced_accuracy for log in read_result(folder).history)
+        stopped = is_hopeless(history, job.medians)
+        try:
+            result = read_result(folder) if stopped else fold.train(job.spec, job.config, folder, on_epoch=check)
+        except _Hopeless:
+            result, stopped = read_result(folder), True
         outcome: dict[str, Any] = {
             "balanced_accuracy": result.best.balanced_accuracy,
             "sensitivity": result.best.sensitivity,
@@ -213,6 +224,8 @@ def train_network(
             "loss": result.best.validation_loss,
             "best_epoch": result.best.epoch,
             "seconds": round(sum(log.seconds for log in result.history), 2),
+            "stopped": stopped,
+            "history": tuple(log.balanced_accuracy for log in result.history),
         }
     except (OSError, MemoryError):
         raise
@@ -222,6 +235,10 @@ def train_network(
     write_trial(folder, job.untrained.model_copy(update=outcome))
     if not keep_weights and "error" not in outcome:
         (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
+
+
+class _Hopeless(Exception):
+    """Raised in a training to stop it by the median rule."""
 
 
 def read_retrained(study: Study, chosen: tuple[Candidate, ...], folder: Path) -> tuple[Trial, ...]:

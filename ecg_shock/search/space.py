@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keras_tuner import HyperParameters
 
 Range = tuple[PositiveInt, PositiveInt]
+RANDOM_PER_DIMENSION = 3  # as in Keras Tuner's Bayesian optimisation
 
 
 class SearchSpace(BaseModel):
@@ -86,6 +87,11 @@ class SearchSpace(BaseModel):
         widths, lengths = ((high - low) // self.step + 1 for low, high in (self.filters, self.kernels))
         return sum((widths * lengths) ** blocks for blocks in self._depths())
 
+    @property
+    def random_trials(self) -> int:
+        """Number of networks that Bayesian optimisation draws at random first: three for each hyperparameter."""
+        return RANDOM_PER_DIMENSION * (1 + 2 * self.blocks[1])
+
     def declare(self, hp: HyperParameters) -> None:
         """Declare the hyperparameters `blocks`, `filters_1`, `kernel_1`, `filters_2` … to Keras Tuner.
 
@@ -113,6 +119,13 @@ class SearchSpace(BaseModel):
             tuple(values[f"kernel_{block}"] for block in blocks),
             input_samples=input_samples,
         )
+
+    def values_of(self, spec: CnnSpec) -> dict[str, int]:
+        """Return the hyperparameters of a network, the inverse of `spec_from`."""
+        values = {"blocks": len(spec.filters)}
+        for block, (filters, kernel) in enumerate(zip(spec.filters, spec.kernels, strict=True), start=1):
+            values |= {f"filters_{block}": filters, f"kernel_{block}": kernel}
+        return values
 
     def spec(self, filters: tuple[int, ...], kernels: tuple[int, ...], *, input_samples: int) -> CnnSpec:
         """Return the network with these blocks, and the dropout and padding of the space."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
@@ -23,6 +23,7 @@ from ecg_shock.models.cnn import CnnSpec
 from ecg_shock.preprocessing import FS
 from ecg_shock.search.consensus import ConsensusConfig
 from ecg_shock.search.space import SearchSpace
+from ecg_shock.search.stopping import StoppingConfig
 from ecg_shock.training.trainer import TrainingConfig
 
 STUDY_FILE = "study.toml"
@@ -37,6 +38,8 @@ class SearchConfig(BaseModel):
         Number of networks to draw and train.
     seed : int
         Seed of the random draw.
+    strategy : {"random", "hyperband", "bayesian"}
+        How the networks are chosen; the documentation page on searches describes this.
     epochs, patience : int or None
         Epochs and patience of a trial. By default those of [training], which always apply to retraining.
     trials_per_process : int
@@ -47,6 +50,7 @@ class SearchConfig(BaseModel):
 
     trials: PositiveInt
     seed: NonNegativeInt = 0
+    strategy: Literal["random", "hyperband", "bayesian"] = "random"
     epochs: PositiveInt | None = None
     patience: PositiveInt | None = None
     trials_per_process: PositiveInt = 25
@@ -65,6 +69,8 @@ class Study(BaseModel):
         Networks that can be drawn.
     search : SearchConfig
         Settings of the trials.
+    stopping : StoppingConfig or None
+        When the median rule stops a trial; None if it stops none.
     training : TrainingConfig
         Settings of each training run.
     consensus : ConsensusConfig
@@ -77,6 +83,7 @@ class Study(BaseModel):
     data: DataConfig
     space: SearchSpace = SearchSpace()
     search: SearchConfig
+    stopping: StoppingConfig | None = None
     training: TrainingConfig = TrainingConfig.model_validate({})
     consensus: ConsensusConfig = ConsensusConfig()
 
@@ -95,6 +102,24 @@ class Study(BaseModel):
                 f"no network of [space] can be built for windows of data.window_s = {self.data.window_s:g} s "
                 f"({self.input_samples} samples); in the smallest network, {error}"
             ) from error
+        return self
+
+    @model_validator(mode="after")
+    def _trials_can_be_cut_short(self) -> Study:
+        if self.search.strategy == "hyperband" and self.stopping is not None:
+            raise ValueError(
+                "search.strategy = 'hyperband' ends trials early itself; remove [stopping], or choose another strategy"
+            )
+        if self.search.strategy == "hyperband" and self.training.schedule != "constant":
+            raise ValueError(
+                f"search.strategy = 'hyperband' continues trainings, which training.schedule = "
+                f"{self.training.schedule!r} does not allow; use schedule = 'constant', or another strategy"
+            )
+        if self.stopping is not None and self.stopping.warm_up >= self.trial_training.epochs:
+            raise ValueError(
+                f"stopping.warm_up = {self.stopping.warm_up} is not below the {self.trial_training.epochs} epochs of a "
+                "trial, so that no trial would be stopped; use a shorter warm_up, or remove [stopping]"
+            )
         return self
 
     @property
@@ -180,17 +205,15 @@ def save_study(study: Study, folder: Path) -> None:
         If the folder has a run of another study, or if the study in the folder is damaged.
     """
     file = folder / STUDY_FILE
-    data = study.data.with_paths(lambda name: path_for(name, file))
-    content = study.model_copy(update={"data": data}).model_dump(mode="json", exclude_none=True)  # TOML has no null
+    content = _content_of(study, file)
     if file.is_file():
         try:
-            read_study(file)
+            begun = flatten(_content_of(read_study(file), file))  # with the default values of newer settings
         except ValueError as error:
             raise ValueError(
                 f"this run's study is damaged: {error}\n"
                 f"Restore {file} from a copy, or choose another folder with --out."
             ) from error
-        begun = flatten(read_toml(file))
         requested = flatten(content)
         differences = [
             f"  {key}: {begun.get(key, 'not set')!r} in the folder, {requested.get(key, 'not set')!r} now"
@@ -207,3 +230,9 @@ def save_study(study: Study, folder: Path) -> None:
                 "or choose another folder with --out."
             )
     write_text(file, tomli_w.dumps(content))
+
+
+def _content_of(study: Study, file: Path) -> dict[str, Any]:
+    """Return the content of a study's file, with paths relative to it."""
+    data = study.data.with_paths(lambda name: path_for(name, file))
+    return study.model_copy(update={"data": data}).model_dump(mode="json", exclude_none=True)  # TOML has no null

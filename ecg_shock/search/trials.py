@@ -6,12 +6,18 @@ import csv
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ecg_shock.files import explain, write_text
+from ecg_shock.models.cnn import CnnSpec
 
 RESULT_FILE = "result.json"
+DRAWN_FILE = "drawn.json"
+NOT_IN_TABLES = {"history", "medians"}
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Trial(BaseModel):
@@ -37,6 +43,14 @@ class Trial(BaseModel):
         Counted from 1; 0 if the trial failed.
     error : str or None
         Why the trial failed, in one line; None if it did not.
+    epochs : int
+        Number of epochs that it was to be trained for.
+    stopped : bool
+        Whether it was stopped by the median rule.
+    history : tuple of float
+        Balanced accuracy after each epoch that it was trained.
+    medians : tuple of float
+        Limits of the median rule, see `ecg_shock.search.stopping.medians_of`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -55,11 +69,48 @@ class Trial(BaseModel):
     loss: float = math.nan
     best_epoch: int = 0
     error: str | None = None
+    epochs: int = 0
+    stopped: bool = False
+    history: tuple[float, ...] = ()
+    medians: tuple[float, ...] = ()
+
+    def covers(self, epochs: int) -> bool:
+        """Return whether training it for so many epochs would change nothing."""
+        return self.error is not None or self.epochs >= epochs
 
     @property
     def depth(self) -> int:
         """Number of blocks."""
         return len(self.filters)
+
+
+class Drawn(BaseModel):
+    """A network that was drawn with regard to other trials, see `Trial`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    filters: tuple[int, ...]
+    kernels: tuple[int, ...]
+    medians: tuple[float, ...]
+
+
+def write_drawn(folder: Path, spec: CnnSpec, medians: tuple[float, ...]) -> Drawn:
+    """Write what was drawn to the folder of a trial, atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = Drawn(filters=tuple(spec.filters), kernels=tuple(spec.kernels), medians=medians)
+    write_text(folder / DRAWN_FILE, drawn.model_dump_json())
+    return drawn
+
+
+def read_drawn(folder: Path) -> Drawn | None:
+    """Return what was drawn, or None if nothing was drawn yet.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    return _read(folder / DRAWN_FILE, Drawn)
 
 
 def write_trial(folder: Path, trial: Trial) -> None:
@@ -75,11 +126,14 @@ def read_trial(folder: Path) -> Trial | None:
     ValueError
         If the result is damaged.
     """
-    file = folder / RESULT_FILE
+    return _read(folder / RESULT_FILE, Trial)
+
+
+def _read(file: Path, model: type[Model]) -> Model | None:
     if not file.is_file():
         return None
     try:
-        return Trial.model_validate_json(file.read_bytes())
+        return model.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise ValueError(
             f"{file} is damaged ({'; '.join(explain(error))}); delete it, and run the same command again "
@@ -120,9 +174,12 @@ def write_csv(file: Path, trials: Sequence[Trial]) -> None:
     failed = [trial for trial in trials if trial.error is not None]
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["rank", "blocks", *Trial.model_fields])
+        writer.writerow(["rank", "blocks", *(name for name in Trial.model_fields if name not in NOT_IN_TABLES)])
         for place, trial in enumerate(rank(trials) + failed, start=1):
-            row = trial.model_dump() | {"filters": dashed(trial.filters), "kernels": dashed(trial.kernels)}
+            row = trial.model_dump(exclude=NOT_IN_TABLES) | {
+                "filters": dashed(trial.filters),
+                "kernels": dashed(trial.kernels),
+            }
             writer.writerow(["" if trial.error else place, trial.depth, *row.values()])
 
 

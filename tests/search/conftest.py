@@ -52,5 +52,6 @@ def toy() -> Iterator[ModuleType]:
         patch.syspath_prepend(HERE)
         import toy
 
+        patch.setattr("ecg_shock.search.workers.import_keras", toy.load)
         yield toy
     sys.modules.pop("toy")

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 import toy
+from ecg_shock.search import workers
 from ecg_shock.search.engine import Engine
 from ecg_shock.search.tasks import Task
 
@@ -31,6 +33,7 @@ def show(task, epoch, balanced_accuracy):
     print(task.name, epoch, flush=True)
 
 if __name__ == "__main__":
+    workers.import_keras = toy.load
     folder = Path(sys.argv[1])
     tasks = (Task(name, folder / name, 3, toy.train, (3, False, None, 0.2)) for name in "ab")
     with Engine(folder / "worker.log", workers=2) as engine:
@@ -92,6 +95,39 @@ def test_trainings_survive_kills(engine: Engine, task: Callable[..., Task]) -> N
     assert list(engine.run(iter(()))) == []
 
 
+def test_a_process_that_is_killed_before_a_training_is_no_death_of_it(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training is not given up if processes die while TensorFlow is imported in them, however often."""
+    loading = tmp_path / "loading"
+    loading.mkdir()
+    task = Task("innocent", tmp_path / "innocent", 3, toy.train, (3, False, None, 0.5))
+    kills = 3
+
+    def kill(running: Task, epoch: int, balanced_accuracy: float | None) -> None:
+        if epoch == 1:  # kill this process, and then each one that is started, while it loads
+            monkeypatch.setenv(toy.LOADING, str(loading))
+            os.kill(pid_of(task), signal.SIGKILL)
+            killer.start()
+
+    def kill_loading() -> None:
+        killed: set[str] = set()
+        while len(killed) < kills:
+            for file in loading.iterdir():
+                if file.name not in killed:
+                    time.sleep(0.5)
+                    os.kill(int(file.name), signal.SIGKILL)
+                    killed.add(file.name)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_loading)
+    with Engine(tmp_path / "worker.log") as engine:
+        assert list(engine.run(iter([task]), kill)) == [(task, None)]
+    killer.join()
+    assert epochs_of(task) == [1, 2, 3]
+    assert len(list(loading.iterdir())) == kills + 1
+
+
 @pytest.mark.parametrize(
     ("error", "raised", "message"),
     [
@@ -111,12 +147,14 @@ def test_errors_end_the_run_with_their_cause(
 
 
 def test_the_next_training_is_drawn_after_the_results(engine: Engine, task: Callable[..., Task]) -> None:
-    """Each training is taken when a worker is free, after the results so far have been yielded."""
+    """Each training is taken when a worker is free, after the results so far have been yielded; None means to wait."""
     ended: list[Task] = []
     drawn: list[tuple[int, int]] = []
 
-    def draw() -> Iterator[Task]:
+    def draw() -> Iterator[Task | None]:
         for number in range(5):
+            while number == 3 and len(ended) < 3:
+                yield None
             drawn.append((number, len(ended)))
             yield task(str(number))
 
@@ -124,6 +162,7 @@ def test_the_next_training_is_drawn_after_the_results(engine: Engine, task: Call
         ended.append(done)
     assert [number for number, _ in drawn] == [0, 1, 2, 3, 4]
     assert all(number - known < 2 for number, known in drawn)
+    assert drawn[3] == (3, 3)
 
 
 def test_ctrl_c_stops_after_the_epoch(engine: Engine, task: Callable[..., Task]) -> None:

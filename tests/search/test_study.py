@@ -74,6 +74,19 @@ def test_trials_train_as_the_study_says(small: Path):
         (SMALL + "\n[data", ["not valid TOML"]),
         ("training = 3" + SMALL.replace("[training]", ""), ["training = 3 must be a table, [training]"]),
         (
+            SMALL.replace("trials = 3", "trials = 3\nstrategy = 'grid'"),
+            ["search.strategy = 'grid'", "'random', 'hyperband' or 'bayesian'"],
+        ),
+        (
+            SMALL.replace("trials = 3", "trials = 3\nstrategy = 'hyperband'\n[stopping]"),
+            ["'hyperband' ends trials early itself; remove [stopping]"],
+        ),
+        (
+            SMALL.replace("trials = 3", "trials = 3\nstrategy = 'hyperband'") + "\nschedule = 'cosine'",
+            ["'hyperband' continues trainings", "use schedule = 'constant'"],
+        ),
+        (SMALL + "\n[stopping]\nwarm_up = 7", ["stopping.warm_up = 7 is not below the 7 epochs", "use a shorter"]),
+        (
             SMALL + "\n[space]\nblocks = [7, 7]\nkernels = [50, 50]\npadding = 'valid'",
             ["no network of [space] can be built", "data.window_s = 5 s (625 samples)", "has no output"],
         ),
@@ -133,6 +146,20 @@ def test_changed_study_is_refused_with_the_difference(small: Path, tmp_path: Pat
     assert "search.trials: 5 in the folder, 4 now" in str(caught.value)
     assert "epochs" not in str(caught.value)
     assert read_study(tmp_path / STUDY_FILE).search.trials == 5
+
+
+def test_a_run_that_was_begun_without_newer_settings_continues(small: Path, tmp_path: Path):
+    """A setting that the file in the run folder lacks has its default value; another value is a change."""
+    save_study(read_study(small), tmp_path)
+    kept = tmp_path / STUDY_FILE
+    older = kept.read_text().replace('strategy = "random"\n', "")
+    kept.write_text(older)
+    save_study(read_study(small), tmp_path)
+    kept.write_text(older)
+    with pytest.raises(ValueError, match=r"search\.strategy: 'random' in the folder, 'bayesian' now"):
+        save_study(read_study(small, {"search.strategy": "bayesian"}), tmp_path)
+    with pytest.raises(ValueError, match=r"stopping\.min_trials: 'not set' in the folder, 10 now"):
+        save_study(read_study(small, {"stopping.warm_up": 2}), tmp_path)
 
 
 def test_study_that_is_not_utf8_is_named(small: Path):

@@ -11,6 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 RESULT = "result.json"
+LOADING = "ECG_SHOCK_TOY_LOADING"  # variable that names a folder
+
+
+def load() -> None:
+    """Do nothing in place of importing TensorFlow; or take a second, and leave the name of this process in a folder."""
+    if folder := os.environ.get(LOADING):
+        (Path(folder) / str(os.getpid())).touch()
+        time.sleep(1)
 
 
 def train(
