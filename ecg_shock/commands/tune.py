@@ -141,8 +141,7 @@ def _run(study: Study, fold: TrainingFold, folder: Path, engine: Engine) -> None
         )
     _show_candidates(candidates, study)
     draw_candidates(candidates, title=f"{study.name}{mark}").savefig(folder / "consensus.png")
-    _print_path("the trials behind each candidate", f"{folder / 'consensus.png'}
-")
+    _print_path("the trials behind each candidate", f"{folder / 'consensus.png'}\n")
     jobs, earlier = run.retraining_jobs(study, candidates), run.read_retrained(study, candidates, folder)
     _train(engine, "retrain", len(jobs), len(earlier), earlier, run.retraining_tasks(study, candidates, folder, source))
     retrained = run.read_retrained(study, candidates, folder)
