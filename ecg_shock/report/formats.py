@@ -26,6 +26,7 @@ _TOLERANCE = 1e-9  # because 1000 * 0.57 is 569.9999999999999
 TEXT_COLUMNS = (
     *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict", "Record", "Alarm"),
     *("Model", "Folder", "SHA-256", "Commit", "Limit", "Fold", "Default class", "Own class"),
+    *("Label of the\ndatabase", "Label of the\nreader"),
 )
 NO_WRAP_COLUMNS = ("Window", "Windows", "Measure", "Limit", "SHA-256")
 

@@ -20,9 +20,11 @@ from ecg_shock.data.datasets import (
     SYNTHETIC,
     DataConfig,
     Subsets,
+    count_corrected,
     extra_patients,
     load_subsets,
     of_extra,
+    pin_corrections,
     shockable,
     training_weights,
 )
@@ -74,6 +76,7 @@ class TrainingFold:
     @classmethod
     def load(cls, data: DataConfig, folder: Path | None = None) -> TrainingFold:
         """Load the windows of a fold from recordings in `folder`."""
+        data = pin_corrections(data)
         return cls(data, load_subsets(data, folder), folder)
 
     @cached_property
@@ -258,6 +261,7 @@ class TrainingFold:
             patients=known,
             synthetic_windows=int((self.subsets.train.database == SYNTHETIC).sum()),
             synthetic_nonshockable=_count_synthetic_nonshockable(result),
+            corrected_s=self._count_corrected(),
             calibration=calibration,
             versions=origin["versions"],
             expected=expected,
@@ -270,6 +274,12 @@ class TrainingFold:
             threshold=THRESHOLD,
             card=card.to_toml(folder / TOML_NAME),
         )
+
+    def _count_corrected(self) -> dict[str, float]:
+        """Count the corrected seconds of the training and validation patients, by patient and label, for the card."""
+        seen = {*patients(self.subsets.train), *patients(self.subsets.validation)}
+        found = count_corrected(self.data.labels, (*self.data.databases, *self.data.extra), seen)
+        return {f"{row.patient}: {row.old} to {row.new}": round(row.seconds, 3) for row in found}
 
     def _calibrate(self, model: keras.Model, result: TrainingResult) -> tuple[float | None, ValidationScore | None]:
         """Fit the calibration to the validation patients; return it, and the result of the model on them."""
