@@ -137,10 +137,14 @@ def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
     content : ReportContent
         The content of the report.
     """
-    write_text(Path(path), _render(content))
+    write_text(Path(path), render_page("report", _view(content)))
 
 
-def _render(content: ReportContent) -> str:
+def render_page(name: str, view: Mapping[str, Any]) -> str:
+    """Render a page of one file from its template, style and script, such as ``report.html``, ``.css`` and ``.js``.
+
+    The style of the report comes first. Values are escaped, and characters that are not printable are shown as codes.
+    """
     loader = jinja2.PackageLoader("ecg_shock.report")
     environment = jinja2.Environment(
         loader=loader,
@@ -150,10 +154,12 @@ def _render(content: ReportContent) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = (loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
+    styles = dict.fromkeys(("report.css", f"{name}.css"))
+    style = "".join(loader.get_source(environment, file)[0] for file in styles)
+    script = loader.get_source(environment, f"{name}.js")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
-        style=Markup(style), script=Markup(script), digest=Markup(digest), **_view(content)
+    return environment.get_template(f"{name}.html").render(
+        style=Markup(style), script=Markup(script), digest=Markup(digest), **view
     )
 
 
