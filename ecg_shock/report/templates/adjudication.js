@@ -203,7 +203,9 @@ const actions = {
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") return document.activeElement?.blur();
-  if (!strips.length || event.ctrlKey || event.metaKey || event.target.matches?.("input")) return;
+  // On some keyboards, brackets need AltGr, which also counts as Ctrl and Alt.
+  const isShortcut = (event.ctrlKey || event.metaKey || event.altKey) && !event.getModifierState("AltGraph");
+  if (!strips.length || isShortcut || event.target.matches?.("input")) return;
   const answer = Object.hasOwn(settings.keys, event.key) ? settings.keys[event.key] : undefined;
   const action = Object.hasOwn(actions, event.key) ? actions[event.key] : undefined;
   if (!answer && !action) return;
