@@ -31,6 +31,15 @@ Model = Annotated[
     Path | None,
     typer.Option(help="Folder of a model that was saved as a bundle.", show_default="the pretrained model"),
 ]
+CorrectionsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--corrections",
+        metavar="FILE.toml",
+        help="Apply a human reader's corrections of labels, such as the page of ecg-shock adjudicate saves them.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[
     int,
     typer.Option(min=1, help="Number of trainings side by side, each in its own process.", rich_help_panel="Speed"),

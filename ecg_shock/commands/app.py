@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
+from ecg_shock.commands.adjudicate import adjudicate
 from ecg_shock.commands.compare import compare
 from ecg_shock.commands.explain import explain
 from ecg_shock.commands.export import export
@@ -97,7 +98,10 @@ def options(
         logging.getLogger("ecg_shock").setLevel(logging.DEBUG)
 
 
-for command in (fetch, manifest, split, windows, tune, compare, train, validate, explain, predict, scan, export):
+for command in (
+    *(fetch, manifest, split, windows, tune, compare, train, validate),
+    *(explain, adjudicate, predict, scan, export),
+):
     app.command(cls=Command)(command)
 
 

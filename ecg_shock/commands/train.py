@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ecg_shock.commands import Scheduler, Workers, counted
+from ecg_shock.commands import CorrectionsFile, Scheduler, Workers, counted
 from ecg_shock.commands._trainings import Trainings
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def train(
             rich_help_panel="Data",
         ),
     ] = None,
+    corrections: CorrectionsFile = None,
     filters: Annotated[
         str | None,
         typer.Option(
@@ -202,6 +203,9 @@ def train(
         window_s=window,
         preprocessing=earlier.preprocessing if earlier else None,
     )
+    if corrections:
+        labels = replace(config.labels, corrections=str(corrections), corrections_sha256=None)
+        config = config.model_copy(update={"labels": labels})
     training = with_values(
         training_of(base) if base else TrainingConfig.model_validate({}),
         epochs=epochs,

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from ecg_shock.commands import CorrectionsFile
+
 if TYPE_CHECKING:
     from ecg_shock.models.bundle import Bundle
 
@@ -83,6 +85,7 @@ def validate(
             rich_help_panel="A model",
         ),
     ] = None,
+    corrections: CorrectionsFile = None,
     record: Annotated[
         bool,
         typer.Option(
@@ -125,8 +128,9 @@ def validate(
 
     The report is written as report.html, report.md and report.json. For a model,
     its predictions are written to predictions.csv. If it was trained with other
-    labels than the default ones, the same advice is also evaluated under the
-    default labels, and written to predictions-default-labels.csv.
+    labels than the default ones, or if --corrections are given, the same advice
+    is also evaluated under the default labels, and written to
+    predictions-default-labels.csv.
     """
     from ecg_shock.evaluation.evaluation_set import EvaluationSet, find_bundles
     from ecg_shock.inference.advisor import DEFAULT_BUNDLE
@@ -150,16 +154,17 @@ def validate(
             "--out": out,
             "--databases": databases,
             "--folds": folds,
+            "--corrections": corrections,
             "--record": record,
             "--quick": quick,
             "--data": data,
         },
     )
     if predictions:
-        if model or databases or folds or record or quick or data:
+        if model or databases or folds or corrections or record or quick or data:
             raise ValueError(
-                "MODEL, --databases, --folds, --record, --quick and --data cannot be given with --predictions; remove "
-                "them."
+                "MODEL, --databases, --folds, --corrections, --record, --quick and --data cannot be given with "
+                "--predictions; remove them."
             )
         if predictions.is_dir():
             raise ValueError(
@@ -180,10 +185,10 @@ def validate(
         bundles = find_bundles(model or DEFAULT_BUNDLE)
         if folds:
             bundles = _of_folds(bundles, folds)
-        if record and (databases or len(bundles) > 1):
+        if record and (databases or corrections or len(bundles) > 1):
             raise ValueError(
-                "--record needs one bundle, and no --databases; remove --record, or give one bundle without "
-                "--databases."
+                "--record needs one bundle, and no --databases or --corrections; remove --record, or give one bundle "
+                "without them."
             )
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
@@ -191,7 +196,8 @@ def validate(
                 task = progress.add_task(stage, total=steps)
                 return lambda: progress.advance(task)
 
-            evaluation = EvaluationSet(bundles, tuple(databases.split(",")) if databases else (), data)
+            names = tuple(databases.split(",")) if databases else ()
+            evaluation = EvaluationSet(bundles, names, data, corrections)
             content = review_bundles(evaluation, folder, quick=quick, command=command, on_stage=on_stage)
         written = [*REPORT_NAMES, *prediction_names(evaluation)]
     if record:

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ecg_shock.commands import CorrectionsFile
 from ecg_shock.rhythms import AHA_CLASSES, AHA_LABELS, CLASSES
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def windows(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of plotted windows.")] = 0,
+    corrections: CorrectionsFile = None,
 ) -> None:
     """Count labelled windows by AHA class, and the excluded seconds by reason.
 
@@ -85,7 +87,9 @@ def windows(
     are multiples of 8 ms. Add a column shock with the advice of your algorithm,
     and give the file to ecg-shock validate --predictions.
     """
+    from ecg_shock.data.corrected import count_corrected, pin_corrections
     from ecg_shock.data.datasets import DataConfig, load_windows
+    from ecg_shock.data.windows import LabelPolicy
     from ecg_shock.files import atomic_writer
 
     if fold is not None and csv is None:
@@ -100,11 +104,16 @@ def windows(
                 f"--sheet is {str(sheet)!r}, but its folder does not exist; make the folder, or give another."
             )
     if augmented is not None:
-        if sheet is None or databases or csv is not None:
-            raise ValueError("--augmented needs --sheet FILE, without databases and without --csv.")
+        if sheet is None or databases or csv is not None or corrections is not None:
+            raise ValueError("--augmented needs --sheet FILE, without databases, --csv and --corrections.")
         _draw_augmented(augmented, data, sheet, seed)
         return
-    config = DataConfig(databases=tuple(databases or DataConfig().databases), window_s=window)
+    config = DataConfig(
+        databases=tuple(databases or DataConfig().databases),
+        window_s=window,
+        labels=LabelPolicy(corrections=str(corrections) if corrections else None),
+    )
+    config = pin_corrections(config)
     console = Console(markup=False, highlight=False)
     with console.status("reading the recordings"):
         found = load_windows(config, data)
@@ -115,6 +124,10 @@ def windows(
                 list_windows(config, data, fold=fold).to_csv(file, index=False, lineterminator="\r\n")
     console.print(_class_table(found))
     console.print(_balance(found))
+    if corrections:
+        from ecg_shock.report.label_policies import corrected_table
+
+        console.print(corrected_table(count_corrected(config.labels, config.databases)).to_rich())
     if sheet is not None:
         from ecg_shock.plots import draw_sheet
 

@@ -7,7 +7,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ecg_shock.data.annotations import read_labelled
+from ecg_shock.data.corrections import Corrections, read_corrections
 from ecg_shock.data.fetch import require_verified
 from ecg_shock.data.manifests import Manifest, cache_dir, load_manifest, packaged_names
 from ecg_shock.data.recordings import Recording
@@ -41,6 +42,7 @@ SOURCES = (
     "preprocessing.py",
     "rhythms.py",
     "data/annotations.py",
+    "data/corrections.py",
     "data/datasets.py",
     "data/edf_files.py",
     "data/lead_labels.py",
@@ -123,16 +125,18 @@ class DataConfig(BaseModel):
         return databases
 
     def with_paths(self, convert: Callable[[str], str]) -> DataConfig:
-        """Return a copy in which `convert` was applied to the path of each manifest and of the split."""
+        """Return a copy in which `convert` was applied to the paths of manifests, split and corrections."""
 
         def replaced(name: str) -> str:
             return convert(name) if name.endswith(".toml") else name
 
+        corrections = self.labels.corrections
         return self.model_copy(
             update={
                 "databases": tuple(map(replaced, self.databases)),
                 "extra": tuple(map(replaced, self.extra)),
                 "split": replaced(self.split),
+                "labels": replace(self.labels, corrections=corrections and convert(corrections)),
             }
         )
 
@@ -326,12 +330,8 @@ def training_recordings(data: DataConfig, folder: Path | None = None) -> Iterato
     """
     train = _fold_of(data).train.union(*(patients.train for patients in extra_patients(data).values()))
     for name in (*data.databases, *data.extra):
-        if name == SYNTHETIC:
-            yield from (recording for recording in labelled_recordings(name) if recording.patient in train)
-        else:
-            manifest = load_manifest(name)
-            records = [record for record in manifest.records if manifest.patient_of(record) in train]
-            yield from labelled_recordings(name, folder, records)
+        records = [record for record, patient in patients_by_record(name).items() if patient in train]
+        yield from labelled_recordings(name, folder, records, labels=data.labels)
 
 
 def guard_s(data: DataConfig) -> dict[str, float]:
@@ -454,13 +454,15 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
     if manifest:
         _require_labels(manifest)
         require_verified(name, folder)  # windows in the cache were cut from the files in the manifest
+    corrections = load_corrections(data.labels)
+    corrections_digest = corrections.sha256 if corrections else None
     key = {
         "sources": _sources_digest(),
         "manifest": asdict(manifest) if manifest else [SYNTHETIC_PATIENTS, SYNTHETIC_SEED, SYNTHETIC_GUARD_S],
         "window_s": data.window_s,
         "leads": leads,
         "preprocessing": asdict(data.preprocessing),
-        "labels": asdict(data.labels),
+        "labels": {**asdict(data.labels), "corrections": None, "corrections_sha256": corrections_digest},
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     stem = manifest.name if manifest else SYNTHETIC
@@ -476,7 +478,7 @@ def _load_database(name: str, data: DataConfig, folder: Path | None, leads: str)
         preprocessing=data.preprocessing,
         policy=data.labels,
     )
-    windows = concatenate(map(cut, labelled_recordings(name, folder)))
+    windows = concatenate(map(cut, labelled_recordings(name, folder, labels=data.labels)))
     _write_cache(path, windows)
     return windows
 
@@ -487,8 +489,36 @@ def _sources_digest() -> str:
     return hashlib.sha256(b"".join((package / name).read_bytes() for name in SOURCES)).hexdigest()
 
 
+def load_corrections(labels: LabelPolicy) -> Corrections | None:
+    """Read the corrections of a label policy; return None if it has none. Errors are those of `read_corrections`."""
+    return read_corrections(labels.corrections, labels.corrections_sha256) if labels.corrections else None
+
+
+def patients_by_record(name: str) -> dict[str, str]:
+    """Return the patient of each record of a database, by name of the record."""
+    if name == SYNTHETIC:
+        return dict(_synthetic_patients())
+    manifest = load_manifest(name)
+    return {record: manifest.patient_of(record) for record in manifest.records}
+
+
+@lru_cache(maxsize=1)
+def _synthetic_patients() -> tuple[tuple[str, str], ...]:
+    recordings = synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
+    return tuple((recording.name, recording.patient) for recording in recordings)
+
+
+def name_of(database: str) -> str:
+    """Return the name of a database that is given by its name or by the path of its manifest."""
+    return SYNTHETIC if database == SYNTHETIC else load_manifest(database).name
+
+
 def labelled_recordings(
-    name: str, folder: Path | None = None, records: Collection[str] | None = None
+    name: str,
+    folder: Path | None = None,
+    records: Collection[str] | None = None,
+    *,
+    labels: LabelPolicy | None = None,
 ) -> Iterator[Recording]:
     """Yield the labelled recordings of a database, after checking its files against the manifest.
 
@@ -500,14 +530,23 @@ def labelled_recordings(
         Folder that holds the databases.
     records : collection of str, optional
         Names of the records; all if not given.
+    labels : LabelPolicy, optional
+        The label policy whose corrections are applied; none if not given.
 
     Raises
     ------
     ValueError
-        If the database has records without labels, or files that differ from its manifest.
+        If the database has records without labels, or files that differ from its manifest; or if a correction does not
+        match the labels.
     FileNotFoundError
         If the database is missing.
     """
+    corrections = load_corrections(labels) if labels else None
+    for recording in _recordings(name, folder, records):
+        yield corrections.apply(recording) if corrections else recording
+
+
+def _recordings(name: str, folder: Path | None, records: Collection[str] | None) -> Iterator[Recording]:
     if name == SYNTHETIC:
         for recording in synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED):
             if records is None or recording.name in records:

@@ -26,12 +26,16 @@ class Episode:
         A name of `ecg_shock.rhythms.RHYTHMS`, or of `ecg_shock.rhythms.UNUSABLE`.
     code : str
         The label as the database writes it.
+    aha_class : str
+        The AHA class that a human reader gave the whole segment (see `ecg_shock.data.corrections`); empty if the class
+        follows from the rhythm, with the limits of amplitude and rate.
     """
 
     start_s: float
     end_s: float
     rhythm: str
     code: str = ""
+    aha_class: str = ""
 
 
 @dataclass(frozen=True, eq=False)

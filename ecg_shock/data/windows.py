@@ -59,6 +59,11 @@ class LabelPolicy:
     vt_amplitude_ratio : float
         A window of ventricular tachycardia is excluded if the peak-to-peak amplitudes of its two halves differ by more
         than this factor, because the tachycardia may end inside the window. 0 turns the rule off.
+    corrections : str, optional
+        Path of a file with a human reader's corrections of labels; see `ecg_shock.data.corrections`. A corrected
+        segment has the reader's class, whatever its amplitude and rate.
+    corrections_sha256 : str, optional
+        SHA-256 that this file must have. The card of a model states it.
 
     Raises
     ------
@@ -80,6 +85,8 @@ class LabelPolicy:
     slow_vf_bpm: float = 0.0
     slow_vf_periodicity: float = 0.6
     vt_amplitude_ratio: float = 0.0
+    corrections: str | None = None
+    corrections_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.asystole_mv <= self.coarse_vf_mv:
@@ -101,6 +108,8 @@ class LabelPolicy:
             )
         if self.vt_amplitude_ratio != 0 and not 1 < self.vt_amplitude_ratio < math.inf:
             raise ValueError(f"vt_amplitude_ratio={self.vt_amplitude_ratio!r} is not allowed; give more than 1, or 0.")
+        if self.corrections == "" or (self.corrections_sha256 and not self.corrections):
+            raise ValueError("corrections is empty; give the path of a file of corrections, or remove the key.")
 
 
 @dataclass(frozen=True)
@@ -254,9 +263,7 @@ def _cut_lead(
             if holds_invalid(start_s):
                 excluded["invalid samples"] += window_s
                 continue
-            rhythm = _refine_rhythm(recording, episode.rhythm, start_s, start_s + window_s)
-            around = _signal_around(filtered, episode, start_s, window_s)
-            aha_class, reason = _label_window(window, around, rhythm, recording, start_s, policy)
+            rhythm, aha_class, reason = _label_at(recording, episode, filtered, start_s, window_s, policy)
             if reason:
                 excluded[reason] += window_s
                 continue
@@ -285,12 +292,91 @@ def _cut_lead(
     )
 
 
+@dataclass(frozen=True)
+class WindowLabel:
+    """The label of a window at a given place of a recording.
+
+    Parameters
+    ----------
+    episode : Episode
+        The episode around the window. Neighbouring episodes of the same rhythm are joined.
+    rhythm : str
+        The rhythm of the window.
+    aha_class, reason : str
+        The AHA class of the window and an empty text, or an empty text and the reason why the window has no class.
+    """
+
+    episode: Episode
+    rhythm: str
+    aha_class: str
+    reason: str
+
+
+def label_windows(
+    recording: Recording,
+    start_s: Iterable[float],
+    window_s: float,
+    *,
+    guard_s: float = 0.0,
+    preprocessing: Preprocessing | None = None,
+    policy: LabelPolicy | None = None,
+) -> list[WindowLabel | None]:
+    """Label windows of the first lead that begin at given times.
+
+    Parameters
+    ----------
+    recording : Recording
+        A recording with its episodes.
+    start_s : iterable of float
+        Start of each window in seconds, at a whole sample at 125 Hz.
+    window_s, guard_s, preprocessing, policy
+        As for `cut_windows`.
+
+    Returns
+    -------
+    list of (WindowLabel or None)
+        The label of each window. None if the window is not within one episode, with the guard on both sides.
+    """
+    filtered = preprocess(recording.signal[:, 0], recording.fs, preprocessing)
+    policy = policy or LabelPolicy()
+    episodes = _join_by_rhythm(recording.episodes)
+    found: list[WindowLabel | None] = []
+    for start in start_s:
+        spans = ((episode, _span(episode, recording.duration_s, guard_s)) for episode in episodes)
+        around = [
+            episode
+            for episode, (first_s, last_s) in spans
+            if first_s - ROUNDING <= start and start + window_s <= last_s + ROUNDING
+        ]
+        if not around:
+            found.append(None)
+        elif around[0].rhythm in UNUSABLE:
+            found.append(WindowLabel(around[0], around[0].rhythm, "", f"labelled {around[0].rhythm}"))
+        else:
+            found.append(WindowLabel(around[0], *_label_at(recording, around[0], filtered, start, window_s, policy)))
+    return found
+
+
+def _label_at(
+    recording: Recording, episode: Episode, filtered: np.ndarray, start_s: float, window_s: float, policy: LabelPolicy
+) -> tuple[str, str, str]:
+    """Return (rhythm, AHA class, "") of a window of an episode, or (rhythm, "", the reason to exclude it)."""
+    if episode.aha_class:
+        return episode.rhythm, episode.aha_class, ""
+    first = round(start_s * FS)
+    window = filtered[first : first + round(window_s * FS)]
+    rhythm = _refine_rhythm(recording, episode.rhythm, start_s, start_s + window_s)
+    around = _signal_around(filtered, episode, start_s, window_s)
+    return rhythm, *_label_window(window, around, rhythm, recording, start_s, policy)
+
+
 def _join_by_rhythm(episodes: Iterable[Episode]) -> list[Episode]:
     """Join neighbouring episodes of the same rhythm, even if their codes differ."""
     joined: list[Episode] = []
     for episode in episodes:
-        if joined and (joined[-1].rhythm, joined[-1].end_s) == (episode.rhythm, episode.start_s):
-            joined[-1] = replace(joined[-1], end_s=episode.end_s)
+        last = joined[-1] if joined else None
+        if last and (last.rhythm, last.aha_class, last.end_s) == (episode.rhythm, episode.aha_class, episode.start_s):
+            joined[-1] = replace(last, end_s=episode.end_s)
         else:
             joined.append(episode)
     return joined
@@ -300,12 +386,21 @@ def _window_starts(
     episode: Episode, duration_s: float, window_s: float, step_s: float, guard_s: float
 ) -> Iterator[float]:
     """Yield the starts of an episode's windows in s, at whole samples at 125 Hz."""
-    # No guard at the ends of a recording, where the rhythm does not change.
-    first = episode.start_s + (guard_s if episode.start_s > 0 else 0.0)
-    last = min(episode.end_s - (guard_s if episode.end_s < duration_s else 0.0), duration_s) - window_s
-    first_sample, step = math.ceil(first * FS - ROUNDING), math.ceil(step_s * FS - ROUNDING)
-    for sample in range(first_sample, math.floor(last * FS + ROUNDING) + 1, step):
+    first_s, last_s = _span(episode, duration_s, guard_s)
+    first_sample, step = math.ceil(first_s * FS - ROUNDING), math.ceil(step_s * FS - ROUNDING)
+    for sample in range(first_sample, math.floor((last_s - window_s) * FS + ROUNDING) + 1, step):
         yield sample / FS
+
+
+def _span(episode: Episode, duration_s: float, guard_s: float) -> tuple[float, float]:
+    """Return the times in s between which windows of an episode can be cut.
+
+    There is no guard at the ends of a recording, where the rhythm does not change, and none in a corrected segment,
+    because its reader labelled exactly these seconds.
+    """
+    guard_s = 0.0 if episode.aha_class else guard_s
+    first_s = episode.start_s + (guard_s if episode.start_s > 0 else 0.0)
+    return first_s, min(episode.end_s - (guard_s if episode.end_s < duration_s else 0.0), duration_s)
 
 
 def _signal_around(filtered: np.ndarray, episode: Episode, start_s: float, window_s: float) -> np.ndarray:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ecg_shock.data.corrected import count_corrected
+from ecg_shock.data.corrections import CorrectedSeconds, read_corrections
 from ecg_shock.data.datasets import (
     SYNTHETIC,
-    SYNTHETIC_PATIENTS,
-    SYNTHETIC_SEED,
     DataConfig,
     labelled_recordings,
     load_subsets,
     load_test,
     load_windows,
+    name_of,
+    patients_by_record,
 )
 from ecg_shock.data.manifests import data_dir, load_manifest
 from ecg_shock.data.recordings import Recording
 from ecg_shock.data.splits import load_split
-from ecg_shock.data.synthetic import synthetic_recordings
 from ecg_shock.data.windows import Excluded, LabelPolicy, WindowSet, amplitude_mv, concatenate, rate_bpm
 from ecg_shock.evaluation.baselines import baseline_predictions
 from ecg_shock.evaluation.metrics import Model
@@ -61,6 +62,8 @@ class EvaluationSet:
         patients of these databases are then tested, instead of the test patients of its fold.
     folder : pathlib.Path, optional
         Folder of the databases; see `ecg_shock.data.manifests.data_dir`.
+    corrections : pathlib.Path, optional
+        A file of corrections, which replaces that of the models' label policy; see `ecg_shock.data.corrections`.
 
     Raises
     ------
@@ -79,10 +82,16 @@ class EvaluationSet:
     bundles: tuple[Bundle, ...]
     databases: tuple[str, ...] = ()
     folder: Path | None = None
+    corrections: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.bundles:
             raise ValueError("there is no bundle to evaluate; give one or more bundles.")
+        if self.corrections:
+            names = self.databases or self.bundles[0].card.data.databases
+            read_corrections(self.corrections).check_records(
+                {name_of(name): patients_by_record(name) for name in names}
+            )
         if self.databases and len(self.bundles) > 1:
             raise ValueError(
                 f"there are {len(self.bundles)} bundles; give only one to evaluate on {', '.join(self.databases)}."
@@ -110,10 +119,19 @@ class EvaluationSet:
         """The model of each fold, ready to predict."""
         return {fold: Advisor(one.bundles[0]) for fold, one in self.by_fold.items()}
 
-    @property
+    @cached_property
     def labels(self) -> LabelPolicy:
-        """The label policy of the models."""
-        return self.bundles[0].card.data.labels
+        """The label policy of the models, with `corrections` if they are given."""
+        labels = self.bundles[0].card.data.labels
+        if not self.corrections:
+            return labels
+        digest = read_corrections(self.corrections).sha256
+        return replace(labels, corrections=str(self.corrections), corrections_sha256=digest)
+
+    def corrected(self) -> tuple[CorrectedSeconds, ...]:
+        """Count the seconds of the test patients that `labels` corrects, by patient and label."""
+        names = self.databases or self.bundles[0].card.data.databases
+        return count_corrected(self.labels, names, {record.patient for record in self.records()})
 
     def windows(self, window_s: float, labels: LabelPolicy | None = None) -> WindowSet:
         """Load the test windows of all classes, fold by fold, each `window_s` seconds long.
@@ -258,7 +276,7 @@ class EvaluationSet:
         for record in records:
             names.setdefault(record.source, set()).add(record.name)
         for source, wanted in names.items():
-            yield from labelled_recordings(source, self.folder, wanted)
+            yield from labelled_recordings(source, self.folder, wanted, labels=self.labels)
 
     def has_validation(self) -> bool:
         """Return True if the databases of the validation patients are on this computer."""
@@ -271,7 +289,8 @@ class EvaluationSet:
     def _config(self, bundle: Bundle, window_s: float) -> DataConfig:
         """Return the data configuration of the test windows of a bundle."""
         config = bundle.card.data
-        return config.model_copy(update={"window_s": float(window_s), "databases": self.databases or config.databases})
+        databases = self.databases or config.databases
+        return config.model_copy(update={"window_s": float(window_s), "databases": databases, "labels": self.labels})
 
 
 def find_bundles(folder: Path) -> tuple[Bundle, ...]:
@@ -391,16 +410,8 @@ def _unite(sets: Sequence[WindowSet]) -> tuple[WindowSet, list[np.ndarray]]:
 
 
 def _list_records(source: str) -> tuple[Record, ...]:
-    if source == SYNTHETIC:
-        return _synthetic_records()
-    manifest = load_manifest(source)
-    return tuple(Record(source, manifest.name, record, manifest.patient_of(record)) for record in manifest.records)
-
-
-@lru_cache(maxsize=1)
-def _synthetic_records() -> tuple[Record, ...]:
-    recordings = synthetic_recordings(SYNTHETIC_PATIENTS, SYNTHETIC_SEED)
-    return tuple(Record(SYNTHETIC, SYNTHETIC, recording.name, recording.patient) for recording in recordings)
+    name = name_of(source)
+    return tuple(Record(source, name, record, patient) for record, patient in patients_by_record(source).items())
 
 
 def _tested_settings(bundle: Bundle) -> dict[str, Any]:

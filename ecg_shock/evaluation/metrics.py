@@ -36,6 +36,8 @@ from ecg_shock.rhythms import AHA_CLASSES, CLASSES, INTERMEDIATE, NONSHOCKABLE, 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ecg_shock.data.corrections import CorrectedSeconds
+
 GROUPS = {"shockable": SHOCKABLE, "nonshockable": NONSHOCKABLE, "intermediate": INTERMEDIATE}
 MEASURES = {"shockable": "Se", "nonshockable": "Sp", "intermediate": "shock advised"}
 
@@ -364,11 +366,14 @@ class DefaultLabels:
         The results of the same advice under the default policy, the shortest duration first.
     set_apart : tuple of SetApart
         The windows whose class differs, by duration, class, database and patient.
+    corrected : tuple of CorrectedSeconds
+        The seconds that the corrections of the policy change, by patient and label.
     """
 
     policy: LabelPolicy
     performances: tuple[Performance, ...]
     set_apart: tuple[SetApart, ...]
+    corrected: tuple[CorrectedSeconds, ...] = ()
 
 
 @dataclass(frozen=True)

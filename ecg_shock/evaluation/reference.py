@@ -24,7 +24,7 @@ from ecg_shock.data.recordings import Recording
 from ecg_shock.data.windows import LabelPolicy, amplitude_mv, rate_bpm
 from ecg_shock.inference.scanning import ShockableEpisode
 from ecg_shock.preprocessing import FS, Preprocessing, preprocess
-from ecg_shock.rhythms import NONSHOCKABLE, RHYTHMS, UNUSABLE
+from ecg_shock.rhythms import NONSHOCKABLE, RHYTHMS, SHOCKABLE, UNUSABLE
 
 SHOCKABLE_TIME, INTERMEDIATE_TIME, NONSHOCKABLE_TIME, UNCOUNTED_TIME = (
     "shockable",
@@ -33,6 +33,7 @@ SHOCKABLE_TIME, INTERMEDIATE_TIME, NONSHOCKABLE_TIME, UNCOUNTED_TIME = (
     "uncounted",
 )
 KINDS = (SHOCKABLE_TIME, INTERMEDIATE_TIME, NONSHOCKABLE_TIME, UNCOUNTED_TIME)
+CLASSES_OF = {SHOCKABLE_TIME: SHOCKABLE, NONSHOCKABLE_TIME: NONSHOCKABLE}
 
 MIN_MEASURED_S = 1.0  # shortest signal for measuring rate and amplitude
 ROUNDING_S = 1e-6
@@ -133,11 +134,13 @@ def reference_segments(
     """
     policy = policy or LabelPolicy()
     spans = _annotated_spans(recording)
-    measured = {"vf", "vt", "asystole"} & {rhythm for _, _, rhythm in spans}
+    measured = {"vf", "vt", "asystole"} & {rhythm for _, _, rhythm, aha_class in spans if not aha_class}
     raw = recording.signal[:, 0]
     filtered = preprocess(raw, recording.fs, preprocessing) if measured else np.empty(0)
 
-    def kind_of(start_s: float, end_s: float, rhythm: str) -> str:
+    def kind_of(start_s: float, end_s: float, rhythm: str, aha_class: str) -> str:
+        if aha_class:  # of a human reader
+            return next((kind for kind, classes in CLASSES_OF.items() if aha_class in classes), INTERMEDIATE_TIME)
         if rhythm in UNUSABLE:
             return UNCOUNTED_TIME
         if rhythm not in measured:
@@ -151,7 +154,7 @@ def reference_segments(
         rates = rates[np.isfinite(rates)]
         return SHOCKABLE_TIME if len(rates) and np.median(rates) >= policy.rapid_vt_bpm else INTERMEDIATE_TIME
 
-    return tuple(Segment(start_s, end_s, kind_of(start_s, end_s, rhythm), rhythm) for start_s, end_s, rhythm in spans)
+    return tuple(Segment(span[0], span[1], kind_of(*span), span[2]) for span in spans)
 
 
 def reference_events(segments: Sequence[Segment], episodes: Sequence[ShockableEpisode]) -> Iterator[ReferenceEvent]:
@@ -182,23 +185,23 @@ def overlap_s(start_s: float, end_s: float, other_start_s: float, other_end_s: f
     return shared_s if shared_s > ROUNDING_S else 0.0
 
 
-def _annotated_spans(recording: Recording) -> list[tuple[float, float, str]]:
-    """List start, end and rhythm of the episodes and of the gaps between them; join neighbours of the same rhythm."""
-    spans: list[tuple[float, float, str]] = []
+def _annotated_spans(recording: Recording) -> list[tuple[float, float, str, str]]:
+    """List start, end, rhythm and the reader's class of the episodes and of the gaps between them; join equal ones."""
+    spans: list[tuple[float, float, str, str]] = []
 
-    def add(start_s: float, end_s: float, rhythm: str) -> None:
+    def add(start_s: float, end_s: float, rhythm: str, aha_class: str = "") -> None:
         if end_s - start_s <= ROUNDING_S:
             return
-        if spans and spans[-1][2] == rhythm:
+        if spans and spans[-1][2:] == (rhythm, aha_class):
             start_s = spans.pop()[0]
-        spans.append((start_s, end_s, rhythm))
+        spans.append((start_s, end_s, rhythm, aha_class))
 
     labelled_s = 0.0
     for episode in recording.episodes:
         if episode.rhythm not in RHYTHMS and episode.rhythm not in UNUSABLE:
             raise ValueError(f"an episode has the rhythm {episode.rhythm!r}; allowed are {[*RHYTHMS, *UNUSABLE]}.")
         add(labelled_s, episode.start_s, "unlabelled")
-        add(episode.start_s, episode.end_s, episode.rhythm)
+        add(episode.start_s, episode.end_s, episode.rhythm, episode.aha_class)
         labelled_s = episode.end_s
     add(labelled_s, recording.duration_s, "unlabelled")
     return spans

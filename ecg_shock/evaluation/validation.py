@@ -6,12 +6,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ecg_shock.data.windows import LabelPolicy
 from ecg_shock.evaluation.confidence import ALPHA, RESAMPLES
 from ecg_shock.evaluation.metrics import Coverage, DefaultLabels, Model, Validation, compare_labels, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.files import sha256
+
+if TYPE_CHECKING:
+    from ecg_shock.data.corrections import CorrectedSeconds
 
 _SHOWN_DIGITS = 12  # of a file's digest
 _FAR_APART = 100.0  # times the length of a window: half-second steps in milliseconds are as far apart for 5-s windows
@@ -24,6 +28,7 @@ def validate(
     windows: str | os.PathLike[str] | None = None,
     threshold: float | None = None,
     databases: Sequence[str] = (),
+    corrections: str | os.PathLike[str] | None = None,
     data: str | os.PathLike[str] | None = None,
     alpha: float = ALPHA,
     resamples: int = RESAMPLES,
@@ -49,6 +54,9 @@ def validate(
     databases : sequence of str
         For a model: databases that were not used to train or select it. All of their patients are tested, instead of
         its test patients.
+    corrections : path-like, optional
+        For a model: a file of corrections of labels; see `ecg_shock.data.corrections`. The results under the default
+        labels, without corrections, are then in `Validation.default_labels`.
     data : path-like, optional
         For a model: folder of the recordings. By default, the folder in the environment variable ``ECG_SHOCK_DATA``, or
         the cache folder if it is not set.
@@ -88,7 +96,7 @@ def validate(
     source = ""
     coverage: Coverage | None = None
     if isinstance(predictions, Predictions):
-        _refuse_options("Predictions", threshold=threshold, databases=databases, data=data)
+        _refuse_options("Predictions", threshold=threshold, databases=databases, corrections=corrections, data=data)
         if windows is not None:
             predictions, coverage = _match_with_file(predictions, Path(windows))
     elif not isinstance(predictions, (str, os.PathLike)):
@@ -102,12 +110,18 @@ def validate(
 
         bundles = find_bundles(Path(predictions))
         models = describe_all(bundles)
-        evaluation = EvaluationSet(bundles, tuple(databases), None if data is None else Path(data))
+        folder, file = (None if path is None else Path(path) for path in (data, corrections))
+        evaluation = EvaluationSet(bundles, tuple(databases), folder, file)
         return evaluate_by_labels(
-            evaluation.predictions_by_labels(), models=models, alpha=alpha, resamples=resamples, seed=seed
+            evaluation.predictions_by_labels(),
+            models=models,
+            corrected=evaluation.corrected(),
+            alpha=alpha,
+            resamples=resamples,
+            seed=seed,
         )
     else:
-        _refuse_options("a file of predictions", databases=databases, data=data)
+        _refuse_options("a file of predictions", databases=databases, corrections=corrections, data=data)
         source = describe_file(Path(predictions), threshold)
         predictions, coverage = read_predictions(Path(predictions), windows, threshold)
     return evaluate(predictions, source=source, coverage=coverage, alpha=alpha, resamples=resamples, seed=seed)
@@ -117,6 +131,7 @@ def evaluate_by_labels(
     predictions: Mapping[LabelPolicy, Predictions],
     *,
     models: tuple[Model, ...] = (),
+    corrected: tuple[CorrectedSeconds, ...] = (),
     alpha: float = ALPHA,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -129,6 +144,8 @@ def evaluate_by_labels(
         What `ecg_shock.evaluation.evaluation_set.EvaluationSet.predictions_by_labels` returns.
     models, alpha, resamples, seed
         See `ecg_shock.evaluation.metrics.evaluate`.
+    corrected : tuple of CorrectedSeconds
+        What `ecg_shock.evaluation.evaluation_set.EvaluationSet.corrected` returns.
 
     Returns
     -------
@@ -141,7 +158,8 @@ def evaluate_by_labels(
         return validation
     ((_, default),) = others
     performances = evaluate(default, alpha=alpha, resamples=resamples, seed=seed).performances
-    return replace(validation, default_labels=DefaultLabels(labels, performances, compare_labels(own, default)))
+    found = DefaultLabels(labels, performances, compare_labels(own, default), corrected)
+    return replace(validation, default_labels=found)
 
 
 def read_predictions(

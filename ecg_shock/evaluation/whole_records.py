@@ -189,11 +189,12 @@ class RecordScans:
             config = advisor.bundle.card.data
             scanned = scan(recording, lead=recording.leads[0], model=advisor)
             self._window_s, self._step_s = scanned.window_s, scanned.step_s
+            labels = self._evaluation.labels
             segments = reference_segments(
-                recording, scanned.window_s, scanned.step_s, preprocessing=config.preprocessing, policy=config.labels
+                recording, scanned.window_s, scanned.step_s, preprocessing=config.preprocessing, policy=labels
             )
             for rule, found in self._events[fold, subset].items():
-                found.append(episode_events(with_rule(scanned, rule), recording, segments, policy=config.labels))
+                found.append(episode_events(with_rule(scanned, rule), recording, segments, policy=labels))
 
     def figures(self) -> WholeRecords:
         """Choose the rule of each fold, and pool the results of the test records.

@@ -121,6 +121,9 @@ class Card:
         Number of synthetic windows in the training subset.
     synthetic_nonshockable : dict of str to int
         Number of windows of artefact that augmentation drew for the training.
+    corrected_s : dict of str to float
+        The seconds of the training and validation patients whose labels were corrected, by patient and label, such as
+        ``"vfdb/424: asystole to coarse_vf"``. The file of corrections and its digest are in `data`.
     calibration : float or None
         Factor of the logit, if the probabilities are calibrated on validation patients. The weights of the last layer
         already include the factor.
@@ -148,6 +151,7 @@ class Card:
     commit: str = ""
     synthetic_windows: int = 0
     synthetic_nonshockable: dict[str, int] = field(default_factory=dict)
+    corrected_s: dict[str, float] = field(default_factory=dict)
     calibration: float | None = None
     data: DataConfig
     training: dict[str, Any]

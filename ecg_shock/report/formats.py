@@ -27,6 +27,7 @@ TEXT_COLUMNS = (
     *("Class", "Database", "Rhythm", "Patient", "Window", "Measure", "Verdict", "Record", "Alarm"),
     *("Pattern", "Patterns", "Background", "Dose", "Part"),
     *("Model", "Folder", "SHA-256", "Commit", "Limit", "Fold", "Default class", "Own class"),
+    *("Label of the\ndatabase", "Label of the\nreader"),
 )
 NO_WRAP_COLUMNS = ("Window", "Windows", "Measure", "Limit", "SHA-256")
 

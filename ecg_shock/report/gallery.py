@@ -170,10 +170,10 @@ def draw_strip(strip: Strip, window: tuple[float, float], threshold: float | Non
     return tuple(rows)
 
 
-def paper_grid() -> Markup:
-    """Return an SVG element with ECG paper, squares of 1 and 5 mm, that all strips of the page refer to."""
-    width = round(ROW_S * PAPER_MM_PER_S) * UNITS_PER_MM
-    height = round(2 * MAX_MV * PAPER_MM_PER_MV) * UNITS_PER_MM
+def paper_grid(row_s: float = ROW_S, half_mv: float = MAX_MV) -> Markup:
+    """Return an SVG element with ECG paper, of `row_s` seconds and ±`half_mv`, that all strips of the page refer to."""
+    width = round(row_s * PAPER_MM_PER_S) * UNITS_PER_MM
+    height = round(2 * half_mv * PAPER_MM_PER_MV) * UNITS_PER_MM
 
     def lines(step_mm: int) -> str:
         step = step_mm * UNITS_PER_MM

@@ -137,24 +137,14 @@ def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
     content : ReportContent
         The content of the report.
     """
-    write_text(Path(path), _render(content))
+    write_text(Path(path), render_page("report", _view(content)))
 
 
-def _render(content: ReportContent) -> str:
-    return render_page("report.html", "report.js", _view(content))
+def render_page(name: str, view: Mapping[str, Any]) -> str:
+    """Render a page of one file from its template, and from its style and script, if it has these.
 
-
-def render_page(template: str, script: str, values: Mapping[str, Any]) -> str:
-    """Render a page of `templates/` in the style of the report, as a single file.
-
-    Text is escaped, and characters that are not printable are shown as codes. Only the script of the page may run.
-
-    Parameters
-    ----------
-    template, script : str
-        File names in `templates/`; no script if the name is empty.
-    values : mapping of str
-        The values that the template needs, besides ``style``, ``script`` and ``digest``.
+    A page `name` has the template ``name.html``, the style ``name.css`` after the style of the report, and the script
+    ``name.js``. No other script may run. Values are escaped, and characters that are not printable are shown as codes.
     """
     loader = jinja2.PackageLoader("ecg_shock.report")
     environment = jinja2.Environment(
@@ -165,10 +155,13 @@ def render_page(template: str, script: str, values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, code = (loader.get_source(environment, name)[0] if name else "" for name in ("report.css", script))
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    return environment.get_template(template).render(
-        style=Markup(style), script=Markup(code), digest=Markup(digest), **values
+    known = loader.list_templates()
+    styles = [file for file in dict.fromkeys(("report.css", f"{name}.css")) if file in known]
+    style = "".join(loader.get_source(environment, file)[0] for file in styles)
+    script = loader.get_source(environment, f"{name}.js")[0] if f"{name}.js" in known else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(f"{name}.html").render(
+        style=Markup(style), script=Markup(script), digest=Markup(digest), **view
     )
 
 

@@ -150,7 +150,7 @@ def overview_table(found: Importance) -> Table:
 def write_explanation(found: Importance, folder: Path, command: str = "") -> None:
     """Write the page, the JSON file and the pictures; see `NAMES`. `command` is shown on the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / NAMES[0], render_page("importance.html", "", _view(found, command)))
+    write_text(folder / NAMES[0], render_page("importance", _view(found, command)))
     write_text(folder / NAMES[1], json.dumps(asdict(found), indent=1, allow_nan=False) + "\n")
     save_pictures(found, folder / NAMES[2], folder / NAMES[3])
 

@@ -4,27 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
+from ecg_shock.data.corrections import CorrectedSeconds
 from ecg_shock.data.windows import LabelPolicy
 from ecg_shock.evaluation.metrics import EXCLUDED, DefaultLabels, Performance, SetApart
 from ecg_shock.report.formats import Table, class_name, patients_text, printable, rounded_down
 
 MAIN_DURATIONS_S = (2.0, 5.0)  # those of the publication of the network
 DEFAULT_LABELS = "Default labels: "  # begins the titles of tables
+SHOWN_CHARACTERS = 64  # of a path or a digest
+CORRECTIONS_NOTE = (
+    "A human reader corrected some labels. If a model chose what the reader saw, or if the reader saw its opinion, the "
+    "corrected results are too good for this model: its own errors were read again, and its agreement was not."
+)
 
 
 def labels_note(found: DefaultLabels, duration_s: float) -> str:
     """Say which labels the model has, and what advice it gives to windows of other class than by default."""
     policy = ", ".join(
-        f"{item.name} {getattr(found.policy, item.name):g} (default {item.default:g})"
+        f"{item.name} {_value(getattr(found.policy, item.name))} (default {_value(item.default)})"
         for item in fields(LabelPolicy)
         if getattr(found.policy, item.name) != item.default
     )
+    corrections = f" {CORRECTIONS_NOTE}" if found.policy.corrections else ""
     return (
-        f"The model has its own labels: {policy}. Results are for these labels, unless they are marked as those for "
-        f"the default labels. Windows of {duration_s:g} s of another class than by default: "
+        f"The model is evaluated under its own labels: {policy}. Results are for these labels, unless they are marked "
+        f"as those for the default labels.{corrections} Windows of {duration_s:g} s of another class than by default: "
         f"{set_apart_text(found, duration_s)}."
     )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, (int, float)):
+        return f"{value:g}"
+    return "none" if value is None else printable(value[:SHOWN_CHARACTERS])
+
+
+def corrected_tables(found: DefaultLabels) -> list[Table]:
+    """Make the table of the corrected seconds; none if the model has no corrections."""
+    return [corrected_table(found.corrected)] if found.policy.corrections else []
+
+
+def corrected_table(corrected: Sequence[CorrectedSeconds]) -> Table:
+    """Make a table of the corrected seconds by patient and label."""
+    rows = [
+        (printable(row.patient), row.old.replace("_", " "), row.new.replace("_", " "), f"{row.seconds:.1f}")
+        for row in corrected
+    ]
+    patients = patients_text(len({row.patient for row in corrected}))
+    rows.append((f"all: {patients}", "", "", f"{sum(row.seconds for row in corrected):.1f}"))
+    header = ("Patient", "Label of the\ndatabase", "Label of the\nreader", "Seconds")
+    return Table("Seconds corrected by a reader", header, tuple(rows))
 
 
 def set_apart_text(found: DefaultLabels, duration_s: float) -> str:

@@ -82,7 +82,9 @@ def review_bundles(
     """
     step = on_stage("windows of all lengths", len(evaluation.bundles) * len(DURATIONS_S))
     by_labels = evaluation.predictions_by_labels(on_duration=step)
-    validation = evaluate_by_labels(by_labels, models=describe_all(evaluation.bundles))
+    validation = evaluate_by_labels(
+        by_labels, models=describe_all(evaluation.bundles), corrected=evaluation.corrected()
+    )
     predictions = by_labels[evaluation.labels]
     duration_s = headline(validation).duration_s
     out.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,13 @@ from ecg_shock.evaluation.stress import StressPoint
 from ecg_shock.report.figures import reliability_figure, roc_figure, se_sp_figure
 from ecg_shock.report.first_screen import SYMBOLS, summarise_verdicts
 from ecg_shock.report.formats import NONE, Table, class_name, p_value_text, points, rounded_down
-from ecg_shock.report.label_policies import DEFAULT_LABELS, labels_comparison_table, labels_note, set_apart_tables
+from ecg_shock.report.label_policies import (
+    DEFAULT_LABELS,
+    corrected_tables,
+    labels_comparison_table,
+    labels_note,
+    set_apart_tables,
+)
 from ecg_shock.report.tables import comparison_note, folds_table, headline, pooled_table
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
@@ -84,6 +90,7 @@ def labels_section(validation: Validation) -> dict[str, Any]:
             pooled_table(found.performances, DEFAULT_LABELS),
             *([folds_table(at_headline, DEFAULT_LABELS)] if at_headline.by_fold else []),
             *set_apart_tables(found, at),
+            *corrected_tables(found),
         ],
     }
 

@@ -42,6 +42,7 @@ from ecg_shock.report.formats import (
 )
 from ecg_shock.report.label_policies import (
     DEFAULT_LABELS,
+    corrected_tables,
     labels_comparison_table,
     labels_note,
     set_apart_tables,
@@ -361,6 +362,7 @@ def _tables(
                 tables.append(_aha_table(performance, DEFAULT_LABELS))
                 tables += [folds_table(performance, DEFAULT_LABELS)] if performance.by_fold else []
                 tables += set_apart_tables(validation.default_labels, performance.duration_s)
+        tables += corrected_tables(validation.default_labels)
     if whole:
         tables += event_tables(whole)
     tables += [_comparison_table(name, found) for name, found in (comparisons or {}).items()]

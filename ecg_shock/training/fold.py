@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from scipy.special import expit
 
 from ecg_shock.data.augment import Augmentation, Augmenter, read_training_noise
+from ecg_shock.data.corrected import count_corrected, pin_corrections
 from ecg_shock.data.datasets import (
     SYNTHETIC,
     DataConfig,
@@ -75,6 +76,7 @@ class TrainingFold:
     @classmethod
     def load(cls, data: DataConfig, folder: Path | None = None) -> TrainingFold:
         """Load the windows of a fold from recordings in `folder`."""
+        data = pin_corrections(data)
         return cls(data, load_subsets(data, folder), folder)
 
     @cached_property
@@ -286,6 +288,7 @@ class TrainingFold:
             patients=known,
             synthetic_windows=int((self.subsets.train.database == SYNTHETIC).sum()),
             synthetic_nonshockable=_count_synthetic_nonshockable(result),
+            corrected_s=self._count_corrected(),
             calibration=calibration,
             versions=origin["versions"],
             expected=expected,
@@ -298,6 +301,12 @@ class TrainingFold:
             threshold=THRESHOLD,
             card=card.to_toml(folder / TOML_NAME),
         )
+
+    def _count_corrected(self) -> dict[str, float]:
+        """Count the corrected seconds of the training and validation patients, by patient and label, for the card."""
+        seen = {*patients(self.subsets.train), *patients(self.subsets.validation)}
+        found = count_corrected(self.data.labels, (*self.data.databases, *self.data.extra), seen)
+        return {f"{row.patient}: {row.old} to {row.new}": round(row.seconds, 3) for row in found}
 
     def _calibrate(self, model: keras.Model, result: TrainingResult) -> tuple[float | None, ValidationScore | None]:
         """Return the factor of the calibration, and the result of the model, both from the validation patients.

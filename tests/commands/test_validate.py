@@ -88,8 +88,10 @@ def test_every_faulty_line_is_printed(path: Path, tmp_path: Path) -> None:
     [
         (
             ["MODEL", "--predictions", "FILE"],
-            "MODEL, --databases, --folds, --record, --quick and --data cannot be given with --predictions; remove them",
+            "MODEL, --databases, --folds, --corrections, --record, --quick and --data cannot be given with "
+            "--predictions; remove them",
         ),
+        (["--predictions", "FILE", "--corrections", "FILE"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--databases", "vfdb"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--folds", "1"], "cannot be given with --predictions; remove them"),
         (["--predictions", "FILE", "--record"], "cannot be given with --predictions; remove them"),

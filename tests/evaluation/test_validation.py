@@ -65,11 +65,14 @@ def test_a_folder_is_a_model(
         def predictions_by_labels(self) -> dict[LabelPolicy, Predictions]:
             return {LabelPolicy(): predictions}
 
+        def corrected(self) -> tuple[()]:
+            return ()
+
     monkeypatch.setattr(protocol, "find_bundles", lambda folder: (f"bundle of {folder}",))
     monkeypatch.setattr(protocol, "describe_all", lambda bundles: (model,))
     monkeypatch.setattr(protocol, "EvaluationSet", Asked)
     found = ecg_shock.validate(tmp_path, databases=["cudb"], data="there")
-    assert asked == [((f"bundle of {tmp_path}",), ("cudb",), Path("there"))]
+    assert asked == [((f"bundle of {tmp_path}",), ("cudb",), Path("there"), None)]
     assert found == evaluate(predictions, models=(model,))
 
 
