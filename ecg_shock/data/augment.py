@@ -10,11 +10,13 @@ Artefact without a heart rhythm is added as *synthetic nonshockable* windows. `A
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ecg_shock.data.manifests import database_path
 from ecg_shock.data.noise import NOISE_DATABASE, compressions, draw_noise
@@ -31,13 +33,8 @@ AMPLITUDE_MARGIN = 1.1  # how far an amplitude that was changed stays from a lim
 RATE_MARGIN = 1.05  # and a rate
 MIN_AMPLITUDE_MV = 0.1  # noise relative to a smaller amplitude, such as that of asystole, is relative to 1 mV
 REFERENCE_MV = 1.0
-ARTEFACT_MV = (0.2, 5.0)  # range of the amplitude of artefact after the filter
-# The kinds of artefact, and how often each is drawn relative to the others. Sawtooth waves and tones are drawn more
-# often than monitors record them, because otherwise a network takes them for VF.
-ARTEFACT_KINDS = {
-    **{"labelled": 3.0, "recorded": 4.0, "walk": 1.0, "coloured": 3.0, "wander": 1.0, "sawtooth": 6.0},
-    **{"compressions": 2.0, "hum": 1.0, "tone": 3.0, "steps": 2.0, "spikes": 1.0},
-}
+REMOVED_SETTINGS = ("slowed_vt", "slowed_vt_bpm")
+ARTEFACT_KINDS = ("labelled", "recorded", "walk", "coloured", "wander", "sawtooth", "compressions", "hum")
 
 
 class Augmentation(BaseModel):
@@ -56,6 +53,9 @@ class Augmentation(BaseModel):
         Largest factor by which an amplitude is multiplied or divided. VF stays coarse, and asystole below its limit.
     polarity : bool
         Whether half of the windows are inverted.
+    reversal : float
+        Proportion of shockable windows that run backwards in time, which changes neither rate nor amplitude. VF has no
+        direction, and VT gets another shape of wide beats.
     noise, compressions, mains, clipping, electrode, band : float
         Proportions of windows with recorded noise of nstdb at 0 to 18 dB, modelled chest compressions, mains hum,
         clipped peaks, an electrode that moves or comes off, and the narrower pass band of another device.
@@ -71,6 +71,7 @@ class Augmentation(BaseModel):
     warp: float = Field(default=0.0, ge=0, le=0.5)
     gain: float = Field(default=1.0, ge=1, le=10)
     polarity: bool = False
+    reversal: float = Field(default=0.0, ge=0, le=1)
     noise: float = Field(default=0.0, ge=0, le=1)
     compressions: float = Field(default=0.0, ge=0, le=1)
     mains: float = Field(default=0.0, ge=0, le=1)
@@ -78,6 +79,16 @@ class Augmentation(BaseModel):
     electrode: float = Field(default=0.0, ge=0, le=1)
     band: float = Field(default=0.0, ge=0, le=1)
     artefact: float = Field(default=0.0, ge=0, lt=0.5)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_removed_settings(cls, settings: Any) -> Any:
+        """Accept the cards of older models, which were trained without slowed VT."""
+        if not isinstance(settings, Mapping):
+            return settings
+        if settings.get("slowed_vt"):
+            raise ValueError(f"slowed_vt = {settings['slowed_vt']!r} is not supported any more; leave it out")
+        return {name: value for name, value in settings.items() if name not in REMOVED_SETTINGS}
 
     @property
     def needs_recorded_noise(self) -> bool:
@@ -231,11 +242,19 @@ class Augmenter:
         # Anywhere in the window's class that includes most of the candidate.
         offset = rng.integers(0, round(STEP_S * FS), len(picked))
         start = np.clip(strips.start[picked] + offset, first, last - needed)
+        if settings.reversal:
+            backwards = np.isin(strips.aha_class[picked], SHOCKABLE)
+            backwards &= rng.random(len(picked)) < settings.reversal
+            start = np.where(backwards, start + speed * (self._n - 1), start)
+            speed = np.where(backwards, -speed, speed)
         raw = self._read(start, speed, picked)
         return raw, self._filter(raw)
 
     def _read(self, start: np.ndarray, speed: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        """Return strips that begin before the window, interpolated by cubic polynomials (Catmull and Rom)."""
+        """Return strips that begin before the window, interpolated by cubic polynomials (Catmull and Rom).
+
+        A negative speed reads backwards from `start`.
+        """
         at = start[:, np.newaxis] + speed[:, np.newaxis] * np.arange(-self._before, self._n)
         lead = self.strips.lead[picked]
         at = np.clip(at, lead[:, :1], lead[:, 1:] - 1)
@@ -306,8 +325,8 @@ class Augmenter:
     def _draw_artefact(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw artefact without a heart rhythm, or labelled as noise; return the strips and their patients."""
         n = self._before + self._n
-        kinds = [kind for kind in ARTEFACT_KINDS if kind != "labelled" or len(self._artefact)]
-        weights = np.array([ARTEFACT_KINDS[kind] for kind in kinds])
+        kinds = ARTEFACT_KINDS if len(self._artefact) else ARTEFACT_KINDS[1:]
+        weights = np.array([4.0 if kind in ("labelled", "recorded") else 1.0 for kind in kinds])
         kind = rng.choice(kinds, count, p=weights / weights.sum())
         strips = np.empty((count, n))
         patient = np.full(count, "", dtype=self.strips.patient.dtype)
@@ -325,10 +344,8 @@ class Augmenter:
                 drawn = draw_noise(self._noise[record], len(rows), n, rng).astype(np.float64)
             else:
                 drawn = _model_artefact(name, len(rows), n, rng)
-            height = amplitude_mv(self._filter(drawn))
-            low, high = np.log(ARTEFACT_MV)
-            scale = np.exp(rng.uniform(low, high, len(rows))) / np.where(height > 0, height, np.inf)
-            strips[rows] = drawn * scale[:, np.newaxis]
+            height = np.maximum(amplitude_mv(self._filter(drawn)), np.finfo(float).tiny)
+            strips[rows] = drawn * (rng.choice([0.15, 0.3, 0.6, 1.2, 2.4, 4.8], len(rows)) / height)[:, np.newaxis]
         return strips, patient
 
 
@@ -390,34 +407,16 @@ def _model_artefact(kind: str, count: int, n: int, rng: np.random.Generator) -> 
         return np.cumsum(rng.standard_normal((count, n)), axis=1)
     if kind == "coloured":
         frequency = np.maximum(np.fft.rfftfreq(n, 1 / FS), FS / n)
-        exponent = np.maximum(rng.uniform(-0.3, 1.0, (count, 1)), 0.0)  # a quarter of it is white noise
+        exponent = rng.uniform(0, 1.0, (count, 1))
         spectrum = np.fft.rfft(rng.standard_normal((count, n)), axis=1) * frequency**-exponent
         return np.fft.irfft(spectrum, n, axis=1)
     if kind == "wander":
         hz = rng.uniform(0.1, 1.2, (count, 4, 1))
         return (rng.random((count, 4, 1)) * np.sin(2 * np.pi * (hz * time_s + rng.random((count, 4, 1))))).sum(axis=1)
     if kind == "sawtooth":
-        hz = rng.uniform(0.4, 3.3, (count, 1))
-        rise = 0.01 + 0.98 * rng.beta(0.3, 0.3, (count, 1))  # most have one steep and one slow side
+        hz, rise = rng.uniform(0.5, 2.0, (count, 1)), rng.uniform(0.02, 0.98, (count, 1))
         phase = (hz * time_s + rng.random((count, 1))) % 1
         return np.where(phase < rise, phase / rise, (1 - phase) / (1 - rise))
     if kind == "compressions":
         return compressions(count, n, FS, rng)
-    if kind == "tone":
-        return np.sin(2 * np.pi * (rng.uniform(9.5, 35.0, (count, 1)) * time_s + rng.random((count, 1))))
-    if kind == "steps":
-        return _model_steps(count, n, rng)
-    if kind == "spikes":
-        some = rng.random((count, n)) < rng.uniform(1, 25, (count, 1)) / FS
-        return np.where(some, rng.uniform(-1, 1, (count, n)), 0.0) + 0.003 * rng.standard_normal((count, n))
     return _hum(count, n, rng) + 0.1 * rng.standard_normal((count, n))
-
-
-def _model_steps(count: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Model levels that change at random times; some of them decay through a high-pass filter."""
-    changes = rng.random((count, n)) < rng.uniform(0.4, 6, (count, 1)) / FS
-    levels = np.cumsum(np.where(changes, rng.standard_normal((count, n)), 0.0), axis=1)
-    size = 2 * n
-    at = 1j * np.fft.rfftfreq(size, 1 / FS)
-    decaying = np.fft.irfft(np.fft.rfft(levels, size, axis=1) * (at / (at + rng.uniform(0.05, 1.0, (count, 1)))), size)
-    return np.where(rng.random((count, 1)) < 0.5, levels, decaying[:, :n])

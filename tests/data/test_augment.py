@@ -19,6 +19,7 @@ from ecg_shock.preprocessing import Preprocessing, preprocess_strips
 
 POLICY = LabelPolicy()
 EVERYTHING = Augmentation(
+    reversal=0.5,
     windows=400,
     warp=0.2,
     gain=3.0,
@@ -100,7 +101,7 @@ def test_the_proportions_are_those_asked_for(strips: Strips, noise: dict[str, np
 
 def test_labels_stay_true(strips: Strips, noise: dict[str, np.ndarray]) -> None:
     """Without added artefact, rates and amplitudes agree with the label policy, whatever the warp and the gain."""
-    settings = Augmentation(windows=600, warp=0.5, gain=10.0, polarity=True)
+    settings = Augmentation(windows=600, warp=0.5, gain=10.0, polarity=True, reversal=0.5)
     drawn = augmenter(strips, noise, settings).draw(1)
     amplitude = amplitude_mv(drawn.ecg)
     assert (amplitude[drawn.rhythm == "coarse_vf"] > POLICY.coarse_vf_mv).all()
@@ -117,6 +118,30 @@ def test_without_changes_windows_are_those_of_the_recording(strips: Strips, nois
     for ecg in drawn.ecg:
         nearest = np.abs(possible[:, 250:] - ecg[250:]).max(axis=1).min()  # the filter has settled
         assert nearest < 0.01
+
+
+def test_reversed_windows_run_backwards(strips: Strips, noise: dict[str, np.ndarray]) -> None:
+    """With reversal, shockable windows are strips of the lead read backwards, at their speed, and no others are."""
+    rising = Strips(**{**vars(strips), "signal": _saw(strips.signal)})
+    drawn = augmenter(rising, noise, Augmentation(windows=40, reversal=1.0)).draw(1)
+    views = np.lib.stride_tricks.sliding_window_view(rising.signal, 625)
+    forward, backward = preprocess_strips(views, 125.0), preprocess_strips(views[:, ::-1], 125.0)
+    for ecg, shockable in zip(drawn.ecg, drawn.shockable, strict=True):
+        same, other = (backward, forward) if shockable else (forward, backward)
+        distance = [np.abs(possible[:, 250:] - ecg[250:]).max(axis=1).min() for possible in (same, other)]
+        assert distance[0] < 0.01 < distance[1]
+
+
+def _saw(signal: np.ndarray) -> np.ndarray:
+    """Return waves with a steep and a flat side, 5 a second, of at least 0.3 mV."""
+    return (0.3 * ((np.arange(len(signal)) / 125 * 5.0) % 1)).astype(np.float32)
+
+
+def test_settings_of_older_models_are_read() -> None:
+    """Slowed VT that was off is dropped, and slowed VT that was on is an error."""
+    assert Augmentation.model_validate({"slowed_vt": 0.0, "slowed_vt_bpm": (75.0, 138.0)}) == Augmentation()
+    with pytest.raises(ValueError, match="not supported any more"):
+        Augmentation.model_validate({"slowed_vt": 0.1})
 
 
 def test_missing_class_is_refused(strips: Strips, noise: dict[str, np.ndarray]) -> None:

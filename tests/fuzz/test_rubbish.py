@@ -100,10 +100,11 @@ NEVER: dict[str, Family] = {
     "mostly missing": missing,
     "random bytes as 16 bits, mV": words,
     "random bytes as 16 bits, µV": lambda rng, k, n: words(rng, k, n) / 1000,
+    "random bytes as 8 bits, 200/mV": lambda rng, k, n: rng.integers(0, 256, (k, n)) / 200,
     "mains hum": lambda rng, k, n: sizes(rng, k) * np.sin(phases(rng, k, n, 49.9, 60.1)),
     "muscle noise": lambda rng, k, n: sizes(rng, k) * noise(rng, k, n, 20, 100),
-    "fast sine, 11 to 30 Hz": lambda rng, k, n: sizes(rng, k) * np.sin(phases(rng, k, n, 11, 30)),
-    "sawtooth slower than rapid VT": lambda rng, k, n: sizes(rng, k) * sawtooth(phases(rng, k, n, 0.5, 2.5)),
+    "fast sine, 10 to 30 Hz": lambda rng, k, n: sizes(rng, k) * np.sin(phases(rng, k, n, 10, 30)),
+    "slow sawtooth, 0.5 to 3 Hz": lambda rng, k, n: sizes(rng, k) * sawtooth(phases(rng, k, n, 0.5, 3)),
     "text as bytes, mV": text,
     "text as bytes, µV": lambda rng, k, n: text(rng, k, n) / 1000,
     "text as bytes, 200/mV": lambda rng, k, n: text(rng, k, n) / 200,
@@ -112,15 +113,14 @@ NEVER: dict[str, Family] = {
 RARELY: dict[str, Family] = {
     "white noise": lambda rng, k, n: sizes(rng, k) * rng.standard_normal((k, n)),
     "uniform noise": lambda rng, k, n: sizes(rng, k) * rng.uniform(-1, 1, (k, n)),
-    "random bytes as 8 bits, 200/mV": lambda rng, k, n: rng.integers(0, 256, (k, n)) / 200,
 }
 MAX_RARELY = 0.02
 # What the rule takes for an ECG, and the network for VF.
 REACHING: dict[str, Family] = {
     "sine, 0.5 to 3 Hz": lambda rng, k, n: sizes(rng, k) * np.sin(phases(rng, k, n, 0.5, 3)),
-    "sine, 3 to 11 Hz": lambda rng, k, n: sizes(rng, k) * np.sin(phases(rng, k, n, 3, 11)),
+    "sine, 3 to 10 Hz": lambda rng, k, n: sizes(rng, k) * np.sin(phases(rng, k, n, 3, 10)),
     "triangle, 0.5 to 10 Hz": lambda rng, k, n: sizes(rng, k) * sawtooth(phases(rng, k, n, 0.5, 10), 0.5),
-    "sawtooth as fast as VT, 2.5 to 10 Hz": lambda rng, k, n: sizes(rng, k) * sawtooth(phases(rng, k, n, 2.5, 10)),
+    "sawtooth, 3 to 10 Hz": lambda rng, k, n: sizes(rng, k) * sawtooth(phases(rng, k, n, 3, 10)),
     "chirp, 1 to 20 Hz": lambda rng, k, n: (
         sizes(rng, k) * np.sin(2 * np.pi * (np.arange(n) / FS + 9.5 * np.arange(n) ** 2 / FS / n))
     ),

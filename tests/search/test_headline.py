@@ -1,4 +1,4 @@
-"""The script of the headline trains, distils and calibrates, on a small comparison of synthetic recordings."""
+"""The script of the headline trains, chooses, evaluates and ships, on a small comparison of synthetic recordings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPARISON = """
 name = "small"
 folds = [0, 1]
 seeds = [0, 1]
-rule = "all folds take robust"
+rule = "the highest score"
 
 [base.data]
 databases = ["synthetic"]
@@ -39,7 +39,7 @@ epochs = 1
 calibrated = true
 
 [[variants]]
-name = "robust"
+name = "longer"
 
 [variants.training]
 epochs = 3
@@ -57,15 +57,15 @@ def script() -> ModuleType:
     return module
 
 
-def test_from_trainings_to_the_pretrained_model(
+def test_from_candidates_to_the_pretrained_model(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The networks of each fold are distilled into one, and the model of all patients quotes their results."""
     (tmp_path / "small.toml").write_text(COMPARISON)
     everyone = sorted(frozenset.union(*(fold.test for fold in load_split("synthetic-v1"))))
     (tmp_path / "all.toml").write_text(f"folds = [{json.dumps(everyone)}]")
-    monkeypatch.setattr(script, "COMPARISON", tmp_path / "small.toml")
-    monkeypatch.setattr(script, "SEEDS", (0, 1, 2))
+    monkeypatch.setattr(script, "CANDIDATES", tmp_path / "small.toml")
+    monkeypatch.setattr(script, "FINAL_SEEDS", (0, 1, 2))
     monkeypatch.setattr(script, "ALL_PATIENTS", str(tmp_path / "all.toml"))
     out = tmp_path / "run"
 
@@ -75,7 +75,7 @@ def test_from_trainings_to_the_pretrained_model(
 
     monkeypatch.setattr(sys, "argv", ["run.py", "--out", str(out)])
     script.main()
-    assert (out / "final.csv").read_text().count("\n") == 1 + 2 * (3 + 1)
+    assert (out / "trials.csv").read_text().count("\n") == 1 + 2 * 2 * 2
     bundles = find_bundles(out)
     assert [bundle.card.data.fold for bundle in bundles] == [0, 1]
     assert [bundle.card.training["seed"] for bundle in bundles] == [3, 3]

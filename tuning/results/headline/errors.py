@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ecg_shock.data.datasets import DataConfig, load_windows
 from ecg_shock.preprocessing import FS
-from ecg_shock.rhythms import AHA_LABELS, NONSHOCKABLE, SHOCKABLE
+from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 ROWS, COLUMNS = 4, 3
 LENGTH_S = 5.0
@@ -40,7 +40,7 @@ def main() -> None:
     for row in patients.itertuples():
         print(f"{row.patient:<12} {'shock missed' if row.truth else 'wrong shock':<12} {row.errors:4} of {row.windows}")
     found = load_windows(DataConfig(window_s=LENGTH_S))
-    figure = Figure(figsize=(15, 9), dpi=100, layout="constrained")
+    figure = Figure(figsize=(15, 9), dpi=80, layout="constrained")
     for axes, row in zip(figure.subplots(ROWS, COLUMNS).flat, patients.itertuples(), strict=False):
         of_patient = errors[(errors.patient == row.patient) & (errors.truth == row.truth)].sort_values("start_s")
         window = of_patient.iloc[len(of_patient) // 2]
@@ -50,7 +50,8 @@ def main() -> None:
         axes.plot(np.arange(len(found.ecg[index])) / FS, found.ecg[index], color="black", linewidth=0.8)
         axes.set_title(
             f"{row.patient}: {'missed' if row.truth else 'wrong shock'} in {row.errors} of {row.windows} windows\n"
-            f"{AHA_LABELS[window.aha_class]}, at {window.start_s:.0f} s, probability {window.probability:.2f}",
+            f"labelled {window.aha_class.replace('_', ' ')}, at {window.start_s:.0f} s, "
+            f"probability {window.probability:.2f}",
             fontsize=10,
         )
         axes.grid(alpha=0.3)
