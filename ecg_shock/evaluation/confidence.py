@@ -60,8 +60,8 @@ class BalancedAccuracy:
     patients : int
         The number of patients with shockable or nonshockable windows.
     observed, patient_limit : float or None
-        As in `Proportion`. Each patient is resampled with all of its shockable and nonshockable windows. None if there
-        are no shockable or no nonshockable windows.
+        The mean of the observed sensitivity and specificity, and its lower limit by patient. Each patient is resampled
+        with all of its windows. None if there are no shockable or no nonshockable windows.
     """
 
     patients: int
@@ -112,7 +112,7 @@ def lower_limit(k: int, n: int, alpha: float = ALPHA) -> float:
 def upper_limit(k: int, n: int, alpha: float = ALPHA) -> float:
     """Compute the one-sided upper Clopper-Pearson limit of a proportion.
 
-    Parameters and errors are those of `lower_limit`.
+    It has the same parameters as `lower_limit`, and raises the same errors.
     """
     k, n = _check_counts(k, n)
     return 1.0 - lower_limit(n - k, n, alpha)

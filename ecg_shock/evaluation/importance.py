@@ -48,9 +48,9 @@ class Importance:
     synthetic : bool
         Whether the strips are synthetic.
     subset : {"test", "validation", "train"}
-        Of whom the strips are.
+        The subset of the patients whose strips were used.
     patients : tuple of str
-        These patients.
+        The names of the patients.
     window_s : float
         Length of the strips in seconds.
     responses : tuple of Response
@@ -62,7 +62,7 @@ class Importance:
     seed : int
         Seed of all random numbers.
     omitted : str
-        What was not done, and why.
+        Patterns or backgrounds that were left out, and the reason; may be empty.
     """
 
     model: str
@@ -192,8 +192,8 @@ class Habit:
 def find_habits(responses: Sequence[Response], count: int = 3) -> tuple[Habit, ...]:
     """Return the patterns with the most harm, the worst first, each on the background on which it is worst.
 
-    The doses of a pattern are those that may occur, so that the average over them weighs how much each pattern matters.
-    Of a pattern and its variants, only the worst is returned. A pattern without harm is not returned.
+    The harm of a pattern is averaged over its doses, which cover what may occur in use. Of a pattern and its variants,
+    only the one with the most harm is returned. A pattern without harm is not returned.
     """
     habits: dict[str, Habit] = {}
     for response in responses:

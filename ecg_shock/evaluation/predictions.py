@@ -319,7 +319,7 @@ class Predictions:
         return cls._from_checked({name: np.array(table[name], column.dtype) for name, column in _COLUMNS.items()})
 
     def on_windows(self, rows: np.ndarray, windows: pd.DataFrame) -> Predictions:
-        """Take the advice of some rows, and all else from a checked table with the windows of these rows."""
+        """Return predictions with the advice of some rows, and all other columns from a table that is already checked."""
         advice = {name: getattr(self, name)[rows] for name in ("shock", "no_decision", "probability")}
         labels = {
             name: np.array(windows[name], column.dtype) for name, column in _COLUMNS.items() if name not in advice
@@ -375,7 +375,7 @@ def _decide(path: Path, table: pd.DataFrame, threshold: float | None) -> pd.Seri
 
 
 def _count_against(no_decision: Any, shock: Any, aha_class: Any) -> np.ndarray:
-    """Return the advice, which is set to the wrong one where there is no decision."""
+    """Return the advice. Where there is no decision, the advice is set to the wrong one."""
     return np.where(no_decision, np.isin(np.asarray(aha_class, dtype=str), NONSHOCKABLE), shock)
 
 
@@ -507,7 +507,7 @@ def read_rows(path: Path, one_of: Sequence[Sequence[str]] = (_LABELS,)) -> tuple
     except csv.Error as error:
         raise ValueError(f"{path}, line {line}: {error}; {_ALLOWED_TEXT}") from error
     except UnicodeDecodeError as error:
-        # Text is decoded in blocks, so `line` is not the line of the error.
+        # Text is decoded in blocks, so the faulty byte is not on line `line`.
         raise ValueError(f"{path}, line {_find_undecodable_line(path)}: {error.reason}; {_ALLOWED_TEXT}") from error
     table = pd.concat(pieces)
     return table.astype({name: "category" for name, column in _FILE_COLUMNS.items() if column is _TEXT}), faults

@@ -24,7 +24,7 @@ Network = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over patients with its 90 % interval; the limits are None if they cannot be computed."""
+    """A mean over patients, and its 90 % interval. The limits are None if they cannot be computed."""
 
     mean: float
     lower: float | None = None
@@ -32,22 +32,22 @@ class Estimate:
 
     @property
     def complement(self) -> Estimate:
-        """The estimate of 1 minus a proportion."""
+        """If this estimate is a proportion p: the estimate of 1 - p."""
         lower, upper = (None if limit is None else 1 - limit for limit in (self.upper, self.lower))
         return Estimate(1 - self.mean, lower, upper)
 
 
 @dataclass(frozen=True)
 class Response:
-    """What the model answers to a pattern on one kind of background.
+    """How the network responds to a pattern on one kind of background.
 
     Parameters
     ----------
     pattern, family, background, dose, unit : str
-        The pattern, the pattern of which it is a variant or itself, the kind of background, what the dose is, and its
-        unit.
+        The name of the pattern, the name of its family (see `Pattern.variant_of`), the kind of background, the
+        quantity that the dose changes, and the unit of the dose.
     patients, strips : int
-        Their numbers.
+        The numbers of patients and strips.
     doses : tuple of float
         The doses; the first is 0 and stands for the background without the pattern.
     effect, logit, advised : tuple of Estimate
@@ -61,9 +61,9 @@ class Response:
     usual : int
         Index of the usual dose.
     right : tuple of bool or None
-        For each dose, whether a shock is right; None where neither advice is wrong.
+        For each dose: whether a shock is the right advice. None if neither advice is wrong.
     from_zero : bool
-        As in `Pattern`.
+        Whether the strip without the pattern equals the strip with a dose of 0.
     """
 
     pattern: str

@@ -88,20 +88,20 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities are from the truth, 0 (best) to 1.
+    """How well the probabilities agree with the labels. All scores are from 0 (best) to 1.
 
-    In a test set with few shockable windows, the scores with equal weights are those to compare with 0, because a model
-    is trained and calibrated with equal weights.
+    By default, a model is trained and calibrated as if shockable and nonshockable windows were equally frequent. In a
+    test set with few shockable windows, judge such a model by the scores with equal weights.
 
     Parameters
     ----------
     brier, calibration_error : float
-        The Brier score [1]_, which is the mean squared difference between the probability and the truth (1 for
-        shockable, 0 for nonshockable); and the expected calibration error [2]_, which is the mean over the windows of
-        the difference between mean probability and proportion of shockable windows in their bin, see `reliability`.
+        The Brier score [1]_ is the mean squared difference between the probability and the label (1 for shockable, 0
+        for nonshockable). The expected calibration error [2]_ compares the mean probability with the proportion of
+        shockable windows in each bin of `reliability`; it is the mean difference, weighted by the number of windows.
     equal_brier, equal_calibration_error : float or None
-        The same if all shockable windows together have the same weight as all nonshockable ones. None if there are no
-        shockable or no nonshockable windows.
+        Both scores, computed with equal weights: all shockable windows together count as much as all nonshockable
+        windows. None if there are no shockable or no nonshockable windows.
 
     References
     ----------
@@ -185,7 +185,7 @@ def reliability(
 ) -> Reliability:
     """Compare probabilities with the observed proportion of shockable windows, in `BINS` bins of equal width.
 
-    The result depends on the proportion of shockable windows in the test set, which is far larger than in use.
+    The result depends on the proportion of shockable windows, which is far larger in the test set than in use.
     Parameters and errors are those of `roc`, except that the windows may all be of one group.
     """
     check_bootstrap(alpha, resamples)

@@ -1,6 +1,7 @@
 """The windows to run an algorithm on, as a table, and its predictions matched with them.
 
-The list says what should be evaluated: predictions of other windows, other classes and missing windows are found by it.
+The list says which windows must be predicted. A comparison with the predictions finds missing windows, windows that are
+not in the list, and wrong classes.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def list_windows(data: DataConfig, folder: Path | None = None, *, fold: int | No
     folder : pathlib.Path, optional
         Folder that holds the databases.
     fold : int, optional
-        The fold whose training, validation and test patients `role` names. If not given, every window has the role
-        ``test``, as each patient is tested in one fold.
+        If given, ``role`` says whether the patient trains, validates or tests this fold. If not given, ``role`` is
+        ``test`` for every window, because each patient is a test patient of one fold.
 
     Returns
     -------
@@ -61,15 +62,16 @@ def list_windows(data: DataConfig, folder: Path | None = None, *, fold: int | No
     Raises
     ------
     ValueError
-        If there is no such fold, or the split lists some of the patients only.
+        If there is no such fold, or if the split lists only some of the patients.
     FileNotFoundError
         If a database is missing.
 
     Notes
     -----
-    Starts are multiples of 8 ms, the samples of 125 Hz. The first window of an episode begins at the first of them that
-    keeps the database's distance from a change of rhythm, and each further one where the one before ends, rounded up to
-    8 ms. At rates that are no multiple of 125 Hz, ``start_sample`` is the nearest sample.
+    Windows start at multiples of 8 ms, which are the samples at 125 Hz. Near a change of rhythm there is a gap (the
+    guard of the database), after which the first window of an episode starts. Each further window starts where the
+    window before it ends, rounded up to 8 ms. If the recording's own rate is not a multiple of 125 Hz,
+    ``start_sample`` is the nearest sample.
     """
     import pandas as pd
 
@@ -99,13 +101,13 @@ def list_windows(data: DataConfig, folder: Path | None = None, *, fold: int | No
 
 
 def read_window_list(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the test windows of a list that `list_windows` made, or of one's own with the same columns.
+    """Read the test windows from a list: one that `list_windows` made, or your own with the same columns.
 
     Parameters
     ----------
     path : path-like
-        A CSV file with the columns that `Predictions.read_csv` needs, but for the advice, which is ignored. Without the
-        column ``role``, all windows are test windows.
+        A CSV file with the columns that `Predictions.read_csv` needs. Columns with advice are not needed, and are
+        ignored. Without the column ``role``, all windows are test windows.
 
     Raises
     ------
@@ -132,7 +134,7 @@ def match(predictions: Predictions, listed: pd.DataFrame, source: str) -> tuple[
     Parameters
     ----------
     predictions : Predictions
-        Of any windows, in any order.
+        Predictions of windows in any order. They may include windows that are not in the list.
     listed : pandas.DataFrame
         The list, as `read_window_list` returns it.
     source : str
@@ -141,18 +143,20 @@ def match(predictions: Predictions, listed: pd.DataFrame, source: str) -> tuple[
     Returns
     -------
     Predictions
-        The advice on the listed windows, in their order, with patients, labels and measurements of the list.
+        The advice for the listed windows, in the order of the list. Patients, labels and measurements are from the
+        list.
     Coverage
-        What is missing, and how many predictions are of windows that are not listed.
+        Which listed windows have no prediction, and how many predictions are of windows that are not in the list.
 
     Raises
     ------
     ValueError
-        If no prediction is of a listed window, two are of one, or a class or patient is not that of the list.
+        If no predicted window is in the list, if a window is predicted twice, or if a class or patient differs from the
+        list.
 
     Notes
     -----
-    Starts may differ by half a sample of 125 Hz, and durations by half a millisecond.
+    Starts may differ from the list by half a sample at 125 Hz (4 ms), and durations by half a millisecond.
     """
     import pandas as pd
 
@@ -209,7 +213,7 @@ def match(predictions: Predictions, listed: pd.DataFrame, source: str) -> tuple[
 
 
 def _leads(data: DataConfig, folder: Path | None) -> Iterator[tuple[tuple[str, str, str], tuple[float, int]]]:
-    """Yield database, record and lead, and the lead's sampling rate and length, from the headers."""
+    """Yield database, record and lead, and the sampling rate and length of the lead, as the headers give them."""
     for name in data.databases:
         if name == SYNTHETIC:
             for recording in labelled_recordings(name):

@@ -116,7 +116,7 @@ def se_sp_figure(
 ) -> Markup:
     """Draw sensitivity and specificity against a variable.
 
-    Bands extend from the observed proportions down to their limits by patient.
+    For each line, a band shows the distance from the observed proportion down to its limit by patient.
 
     Parameters
     ----------
