@@ -69,7 +69,7 @@ def load_backgrounds(
     Returns
     -------
     subset : {"test", "validation", "train"}
-        Of whom the strips are.
+        The subset of the patients whose strips were cut.
     backgrounds : dict of str to list of Background
         For each kind, a background for each sampling rate.
     """

@@ -60,8 +60,8 @@ class Pattern:
         Function of a background, a dose and a random generator, which returns the changed strips. It must draw the same
         random numbers at all doses.
     right : mapping of str to (float, float)
-        For a kind of background, the dose below which a shock is wrong, and the dose from which no shock is wrong. A
-        kind that is not listed has no right advice.
+        For each kind of background: the dose below which advising a shock is wrong, and the dose from which advising
+        no shock is wrong. For a kind that is not listed, no advice is right or wrong.
     needs_beats : bool
         Whether only strips with annotated beats are changed.
     variant_of : str

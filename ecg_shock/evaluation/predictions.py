@@ -319,7 +319,7 @@ class Predictions:
         return cls._from_checked({name: np.array(table[name], column.dtype) for name, column in _COLUMNS.items()})
 
     def on_windows(self, rows: np.ndarray, windows: pd.DataFrame) -> Predictions:
-        """Return predictions with the advice of some rows. All other columns are from a table that was checked before."""
+        """Return predictions with the advice of some rows. The other columns are from a table already checked."""
         advice = {name: getattr(self, name)[rows] for name in ("shock", "no_decision", "probability")}
         labels = {
             name: np.array(windows[name], column.dtype) for name, column in _COLUMNS.items() if name not in advice

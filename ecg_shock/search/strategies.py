@@ -41,7 +41,7 @@ FACTOR = 3  # of the epochs of two rungs; also of the numbers of their networks
 
 
 class Draw(NamedTuple):
-    """A network to train until it has had so many epochs, and the limits of the median rule."""
+    """A network to train, the number of epochs at which its training ends, and the limits of the median rule."""
 
     name: str
     spec: CnnSpec
@@ -50,7 +50,7 @@ class Draw(NamedTuple):
 
 
 class Ledger:
-    """The trials in a folder, which are read when they are asked for."""
+    """The trials in a folder. Those that have not ended are read from the folder each time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

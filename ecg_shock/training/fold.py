@@ -112,12 +112,35 @@ class TrainingFold:
     ) -> TrainingResult:
         """Train a network on the training subset, and choose the epoch on the validation subset.
 
-        For the parameters and errors, see `ecg_shock.training.trainer.train`.
-
         If all patients of the split are training patients, there is no validation subset, and the last epoch is kept.
 
-        With `teachers`, the network learns the mean probability of the teachers instead of the labels. This is
-        distillation [1]_. The teachers must have been trained on the training patients of this fold.
+        Parameters
+        ----------
+        spec : CnnSpec
+            The network.
+        config : TrainingConfig
+            The settings of the training.
+        folder : pathlib.Path
+            The folder of the training. A training that was interrupted continues there.
+        start : Start, optional
+            Weights to start from, see `start_from`. By default, the weights are random.
+        teachers : sequence of keras.Model
+            If given, the network learns the mean probability of these networks instead of the labels. This is
+            distillation [1]_. The teachers must have been trained on the training patients of this fold.
+        on_epoch : callable, optional
+            Called with the log of each new epoch.
+
+        Returns
+        -------
+        TrainingResult
+            The history of the training, and the network of the chosen epoch.
+
+        Raises
+        ------
+        ValueError
+            If the folder has a training with other settings or data.
+        DivergedError
+            If the loss becomes infinite or NaN.
 
         References
         ----------
