@@ -64,14 +64,21 @@ def load_backgrounds(
     seed: int = 0,
     on_stage: OnStage = lambda stage, steps: lambda: None,
 ) -> tuple[str, dict[str, list[Background]]]:
-    """Cut strips of the first lead of a model's patients, and make strips with random phases of nonshockable ones.
+    """Cut strips of a model's patients from the first lead, and randomise the phases of the nonshockable strips.
 
     Returns
     -------
     subset : {"test", "validation", "train"}
         The subset of the patients whose strips were cut.
     backgrounds : dict of str to list of Background
-        For each kind, a background for each sampling rate.
+        The backgrounds of each kind, one for each sampling rate.
+
+    Raises
+    ------
+    ValueError
+        If the card of the model does not name its patients, or if the patients have no strip of sinus rhythm.
+    FileNotFoundError
+        If a database is missing.
     """
     from ecg_shock.data.datasets import guard_s, labelled_recordings  # slow to import
 

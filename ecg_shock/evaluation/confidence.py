@@ -167,9 +167,10 @@ def bootstrap_limit(
     -----
     Deviations from the plain percentile bootstrap:
 
-    - If a proportion has no errors, all of its resamples would be 100 %, even with three patients. They are replaced by
-      the quantiles of the distribution Beta(n_patients, 1) in random order. The limit is then the Clopper-Pearson limit
-      of n_patients windows that are all correct. It can be lower than the limit of a proportion with a few errors.
+    - If all windows are correct, every resampled proportion would be 100 %, even with three patients. Therefore, the
+      resampled proportions are replaced by the quantiles of the distribution Beta(n_patients, 1) in random order. The
+      limit is then the Clopper-Pearson limit of n_patients windows that are all correct. This limit can be lower than
+      the limit of a proportion with a few errors.
     - Resamples without a window for one of the proportions are excluded.
 
     If few patients have errors, the limit of the percentile method is too high. For 100 patients with one window each,

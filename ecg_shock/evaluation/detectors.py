@@ -193,7 +193,7 @@ def _pauses(tail: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _pause_fraction_inside(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Return the part of each pause that is inside its second, 0 to 1, for pauses across the edge of a second."""
+    """Return which part of each pause, 0 to 1, lies inside its second, if the pause crosses an end of the second."""
     return np.where(np.isnan(outside) & (inside > 0), 0.5, _divide(inside, inside + np.nan_to_num(outside)))
 
 

@@ -153,8 +153,8 @@ class EvaluationSet:
     def training(self, window_s: float) -> WindowSet:
         """Load the training windows of a single fold, each `window_s` seconds long.
 
-        The limit of windows per patient and the synthetic windows are those of the model's training. Windows of the
-        databases in `DataConfig.extra` are excluded.
+        The limit of windows per patient and the synthetic windows are the same as in the model's training. Windows of
+        the databases in `DataConfig.extra` are excluded.
 
         Raises
         ------

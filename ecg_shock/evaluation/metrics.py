@@ -356,7 +356,7 @@ class SetApart:
 
 @dataclass(frozen=True)
 class DefaultLabels:
-    """The results under the default label policy, of a model that was trained under another one.
+    """The results, under the default label policy, of a model that was trained under another label policy.
 
     Parameters
     ----------
@@ -545,7 +545,7 @@ def compare_labels(own: Predictions, default: Predictions) -> tuple[SetApart, ..
     Parameters
     ----------
     own, default : Predictions
-        The same advice on the windows of the model's policy, and on those of the default policy.
+        The same advice, for the windows cut under the model's policy (`own`) and under the default policy (`default`).
 
     Returns
     -------

@@ -209,7 +209,7 @@ class Predictions:
 
     @property
     def has_probability(self) -> bool:
-        """True if there are probabilities."""
+        """Whether the predictions have probabilities."""
         return not np.isnan(self.probability).any()
 
     def select(self, mask: np.ndarray) -> Predictions:

@@ -32,7 +32,7 @@ class Estimate:
 
     @property
     def complement(self) -> Estimate:
-        """If this estimate is a proportion p: the estimate of 1 - p."""
+        """The estimate of 1 - p, if this is the estimate of a proportion p."""
         lower, upper = (None if limit is None else 1 - limit for limit in (self.upper, self.lower))
         return Estimate(1 - self.mean, lower, upper)
 
@@ -224,7 +224,7 @@ def _estimate(values: np.ndarray, patient: np.ndarray, seed: int) -> tuple[Estim
 
 
 def _proportion(flags: np.ndarray, patient: np.ndarray, seed: int) -> tuple[Estimate, ...]:
-    """Estimate the proportion of true flags in each column; without limits if all are equal, as all resamples are."""
+    """Estimate the proportion of true flags in each column. If all flags of a column are equal, there are no limits."""
     return tuple(
         Estimate(found.mean) if column.all() or not column.any() else found
         for found, column in zip(_estimate(flags, patient, seed), flags.T, strict=True)
@@ -245,7 +245,7 @@ def _crossing(doses: Sequence[float], above: np.ndarray, patient: np.ndarray, se
 
 
 def _first_zero(doses: Sequence[float], curves: np.ndarray) -> np.ndarray:
-    """Return the dose of the first change of sign of each row, interpolated; infinite without one."""
+    """Return the interpolated dose at which each row of `curves` first changes its sign; infinite if it never does."""
     x = np.asarray(doses)
     changes = (curves[:, 1:] >= 0) != (curves[:, :-1] >= 0)
     i = changes.argmax(axis=1)

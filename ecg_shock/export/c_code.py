@@ -54,8 +54,8 @@ def write_c(folder: Path, bundle: Bundle, weights: Sequence[np.ndarray], *, fs: 
     Raises
     ------
     TypeError, ValueError
-        If the sampling rate is not allowed or needs too many filter coefficients, or if the weights are not those of
-        the network.
+        If the sampling rate is not allowed or needs too many filter coefficients, or if the weights do not
+        fit the network.
 
     Notes
     -----

@@ -110,8 +110,8 @@ def export(
     folder : pathlib.Path
         Folder for the files. It is not changed if the export fails.
     fs : float
-        Sampling rate of the device in Hz, 100 to 2000: that of the golden vectors. C code takes raw samples at this
-        rate. The other formats take filtered windows at 125 Hz; their sidecar has the filter for this rate.
+        Sampling rate of the device in Hz, 100 to 2000. The golden vectors have this rate, and C code takes raw samples
+        at this rate. The other formats take filtered windows at 125 Hz; their sidecar has the filter for this rate.
     threshold : float, optional
         The probability of *shockable* from which a shock is advised; the bundle's own if not given.
     window_s : float, optional
@@ -138,7 +138,8 @@ def export(
     -----
     - int8 is calibrated only with training windows of the bundle, up to 100 of each AHA class.
     - With another threshold or window length, the bundle is compared at this threshold, on validation windows of this
-      length. A network that was trained with windows of another length may be less accurate: see Se and Sp.
+      length. A network that was trained with windows of another length may be less accurate: compare Se and Sp in the
+      result.
     """
     if to not in MODEL_NAMES:
         raise ValueError(f"to={to!r} is unknown; choose one of {', '.join(MODEL_NAMES)}.")

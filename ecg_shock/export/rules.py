@@ -68,7 +68,7 @@ class QualityCheck:
     fault : str
         When the check finds the fault, in words that use the names of the limits and of `QUALITY_TERMS`.
     limits : dict
-        The limits by name. Units are in the names; the others are proportions or numbers of samples.
+        The limits by name. A limit without a unit in its name is a proportion or a number of samples.
     included : bool
         Whether the exported code contains this check.
     """

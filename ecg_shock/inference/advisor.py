@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "pretrained"
 MAX_ON_ONE_CORE = 64  # strips; larger numbers are divided among all cores
 PART = 128  # strips that a core classifies at a time
-MAX_LOGIT = 16.0  # a probability in 32 bits that is closer to 1 rounds to 1
+MAX_LOGIT = 16.0  # the probability of a larger logit rounds to 1 in 32 bits
 
 
 @dataclass(frozen=True)
@@ -240,8 +240,8 @@ class Advisor:
         Returns
         -------
         numpy.ndarray
-            Shape (n_strips,): the logits, ``log(p / (1 - p))``, limited to ±16, because a probability in 32 bits that
-            is closer to 1 rounds to 1.
+            Shape (n_strips,): the logits, ``log(p / (1 - p))``, limited to ±16, because the probability of a
+            larger logit rounds to 1 in 32 bits.
         """
         return to_logit(self.probabilities(preprocess_strips(strips, fs, self.bundle.preprocessing)))
 

@@ -61,7 +61,7 @@ USABLE_LIMITS = np.array([[MAX_MV], [MAX_RANGE_MV], [-MIN_RANGE_MV], [0.0], [0.0
 
 
 def unusable_reasons(strips: np.ndarray, fs: float, filtered: np.ndarray) -> np.ndarray:
-    """Return the reason why each strip cannot be classified.
+    """Return, for each strip, why it cannot be classified, or an empty text.
 
     Parameters
     ----------

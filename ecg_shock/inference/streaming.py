@@ -165,7 +165,8 @@ class Windows:
         Returns
         -------
         raw, filtered : numpy.ndarray
-            Shapes (n_windows, n_raw_samples) and (n_windows, n_samples), mV.
+            The windows as recorded, shape (n_windows, n_raw_samples), and filtered at 125 Hz, shape (n_windows,
+            n_samples); in mV.
         """
         self._raw = np.concatenate([self._raw, mv])
         with np.errstate(invalid="ignore"):

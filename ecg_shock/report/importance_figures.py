@@ -76,7 +76,7 @@ def draw_response(axes: Axes, found: Importance, pattern: str, *, legend: bool =
 
 
 def save_pictures(found: Importance, overview: Path, doses: Path) -> None:
-    """Save the importance, and the response to the doses of the most dangerous and of some other patterns, as PNG."""
+    """Save two PNG files: the importance of all patterns, and the responses to the most dangerous and to others."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
