@@ -96,7 +96,8 @@ def validate(
         bool,
         typer.Option(
             "--quick",
-            help="Skip the classical detectors, the stress tests and the alarms on whole records.",
+            help="Skip the classical detectors, the stress tests, the alarms on whole records, and what the model "
+            "responds to.",
             rich_help_panel="A model",
         ),
     ] = False,

@@ -24,7 +24,7 @@ from ecg_shock.inference.scan_files import clock
 from ecg_shock.preprocessing import FS, Preprocessing, preprocess
 from ecg_shock.report.formats import class_name, printable
 from ecg_shock.report.gallery import paper_grid
-from ecg_shock.report.html import render_page
+from ecg_shock.report.pages import render_page
 from ecg_shock.report.tables import DISCLAIMER
 from ecg_shock.rhythms import AHA_CLASSES
 

@@ -6,20 +6,17 @@ and their control characters are shown as codes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from ecg_shock.data.windows import Excluded
 from ecg_shock.evaluation.comparison import Comparison
+from ecg_shock.evaluation.importance import Importance
 from ecg_shock.evaluation.metrics import Validation
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import StressPoint
@@ -34,8 +31,9 @@ from ecg_shock.report.first_screen import (
     summarise_verdicts,
     title,
 )
-from ecg_shock.report.formats import printable
 from ecg_shock.report.gallery import Strip, gallery_entry, paper_grid, worst_first
+from ecg_shock.report.importance import importance_section
+from ecg_shock.report.pages import render_page
 from ecg_shock.report.sections import (
     baseline_section,
     curves_section,
@@ -93,6 +91,8 @@ class ReportContent:
         Results of the stress tests in any order; and a text on the windows that were disturbed.
     whole_records : WholeRecords, optional
         Results of alarms on complete records of the same patients.
+    importance : Importance, optional
+        What the model responds to; if there are several models, the first one.
     strips : callable, optional
         Function that takes a row of `predictions`, and returns the raw ECG around the window, or None.
     excluded : sequence of Excluded
@@ -112,6 +112,7 @@ class ReportContent:
     stress: Sequence[StressPoint] = ()
     stress_note: str = ""
     whole_records: WholeRecords | None = None
+    importance: Importance | None = None
     strips: Callable[[int], Strip | None] | None = None
     excluded: Sequence[Excluded] = ()
     provenance: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
@@ -138,31 +139,6 @@ def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
         The content of the report.
     """
     write_text(Path(path), render_page("report", _view(content)))
-
-
-def render_page(name: str, view: Mapping[str, Any]) -> str:
-    """Render a page of one file from its template, and from its style and script, if it has these.
-
-    A page `name` has the template ``name.html``, the style ``name.css`` after the style of the report, and the script
-    ``name.js``. No other script may run. Values are escaped, and characters that are not printable are shown as codes.
-    """
-    loader = jinja2.PackageLoader("ecg_shock.report")
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    known = loader.list_templates()
-    styles = [file for file in dict.fromkeys(("report.css", f"{name}.css")) if file in known]
-    style = "".join(loader.get_source(environment, file)[0] for file in styles)
-    script = loader.get_source(environment, f"{name}.js")[0] if f"{name}.js" in known else ""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(f"{name}.html").render(
-        style=Markup(style), script=Markup(script), digest=Markup(digest), **view
-    )
 
 
 def _view(content: ReportContent) -> dict[str, Any]:
@@ -215,6 +191,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "stress": stress_section(content.stress) if content.stress else {},
         "stress_note": content.stress_note,
         "whole": whole_section(content.whole_records),
+        "responses": importance_section(content.importance) if content.importance else {},
         "has_gallery": content.strips is not None,
         "gallery": [
             gallery_entry(predictions, row, content.strips(int(row_numbers[row])), threshold)

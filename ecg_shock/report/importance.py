@@ -17,7 +17,6 @@ from ecg_shock.evaluation.responses import ALPHA, RESAMPLES, Estimate, Interacti
 from ecg_shock.files import commit, versions, write_text
 from ecg_shock.report.figures import to_svg
 from ecg_shock.report.formats import NONE, Table, patients_text
-from ecg_shock.report.html import render_page
 from ecg_shock.report.importance_figures import (
     MARGINS,
     OVERVIEW,
@@ -26,6 +25,7 @@ from ecg_shock.report.importance_figures import (
     save_pictures,
     size_of_overview,
 )
+from ecg_shock.report.pages import render_page
 from ecg_shock.report.tables import DISCLAIMER, SYNTHETIC_NOTE
 
 NAMES = ("explain.html", "explain.json", "importance.png", "doses.png")
@@ -155,12 +155,10 @@ def write_explanation(found: Importance, folder: Path, command: str = "") -> Non
     save_pictures(found, folder / NAMES[2], folder / NAMES[3])
 
 
-def _view(found: Importance, command: str) -> dict[str, object]:
-    pairs = sorted(found.interactions, key=lambda pair: -abs(pair.interaction.mean))
+def importance_section(found: Importance) -> dict[str, object]:
+    """Return the values of the section *What the model responds to*."""
     return {
-        "title": f"What the model {found.model} responds to",
-        "synthetic": SYNTHETIC_NOTE if found.synthetic else "",
-        "disclaimer": DISCLAIMER,
+        "model": found.model,
         "evidence": describe_evidence(found),
         "omitted": found.omitted,
         "habits": describe_habits(found),
@@ -169,6 +167,17 @@ def _view(found: Importance, command: str) -> dict[str, object]:
         "kinds": list(KINDS.items()),
         "overview": to_svg(OVERVIEW, lambda axes: draw_overview(axes, found), **size_of_overview(found)),
         "importance": _importance_table(found),
+    }
+
+
+def _view(found: Importance, command: str) -> dict[str, object]:
+    pairs = sorted(found.interactions, key=lambda pair: -abs(pair.interaction.mean))
+    return {
+        "title": f"What the model {found.model} responds to",
+        "synthetic": SYNTHETIC_NOTE if found.synthetic else "",
+        "disclaimer": DISCLAIMER,
+        "responses": importance_section(found),
+        "level": LEVEL,
         "charts": list(_charts(found)),
         "doses": _doses_table(found.responses),
         "pairs": _pairs_table(f"The {min(MAX_PAIRS, len(pairs))} largest interactions", pairs[:MAX_PAIRS]),

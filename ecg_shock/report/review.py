@@ -16,6 +16,7 @@ from ecg_shock.evaluation.baselines import SVM_CITATION, SVM_NAME
 from ecg_shock.evaluation.comparison import Comparison, compare_predictions
 from ecg_shock.evaluation.detectors import DETECTORS
 from ecg_shock.evaluation.evaluation_set import DURATIONS_S, EvaluationSet, describe_all
+from ecg_shock.evaluation.importance import Importance, explain
 from ecg_shock.evaluation.metrics import Validation, evaluate
 from ecg_shock.evaluation.predictions import Predictions
 from ecg_shock.evaluation.stress import RECORDED_NOISE, StressPoint, StressTest, draw_clear_windows, standard_stresses
@@ -45,7 +46,7 @@ NO_RECORDINGS = (
     "A file of predictions contains no recordings, so stress tests, whole records and the ECG of the errors are not "
     "shown."
 )
-QUICK = "Other algorithms, stress tests and whole records were skipped (--quick)."
+QUICK = "Other algorithms, stress tests, whole records, and what the model responds to were skipped (--quick)."
 
 # Takes the name of a stage and its number of steps; returns a function to call after each step.
 OnStage = Callable[[str, int], Callable[[], Any]]
@@ -73,7 +74,7 @@ def review_bundles(
     evaluation, out : EvaluationSet, pathlib.Path
         The models with their test patients, and the folder of the reports.
     quick : bool
-        Skip other algorithms, stress tests and whole records.
+        Skip other algorithms, stress tests, whole records, and what the model responds to.
     command : str
         The command line, shown in the report.
     on_stage : callable, optional
@@ -96,6 +97,7 @@ def review_bundles(
     comparisons: dict[str, Comparison] = {}
     stress: StressTest | None = None
     stress_note = ""
+    importance: Importance | None = None
     scans: RecordScans | None = None
     rows = shown_errors(validation, predictions)
     shown = set(zip(predictions.database[rows].tolist(), predictions.record[rows].tolist(), strict=True))
@@ -121,6 +123,8 @@ def review_bundles(
             notes.append(f"The stress tests have no recorded noise, because {NOISE_DATABASE} was not found.")
         scans = RecordScans(evaluation)
         records = list(scans.records)
+        importance, note = _explain(evaluation, on_stage)
+        notes += [note] if note else []
 
     # Each recording is read only once, and freed before the next is read.
     strips: dict[int, Strip] = {}
@@ -156,6 +160,7 @@ def review_bundles(
         stress=points,
         stress_note=stress_note if points else "",
         whole_records=whole,
+        importance=importance,
         strips=strips.get if found_recordings else None,
         excluded=evaluation.excluded(duration_s),
         provenance=_provenance(evaluation, out, validation, command, quick),
@@ -238,6 +243,16 @@ def _write(out: Path, content: ReportContent) -> None:
     results = (content.validation, content.whole_records, content.against)
     write_text(markdown, to_markdown(*results))
     write_text(json, to_json(*results))
+
+
+def _explain(evaluation: EvaluationSet, on_stage: OnStage) -> tuple[Importance | None, str]:
+    """Measure what the model of the first fold responds to; or return None and the reason."""
+    if evaluation.databases:
+        return None, "What the model responds to was not measured on these databases; see ecg-shock explain."
+    try:
+        return explain(evaluation.bundles[0], data=evaluation.folder, on_stage=on_stage), ""
+    except (FileNotFoundError, ValueError) as error:
+        return None, f"What the model responds to was not measured: {error}"
 
 
 def _stress_test(evaluation: EvaluationSet, duration_s: float) -> tuple[StressTest | None, str]:

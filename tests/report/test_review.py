@@ -36,6 +36,7 @@ from ecg_shock.inference.advisor import DEFAULT_BUNDLE
 from ecg_shock.models.bundle import TOML_NAME, Bundle, load_bundle
 from ecg_shock.report.formats import rounded_down
 from ecg_shock.report.gallery import Strip, draw_strip
+from ecg_shock.report.review import QUICK
 from ecg_shock.rhythms import NONSHOCKABLE, SHOCKABLE
 
 if sys.version_info >= (3, 11):
@@ -188,6 +189,15 @@ def test_stress_is_of_a_stated_part(page: str) -> None:
         assert int(row[2].split("/")[1]) + int(row[5].split("/")[1]) == int(stated[1])
 
 
+def test_responses_are_those_of_the_test_patients(page: str) -> None:
+    """The section names the model and its patients, and has a table of all patterns."""
+    assert '<section id="responses">' in page
+    section = page.partition('<section id="responses">')[2].partition("</section>")[0]
+    assert "test patients" in section
+    assert "Most dangerous habits" in section
+    assert section.count("chest compressions, 1 mV") >= 3  # a row for each kind of background
+
+
 def test_seconds_left_out_add_up(review: Path, page: str) -> None:
     """Windows and excluded segments add up to the recordings of the test patients."""
     predictions = Predictions.read_csv(review / "predictions.csv")
@@ -238,7 +248,8 @@ def test_quick_leaves_out_and_says_so(tmp_path: Path) -> None:
     model = bundle_of(tmp_path / "bundle", DataConfig(databases=("synthetic",)))
     validate(model, "--quick")
     page = (model / "validation" / "report.html").read_text(encoding="utf-8")
-    assert "Other algorithms, stress tests and whole records were skipped (--quick)." in page
+    assert QUICK in page
+    assert 'id="responses"' not in page
     assert 'id="whole"' not in page
     assert 'id="baselines"' not in page
     assert 'id="stress"' not in page
