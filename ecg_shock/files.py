@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -135,8 +136,8 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> lis
         message = fault["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            allowed = f"; allowed are {', '.join(_fields_beside(fault['loc'], model))}" if model else ""
-            lines.append(f"{key} is unknown{allowed}")
+            known = _fields_beside(fault["loc"], model) if model else []
+            lines.append(f"{key} is unknown{'; allowed are ' if known else ''}{', '.join(known)}")
         elif fault["type"] == "missing":
             lines.append(f"{key} is missing")
         elif fault["type"] in ("model_type", "dataclass_type"):
@@ -154,13 +155,23 @@ def with_values(model: Model, **values: Any) -> Model:
     return type(model).model_validate({**model.model_dump(), **given})
 
 
-def _fields_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+def _fields_beside(location: tuple[int | str, ...], model: type[Any]) -> list[str]:
+    """Return the allowed keys of the table with an unknown key, such as that of an optional table or of a list."""
     for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and hasattr(annotation, "model_fields")):
-            break
-        model = annotation
-    return list(model.model_fields)
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
+        inner = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type) and _field_names(one)]
+        if not inner:
+            return []
+        model = inner[0]
+    return _field_names(model)
+
+
+def _field_names(model: type[Any]) -> list[str]:
+    if is_dataclass(model):
+        return [field.name for field in fields(model)]
+    return list(getattr(model, "model_fields", ()))
 
 
 class InUseError(OSError):

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from ecg_shock.files import atomic_writer, flatten, locked, read_toml, sha256, write_text
+from ecg_shock.files import atomic_writer, explain, flatten, locked, read_toml, sha256, write_text
+from ecg_shock.search.compare import TrainingComparison
+from ecg_shock.training.trainer import TrainingConfig
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
@@ -87,3 +90,17 @@ def test_damaged_toml_is_named(tmp_path: Path, content: bytes, message: str):
 def test_flatten_keeps_every_value():
     """A dotted key names each nested value; a list is a value, and an empty table disappears."""
     assert flatten({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": {}}) == {"a.b.c": 1, "a.d": [1, {"e": 2}]}
+
+
+def test_unknown_key_of_an_inner_table_names_the_keys_beside_it() -> None:
+    """The allowed keys are those of the table, also if the table is optional or in a list."""
+    with pytest.raises(ValidationError) as caught:
+        TrainingConfig.model_validate({"augmentation": {"wrap": 0.1}})
+    (line,) = explain(caught.value, TrainingConfig)
+    assert line.startswith("augmentation.wrap is unknown; allowed are windows, patient_windows, warp")
+    with pytest.raises(ValidationError) as caught:
+        TrainingComparison.model_validate(
+            {"name": "a", "folds": [0], "seeds": [0], "rule": "r", "base": {}, "variants": [{"name": "b", "seed": 1}]}
+        )
+    (line,) = explain(caught.value, TrainingComparison)
+    assert line == "variants.0.seed is unknown; allowed are data, network, training, name, after"
