@@ -84,8 +84,7 @@ def draw_trials(study: Study, folder: Path) -> Iterator[Draw | None]:
 def _draw_random(study: Study, ledger: Ledger) -> Iterator[Draw]:
     """Yield all networks, the most expensive first.
 
-    In this order, the last trainings are short, so that all workers end at nearly the same time. If a worker trains 5
-    to 10 networks, random order takes a quarter longer.
+    In this order, the last trainings are short, so that all workers end at nearly the same time.
     """
     networks = sorted(_named_networks(study), key=lambda network: -network[1].macs())
     for name, spec in networks:
